@@ -1,0 +1,40 @@
+# make help lists the targets. VENV=path reuses an environment that exists.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# Made on the first use and again when the dependencies change; an environment given by VENV= is only completed.
+STAMP := $(VENV)/.sqakd-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all check bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## make the environment in .venv (or complete the one given by VENV=)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## teacher, then label-free 2-bit student on real handwritten digits; a result line and a picture
+	$(BIN)/python train.py quantizer=ewgs model=resnet20 bits=2
+	@echo "picture: runs/digits-resnet20-ewgs-w2a2-sqakd/seed0/picture.png"
+
+test: $(STAMP)  ## all tests (about five minutes on two cores)
+	$(BIN)/python -m pytest
+
+test-all: test check  ## tests, style and types
+
+check: $(STAMP)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## images per second of the training step and of the loader
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/loader.py
+
+clean:  ## remove the environment made here (runs/ and data/ stay)
+	rm -rf .venv build *.egg-info
