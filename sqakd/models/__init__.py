@@ -1,0 +1,1 @@
+"""Float networks that know nothing of quantization."""

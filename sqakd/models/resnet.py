@@ -1,0 +1,77 @@
+"""Residual networks for 32x32 images: ResNet-20, 32, 44, 56.
+
+Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2
+(https://arxiv.org/abs/1512.03385): three stages of 16, 32 and 64 channels, `blocks` basic blocks each,
+parameter-free shortcuts (option A). Where we follow SQAKD and EWGS instead: a BatchNorm1d stands between the pooled
+features and the classifier.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+WIDTHS = (16, 32, 64)
+
+
+class BasicBlock(nn.Module):
+    """conv-bn-relu-conv-bn, plus shortcut, then relu; [N, in, H, W] -> [N, out, H/stride, W/stride]."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.shortcut = nn.Identity() if stride == 1 else Subsample(stride, out_channels - in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out + self.shortcut(x))
+
+
+class Subsample(nn.Module):
+    """Shortcut option A: keep every `stride`-th row and column, pad `extra` zero channels, half on each side."""
+
+    def __init__(self, stride: int, extra: int) -> None:
+        super().__init__()
+        self.stride, self.extra = stride, extra
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.extra // 2
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.extra - before))
+
+
+class CifarResNet(nn.Module):
+    """Images [N, 3, H, W] (H = W = 32 in the papers) -> logits [N, num_classes].
+
+    Args:
+        blocks: basic blocks per stage; the depth is 6 * blocks + 2 (3 gives ResNet-20, 5 gives ResNet-32).
+        num_classes: classes of the classifier.
+    """
+
+    def __init__(self, *, blocks: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks, stride=1)
+        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks, stride=2)
+        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks, stride=2)
+        self.bn2 = nn.BatchNorm1d(WIDTHS[2])
+        self.linear = nn.Linear(WIDTHS[2], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        pooled = x.mean(dim=(2, 3))
+        logits: Tensor = self.linear(self.bn2(pooled))
+        return logits
+
+
+def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(BasicBlock(out_channels, out_channels, 1) for _ in range(blocks - 1)))

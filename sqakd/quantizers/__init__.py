@@ -1,0 +1,1 @@
+"""Ranges and rounding rules, one method per file."""

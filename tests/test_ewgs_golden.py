@@ -1,0 +1,169 @@
+"""The EWGS layer, its calibration and the quantized networks against the reference numbers."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import golden_data as golden
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sqakd.layers import QuantConv2d
+from sqakd.models.resnet import CifarResNet
+from sqakd.quantize import Scheme, calibrate, quant_layers, quantize, split_parameters
+from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
+from sqakd.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
+
+FILES = [
+    "01_ewgs_layer_delta0",
+    "01_ewgs_layer_delta0p001",
+    "01_ewgs_layer_delta0p1",
+    "01_ewgs_layer_special",
+]
+SCALARS = {
+    "lW": "weight_quantizer.lower",
+    "uW": "weight_quantizer.upper",
+    "lA": "input_quantizer.lower",
+    "uA": "input_quantizer.upper",
+    "output_scale": "output_scale",
+}
+
+
+def bits_of(levels: np.ndarray) -> int:
+    return int(np.log2(levels))
+
+
+def make_layer(d: dict[str, Any], i: int) -> QuantConv2d:
+    weight = torch.from_numpy(d[f"weight_{i:02d}"])
+    conv = nn.Conv2d(
+        weight.shape[1],
+        weight.shape[0],
+        3,
+        stride=int(d["stride"][i]),
+        padding=1,
+        bias=bool(d["has_bias"][i]),
+    )
+    conv.weight.data.copy_(weight)
+    if conv.bias is not None:
+        conv.bias.data.copy_(torch.from_numpy(d[f"bias_{i:02d}"]))
+    delta_w, delta_a = (float(d[k][i]) if k in d else 0.0 for k in ("delta_w", "delta_a"))
+    return QuantConv2d.from_float(
+        conv,
+        weight=lambda: WeightBounds(bits=bits_of(d["levels_w"][i]), rounding=ElementWiseGradientScaling(delta=delta_w)),
+        input=lambda: ActivationBounds(
+            bits=bits_of(d["levels_a"][i]), rounding=ElementWiseGradientScaling(delta=delta_a)
+        ),
+        output_scale=True,
+    )
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_layer_outputs_codes_and_gradients(file: str) -> None:
+    d = golden.load(file)
+    for i in range(int(d["n_cases"])):
+        layer = make_layer(d, i)
+        for key, name in SCALARS.items():
+            layer.get_parameter(name).data.fill_(float(d[key][i]))
+        x = torch.from_numpy(d[f"x_{i:02d}"]).requires_grad_()
+        y = layer(x)
+        y.backward(torch.from_numpy(d[f"g_{i:02d}"]))
+
+        assert np.abs(layer.input_quantizer(x).detach().numpy() - d[f"x_q_{i:02d}"]).max() <= 1e-6
+        assert np.abs(layer.weight_quantizer(layer.weight).detach().numpy() - d[f"w_q_{i:02d}"]).max() <= 1e-6
+        assert golden.error(y, d[f"y_{i:02d}"]) <= 1e-5
+        assert golden.error(gradient(x), d[f"dx_{i:02d}"]) <= 1e-5
+        assert golden.error(gradient(layer.weight), d[f"dweight_{i:02d}"]) <= 1e-5
+        if layer.bias is not None:
+            assert golden.error(gradient(layer.bias), d[f"dbias_{i:02d}"]) <= 1e-5
+        for key, name in SCALARS.items():
+            assert golden.close_sum(gradient(layer.get_parameter(name)), d[f"d{key}"][i]), (i, key)
+
+
+def gradient(x: Tensor) -> Tensor:
+    assert x.grad is not None
+    return x.grad
+
+
+def test_calibration_from_a_batch() -> None:
+    d = golden.load("01_ewgs_init")
+    for i in range(int(d["n_cases"])):
+        layer = make_layer(d, i)
+        x = torch.from_numpy(d[f"x_{i:02d}"])
+        layer.calibrate(x)
+        for key, name in SCALARS.items():
+            assert layer.get_parameter(name).item() == pytest.approx(float(d[key][i]), rel=1e-5, abs=1e-7), (
+                i,
+                key,
+            )
+        assert golden.error(layer(x), d[f"y_{i:02d}"]) <= 1e-5
+
+
+def ewgs_scheme(bits: int) -> Scheme:
+    return Scheme(
+        weight=partial(WeightBounds, bits=bits),
+        input=partial(ActivationBounds, bits=bits),
+        rounding=StraightThrough,
+        output_scale=True,
+        first_last="float",
+    )
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet32", 5)])
+def test_float_network(name: str, blocks: int) -> None:
+    d = golden.load(f"06_cifar_{name}_fp")
+    model = CifarResNet(blocks=blocks, num_classes=int(d["num_classes"]))
+    golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
+    x = golden.images(d["input_shape"], int(d["seed"]), calibration=False)
+    assert golden.error(model.eval()(x), d["logits_eval"]) <= 1e-5
+    assert golden.error(model.train()(x), d["logits_train"]) <= 1e-4
+
+
+@pytest.mark.parametrize(("name", "blocks", "tolerance"), [("resnet20", 3, 1e-4), ("resnet32", 5, 0.1)])
+def test_quantized_network(name: str, blocks: int, tolerance: float) -> None:
+    """In ResNet-32 a few inputs lie within 1e-6 of a rounding threshold; the reference allows for such flips."""
+    d = golden.load(f"06_cifar_{name}_ewgs")
+    model = CifarResNet(blocks=blocks, num_classes=int(d["num_classes"]))
+    golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
+    swapped = quantize(model, ewgs_scheme(bits_of(d["levels_w"])))
+    assert swapped == golden.names(f"06_cifar_{name}_ewgs_qconvs")
+
+    calibrate(model, golden.images(d["input_shape"], int(d["seed"]), calibration=True))
+    layers = [layer for _, layer in quant_layers(model)]
+    for key, path in SCALARS.items():
+        got = [layer.get_parameter(path).item() for layer in layers]
+        assert np.allclose(got, d[key], rtol=1e-5, atol=1e-7), key
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    sums = [sum(float(getattr(m, k).sum()) for m in norms) for k in ("running_mean", "running_var")]
+    assert np.allclose(sums, d["bn_running_sums_after_init"], rtol=1e-4)
+
+    x = golden.images(d["input_shape"], int(d["seed"]), calibration=False)
+    histograms: list[list[int]] = []
+
+    def count(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, QuantConv2d)
+        histograms.append(torch.bincount(layer.input_quantizer.codes(args[0]).integers.flatten()).tolist())
+
+    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
+    logits = model.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    flips = np.abs(np.array(histograms) - d["act_code_hist_eval"])
+    assert flips.max() <= 0.001 * d["act_code_hist_eval"].sum(axis=1).max()
+    assert golden.error(logits, d["logits_eval"]) <= tolerance
+    assert golden.error(model.train()(x), d["logits_train"]) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("blocks", "classes", "float_count", "layers"),
+    [(3, 10, 269_850, 18), (3, 100, 275_700, 18), (5, 10, 464_282, 30), (5, 100, 470_132, 30)],
+)
+def test_parameter_counts(blocks: int, classes: int, float_count: int, layers: int) -> None:
+    model = CifarResNet(blocks=blocks, num_classes=classes)
+    assert sum(p.numel() for p in model.parameters()) == float_count
+    assert len(quantize(model, ewgs_scheme(2))) == layers
+    network, quantizer = split_parameters(model)
+    assert sum(p.numel() for p in network) == float_count
+    assert sum(p.numel() for p in quantizer) == 5 * layers
