@@ -1,0 +1,1 @@
+"""Images as uint8 tensors, one data set per file."""

@@ -1,0 +1,129 @@
+"""What all data sets share: loaders, augmentation on the device, the batches for calibration and curvature."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from sqakd.dataset.augment import Augment, normalize
+from sqakd.dataset.batch import Batch
+from sqakd.dataset.loader import Loader
+from sqakd.randomness import stream
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Images held as uint8 tensors, augmented and normalised in batches on the training device.
+
+    A data set fills `train_images`, `train_labels`, `val_images`, `val_labels` and `class_names` in `load`.
+
+    Args:
+        batch_size: training images per batch over all devices.
+        eval_batch_size: images per batch in evaluation.
+        seed: of order and augmentation.
+        mean: of each channel, pixels scaled to 0 .. 1.
+        std: of each channel.
+        augment: random change of the training images, or None.
+        drop_last: leave out an incomplete last training batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int,
+        eval_batch_size: int,
+        seed: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        augment: Augment | None,
+        drop_last: bool,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.mean, self.std = list(mean), list(std)
+        self.statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self.augment, self.drop_last = augment, drop_last
+        self.train_images = self.val_images = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+        self.train_labels: Tensor | None = None
+        self.val_labels: Tensor | None = None
+        self.class_names: list[str] = []
+        self.loaded = False
+
+    @abstractmethod
+    def load(self) -> None:
+        """Fill images, labels and class names; called once."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images unless they are."""
+        if not self.loaded:
+            self.load()
+            self.loaded = True
+
+    @property
+    def labelled(self) -> bool:
+        return self.train_labels is not None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, or None for unlabelled images."""
+        return len(self.class_names) if self.labelled else None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        channels, height, width = self.train_images.shape[1:]
+        return channels, height, width
+
+    def train_dataloader(self) -> Loader:
+        """Training batches: new order and augmentation each epoch."""
+        return self._loader(self.train_images, self.train_labels, training=True)
+
+    def val_dataloader(self) -> Loader:
+        """Validation batches: each image once, unchanged."""
+        return self._loader(self.val_images, self.val_labels, training=False)
+
+    def _loader(self, images: Tensor, labels: Tensor | None, *, training: bool) -> Loader:
+        return Loader(
+            images=images,
+            labels=labels,
+            batch_size=self.batch_size if training else self.eval_batch_size,
+            shuffle=training,
+            augment=self.augment if training else None,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+            drop_last=self.drop_last and training,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augment and normalise where the batch is now."""
+        image = batch.image
+        if image.device not in self.statistics:  # once per device: a copy to it at each step would stall it
+            mean, std = (torch.tensor(values, device=image.device) for values in (self.mean, self.std))
+            self.statistics[image.device] = mean, std
+        if batch.draws and self.augment is not None:
+            image = self.augment(image, batch.draws)
+        return batch._replace(image=normalize(image, *self.statistics[image.device]))
+
+    def calibration_batch(self) -> Tensor:
+        """Normalised images [N, C, H, W] of the first training batch, the same on every rank."""
+        return self._draw(self.batch_size, 1, 0, "calibration")[0].image
+
+    def probe_batches(self, *, count: int, size: int, epoch: int) -> list[Batch]:
+        """`count` augmented batches of `size` training images without a common image, the same on every rank."""
+        return self._draw(size, count, epoch, "probe")
+
+    def _draw(self, size: int, count: int, epoch: int, purpose: str) -> list[Batch]:
+        generator = stream(self.seed, epoch, purpose)
+        order = torch.randperm(len(self.train_images), generator=generator)
+        batches = []
+        for index in torch.split(order[: size * count], size):
+            draws = {} if self.augment is None else self.augment.draw(len(index), generator)
+            label = None if self.train_labels is None else self.train_labels[index]
+            batch = Batch(self.train_images[index], label, index, draws)
+            batches.append(self.on_after_batch_transfer(batch, 0))
+        return batches

@@ -1,0 +1,115 @@
+"""CIFAR-10 and CIFAR-100 from torchvision's archives, verified by checksum before anything is unpacked.
+
+Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images". 50,000 training and 10,000 test
+images of 32x32; the test images serve as validation, as in the papers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+
+from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.errors import DataError
+
+
+class CIFAR10(ImageDataModule):
+    """Ten classes.
+
+    Args:
+        root: folder with `cifar-10-batches-py/`, or with the archive `cifar-10-python.tar.gz`.
+        download: fetch the archive if it is not there.
+        **common: see `ImageDataModule`.
+    """
+
+    source: type[datasets.CIFAR10] = datasets.CIFAR10
+
+    def __init__(self, *, root: str, download: bool, **common: Any) -> None:
+        super().__init__(**common)
+        self.root, self.download = Path(root), download
+
+    def load(self) -> None:
+        self._unpack()
+        self.train_images, self.train_labels, self.class_names = self._read(train=True)
+        self.val_images, self.val_labels, _ = self._read(train=False)
+
+    def _unpack(self) -> None:
+        """Make sure that every file is there and is the one its checksum names."""
+        folder, archive = self.root / self.source.base_folder, self.root / self.source.filename
+        if not self._missing(folder):
+            return
+        if not archive.exists() and not self.download:
+            raise DataError(
+                f"{self.source.__name__} is not in {self.root.resolve()}: expected the folder {folder.name}/ or the"
+                f" file {archive.name} there; type dataset.download=true to fetch it, or dataset.root=FOLDER"
+            )
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.root / f"{archive.name}.lock"):  # many ranks and jobs may want it at the same moment
+                if self._missing(folder):
+                    self._fetch(archive)
+                    self._extract(archive, folder)
+        except OSError as error:
+            raise DataError(f"cannot write {self.source.__name__} to {self.root.resolve()}: {error}") from error
+
+    def _missing(self, folder: Path) -> list[str]:
+        """Names of files that are not there; those that are have been verified."""
+        meta = self.source.meta
+        listed = [*self.source.train_list, *self.source.test_list, [meta["filename"], meta["md5"]]]
+        for name, md5 in listed:
+            if (folder / name).exists() and not check_integrity(str(folder / name), md5):
+                raise DataError(
+                    f"{folder / name} is not the file it should be (checksum differs; truncated or altered): delete"
+                    f" {folder}, and put an intact {self.source.filename} into {self.root}"
+                    f" or type dataset.download=true"
+                )
+        return [name for name, _ in listed if not (folder / name).exists()]
+
+    def _fetch(self, archive: Path) -> None:
+        """An intact archive, downloaded unless there is one."""
+        if not archive.exists():
+            part = archive.with_name(f".{archive.name}.part")
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    download_url(self.source.url, str(self.root), part.name, self.source.tgz_md5)
+            except (OSError, RuntimeError) as error:
+                raise DataError(
+                    f"cannot download {self.source.url} to {archive.resolve()}: {error}; put the file there yourself"
+                ) from error
+            part.replace(archive)
+        elif not check_integrity(str(archive), self.source.tgz_md5):
+            raise DataError(
+                f"{archive} is truncated or altered (its checksum is not {self.source.tgz_md5}): delete it and"
+                f" type dataset.download=true, or put an intact copy there"
+            )
+
+    def _extract(self, archive: Path, folder: Path) -> None:
+        """Files appear in `folder` whole or not at all, also for a job that looks at this moment."""
+        with tempfile.TemporaryDirectory(dir=self.root) as scratch:
+            extract_archive(str(archive), scratch)
+            folder.mkdir(exist_ok=True)
+            for file in (Path(scratch) / folder.name).iterdir():
+                file.replace(folder / file.name)
+
+    def _read(self, *, train: bool) -> tuple[Tensor, Tensor, list[str]]:
+        try:
+            data = self.source(root=str(self.root), train=train)
+        except (RuntimeError, OSError, KeyError, ValueError) as error:
+            raise DataError(f"cannot read {self.source.__name__} in {self.root}: {error}") from error
+        images = torch.from_numpy(data.data).permute(0, 3, 1, 2).contiguous()
+        return images, torch.tensor(data.targets), list(data.classes)
+
+
+class CIFAR100(CIFAR10):
+    """A hundred classes; folder `cifar-100-python/`, archive `cifar-100-python.tar.gz`."""
+
+    source = datasets.CIFAR100

@@ -1,0 +1,39 @@
+"""Handwritten digits that come with scikit-learn: 1,797 real images, no download.
+
+Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+Grey 8x8 images with values 0 .. 16, enlarged once to 32x32 (bilinear) and repeated over three channels, so that
+networks for CIFAR take them as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch.nn import functional as F
+
+from sqakd.dataset.base import ImageDataModule
+
+SIZE = 32
+VALIDATION_IMAGES = 360
+SPLIT_SEED = 0  # the split is part of the data set: it never depends on a run's seed
+
+
+class Digits(ImageDataModule):
+    """1,437 training and 360 validation images in ten classes, the same split in every run."""
+
+    def load(self) -> None:
+        data = load_digits()
+        grey = torch.from_numpy(data.images).float()[:, None] * (255 / 16)
+        images = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear").round().to(torch.uint8)
+        images = images.expand(-1, 3, -1, -1)
+        labels = torch.from_numpy(data.target).long()
+        train, val = train_test_split(
+            torch.arange(len(labels)).numpy(),
+            test_size=VALIDATION_IMAGES,
+            stratify=data.target,
+            random_state=SPLIT_SEED,
+        )
+        self.train_images, self.train_labels = images[train].contiguous(), labels[train]
+        self.val_images, self.val_labels = images[val].contiguous(), labels[val]
+        self.class_names = [str(digit) for digit in range(10)]

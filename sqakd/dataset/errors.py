@@ -1,0 +1,7 @@
+"""The one error of all data sets."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Missing, damaged or contradictory data; the message says what was found, expected and what to type."""

@@ -1,0 +1,321 @@
+"""CIFAR from small archives in torchvision's layout: present, packed, damaged, missing, downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import tarfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchvision import datasets
+from torchvision.datasets.utils import extract_archive
+
+from sqakd.dataset import cifar
+from sqakd.dataset.cifar import CIFAR10, CIFAR100
+from sqakd.dataset.errors import DataError
+
+IMAGES_PER_FILE = 4
+
+
+@dataclass
+class Tiny:
+    """A small CIFAR whose checksums are known to `module`, and the truth about it."""
+
+    root: Path
+    module: type[CIFAR10]
+    pixels: dict[str, NDArray[np.uint8]]
+    labels: dict[str, list[int]]
+    classes: list[str]
+
+    @property
+    def source(self) -> type[Any]:
+        return self.module.source
+
+    @property
+    def folder(self) -> Path:
+        return self.root / str(self.source.base_folder)
+
+    @property
+    def archive(self) -> Path:
+        return self.root / str(self.source.filename)
+
+    def make(self, **changes: Any) -> CIFAR10:
+        arguments: dict[str, Any] = {
+            "root": str(self.root),
+            "download": False,
+            "batch_size": 8,
+            "eval_batch_size": 4,
+            "seed": 0,
+            "mean": [0.5] * 3,
+            "std": [0.25] * 3,
+            "augment": None,
+            "drop_last": False,
+        }
+        return self.module(**arguments | changes)
+
+    def load(self, **changes: Any) -> CIFAR10:
+        data = self.make(**changes)
+        data.setup()
+        return data
+
+    def assert_loaded(self, data: CIFAR10) -> None:
+        train = [name for name in self.pixels if not name.startswith("test")]
+        assert data.train_labels is not None
+        assert data.val_labels is not None
+        assert data.train_images.dtype == data.val_images.dtype == torch.uint8
+        assert np.array_equal(data.train_images.numpy(), np.concatenate([self.pixels[name] for name in train]))
+        assert data.train_labels.tolist() == [label for name in train for label in self.labels[name]]
+        (test,) = set(self.pixels) - set(train)
+        assert np.array_equal(data.val_images.numpy(), self.pixels[test])
+        assert data.val_labels.tolist() == self.labels[test]
+        assert data.train_labels.dtype == torch.int64
+        assert data.class_names == self.classes
+
+
+def md5(file: Path) -> str:
+    return hashlib.md5(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture(params=[CIFAR10, CIFAR100])
+def tiny(tmp_path: Path, request: pytest.FixtureRequest) -> Tiny:
+    """Only the archive is there."""
+    base: type[CIFAR10] = request.param
+    source = base.source
+    fine = base is CIFAR100
+    rng = np.random.default_rng(0)
+    classes = [f"class {i}" for i in range(100 if fine else 10)]
+    outside = tmp_path / "outside" / source.base_folder
+    outside.mkdir(parents=True)
+    pixels, labels = {}, {}
+    for name, _ in source.train_list + source.test_list:
+        pixels[name] = rng.integers(0, 256, (IMAGES_PER_FILE, 3, 32, 32), dtype=np.uint8)
+        labels[name] = rng.integers(0, len(classes), IMAGES_PER_FILE).tolist()
+        entry: dict[str, Any] = {
+            "batch_label": name,
+            "filenames": [f"{name}_{i}.png" for i in range(IMAGES_PER_FILE)],
+            "data": pixels[name].reshape(IMAGES_PER_FILE, -1),
+        }
+        if fine:
+            entry |= {"fine_labels": labels[name], "coarse_labels": [0] * IMAGES_PER_FILE}
+        else:
+            entry |= {"labels": labels[name]}
+        (outside / name).write_bytes(pickle.dumps(entry, protocol=2))
+    meta = {source.meta["key"]: classes} | ({"coarse_label_names": ["all"]} if fine else {})
+    (outside / source.meta["filename"]).write_bytes(pickle.dumps(meta, protocol=2))
+    (outside / "readme.html").write_text("also in the real archive")
+
+    root = tmp_path / "data"
+    root.mkdir()
+    archive = root / source.filename
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(outside, source.base_folder)
+    known = {
+        "train_list": [[name, md5(outside / name)] for name, _ in source.train_list],
+        "test_list": [[name, md5(outside / name)] for name, _ in source.test_list],
+        "meta": source.meta | {"md5": md5(outside / source.meta["filename"])},
+        "tgz_md5": md5(archive),
+        "url": "http://127.0.0.1:9/nobody-listens-here.tar.gz",
+    }
+    small = type(source.__name__, (source,), known)
+    return Tiny(root, type(base.__name__, (base,), {"source": small}), pixels, labels, classes)
+
+
+def unpack(tiny: Tiny) -> None:
+    """As `tar xf` would, then the archive is deleted."""
+    with tarfile.open(tiny.archive) as tar:
+        tar.extractall(tiny.root, filter="data")
+    tiny.archive.unlink()
+
+
+def truncate(file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+
+
+def test_sources_are_torchvisions() -> None:
+    assert CIFAR10.source is datasets.CIFAR10
+    assert CIFAR100.source is datasets.CIFAR100
+
+
+def test_unpacked_folder_is_read(tiny: Tiny) -> None:
+    unpack(tiny)
+    tiny.assert_loaded(tiny.load())
+    assert [path.name for path in tiny.root.iterdir()] == [tiny.folder.name], "nothing is written beside it"
+
+
+def test_archive_alone_is_unpacked_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.assert_loaded(tiny.load())
+    assert tiny.archive.exists()
+    assert {path.name for path in tiny.root.iterdir()} <= {
+        tiny.folder.name,
+        tiny.archive.name,
+        f"{tiny.archive.name}.lock",
+    }
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("unpacked a second time")
+
+    monkeypatch.setattr(cifar, "extract_archive", refuse)
+    tiny.assert_loaded(tiny.load())
+
+
+def test_folder_that_lacks_a_file_is_completed_from_the_archive(tiny: Tiny) -> None:
+    tiny.load()
+    name = tiny.source.train_list[-1][0]
+    (tiny.folder / name).unlink()
+    tiny.assert_loaded(tiny.load())
+
+
+def test_many_at_once_unpack_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(*arguments: str) -> None:
+        calls.append(arguments)
+        extract_archive(*arguments)
+
+    monkeypatch.setattr(cifar, "extract_archive", counted)
+    with ThreadPoolExecutor(4) as pool:
+        for data in pool.map(lambda _: tiny.load(), range(4)):
+            tiny.assert_loaded(data)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("download", [False, True])
+def test_truncated_archive_is_refused_and_nothing_unpacked(tiny: Tiny, download: bool) -> None:
+    truncate(tiny.archive)
+    with pytest.raises(DataError) as error:
+        tiny.load(download=download)
+    assert str(tiny.archive) in str(error.value)
+    assert "truncated" in str(error.value)
+    assert "dataset.download=true" in str(error.value)
+    assert not tiny.folder.exists()
+
+
+def test_altered_archive_is_refused_before_it_is_opened(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("opened")
+
+    with tarfile.open(tiny.archive, "w:gz"):
+        pass
+    monkeypatch.setattr(tarfile, "open", refuse)
+    with pytest.raises(DataError, match="altered"):
+        tiny.load()
+
+
+@pytest.mark.parametrize("which", ["first training file", "test file", "names of the classes"])
+@pytest.mark.parametrize("how", ["altered", "truncated"])
+def test_damaged_file_is_named_and_never_unpickled(
+    tiny: Tiny, which: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpack(tiny)
+    names = {
+        "first training file": tiny.source.train_list[0][0],
+        "test file": tiny.source.test_list[0][0],
+        "names of the classes": tiny.source.meta["filename"],
+    }
+    file = tiny.folder / names[which]
+    if how == "truncated":
+        truncate(file)
+    else:
+        data = bytearray(file.read_bytes())
+        data[-10] ^= 1
+        file.write_bytes(data)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("unpickled")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    with pytest.raises(DataError) as error:
+        tiny.load()
+    assert str(file) in str(error.value)
+    assert "checksum" in str(error.value)
+    assert tiny.archive.name in str(error.value)
+
+
+@pytest.mark.parametrize("root_exists", [True, False])
+def test_missing_data_is_explained(tiny: Tiny, root_exists: bool) -> None:
+    tiny.archive.unlink()
+    if not root_exists:
+        tiny.root.rmdir()
+    with pytest.raises(DataError) as error:
+        tiny.load()
+    message = str(error.value)
+    assert str(tiny.root.resolve()) in message
+    assert f"{tiny.source.base_folder}/" in message
+    assert tiny.source.filename in message
+    assert "dataset.download=true" in message
+    assert tiny.root.exists() == root_exists, "a refused run leaves nothing behind"
+
+
+def test_incomplete_folder_without_archive_is_explained(tiny: Tiny) -> None:
+    unpack(tiny)
+    (tiny.folder / tiny.source.meta["filename"]).unlink()
+    with pytest.raises(DataError, match=r"dataset\.download=true"):
+        tiny.load()
+
+
+def test_root_that_is_a_file(tiny: Tiny) -> None:
+    with pytest.raises(DataError):
+        tiny.load(root=str(tiny.archive), download=True)
+
+
+# Download, from a server of the test's own -----------------------------------------------------------------------
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The archive is not in `root`, but the source's address leads to it."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    archive = tiny.archive.rename(folder / tiny.archive.name)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setattr(tiny.source, "url", f"http://127.0.0.1:{server.server_port}/{archive.name}")
+    yield archive
+    server.shutdown()
+    server.server_close()
+
+
+def test_download_when_asked(tiny: Tiny, served: Path) -> None:
+    tiny.assert_loaded(tiny.load(download=True))
+    assert tiny.archive.read_bytes() == served.read_bytes()
+    served.unlink()
+    tiny.assert_loaded(tiny.load(download=True))
+
+
+def test_no_download_unless_asked(tiny: Tiny, served: Path) -> None:
+    with pytest.raises(DataError, match=r"dataset\.download=true"):
+        tiny.load()
+
+
+def test_download_of_something_else_is_refused_and_leaves_no_archive(tiny: Tiny, served: Path) -> None:
+    truncate(served)
+    with pytest.raises(DataError) as error:
+        tiny.load(download=True)
+    assert tiny.source.url in str(error.value)
+    assert str(tiny.archive) in str(error.value)
+    assert not tiny.archive.exists()
+    assert not tiny.folder.exists()
+
+
+def test_download_without_network(tiny: Tiny) -> None:
+    tiny.archive.unlink()
+    with pytest.raises(DataError) as error:
+        tiny.load(download=True)
+    assert tiny.source.url in str(error.value)

@@ -1,0 +1,101 @@
+"""The digits: sizes, split and statistics."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from sklearn.datasets import load_digits
+
+from sqakd.dataset.digits import Digits
+
+CONFIG = Path(__file__).parents[2] / "conf/dataset/digits.yaml"
+
+
+def make_digits(**changes: Any) -> Digits:
+    arguments: dict[str, Any] = {
+        "batch_size": 64,
+        "eval_batch_size": 360,
+        "seed": 0,
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+        "augment": None,
+        "drop_last": False,
+    }
+    data = Digits(**arguments | changes)
+    data.setup()
+    return data
+
+
+def test_sizes_and_types() -> None:
+    data = make_digits()
+    assert data.train_images.shape == (1437, 3, 32, 32)
+    assert data.val_images.shape == (360, 3, 32, 32)
+    assert data.train_labels is not None
+    assert data.val_labels is not None
+    assert (len(data.train_labels), len(data.val_labels)) == (1437, 360)
+    for images in (data.train_images, data.val_images):
+        assert images.dtype == torch.uint8
+        assert images.is_contiguous()
+        assert (images[:, :1] == images).all(), "grey in all channels"
+        assert int(images.max()) == 255
+    assert data.train_labels.dtype == torch.int64
+    assert data.class_names == list("0123456789")
+    assert data.num_classes == 10
+
+
+def test_the_split_does_not_depend_on_the_seed() -> None:
+    first, second = make_digits(seed=0), make_digits(seed=5)
+    assert torch.equal(first.train_images, second.train_images)
+    assert torch.equal(first.val_images, second.val_images)
+    assert first.train_labels is not None
+    assert second.train_labels is not None
+    assert torch.equal(first.train_labels, second.train_labels)
+
+
+def test_each_image_is_in_exactly_one_part_with_its_label() -> None:
+    """Each image is looked up among the enlarged originals."""
+    data, original = make_digits(), load_digits()
+    assert data.train_labels is not None
+    assert data.val_labels is not None
+    labels = torch.cat([data.train_labels, data.val_labels])
+    images = torch.cat([data.train_images, data.val_images])[:, 0].float()
+    source = torch.from_numpy(original.images).float()[:, None] * (255 / 16)
+    enlarged = torch.nn.functional.interpolate(source, size=(32, 32), mode="bilinear")[:, 0]
+
+    nearest = torch.cdist(images.flatten(1), enlarged.flatten(1)).min(1)
+
+    assert nearest.values.max() < 0.5 * 32, "rounding moves no pixel by more than one half"
+    assert sorted(nearest.indices.tolist()) == list(range(1797))
+    assert torch.equal(labels, torch.from_numpy(original.target)[nearest.indices].long())
+
+
+def test_no_validation_image_was_trained_on() -> None:
+    data = make_digits()
+    train = {image.numpy().tobytes() for image in data.train_images[:, 0]}
+    val = {image.numpy().tobytes() for image in data.val_images[:, 0]}
+    assert not train & val
+
+
+def test_the_split_keeps_the_share_of_each_class() -> None:
+    data = make_digits()
+    assert data.train_labels is not None
+    assert data.val_labels is not None
+    train, val = torch.bincount(data.train_labels), torch.bincount(data.val_labels)
+    assert len(train) == len(val) == 10
+    assert ((train + val) * 360 / 1797 - val).abs().max() <= 1
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_statistics_in_the_configuration_are_those_of_the_training_images(channel: int) -> None:
+    config = yaml.safe_load(CONFIG.read_text())
+    pixels = make_digits().train_images[:, channel].double() / 255
+    assert config["mean"][channel] == pytest.approx(pixels.mean().item(), abs=1e-3)
+    assert config["std"][channel] == pytest.approx(pixels.std().item(), abs=1e-3)
+
+
+def test_digits_are_never_mirrored() -> None:
+    assert yaml.safe_load(CONFIG.read_text())["augment"]["flip"] is False

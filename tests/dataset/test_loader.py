@@ -1,0 +1,361 @@
+"""Order, parts and resuming of the batches, alone and inside a real Lightning run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from sqakd.dataset.augment import CropFlip
+from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.batch import Batch
+from sqakd.dataset.loader import Loader
+
+AUGMENT = CropFlip(padding=2, flip=True)
+
+
+def make_images(n: int) -> Tensor:
+    """Each image says which one it is."""
+    return torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 4, 4).contiguous()
+
+
+def make_loader(n: int = 23, **changes: Any) -> Loader:
+    arguments: dict[str, Any] = {
+        "images": make_images(n),
+        "labels": torch.arange(n) * 7 % 10,
+        "batch_size": 5,
+        "shuffle": True,
+        "augment": AUGMENT,
+        "seed": 0,
+        "rank": 0,
+        "world_size": 1,
+        "drop_last": False,
+        "pin_memory": False,
+    }
+    return Loader(**arguments | changes)
+
+
+def epoch_order(loader: Loader, epoch: int) -> list[int]:
+    loader.sampler.set_epoch(epoch)
+    return [i for batch in loader for i in batch.index.tolist()]
+
+
+def assert_same(first: Batch, second: Batch) -> None:
+    assert torch.equal(first.index, second.index)
+    assert torch.equal(first.image, second.image)
+    assert (first.label is None) == (second.label is None)
+    if first.label is not None and second.label is not None:
+        assert torch.equal(first.label, second.label)
+    assert first.draws.keys() == second.draws.keys()
+    for name, draw in first.draws.items():
+        assert torch.equal(draw, second.draws[name]), name
+
+
+def joined(parts: list[Batch]) -> Batch:
+    labels = [part.label for part in parts if part.label is not None]
+    return Batch(
+        torch.cat([part.image for part in parts]),
+        torch.cat(labels) if labels else None,
+        torch.cat([part.index for part in parts]),
+        {name: torch.cat([part.draws[name] for part in parts]) for name in parts[0].draws},
+    )
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_each_image_comes_once_with_its_label(shuffle: bool) -> None:
+    loader = make_loader(shuffle=shuffle)
+    batches = list(loader)
+    index = torch.cat([batch.index for batch in batches])
+    assert sorted(index.tolist()) == list(range(23))
+    assert (index.tolist() == list(range(23))) == (not shuffle)
+    for batch in batches:
+        assert batch.image.dtype == torch.uint8
+        assert torch.equal(batch.image[:, 0, 0, 0].long(), batch.index)
+        assert batch.label is not None
+        assert torch.equal(batch.label, batch.index * 7 % 10)
+        assert all(len(draw) == len(batch.index) for draw in batch.draws.values())
+
+
+def test_images_without_labels() -> None:
+    batches = list(make_loader(labels=None, augment=None))
+    assert all(batch.label is None and batch.draws == {} for batch in batches)
+
+
+def test_order_and_draws_depend_on_seed_and_epoch_only() -> None:
+    loader = make_loader()
+    orders = {(seed, epoch): epoch_order(make_loader(seed=seed), epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
+    assert len({tuple(order) for order in orders.values()}) == 6
+    for epoch in (2, 0, 1):  # one loader, in any order of epochs
+        assert epoch_order(loader, epoch) == orders[0, epoch]
+
+    def draws(seed: int, epoch: int) -> list[list[int]]:
+        other = make_loader(seed=seed)
+        other.sampler.set_epoch(epoch)
+        return [batch.draws["top"].tolist() for batch in other]
+
+    assert draws(0, 1) == draws(0, 1)
+    assert draws(0, 1) != draws(0, 0)
+    assert draws(0, 1) != draws(1, 1)
+    assert draws(0, 1)[0] != draws(0, 1)[1], "each step draws anew"
+
+
+def test_global_random_state_is_neither_used_nor_changed() -> None:
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = epoch_order(make_loader(), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert epoch_order(make_loader(), 0) == first
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "world_size"),
+    [(20, 5, 2), (23, 5, 2), (24, 8, 2), (27, 8, 2), (23, 5, 3), (24, 7, 3), (20, 7, 3), (24, 3, 3), (9, 8, 1)],
+)
+def test_parts_of_all_ranks_are_the_batches_of_one(n: int, batch_size: int, world_size: int) -> None:
+    alone = make_loader(n, batch_size=batch_size)
+    ranks = [make_loader(n, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert {len(loader) for loader in ranks} == {len(alone)}
+    for loader in [alone, *ranks]:
+        loader.sampler.set_epoch(3)
+    for batch, *parts in zip(alone, *ranks, strict=True):
+        sizes = [len(part.index) for part in parts]
+        assert min(sizes) >= 1
+        assert max(sizes) - min(sizes) <= 1
+        assert_same(joined(parts), batch)
+
+
+@pytest.mark.parametrize(("n", "batch_size", "world_size"), [(21, 5, 2), (22, 5, 3), (16, 15, 2)])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_rest_too_small_to_share_joins_the_last_batch(
+    n: int, batch_size: int, world_size: int, shuffle: bool
+) -> None:
+    ranks = [
+        list(make_loader(n, batch_size=batch_size, rank=rank, world_size=world_size, shuffle=shuffle))
+        for rank in range(world_size)
+    ]
+    assert {len(batches) for batches in ranks} == {n // batch_size}
+    assert all(len(batch.index) for batches in ranks for batch in batches)
+    seen = [i for batches in ranks for batch in batches for i in batch.index.tolist()]
+    assert sorted(seen) == list(range(n)), "each image once, also with several devices"
+
+
+def test_incomplete_last_batch_is_kept_or_left_out() -> None:
+    kept, left_out = make_loader(drop_last=False), make_loader(drop_last=True)
+    assert [len(batch.index) for batch in kept] == [5, 5, 5, 5, 3]
+    assert [len(batch.index) for batch in left_out] == [5, 5, 5, 5]
+    assert (len(kept), len(left_out)) == (5, 4)
+    for drop_last in (True, False):
+        exact = make_loader(20, drop_last=drop_last)
+        assert [len(batch.index) for batch in exact] == [5] * 4 == [5] * len(exact)
+
+
+def test_refuses_what_would_give_no_batch() -> None:
+    with pytest.raises(ValueError, match="batch size 2 is smaller than the number of devices, 3"):
+        make_loader(batch_size=2, world_size=3)
+    with pytest.raises(ValueError, match=r"23 images.*batch size 24.*drop_last"):
+        make_loader(batch_size=24, drop_last=True)
+    with pytest.raises(ValueError, match=r"1 images?.*2 devices"):
+        make_loader(1, world_size=2)
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_state_continues_exactly_once(stop: int) -> None:
+    uninterrupted = make_loader()
+    interrupted, resumed = make_loader(), make_loader()
+    for loader in (uninterrupted, interrupted, resumed):
+        loader.sampler.set_epoch(4)
+    iterator = iter(interrupted)
+    for _ in range(stop):
+        next(iterator)
+    whole = list(uninterrupted)
+    resumed.load_state_dict(interrupted.state_dict())
+    if stop < len(whole):
+        rest = list(resumed)
+        assert len(rest) == len(whole) - stop
+        for got, expected in zip(rest, whole[stop:], strict=True):
+            assert_same(got, expected)
+    for epoch in (5, 6):  # whole epochs from here on
+        uninterrupted.sampler.set_epoch(epoch)
+        resumed.sampler.set_epoch(epoch)
+        for got, expected in zip(resumed, uninterrupted, strict=True):
+            assert_same(got, expected)
+
+
+def test_state_of_a_resumed_loader_counts_from_the_start_of_the_epoch() -> None:
+    first, second, third = make_loader(), make_loader(), make_loader()
+    iterator = iter(first)
+    next(iterator)
+    second.load_state_dict(first.state_dict())
+    iterator = iter(second)
+    next(iterator)
+    third.load_state_dict(second.state_dict())
+    assert [batch.index.tolist() for batch in third] == [batch.index.tolist() for batch in make_loader()][2:]
+
+
+# A real run -----------------------------------------------------------------------------------------------------
+
+
+class Images(ImageDataModule):
+    """Numbered images; 23 for training, 5 for validation."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            batch_size=5,
+            eval_batch_size=3,
+            seed=0,
+            mean=[0.5] * 3,
+            std=[0.25] * 3,
+            augment=AUGMENT,
+            drop_last=False,
+        )
+
+    def load(self) -> None:
+        self.train_images, self.val_images = make_images(23), make_images(5)
+        self.train_labels, self.val_labels = torch.arange(23) % 10, torch.arange(5)
+        self.class_names = [str(i) for i in range(10)]
+
+
+class Recorder(pl.LightningModule):
+    """Notes which images it was given, and a number that says how they were augmented."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(48, 2)
+        self.seen: list[tuple[int, int, list[int], float]] = []
+        self.validated: list[int] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.seen.append((self.current_epoch, batch_idx, batch.index.tolist(), batch.image.sum().item()))
+        return self.layer(batch.image.flatten(1)).square().mean()  # type: ignore[no-any-return]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validated += batch.index.tolist()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class SaveAt(pl.Callback):
+    """One checkpoint, after `step` of `epoch`, or at the end of it (None); the run goes on."""
+
+    def __init__(self, file: Path, epoch: int, step: int | None) -> None:
+        self.file, self.epoch, self.step = file, epoch, step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, self.step):
+            trainer.save_checkpoint(self.file)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.step is None and trainer.current_epoch == self.epoch:
+            trainer.save_checkpoint(self.file)
+
+
+def run(callback: SaveAt | None = None, ckpt_path: Path | None = None, epochs: int = 4, **options: Any) -> Recorder:
+    torch.manual_seed(0)
+    model = Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        callbacks=[callback] if callback else [],
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    if ckpt_path is None:
+        trainer.fit(model, datamodule=Images())
+    else:
+        trainer.fit(model, datamodule=Images(), ckpt_path=ckpt_path, weights_only=True)
+    return model
+
+
+@pytest.mark.parametrize("step", [0, 2, 4, None])
+def test_resumed_run_sees_what_the_uninterrupted_one_saw(tmp_path: Path, step: int | None) -> None:
+    file = tmp_path / "middle.ckpt"
+    whole = run(SaveAt(file, 1, step))
+    assert len(whole.seen) == 4 * 5
+    done = 5 + (5 if step is None else step + 1)
+
+    resumed = run(ckpt_path=file)
+
+    assert resumed.seen == whole.seen[done:]
+    assert whole.validated == list(range(5)) * 4
+    # Saved after the last step, Lightning resumes behind that epoch's validation: only whoever saves there must know.
+    assert resumed.validated == list(range(5)) * (4 - done // 5)
+    for name, parameter in whole.named_parameters():
+        assert torch.equal(parameter, resumed.get_parameter(name)), name
+
+
+def test_a_run_may_be_interrupted_twice(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.ckpt", tmp_path / "second.ckpt"
+    whole = run(SaveAt(first, 1, 1))
+    assert run(SaveAt(second, 1, 3), ckpt_path=first).seen == whole.seen[7:]
+    assert run(ckpt_path=second).seen == whole.seen[9:]
+
+
+def test_checkpoint_at_the_end_of_a_shortened_epoch(tmp_path: Path) -> None:
+    file = tmp_path / "end.ckpt"
+    whole = run(SaveAt(file, 1, None), limit_train_batches=2)
+    assert [step for _, step, _, _ in whole.seen] == [0, 1] * 4
+    assert run(ckpt_path=file, limit_train_batches=2).seen == whole.seen[4:]
+
+
+def test_epochs_differ_and_validation_sees_each_image_once_unchanged() -> None:
+    model = run(epochs=3)
+    epochs = [[i for epoch, _, index, _ in model.seen if epoch == number for i in index] for number in range(3)]
+    assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert len({seen[3] for seen in model.seen}) == len(model.seen)
+    assert model.validated == list(range(5)) * 3
+
+
+def test_data_module_augments_and_normalises_training_but_not_validation() -> None:
+    data = Images()
+    data.setup()
+    assert data.labelled
+    assert data.num_classes == 10
+
+    train = next(iter(data.train_dataloader()))
+    image = AUGMENT(train.image, train.draws).float()
+    expected = (image / 255 - 0.5) / 0.25
+    assert torch.allclose(data.on_after_batch_transfer(train, 0).image, expected, atol=1e-6)
+
+    val = next(iter(data.val_dataloader()))
+    assert val.draws == {}
+    expected = (val.image.float() / 255 - 0.5) / 0.25
+    assert torch.allclose(data.on_after_batch_transfer(val, 0).image, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_validation_keeps_its_last_batch(drop_last: bool) -> None:
+    data = Images()
+    data.drop_last = drop_last
+    data.setup()
+    assert [len(batch.index) for batch in data.train_dataloader()] == [5] * 4 + [3] * (not drop_last)
+    assert [len(batch.index) for batch in data.val_dataloader()] == [3, 2]
+
+
+def test_calibration_and_probe_batches() -> None:
+    data, again = Images(), Images()
+    data.setup()
+    again.setup()
+    calibration = data.calibration_batch()
+    assert calibration.shape == (5, 3, 4, 4)
+    assert torch.equal(calibration, again.calibration_batch())
+
+    probes = data.probe_batches(count=3, size=6, epoch=2)
+    assert [len(probe.index) for probe in probes] == [6, 6, 6]
+    assert len({i for probe in probes for i in probe.index.tolist()}) == 18, "no image twice"
+    for probe, same in zip(probes, again.probe_batches(count=3, size=6, epoch=2), strict=True):
+        assert_same(probe, same)
+    other = data.probe_batches(count=3, size=6, epoch=3)
+    assert [p.index.tolist() for p in probes] != [p.index.tolist() for p in other]
