@@ -1,0 +1,124 @@
+"""Images per second of the training step: ResNet-20, W2A2 against the float student, both with the same teacher.
+
+    python benchmarks/step.py [--rounds 5] [--steps 3]
+
+All variants are built first and then timed in turn, round by round, so that a machine that slows down or speeds up
+does so for all of them. The step is teacher forward, student forward and backward, and the optimizer's step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from tqdm import tqdm
+
+from sqakd.kd.base import Objective
+from sqakd.models.resnet import CifarResNet
+from sqakd.quantize import Scheme, calibrate, quantize, split_parameters
+from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
+from sqakd.quantizers.rounding import ElementWiseGradientScaling
+from sqakd.recipe import Recipe
+from sqakd.task import Task
+
+BATCH = 256
+EWGS = Scheme(
+    weight=partial(WeightBounds, bits=2),
+    input=partial(ActivationBounds, bits=2),
+    rounding=partial(ElementWiseGradientScaling, delta="hessian"),
+    output_scale=True,
+    first_last="float",
+)
+RECIPE = Recipe(
+    epochs=1,
+    batch_size=BATCH,
+    accumulate=1,
+    gradient_clip=None,
+    optimizer=partial(torch.optim.Adam, fused=True),
+    lr=1e-3,
+    quantizer_lr=1e-5,
+    weight_decay=1e-4,
+)
+
+
+def make_step(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool) -> Callable[[], None]:
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images = torch.randn(BATCH, 3, 32, 32)
+    student = CifarResNet(blocks=3, num_classes=10)
+    if quantized:
+        quantize(student, EWGS)
+        calibrate(student, images)
+    task = Task(
+        student=student,
+        teacher=CifarResNet(blocks=3, num_classes=10),
+        objective=Objective(ce=0.0, kl=1.0, temperature=4.0),
+        recipe=RECIPE,
+        num_classes=10,
+        labelled=False,
+        seed=0,
+        compile=compile,
+        channels_last=channels_last,
+    ).to(device)
+    optimizer = RECIPE.make_optimizer(*split_parameters(task.student))
+    images = images.to(device).to(memory_format=task.format)
+
+    def step() -> None:
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            loss = task.losses(images, None)["loss"]
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=2)
+    options = parser.parse_args()
+    variants = {
+        "eager float32": {"compile": False, "bf16": False, "channels_last": False},
+        "eager float32 channels_last": {"compile": False, "bf16": False, "channels_last": True},
+        "compiled float32 channels_last": {"compile": True, "bf16": False, "channels_last": True},
+        "compiled bf16 channels_last": {"compile": True, "bf16": True, "channels_last": True},
+    }
+    # One graph is compiled per variant and kind; the default limit of eight recompilations is per function.
+    torch._dynamo.config.recompile_limit = 64
+    steps = {
+        (name, quantized): make_step(quantized=quantized, **how)
+        for name, how in variants.items()
+        for quantized in (True, False)
+    }
+    for step in tqdm(steps.values(), desc="compiling and warming up", disable=None):
+        step()
+        step()
+    rates: dict[tuple[str, bool], list[float]] = {key: [] for key in steps}
+    for _ in tqdm(range(options.rounds), desc="timing", disable=None):
+        for key, step in steps.items():
+            start = time.perf_counter()
+            for _ in range(options.steps):
+                step()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            rates[key].append(BATCH * options.steps / (time.perf_counter() - start))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, n = {options.rounds}")
+    print(f"{'images/s, median (min - max)':32} {'W2A2 student':>22} {'float student':>22} {'time W2A2 / float':>18}")
+    for name in variants:
+        quantized, floats = rates[name, True], rates[name, False]
+        ratio = statistics.median(f / q for f, q in zip(floats, quantized, strict=True))
+        print(f"{name:32} {_spread(quantized):>22} {_spread(floats):>22} {ratio:18.2f}")
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.0f} ({min(values):.0f} - {max(values):.0f})"
+
+
+if __name__ == "__main__":
+    main()

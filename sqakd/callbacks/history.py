@@ -1,0 +1,69 @@
+"""The run's numbers, one row per epoch, kept in the checkpoint and written to metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+
+from sqakd.dataset.loader import Loader
+from sqakd.files import write_text
+
+
+class History(Checkpoint):
+    """Collects each epoch's metrics; a resumed run continues the table, an interrupted epoch leaves no row.
+
+    A Checkpoint only because Lightning calls those last, when the epoch's metrics are complete.
+
+    Args:
+        file: metrics.csv of the run.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, float]] = []
+        self.seconds = 0.0
+        self.started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.started = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The training part of the epoch ends here; the difference is what images/s is about."""
+        if not trainer.sanity_checking:
+            loader = trainer.train_dataloader
+            assert isinstance(loader, Loader)
+            images = min(len(loader.images), len(loader) * loader.batch_size)
+            elapsed = time.perf_counter() - self.started if self.started else float("nan")
+            self.rate = images / elapsed
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
+        self.seconds += time.perf_counter() - self.started if self.started else 0.0
+        row = {"epoch": float(trainer.current_epoch), **metrics, "images_per_second": round(self.rate, 1)}
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step)
+            write_text(self.file, as_csv(self.rows))
+
+
+def as_csv(rows: list[dict[str, float]]) -> str:
+    """CSV text with one column for each name that any row has."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: f"{v:.7g}" for k, v in row.items()} for row in rows)
+    return text.getvalue()

@@ -1,0 +1,123 @@
+"""What each quantizer does: its range, its scales, how often each code is used. Once per epoch, never in the step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor, nn
+
+from sqakd.callbacks.history import as_csv
+from sqakd.files import write_text
+from sqakd.layers import QuantLayer
+from sqakd.quantize import quant_layers
+from sqakd.quantizers.base import Quantizer
+from sqakd.task import Task
+
+
+class QuantizerStatistics(Checkpoint):
+    """Writes quantizers.csv (the latest epoch, one row per layer and tensor) and logs the numbers.
+
+    The inputs' codes are counted on the first validation batch. A Checkpoint only because Lightning calls those last.
+
+    Args:
+        every_n_epochs: distance of the snapshots.
+        file: quantizers.csv of the run, or None to log only.
+    """
+
+    def __init__(self, *, every_n_epochs: int, file: str | None) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"callbacks.quantizer_statistics.every_n_epochs={every_n_epochs}: expected at least 1")
+        self.every_n_epochs = every_n_epochs
+        self.file = None if file is None else Path(file)
+        self.images: Tensor | None = None
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx == 0:
+            self.images = batch.image
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or last
+        if not due or not trainer.is_global_zero or self.images is None:
+            return
+        assert isinstance(pl_module, Task)
+        rows = statistics(pl_module.student, self.images)
+        if not rows:
+            return
+        if self.file is not None:
+            write_text(self.file, as_csv(rows))
+        names = [name for name, _ in quant_layers(pl_module.student) for _ in range(2)]
+        numbers = {
+            f"quantizer/{name}/{'weight' if row['is_weight'] else 'input'}/{key}": value
+            for name, row in zip(names, rows, strict=True)
+            for key, value in row.items()
+            if key not in ("layer", "is_weight", "bits")
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+
+
+@torch.no_grad()
+def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
+    """One row per quantizer, the weight's before the input's, in network order.
+
+    Args:
+        model: a quantized network; run once in evaluation mode.
+        images: normalised batch [N, C, H, W].
+
+    Returns:
+        layer (its position), is_weight, bits, the range's own numbers (for example lower and upper), the rounding's
+        (delta), output_scale and the share of each code in use (code_<integer>).
+    """
+    rows: dict[str, list[dict[str, float]]] = {}
+    layers = dict(quant_layers(model))
+
+    def look(position: int, name: str) -> Any:
+        def hook(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+            assert isinstance(layer, QuantLayer)
+            common = {} if layer.output_scale is None else {"output_scale": float(layer.output_scale.detach())}
+            rows[name] = [
+                {
+                    "layer": position,
+                    "is_weight": 1.0,
+                    **_describe(layer.weight_quantizer, layer.weight),
+                    **common,
+                },
+                {"layer": position, "is_weight": 0.0, **_describe(layer.input_quantizer, args[0]), **common},
+            ]
+
+        return hook
+
+    hooks = [layer.register_forward_pre_hook(look(i, name)) for i, (name, layer) in enumerate(layers.items())]
+    training = model.training
+    try:
+        model.eval()(images)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return [row for name in layers for row in rows.get(name, [])]
+
+
+def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
+    numbers: dict[str, float] = {"bits": quantizer.bits}
+    state = [*quantizer.named_parameters(), *quantizer.named_buffers()]
+    for name, value in state:
+        if value.numel() == 1 and name not in ("calibrated", "unit"):
+            numbers[name.removeprefix("rounding.")] = float(value.detach())
+    grid = quantizer.grid().tolist()
+    counts = torch.bincount((quantizer.codes(x).integers.flatten().int() - grid[0]), minlength=grid[-1] - grid[0] + 1)
+    shares = counts.double() / counts.sum()
+    numbers.update({f"code_{code}": float(shares[code - grid[0]]) for code in grid})
+    return numbers

@@ -1,0 +1,1 @@
+"""Views of a run beside its own files."""

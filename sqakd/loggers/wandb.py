@@ -1,0 +1,53 @@
+"""Weights & Biases as a view of the run: online with a login, offline without one, and never a question."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+from urllib.parse import urlparse
+
+from pytorch_lightning.loggers import WandbLogger
+
+from sqakd.randomness import stream_seed
+
+
+def wandb_logger(
+    *, project: str, name: str, seed: int, group: str, job_type: str, tags: list[str], folder: str
+) -> WandbLogger:
+    """A logger whose run id depends on name and seed only, so that a resumed run continues the same curve.
+
+    Args:
+        project: wandb project.
+        name: the run's name.
+        seed: the run's seed.
+        group: runs that belong together, e.g. one row of a table.
+        job_type: what the run is part of, e.g. a table.
+        tags: shown beside the run.
+        folder: where offline files go.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(
+        project=project,
+        name=f"{name}-seed{seed}",
+        id=f"{stream_seed(name, seed):016x}",
+        group=group,
+        job_type=job_type,
+        tags=tags,
+        save_dir=folder,
+        offline=not has_login(),
+        resume="allow",
+    )
+
+
+def has_login() -> bool:
+    """Whether wandb can go online without asking: a key in the environment or in the netrc file, and no veto."""
+    if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return False
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

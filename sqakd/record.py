@@ -1,0 +1,108 @@
+"""What a run leaves behind as numbers: record.json, and the same in one line."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import sqakd
+from sqakd.cost import Cost
+from sqakd.sentence import Sentence
+
+
+def make_record(
+    sentence: Sentence,
+    rows: list[dict[str, float]],
+    *,
+    cost: Cost,
+    labels_used: bool,
+    float_record: dict[str, Any] | None,
+    training_seconds: float,
+) -> dict[str, Any]:
+    """The record of a finished run, plain data.
+
+    Args:
+        sentence: what was run.
+        rows: one per epoch, as in metrics.csv.
+        cost: of the trained network.
+        labels_used: whether the objective read labels.
+        float_record: record of the float run the student started from, if it is known.
+        training_seconds: of all epochs, over all starts.
+    """
+    config = sentence.config
+    scores = {
+        key.removeprefix("val/"): spread([row[key] for row in rows]) for key in rows[-1] if key.startswith("val/")
+    }
+    record: dict[str, Any] = {
+        "name": config["name"],
+        "seed": config["seed"],
+        "choices": sentence.choices,
+        "w_bits": config["w_bits"],
+        "a_bits": config["a_bits"],
+        "epochs": len(rows),
+        "scores": scores,
+        "labels_used": labels_used,
+        "float_run": float_record and {key: float_record[key] for key in ("name", "seed", "scores")},
+        "parameters": cost.parameters,
+        "packed_bytes": cost.packed_bytes,
+        "bit_operations": cost.bit_operations,
+        "images_per_second": sorted(row["images_per_second"] for row in rows)[len(rows) // 2],
+        "training_seconds": round(training_seconds, 2),
+        "commit": commit(),
+        "versions": versions(),
+        "command": " ".join(["python train.py", *sentence.overrides]),
+    }
+    if float_record and "top1" in float_record["scores"] and "top1" in scores:
+        record["drop_from_float"] = float_record["scores"]["top1"]["last"] - scores["top1"]["last"]
+    return record
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Last value, best value, and mean of the last five epochs."""
+    tail = values[-5:]
+    return {"last": values[-1], "best": max(values), "mean_of_last_5": sum(tail) / len(tail)}
+
+
+def main_score(record: dict[str, Any]) -> float | None:
+    """Last top-1, or agreement with the teacher where there are no labels."""
+    scores = record["scores"]
+    score = scores.get("top1") or scores.get("agreement")
+    return None if score is None else float(score["last"])
+
+
+def summary(record: dict[str, Any]) -> str:
+    """The result in one line."""
+    scores = record["scores"]
+    parts = [f"{record['name']} seed {record['seed']}"]
+    if "top1" in scores:
+        parts.append(f"top-1 {100 * scores['top1']['last']:.2f}% (best {100 * scores['top1']['best']:.2f}%)")
+    if "drop_from_float" in record:
+        parts.append(f"float {100 * record['float_run']['scores']['top1']['last']:.2f}%")
+    if "agreement" in scores:
+        parts.append(f"agrees with its teacher on {100 * scores['agreement']['last']:.2f}%")
+    parts.append(f"{record['packed_bytes'] / 1000:.1f} kB packed")
+    return ", ".join(parts)
+
+
+def commit() -> str | None:
+    """The code's git commit, with a plus if files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    """What computed the result."""
+    return {
+        "sqakd": sqakd.__version__,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "lightning": version("pytorch-lightning"),
+    }

@@ -1,0 +1,169 @@
+"""The training task: a student, the objective and a teacher that stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy
+
+from sqakd.dataset.batch import Batch
+from sqakd.kd.base import Objective
+from sqakd.kd.kl import distillation_kl
+from sqakd.quantize import split_parameters
+from sqakd.randomness import stream_seed
+from sqakd.recipe import Recipe
+
+
+class Task(pl.LightningModule):
+    """Trains `student` on `objective`; evaluates top-1, top-5 and agreement with the teacher.
+
+    The teacher is frozen: eval mode, no gradient, in no optimizer, in no checkpoint. It is therefore kept outside
+    torch's module registry and only follows the student's device.
+
+    Args:
+        student: images [N, C, H, W] -> logits [N, classes]; quantized or float.
+        teacher: the same, or None when the objective needs none.
+        objective: loss parts and their weights.
+        recipe: optimizer and schedule.
+        num_classes: width of the logits.
+        labelled: whether the images have labels.
+        seed: of the global random numbers (dropout), together with epoch and rank.
+        compile: run forward, teacher and loss as one compiled graph.
+        channels_last: keep activations and weights in that memory format.
+    """
+
+    def __init__(
+        self,
+        *,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        objective: Objective,
+        recipe: Recipe,
+        num_classes: int,
+        labelled: bool,
+        seed: int,
+        compile: bool,
+        channels_last: bool,
+    ) -> None:
+        super().__init__()
+        if objective.needs_teacher and teacher is None:
+            raise ValueError("this kd needs a teacher; type teacher.checkpoint=FILE or let the run train one")
+        if objective.needs_labels and not labelled:
+            raise ValueError("this kd reads labels and the data set has none; type kd=sqakd, which needs no labels")
+        self.student = student
+        self.objective = objective
+        self.recipe = recipe
+        self.num_classes = num_classes
+        self.labelled = labelled
+        self.seed = seed
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.student.to(memory_format=self.format)
+        self.__dict__["teacher"] = None if teacher is None else _freeze(teacher).to(memory_format=self.format)
+        self.__dict__["losses"] = torch.compile(self._losses) if compile else self._losses
+        parts = [
+            "loss",
+            *(["ce"] if objective.needs_labels else []),
+            *(["kl"] if objective.needs_teacher else []),
+        ]
+        self.train_means = nn.ModuleDict({part: _mean() for part in parts})
+        self.scores = nn.ModuleDict(self._make_scores())
+
+    teacher: nn.Module | None
+    losses: Callable[[Tensor, Tensor | None], dict[str, Tensor]]
+
+    def _make_scores(self) -> dict[str, Metric]:
+        scores: dict[str, Metric] = {}
+        if self.labelled:
+            top_k = min(5, self.num_classes)
+            for name, k in (("top1", 1), (f"top{top_k}", top_k)):
+                scores[name] = MulticlassAccuracy(self.num_classes, top_k=k, average="micro", validate_args=False)
+        if self.teacher is not None:
+            scores["agreement"] = MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
+            scores["val_kl"] = MeanMetric(nan_strategy="disable")
+        return scores
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        if self.teacher is not None:
+            self.teacher._apply(fn)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.recipe.make_optimizer(*split_parameters(self.student))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Student logits [N, classes] of normalised images [N, C, H, W]."""
+        logits: Tensor = self.student(images.to(memory_format=self.format))
+        return logits
+
+    def _losses(self, images: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+        teacher = self.teacher_logits(images) if self.objective.needs_teacher else None
+        losses: dict[str, Tensor] = self.objective(self.student(images), teacher, label)
+        return losses
+
+    @torch.no_grad()
+    def teacher_logits(self, images: Tensor) -> Tensor | None:
+        """Teacher logits [N, classes] as constants, or None without a teacher."""
+        return None if self.teacher is None else self.teacher(images)
+
+    def on_train_epoch_start(self) -> None:
+        # Global randomness (dropout) is a function of seed and epoch too, so that a resumed run repeats it.
+        torch.manual_seed(stream_seed(self.seed, self.current_epoch, self.global_rank))
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer)
+        self.recipe.set_lr(optimizer, self.current_epoch)
+        for mean in self.train_means.values():
+            mean.reset()  # type: ignore[operator]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.losses(batch.image.to(memory_format=self.format), batch.label)
+        for name, mean in self.train_means.items():
+            mean.update(losses[name].detach(), weight=len(batch.image))  # type: ignore[operator]
+        return losses["loss"]
+
+    def on_train_epoch_end(self) -> None:
+        for name, mean in self.train_means.items():
+            self.log(f"train/{name}", mean.compute(), rank_zero_only=True)  # type: ignore[operator]
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer)
+        for name, group in zip(("lr", "quantizer_lr"), optimizer.param_groups, strict=False):
+            self.log(f"train/{name}", group["lr"], rank_zero_only=True)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images = batch.image.to(memory_format=self.format)
+        logits, teacher = self.student(images), self.teacher_logits(images)
+        for name, score in self.scores.items():
+            if name.startswith("top"):
+                score.update(logits, batch.label)  # type: ignore[operator]
+        if teacher is not None:
+            self.scores["agreement"].update(logits, teacher.argmax(dim=1))  # type: ignore[operator]
+            kl = distillation_kl(logits, teacher, temperature=self.objective.temperature)
+            self.scores["val_kl"].update(kl, weight=len(images))  # type: ignore[operator]
+
+    def on_validation_epoch_end(self) -> None:
+        for name, score in self.scores.items():
+            value = score.compute()  # type: ignore[operator]
+            self.log(f"val/{name.removeprefix('val_')}", value, rank_zero_only=True)
+            score.reset()  # type: ignore[operator]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["rng"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        torch.set_rng_state(checkpoint["rng"])
+
+
+def _freeze(teacher: nn.Module) -> nn.Module:
+    return teacher.eval().requires_grad_(False)
+
+
+def _mean() -> MeanMetric:
+    mean = MeanMetric(nan_strategy="disable")  # the check for NaN would wait for the device at every step
+    mean.persistent(True)  # an epoch that is resumed half-way still reports its whole mean
+    return mean

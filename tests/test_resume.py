@@ -1,0 +1,73 @@
+"""Whatever ends a run, the same command ends in the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import command
+import pytest
+
+WORDS = [*command.SMALL, "recipe.epochs=3", "callbacks.hessian_scaling.update_every=1"]
+STUDENT, TEACHER = "digits-resnet20-ewgs-w2a2-sqakd", "digits-resnet20-none-w32a32-none"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("uninterrupted") / "runs"
+    done = command.train(*WORDS, runs=runs)
+    assert done.returncode == 0, done.stderr
+    return runs
+
+
+def kill_at(victim: str, epoch: int, step: int, signal_name: str) -> list[str]:
+    return [
+        "callbacks.progress._target_=kill_at.KillAt",
+        f"+callbacks.progress.victim={victim}",
+        f"+callbacks.progress.epoch={epoch}",
+        f"+callbacks.progress.step={step}",
+        f"+callbacks.progress.signal_name={signal_name}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("victim", "epoch", "step", "signal_name"),
+    [
+        (TEACHER, 1, 7, "SIGKILL"),
+        (STUDENT, 0, 3, "SIGKILL"),
+        (STUDENT, 1, 11, "SIGKILL"),
+        (STUDENT, 2, 22, "SIGKILL"),
+        (STUDENT, 1, 9, "SIGTERM"),
+        (STUDENT, 1, 22, "SIGTERM"),
+        (TEACHER, 0, 5, "SIGTERM"),
+    ],
+)
+def test_same_end(victim: str, epoch: int, step: int, signal_name: str, uninterrupted: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    stopped = command.train(*WORDS, *kill_at(victim, epoch, step, signal_name), runs=runs)
+    assert stopped.returncode == (-signal.SIGKILL if signal_name == "SIGKILL" else 143), stopped.stderr
+    assert not (runs / STUDENT / "seed0" / "record.json").exists()
+    if signal_name == "SIGTERM":
+        assert "the same command continues" in stopped.stderr
+        assert (runs / victim / "seed0" / "checkpoints" / "last.ckpt").exists()
+
+    resumed = command.train(*WORDS, runs=runs)
+    assert resumed.returncode == 0, resumed.stderr
+    for name in (TEACHER, STUDENT):
+        there, here = uninterrupted / name / "seed0", runs / name / "seed0"
+        assert command.same_bits(command.weights(there), command.weights(here)), name
+        assert command.metrics(there) == command.metrics(here)
+
+
+def test_a_finished_run_is_skipped_and_another_one_refused(uninterrupted: Path) -> None:
+    record = uninterrupted / STUDENT / "seed0" / "record.json"
+    before = record.read_bytes(), record.stat().st_mtime_ns
+    again = command.train(*WORDS, runs=uninterrupted)
+    assert again.returncode == 0
+    assert "done before" in again.stdout
+    other = command.train(*WORDS, "recipe.lr=0.01", runs=uninterrupted)
+    assert other.returncode == 1
+    assert "recipe.lr: 0.001 -> 0.01" in other.stderr
+    assert "name=ANOTHER_NAME" in other.stderr
+    assert "Traceback" not in other.stderr
+    assert (record.read_bytes(), record.stat().st_mtime_ns) == before

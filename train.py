@@ -1,0 +1,16 @@
+"""Train one network, or many: python train.py quantizer=ewgs model=resnet20 bits=2 (see conf/train.yaml)."""
+
+import hydra
+from omegaconf import DictConfig
+
+from sqakd import run
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """Hydra calls this once per run."""
+    return run.main(cfg)
+
+
+if __name__ == "__main__":
+    main()
