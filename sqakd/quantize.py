@@ -107,6 +107,31 @@ def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLayer]]:
 
 
 @torch.no_grad()
+def visit(model: nn.Module, images: Tensor, look: Callable[[str, QuantLayer, Tensor], None], *, training: bool) -> None:
+    """Run a quantized network once and call `look` before each quantized layer runs, in the order of running.
+
+    Args:
+        model: left in the mode in which it was.
+        images: normalised batch [N, C, H, W].
+        look: takes the layer's name, the layer and its input.
+        training: whether to run in training mode (batch norm then uses and updates its batch statistics).
+    """
+
+    def before(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, QuantLayer)
+        look(names[layer], layer, args[0])
+
+    names = {layer: name for name, layer in quant_layers(model)}
+    hooks = [layer.register_forward_pre_hook(before) for layer in names]
+    was_training = model.training
+    try:
+        model.train(training)(images)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+
+
 def calibrate(model: nn.Module, images: Tensor) -> None:
     """Set every quantizer from one batch, in the order in which the layers run.
 
@@ -118,23 +143,14 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         images: one normalised training batch [N, C, H, W].
     """
 
-    def before(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, QuantLayer)
+    def look(name: str, layer: QuantLayer, x: Tensor) -> None:
         try:
-            layer.calibrate(args[0])
+            layer.calibrate(x)
         except ValueError as error:
-            raise ValueError(f"layer {names[layer]}: {error}") from error
+            raise ValueError(f"layer {name}: {error}") from error
 
-    names = {layer: name for name, layer in quant_layers(model)}
-    hooks = [layer.register_forward_pre_hook(before) for layer in names]
-    training = model.training
-    try:
-        model.train()(images)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    unused = [name for layer, name in names.items() if not layer.input_quantizer.calibrated]
+    visit(model, images, look, training=True)
+    unused = [name for name, layer in quant_layers(model) if not layer.input_quantizer.calibrated]
     if unused:
         raise ValueError(f"these layers take no part in the forward pass, so they have no range: {', '.join(unused)}")
 

@@ -87,6 +87,14 @@ def summary(record: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def numbers(record: dict[str, Any]) -> dict[str, float]:
+    """The record's results as a logger wants them: {"record/top1/last": 0.91, ...}."""
+    flat = {f"{name}/{kind}": value for name, score in record["scores"].items() for kind, value in score.items()}
+    single = ("drop_from_float", "packed_bytes", "bit_operations", "images_per_second", "training_seconds")
+    flat |= {name: float(record[name]) for name in single if name in record}
+    return {f"record/{name}": value for name, value in flat.items()}
+
+
 def commit() -> str | None:
     """The code's git commit, with a plus if files differ from it; None outside a checkout."""
     folder = Path(__file__).parent

@@ -6,9 +6,7 @@ The only file that knows Hydra and OmegaConf.
 from __future__ import annotations
 
 import copy
-import logging
 import sys
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,14 +18,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from sqakd.callbacks.divergence import Divergence, DivergenceError
 from sqakd.callbacks.history import History
+from sqakd.callbacks.result import Result
 from sqakd.callbacks.resume import Resume
 from sqakd.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
+from sqakd.console import first_process, quiet_libraries, say
 from sqakd.cost import cost
 from sqakd.dataset.base import ImageDataModule
 from sqakd.kd.base import Objective
@@ -39,6 +38,7 @@ from sqakd.report import draw_run
 from sqakd.runs import Run
 from sqakd.sentence import Sentence
 from sqakd.task import Task
+from sqakd.trainer import make_trainer, top1
 
 SIGTERM_STATUS = 143
 
@@ -163,30 +163,24 @@ class Training:
             compile=self.config["trainer"]["compile"],
             channels_last=self.config["trainer"]["channels_last"],
         )
-        trainer = self._trainer()
+        result = Result(lambda: self._record(task))
+        trainer = self._trainer(result)
         resume = str(self.run.checkpoint) if self.run.checkpoint.exists() else None
-        try:
-            trainer.fit(task, datamodule=self.data, ckpt_path=resume, weights_only=True)
-        finally:
-            for logger in trainer.loggers:
-                logger.finalize("success" if trainer.state.finished else "failed")
-        record = make_record(
-            self.sentence,
-            self.history.rows,
-            cost=cost(task.student, self.data.image_shape),
-            labels_used=self.objective.needs_labels,
-            float_record=self.float_record,
-            training_seconds=self.history.seconds,
-        )
+        if self.scheme is not None and resume is None:
+            device = trainer.strategy.root_device
+            calibrate(student.to(device), self.data.calibration_batch().to(device))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.config)
+        trainer.fit(task, datamodule=self.data, ckpt_path=resume, weights_only=True)
         if trainer.is_global_zero:
-            self._finish(task, record)
+            self._finish(task, result.record)
         trainer.strategy.barrier()
-        return record
+        return result.record
 
     # networks
 
     def _networks(self) -> tuple[nn.Module, nn.Module | None]:
-        """(student, teacher), the student calibrated unless a checkpoint will be loaded over it anyway."""
+        """(student, teacher); the student with the teacher's weights, quantized but not yet calibrated."""
         if self.scheme is None and not self.objective.needs_teacher:
             assert self.data.num_classes is not None
             self.classes, self.float_record = self.data.num_classes, None
@@ -206,8 +200,6 @@ class Training:
         self._report_teacher(teacher)
         if self.scheme is not None:
             quantize(student, self.scheme)
-            if not self.run.checkpoint.exists():
-                self._calibrate(student)
         return student, teacher
 
     def _build(self, model: dict[str, Any]) -> nn.Module:
@@ -244,56 +236,34 @@ class Training:
         weights, facts = load_weights(folder / "weights.pt")
         return weights, str(folder / "weights.pt"), facts["record"]
 
-    def _calibrate(self, student: nn.Module) -> None:
-        device = self._trainer().strategy.root_device
-        calibrate(student.to(device), self.data.calibration_batch().to(device))
-
     def _report_teacher(self, teacher: nn.Module) -> None:
         """Measure the teacher before the student starts; a wrong teacher should not cost a night."""
-        if not self.data.labelled:
-            return
-        task = Task(
-            student=copy.deepcopy(teacher),
-            teacher=None,
-            objective=Objective(ce=1.0, kl=0.0, temperature=1.0),
-            recipe=self.recipe,
-            num_classes=self.classes,
-            labelled=True,
-            seed=0,
-            compile=False,
-            channels_last=self.config["trainer"]["channels_last"],
-        )
-        accelerator = self.config["trainer"]["accelerator"]
-        judge = pl.Trainer(accelerator=accelerator, devices=1, **QUIET)
-        (scores,) = judge.validate(task, datamodule=self.data, verbose=False)
-        self.teacher_top1 = scores["val/top1"]
-        say(f"teacher {self.sentence.choices['model@teacher']}: top-1 {100 * self.teacher_top1:.2f}%")
+        if self.data.labelled:
+            how = self.config["trainer"]
+            score = top1(teacher, self.data, num_classes=self.classes, recipe=self.recipe, how=how)
+            say(f"teacher {self.sentence.choices['model@teacher']}: top-1 {100 * score:.2f}%")
 
     # trainer
 
-    def _trainer(self) -> pl.Trainer:
-        how = self.config["trainer"]
+    def _trainer(self, result: Result) -> pl.Trainer:
         self.history = History(self.run.folder / "metrics.csv")
         chosen = [instantiate(node) for node in (self.node.callbacks or {}).values() if node]
-        return pl.Trainer(
-            max_epochs=self.recipe.epochs,
-            accumulate_grad_batches=self.recipe.accumulate,
-            gradient_clip_val=self.recipe.gradient_clip,
-            accelerator=how["accelerator"],
-            devices=how["devices"],
-            num_nodes=how["num_nodes"],
-            strategy=how["strategy"],
-            precision=how["precision"],
-            deterministic=how["deterministic"],
-            logger=[instantiate(node) for node in (self.node.logger or {}).values()] or False,
-            callbacks=[
-                Divergence(every_n_steps=50),
-                self.history,
-                *chosen,
-                Resume(self.run.checkpoint),
-            ],
-            default_root_dir=self.run.folder,
-            **{k: v for k, v in QUIET.items() if k not in ("logger", "enable_checkpointing")},
+        return make_trainer(
+            self.recipe,
+            self.config["trainer"],
+            callbacks=[Divergence(every_n_steps=50), self.history, *chosen, Resume(self.run.checkpoint), result],
+            loggers=[instantiate(node) for node in (self.node.logger or {}).values()],
+            folder=self.run.folder,
+        )
+
+    def _record(self, task: Task) -> dict[str, Any]:
+        return make_record(
+            self.sentence,
+            self.history.rows,
+            cost=cost(task.student, self.data.image_shape),
+            labels_used=self.objective.needs_labels,
+            float_record=self.float_record,
+            training_seconds=self.history.seconds,
         )
 
     def _finish(self, task: Task, record: dict[str, Any]) -> None:
@@ -309,33 +279,3 @@ class Training:
         save_weights(self.run.weights, task.student, facts)
         draw_run(self.run.folder, record)
         self.run.finish(record)
-
-
-QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "use_distributed_sampler": False,
-    "log_every_n_steps": 10**9,
-}
-
-
-def quiet_libraries() -> None:
-    """Leave the terminal to what the run has to say; Lightning's warnings stay, its tips and its own slips go."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    # What is logged comes out of torchmetrics, which has already put the ranks' shares together.
-    warnings.filterwarnings("ignore", message="It is recommended to use .self.log")
-
-
-def first_process() -> bool:
-    """Whether this is the process that decides and writes, of all that train one network together."""
-    return not getattr(rank_zero_only, "rank", 0)
-
-
-@rank_zero_only
-def say(text: str) -> None:
-    """A line for the person who waits; one process speaks."""
-    print(text, flush=True)  # noqa: T201

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from sqakd.dataset.loader import Loader
@@ -29,6 +30,7 @@ class History(Checkpoint):
         self.rows: list[dict[str, float]] = []
         self.seconds = 0.0
         self.started = 0.0
+        self.rate = float("nan")
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.seconds}
@@ -44,6 +46,8 @@ class History(Checkpoint):
         if not trainer.sanity_checking:
             loader = trainer.train_dataloader
             assert isinstance(loader, Loader)
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize(pl_module.device)
             images = min(len(loader.images), len(loader) * loader.batch_size)
             elapsed = time.perf_counter() - self.started if self.started else float("nan")
             self.rate = images / elapsed

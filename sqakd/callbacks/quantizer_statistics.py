@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sqakd.callbacks.history import as_csv
 from sqakd.files import write_text
 from sqakd.layers import QuantLayer
-from sqakd.quantize import quant_layers
+from sqakd.quantize import quant_layers, visit
 from sqakd.quantizers.base import Quantizer
 from sqakd.task import Task
 
@@ -68,7 +68,6 @@ class QuantizerStatistics(Checkpoint):
             logger.log_metrics(numbers, step=trainer.global_step)
 
 
-@torch.no_grad()
 def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
     """One row per quantizer, the weight's before the input's, in network order.
 
@@ -80,34 +79,21 @@ def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
         layer (its position), is_weight, bits, the range's own numbers (for example lower and upper), the rounding's
         (delta), output_scale and the share of each code in use (code_<integer>).
     """
+    position = {name: i for i, (name, _) in enumerate(quant_layers(model))}
     rows: dict[str, list[dict[str, float]]] = {}
-    layers = dict(quant_layers(model))
 
-    def look(position: int, name: str) -> Any:
-        def hook(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-            assert isinstance(layer, QuantLayer)
-            common = {} if layer.output_scale is None else {"output_scale": float(layer.output_scale.detach())}
-            rows[name] = [
-                {
-                    "layer": position,
-                    "is_weight": 1.0,
-                    **_describe(layer.weight_quantizer, layer.weight),
-                    **common,
-                },
-                {"layer": position, "is_weight": 0.0, **_describe(layer.input_quantizer, args[0]), **common},
-            ]
+    def look(name: str, layer: QuantLayer, x: Tensor) -> None:
+        common = {} if layer.output_scale is None else {"output_scale": float(layer.output_scale.detach())}
+        rows[name] = [
+            {"layer": position[name], "is_weight": is_weight, **_describe(quantizer, tensor), **common}
+            for is_weight, quantizer, tensor in (
+                (1.0, layer.weight_quantizer, layer.weight),
+                (0.0, layer.input_quantizer, x),
+            )
+        ]
 
-        return hook
-
-    hooks = [layer.register_forward_pre_hook(look(i, name)) for i, (name, layer) in enumerate(layers.items())]
-    training = model.training
-    try:
-        model.eval()(images)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return [row for name in layers for row in rows.get(name, [])]
+    visit(model, images, look, training=False)
+    return [row for name in position for row in rows.get(name, [])]
 
 
 def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:

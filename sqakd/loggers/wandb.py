@@ -7,14 +7,27 @@ import os
 from pathlib import Path
 from urllib.parse import urlparse
 
+import wandb
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from sqakd.randomness import stream_seed
 
 
+class WandbRun(WandbLogger):
+    """Lightning's logger, closed when its run ends: a sweep trains several runs in one process."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
+
+
 def wandb_logger(
     *, project: str, name: str, seed: int, group: str, job_type: str, tags: list[str], folder: str
-) -> WandbLogger:
+) -> WandbRun:
     """A logger whose run id depends on name and seed only, so that a resumed run continues the same curve.
 
     Args:
@@ -27,7 +40,7 @@ def wandb_logger(
         folder: where offline files go.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
+    return WandbRun(
         project=project,
         name=f"{name}-seed{seed}",
         id=f"{stream_seed(name, seed):016x}",
@@ -37,6 +50,7 @@ def wandb_logger(
         save_dir=folder,
         offline=not has_login(),
         resume="allow",
+        settings=wandb.Settings(quiet=True, console="off"),
     )
 
 
