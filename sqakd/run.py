@@ -15,7 +15,8 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -56,7 +57,11 @@ def main(cfg: DictConfig) -> float | None:
         print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
         raise SystemExit(SIGTERM_STATUS) from None
     except (ValueError, DivergenceError, InstantiationException) as error:
-        raise SystemExit(f"error: {_root_cause(error)}") from error
+        message = f"error: {_root_cause(error)}"
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the other runs of a sweep go on; Hydra fails at its end
+            print(message, file=sys.stderr, flush=True)  # noqa: T201
+            raise CompactHydraException(message) from error
+        raise SystemExit(message) from error
 
 
 def _root_cause(error: BaseException) -> BaseException:

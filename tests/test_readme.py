@@ -1,0 +1,88 @@
+"""What the README says to type works as typed: its commands compose, its two files make a quantizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import command
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+README = (command.ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+COMMANDS = sorted(
+    {line for _, text in BLOCKS for line in text.splitlines() if line.startswith("python train.py")}
+    | {word for word in re.findall(r"`([^`\n]+)`", README) if word.startswith("python train.py")}
+)
+WORDS = sorted({word for word in re.findall(r"`([a-z_@/.]+=[^`\s]+)`", README) if word.isprintable()})
+# Shown with a placeholder, or made by the reader.
+PLACEHOLDERS = ("VENV=", "FILE", "ANOTHER_NAME", "maxabs", "=0,1,2")
+
+
+def compose_words(words: list[str]) -> None:
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides=words, return_hydra_config=True)
+        OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=False)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(COMMANDS) >= 4
+    assert len(WORDS) >= 10
+
+
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "maxabs" not in line and "--cfg" not in line])
+def test_each_command_composes(line: str) -> None:
+    compose_words(shlex.split(line)[2:])
+
+
+@pytest.mark.parametrize("word", [word for word in WORDS if not any(p in word for p in PLACEHOLDERS)])
+def test_each_word_composes(word: str) -> None:
+    compose_words([word])
+
+
+def test_each_file_that_is_linked_exists() -> None:
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (command.ROOT / link).exists()] == []
+
+
+def test_each_make_target_exists() -> None:
+    makefile = (command.ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"make ([a-z-]+)", README))
+    assert {"demo", "test", "help"} <= targets
+    assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+
+
+def test_a_quantizer_in_two_files(tmp_path: Path) -> None:
+    """The README's two files, in a copy of the project: it trains, and the contract tests cover it unedited."""
+    for part in ("sqakd", "conf", "tests"):
+        shutil.copytree(command.ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("train.py", "pyproject.toml"):
+        shutil.copy(command.ROOT / name, tmp_path)
+    for path, kind in (("sqakd/quantizers/maxabs.py", "python"), ("conf/quantizer/maxabs.yaml", "yaml")):
+        after = README.split(f"`{path}`:", 1)[1]
+        found = re.match(rf"\s*```{kind}\n(.*?)```", after, re.DOTALL)
+        assert found, path
+        (tmp_path / path).write_text(found[1])
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    trained = run("train.py", "quantizer=maxabs", "bits=4", *command.SMALL)
+    assert trained.returncode == 0, trained.stderr
+    record = json.loads((tmp_path / "runs/digits-resnet20-maxabs-w4a4-sqakd/seed0/record.json").read_text())
+    assert record["scores"]["agreement"]["last"] > 0.5
+    contract = run("-m", "pytest", "-q", "-k", "maxabs", "tests/test_quantizer_contract.py")
+    assert contract.returncode == 0, contract.stdout
+    assert re.search(r"[1-9]\d* passed", contract.stdout), contract.stdout
