@@ -25,16 +25,18 @@ demo: $(STAMP)  ## teacher, then label-free 2-bit student on real handwritten di
 test: $(STAMP)  ## all tests (about five minutes on two cores)
 	$(BIN)/python -m pytest
 
-test-all: test check  ## tests, style and types
+test-all: check  ## style, types and all tests, also those that train every cell of the tables (an hour)
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## images per second of the training step and of the loader
+bench: $(STAMP)  ## speed of the training step, of the data path and of the curvature estimate
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/hessian.py
 
 clean:  ## remove the environment made here (runs/ and data/ stay)
 	rm -rf .venv build *.egg-info

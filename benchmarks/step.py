@@ -24,6 +24,7 @@ from sqakd.quantize import Scheme, calibrate, quantize, split_parameters
 from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantizers.rounding import ElementWiseGradientScaling
 from sqakd.recipe import Recipe
+from sqakd.schedule import CosinePerEpoch
 from sqakd.task import Task
 
 BATCH = 256
@@ -31,6 +32,7 @@ EWGS = Scheme(
     weight=partial(WeightBounds, bits=2),
     input=partial(ActivationBounds, bits=2),
     rounding=partial(ElementWiseGradientScaling, delta="hessian"),
+    per_channel=False,
     output_scale=True,
     first_last="float",
 )
@@ -40,13 +42,16 @@ RECIPE = Recipe(
     accumulate=1,
     gradient_clip=None,
     optimizer=partial(torch.optim.Adam, fused=True),
+    schedule=CosinePerEpoch(),
     lr=1e-3,
     quantizer_lr=1e-5,
     weight_decay=1e-4,
+    label_smoothing=0.0,
 )
 
 
-def make_step(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool) -> Callable[[], None]:
+def make_task(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool) -> tuple[Task, Callable[[], None]]:
+    """A task, and a function that takes one training step of it on fixed random images."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = torch.randn(BATCH, 3, 32, 32)
@@ -57,7 +62,7 @@ def make_step(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool
     task = Task(
         student=student,
         teacher=CifarResNet(blocks=3, num_classes=10),
-        objective=Objective(ce=0.0, kl=1.0, temperature=4.0),
+        objective=Objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0),
         recipe=RECIPE,
         num_classes=10,
         labelled=False,
@@ -75,7 +80,7 @@ def make_step(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return step
+    return task, step
 
 
 def main() -> None:
@@ -92,7 +97,7 @@ def main() -> None:
     # One graph is compiled per variant and kind; the default limit of eight recompilations is per function.
     torch._dynamo.config.recompile_limit = 64
     steps = {
-        (name, quantized): make_step(quantized=quantized, **how)
+        (name, quantized): make_task(quantized=quantized, **how)[1]
         for name, how in variants.items()
         for quantized in (True, False)
     }

@@ -49,9 +49,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} holds more than plain tensors and numbers (or is damaged), so it was not opened: loading it could"
             f" run code. Save it again as torch.save(model.state_dict(), FILE) where it comes from"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error) or "it ends too early").splitlines()[0]
-        raise CheckpointError(f"{path} is no readable checkpoint: {reason}") from error
+    except Exception as error:  # bytes that mean something else make the reader fail in every possible way
+        reason = next(iter(str(error).splitlines()), "it ends too early")
+        raise CheckpointError(
+            f"{path} is no readable checkpoint ({type(error).__name__}: {reason}): it is damaged, or torch.save did not"
+            f" write it"
+        ) from error
     facts: dict[str, Any] = {}
     if isinstance(content, dict):
         facts = content["facts"] if isinstance(content.get("facts"), dict) else {}

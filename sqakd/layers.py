@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from sqakd.quantizers.base import Quantizer
 
-QuantizerFactory = Callable[[], Quantizer]
+# Makes a quantizer whose range has the given shape: () or [C, 1, ...].
+QuantizerFactory = Callable[[tuple[int, ...]], Quantizer]
 Layer = TypeVar("Layer", bound=nn.Module)
 
 
@@ -37,12 +38,27 @@ class QuantLayer(nn.Module):
 
     @classmethod
     def from_float(
-        cls, layer: nn.Module, *, weight: QuantizerFactory, input: QuantizerFactory, output_scale: bool
+        cls,
+        layer: nn.Module,
+        *,
+        weight: QuantizerFactory,
+        input: QuantizerFactory,
+        output_scale: bool,
+        per_channel: bool,
     ) -> Self:
-        """Quantized twin that shares the float layer's parameters; its scales exist from here on, uncalibrated."""
+        """Quantized twin that shares the float layer's parameters; its scales exist from here on, uncalibrated.
+
+        Args:
+            layer: Conv2d or Linear.
+            weight: makes the weight's quantizer.
+            input: makes the input's; its range is always one for the whole tensor.
+            output_scale: whether the output has a learned factor.
+            per_channel: whether each output channel of the weight has its own range.
+        """
         twin = _twin(layer, cls)
-        twin.weight_quantizer = weight()
-        twin.input_quantizer = input()
+        channels = (twin.weight.shape[0], *[1] * (twin.weight.ndim - 1)) if per_channel else ()
+        twin.weight_quantizer = weight(channels)
+        twin.input_quantizer = input(())
         twin.register_parameter("output_scale", nn.Parameter(torch.tensor(1.0)) if output_scale else None)
         return twin
 
@@ -55,7 +71,9 @@ class QuantLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Input of the float layer -> output of the float layer, through the grid."""
-        gain = self.weight_quantizer.scale() * self.input_quantizer.scale()
+        weight_codes, weight_scale = self.weight_quantizer.encode(self.weight)
+        input_codes, input_scale = self.input_quantizer.encode(x)
+        gain = weight_scale * input_scale
         magnitude = None if self.output_scale is None else self.output_scale.abs()
         if magnitude is not None:
             gain = gain * magnitude
@@ -64,7 +82,7 @@ class QuantLayer(nn.Module):
         # exactly 1): a sum over the weight's elements instead of one more pass over the whole output.
         constant = gain.detach()
         one = (gain / constant).reshape(-1, *[1] * (self.weight.ndim - 1))
-        y = self.apply_op(self.input_quantizer.encode(x), self.weight_quantizer.encode(self.weight) * one, None)
+        y = self.apply_op(input_codes, weight_codes * one, None)
         per_channel = (-1, *[1] * (self.weight.ndim - 2))
         scaled = y * constant.reshape(per_channel)
         if self.bias is not None:

@@ -1,18 +1,21 @@
-"""How a network is trained: optimizer, learning rates, length. The schedule is a function, not a state."""
+"""How a network is trained: optimizer, learning rates, length."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
+
+from sqakd.schedule import Progress, Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One optimizer with two parameter groups, learning rates on a cosine per epoch.
+    """One optimizer with two parameter groups, and their learning rates.
 
     Attributes:
         epochs: passes over the training images.
@@ -20,9 +23,11 @@ class Recipe:
         accumulate: batches whose gradients are added up before a step.
         gradient_clip: largest norm of the whole gradient; None leaves it alone.
         optimizer: makes the optimizer from parameter groups (a torch class with its own arguments filled in).
-        lr: initial learning rate of the network's parameters.
-        quantizer_lr: initial learning rate of ranges and output scales.
+        schedule: how the learning rates change.
+        lr: highest learning rate of the network's parameters.
+        quantizer_lr: highest learning rate of ranges and output scales.
         weight_decay: of the network's parameters; the quantizers' have none.
+        label_smoothing: of the cross-entropy with labels, where the kd uses them.
     """
 
     epochs: int
@@ -30,9 +35,11 @@ class Recipe:
     accumulate: int
     gradient_clip: float | None
     optimizer: Callable[..., Optimizer]
+    schedule: Schedule
     lr: float
     quantizer_lr: float
     weight_decay: float
+    label_smoothing: float
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -40,11 +47,33 @@ class Recipe:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"recipe.{name}={value!r}: expected a whole number of at least 1")
         for name in ("lr", "quantizer_lr", "weight_decay"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"recipe.{name}={getattr(self, name)!r}: expected a number >= 0")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"recipe.{name}={value!r}: expected a number >= 0")
+        if self.gradient_clip is not None and not self.gradient_clip > 0:
+            raise ValueError(f"recipe.gradient_clip={self.gradient_clip!r}: expected a positive number, or null")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"recipe.label_smoothing={self.label_smoothing!r}: expected a number from 0 to below 1")
+        try:  # wrong arguments of the optimizer show now, not after a teacher has been trained
+            self.make_optimizer([nn.Parameter(torch.zeros(1))], [])
+        except TypeError as error:
+            raise ValueError(f"recipe.optimizer: {error}") from error
 
-    def make_optimizer(self, network: Iterable[nn.Parameter], quantizer: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimizer over both groups; a float network has only the first."""
+    def make_optimizer(
+        self,
+        network: Iterable[nn.Parameter],
+        quantizer: Iterable[nn.Parameter],
+        decays: Mapping[nn.Parameter, float] | None = None,
+    ) -> Optimizer:
+        """The optimizer over both groups; a float network has only the first.
+
+        Args:
+            network: trained at `lr` with `weight_decay`.
+            quantizer: trained at `quantizer_lr`.
+            decays: weight decay of those quantizer parameters that have one; they form a third group.
+        """
+        own = decays or {}
+        quantizer = list(quantizer)
         groups = [
             {
                 "params": list(network),
@@ -52,28 +81,19 @@ class Recipe:
                 "initial_lr": self.lr,
                 "weight_decay": self.weight_decay,
             },
-            {
-                "params": list(quantizer),
-                "lr": self.quantizer_lr,
-                "initial_lr": self.quantizer_lr,
-                "weight_decay": 0.0,
-            },
+            *(
+                {
+                    "params": [p for p in quantizer if own.get(p, 0.0) == decay],
+                    "lr": self.quantizer_lr,
+                    "initial_lr": self.quantizer_lr,
+                    "weight_decay": decay,
+                }
+                for decay in sorted({0.0, *own.values()})
+            ),
         ]
         return self.optimizer([group for group in groups if group["params"]])
 
-    def set_lr(self, optimizer: Optimizer, epoch: int) -> None:
-        """Write the learning rates of one epoch (counted from 0) into the optimizer."""
+    def set_lr(self, optimizer: Optimizer, progress: Progress) -> None:
+        """Write the learning rates of the coming step into the optimizer."""
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * cosine(epoch, self.epochs)
-
-
-def cosine(epoch: int, epochs: int) -> float:
-    """Cosine annealing from 1 to 0, (1 + cos(pi e / E)) / 2.
-
-    Source: Loshchilov & Hutter 2017, "SGDR" (https://arxiv.org/abs/1608.03983), equation 5 without restarts.
-
-    Example:
-        >>> cosine(0, 10), round(cosine(5, 10), 6)
-        (1.0, 0.5)
-    """
-    return (1 + math.cos(math.pi * epoch / epochs)) / 2
+            group["lr"] = self.schedule.lr(group["initial_lr"], progress)

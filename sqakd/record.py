@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import sqakd
 from sqakd.cost import Cost
 from sqakd.sentence import Sentence
+
+LOWER_IS_BETTER = ("kl",)
 
 
 def make_record(
@@ -33,13 +36,16 @@ def make_record(
         training_seconds: of all epochs, over all starts.
     """
     config = sentence.config
+    names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
     scores = {
-        key.removeprefix("val/"): spread([row[key] for row in rows]) for key in rows[-1] if key.startswith("val/")
+        name: spread([row[f"val/{name}"] for row in rows], best=min if name in LOWER_IS_BETTER else max)
+        for name in names
     }
     record: dict[str, Any] = {
         "name": config["name"],
         "seed": config["seed"],
         "choices": sentence.choices,
+        "model": config["model"]["name"],
         "w_bits": config["w_bits"],
         "a_bits": config["a_bits"],
         "epochs": len(rows),
@@ -60,10 +66,10 @@ def make_record(
     return record
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float], *, best: Callable[[list[float]], float]) -> dict[str, float]:
     """Last value, best value, and mean of the last five epochs."""
     tail = values[-5:]
-    return {"last": values[-1], "best": max(values), "mean_of_last_5": sum(tail) / len(tail)}
+    return {"last": values[-1], "best": best(values), "mean_of_last_5": sum(tail) / len(tail)}
 
 
 def main_score(record: dict[str, Any]) -> float | None:

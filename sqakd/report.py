@@ -1,151 +1,238 @@
-"""Pictures of a run: learning curves, accuracy against the teacher, the codes each layer uses."""
+"""Records into tables: the paper's number beside ours, for every cell, also the empty ones.
+
+    python -m sqakd.report [--runs runs] [--results results]
+
+Reads runs/*/seed*/record.json and results/paper.csv; writes results/ours.csv, and for each table a Markdown and a CSV
+file. A cell's seeds are put together as mean ± standard deviation (n).
+"""
 
 from __future__ import annotations
 
+import argparse
 import csv
+import io
 import json
-import sys
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from sqakd.files import write_text
 
-from sqakd.files import replacing
+EMPTY = "-"
+# How published numbers were come by; the rest are the paper's own.
+FOOTNOTES = {"second-hand": "¹", "re-run": "²"}
+LEGEND = (
+    "Top-1 in percent. Ours: last epoch, and best epoch on the validation images, which are the test images as in the"
+    " paper; mean ± standard deviation (n seeds). Difference: ours, last epoch, minus paper."
+    " ¹ As quoted by somebody else. ² Another paper's re-run, not SQAKD's own cell."
+)
 
-STUDENT, TEACHER, MUTED = "#0072b2", "#d55e00", "#999999"  # readable without telling red from green
+
+@dataclass(frozen=True)
+class Cell:
+    """What one number is about."""
+
+    dataset: str
+    model: str
+    quantizer: str
+    w_bits: int
+    a_bits: int
+    kd: str
+
+    @property
+    def bits(self) -> str:
+        return "float" if self.w_bits == 32 else f"W{self.w_bits}A{self.a_bits}"
 
 
-def draw_run(folder: Path, record: dict[str, Any]) -> Path:
-    """Write picture.png into a run's folder from its CSV files; returns its path.
+def read_records(runs: Path) -> dict[Cell, list[dict[str, Any]]]:
+    """Finished runs by cell, in the order of their seeds.
 
-    Args:
-        folder: the run's folder with metrics.csv and, for a quantized run, quantizers.csv.
-        record: what record.json will hold.
+    Raises:
+        ValueError: if a record cannot be read.
     """
-    rows = read_csv(folder / "metrics.csv")
-    quantizers = read_csv(folder / "quantizers.csv")
-    figure = Figure(figsize=(13, 8 if quantizers else 4), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2 if quantizers else 1, 3)
-    figure.suptitle(f"{record['name']}, seed {record['seed']}", fontweight="bold")
-    float_record = record.get("float_run")
-    float_rows: list[dict[str, float]] = []
-    if float_record:
-        float_rows = read_csv(
-            folder.parent.parent / float_record["name"] / f"seed{float_record['seed']}" / "metrics.csv"
-        )
-    _accuracy(figure.add_subplot(grid[0, 0]), rows, float_rows)
-    _loss(figure.add_subplot(grid[0, 1]), rows)
-    _bars(figure.add_subplot(grid[0, 2]), record)
-    if quantizers:
-        inputs = [row for row in quantizers if not row["is_weight"]]
-        weights = [row for row in quantizers if row["is_weight"]]
-        _codes(figure.add_subplot(grid[1, 0]), weights, "weight codes, share per layer")
-        _codes(figure.add_subplot(grid[1, 1]), inputs, "input codes, share per layer")
-        _ranges(figure.add_subplot(grid[1, 2]), inputs)
-    path = folder / "picture.png"
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
-    return path
-
-
-def read_csv(file: Path) -> list[dict[str, float]]:
-    """Rows of numbers; an empty cell is left out, a missing file has no rows."""
-    if not file.exists():
-        return []
-    with file.open(newline="") as lines:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
-
-
-def _accuracy(axes: Axes, rows: list[dict[str, float]], float_rows: list[dict[str, float]]) -> None:
-    for data, label, color in ((float_rows, "float teacher", TEACHER), (rows, "this run", STUDENT)):
-        if data and "val/top1" in data[0]:
-            axes.plot(
-                [r["epoch"] + 1 for r in data],
-                [100 * r["val/top1"] for r in data],
-                color=color,
-                label=label,
-                marker=".",
+    cells: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
+    for file in sorted(runs.glob("*/seed*/record.json")):
+        try:
+            record = json.loads(file.read_text())
+            choices = record["choices"]
+            cell = Cell(
+                choices["dataset"],
+                record["model"],
+                choices["quantizer"],
+                record["w_bits"],
+                record["a_bits"],
+                choices["kd"],
             )
-    if rows and "val/agreement" in rows[0]:
-        values = [100 * r["val/agreement"] for r in rows]
-        axes.plot([r["epoch"] + 1 for r in rows], values, color=MUTED, ls="--", label="agreement with teacher")
-    axes.set(title="validation", xlabel="epoch", ylabel="%")
-    axes.grid(alpha=0.3)
-    own = [100 * r[key] for r in rows for key in ("val/top1", "val/agreement") if key in r]
-    if own:  # a float run starts at chance: that far down there is nothing to see
-        axes.set_ylim(max(0.0, min(own) - 2), min(100.0, max(own) + 5) + 0.2)
-    if axes.lines:
-        axes.legend(loc="lower right")
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{file} is no record of a run ({type(error).__name__}: {error}); remove it") from error
+        cells[cell].append(record)
+    return {cell: sorted(records, key=lambda r: int(r["seed"])) for cell, records in cells.items()}
 
 
-def _loss(axes: Axes, rows: list[dict[str, float]]) -> None:
-    for key, color, style in (("train/loss", STUDENT, "-"), ("val/kl", MUTED, "--")):
-        points = [(r["epoch"] + 1, r[key]) for r in rows if r.get(key, 0) > 0]
-        if points:
-            axes.semilogy(*zip(*points, strict=True), color=color, ls=style, marker=".", label=key.replace("/", " "))
-    axes.set(title="loss", xlabel="epoch")
-    axes.grid(alpha=0.3, which="both")
-    if axes.lines:
-        axes.legend()
+def read_paper(file: Path) -> dict[str, dict[Cell, dict[str, str]]]:
+    """Published numbers: table -> cell -> row of the file."""
+    tables: dict[str, dict[Cell, dict[str, str]]] = defaultdict(dict)
+    with file.open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            bits = int(row["bits"])
+            cell = Cell(row["dataset"], row["model"], row["quantizer"], bits, bits, row["kd"])
+            tables[row["table"]][cell] = row
+    return dict(tables)
 
 
-def _bars(axes: Axes, record: dict[str, Any]) -> None:
-    bars = []
-    if record.get("float_run") and "top1" in record["float_run"]["scores"]:
-        bars.append(("float\nteacher", record["float_run"]["scores"]["top1"]["last"], TEACHER))
-    for key, label in (("top1", "this run\ntop-1"), ("agreement", "agreement\nwith teacher")):
-        if key in record["scores"]:
-            bars.append((label, record["scores"][key]["last"], STUDENT if key == "top1" else MUTED))
-    heights = [100 * height for _, height, _ in bars]
-    drawn = axes.bar([label for label, _, _ in bars], heights, color=[color for _, _, color in bars])
-    axes.bar_label(drawn, fmt="%.2f%%", padding=2)
-    axes.set(title=f"last epoch, {record['packed_bytes'] / 1000:.0f} kB packed", ylabel="%", ylim=(0, 112))
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation (n - 1; 0 for a single value)."""
+    mean = math.fsum(values) / len(values)
+    spread = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
-def _codes(axes: Axes, rows: list[dict[str, float]], title: str) -> None:
-    """Stacked bars: one per layer, one segment per code."""
-    codes = sorted({int(key.removeprefix("code_")) for row in rows for key in row if key.startswith("code_")})
-    bottom = [0.0] * len(rows)
-    colors = [(i + 0.5) / len(codes) for i in range(len(codes))]
-    for code, position in zip(codes, colors, strict=True):
-        shares = [row.get(f"code_{code}", 0.0) for row in rows]
-        axes.bar(
-            [row["layer"] for row in rows],
-            shares,
-            bottom=bottom,
-            color=colormaps["viridis"](position),
-            width=0.9,
-            label=str(code),
+def scores(records: Iterable[dict[str, Any]], score: str, kind: str) -> list[float]:
+    """One score of each seed, in percent."""
+    return [100 * r["scores"][score][kind] for r in records if score in r["scores"]]
+
+
+def show(values: Sequence[float]) -> str:
+    """mean ± std (n)."""
+    if not values:
+        return EMPTY
+    mean, std = mean_std(values)
+    return f"{mean:.2f} ± {std:.2f} ({len(values)})" if len(values) > 1 else f"{mean:.2f} (1)"
+
+
+def paper_table(paper: dict[Cell, dict[str, str]], ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
+    """Rows of one of the paper's tables, header first; cells that nobody has run stay visible.
+
+    Besides the paper's cells it has ours of the same rows (data set and network).
+    """
+    rows = {(cell.dataset, cell.model) for cell in paper}
+    extra = [cell for cell in ours if (cell.dataset, cell.model) in rows and cell not in paper]
+    header = ["data", "model", "quantizer", "bits", "kd", "paper", "ours, last", "ours, best", "difference", "epochs"]
+    table = [header]
+    for cell in [*paper, *sorted(extra, key=_order)]:
+        published = paper.get(cell)
+        records = ours.get(cell, [])
+        last = scores(records, "top1", "last")
+        difference = EMPTY
+        if published and last:
+            difference = f"{mean_std(last)[0] - float(published['top1']):+.2f}"
+        note = FOOTNOTES.get(published["kind"], "") if published else ""
+        table.append(
+            [
+                *_names(cell),
+                f"{float(published['top1']):.2f}{note}" if published else EMPTY,
+                show(last),
+                show(scores(records, "top1", "best")),
+                difference,
+                _epochs(records),
+            ]
         )
-        bottom = [b + s for b, s in zip(bottom, shares, strict=True)]
-    axes.set(title=title, xlabel="quantized layer", ylabel="share", ylim=(0, 1))
-    if len(codes) <= 8:
-        axes.legend(title="code", loc="upper left", bbox_to_anchor=(1, 1))
+    return table
 
 
-def _ranges(axes: Axes, rows: list[dict[str, float]]) -> None:
-    layers = [row["layer"] for row in rows]
-    if all("lower" in row and "upper" in row for row in rows):
-        lower, upper = [r["lower"] for r in rows], [r["upper"] for r in rows]
-        axes.bar(layers, [u - v for v, u in zip(lower, upper, strict=True)], bottom=lower, color=STUDENT, alpha=0.6)
-    if all("delta" in row for row in rows):
-        twin = axes.twinx()
-        twin.plot(layers, [row["delta"] for row in rows], color=TEACHER, marker=".", label="delta")
-        twin.set_ylabel("gradient scaling delta", color=TEACHER)
-    axes.set(title="input clip range (bars)", xlabel="quantized layer")
+def own_table(ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
+    """Rows of a data set that the paper does not have."""
+    header = ["data", "model", "quantizer", "bits", "kd", "top-1, last", "top-1, best", "agreement", "kB", "epochs"]
+    return [header] + [
+        [
+            *_names(cell),
+            show(scores(records, "top1", "last")),
+            show(scores(records, "top1", "best")),
+            show(scores(records, "agreement", "last")),
+            f"{records[0]['packed_bytes'] / 1000:.1f}",
+            _epochs(records),
+        ]
+        for cell, records in sorted(ours.items(), key=lambda item: _order(item[0]))
+    ]
+
+
+def ours_csv(ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
+    """Every cell that was run, with what made it."""
+    kinds = [(score, kind) for score in ("top1", "agreement") for kind in ("last", "best", "mean_of_last_5")]
+    header = ["dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "n", "seeds", "epochs"]
+    header += [f"{score}_{kind}_{part}" for score, kind in kinds for part in ("mean", "std")]
+    header += ["packed_bytes", "bit_operations", "commits"]
+    table = [header]
+    for cell, records in sorted(ours.items(), key=lambda item: _order(item[0])):
+        numbers = []
+        for score, kind in kinds:
+            values = scores(records, score, kind)
+            numbers += [f"{number:.4f}" for number in mean_std(values)] if values else ["", ""]
+        table.append(
+            [
+                *(str(part) for part in (cell.dataset, cell.model, cell.quantizer, cell.w_bits, cell.a_bits, cell.kd)),
+                str(len(records)),
+                " ".join(str(r["seed"]) for r in records),
+                _epochs(records),
+                *numbers,
+                str(records[0]["packed_bytes"]),
+                str(records[0]["bit_operations"]),
+                " ".join(sorted({str(r["commit"])[:10] for r in records})),
+            ]
+        )
+    return table
+
+
+def as_markdown(table: list[list[str]]) -> str:
+    """A Markdown table."""
+    header, *rows = table
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_csv(table: list[list[str]]) -> str:
+    """CSV text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(table)
+    return text.getvalue()
+
+
+def _order(cell: Cell) -> tuple[Any, ...]:
+    return cell.dataset, cell.model, cell.quantizer != "none", cell.quantizer, cell.w_bits, cell.a_bits, cell.kd
+
+
+def _names(cell: Cell) -> list[str]:
+    return [cell.dataset, cell.model, cell.quantizer, cell.bits, cell.kd]
+
+
+def _epochs(records: list[dict[str, Any]]) -> str:
+    return " ".join(str(epochs) for epochs in sorted({r["epochs"] for r in records})) or EMPTY
+
+
+def write_report(runs: Path, results: Path) -> list[Path]:
+    """Write all files; returns their paths."""
+    ours, paper = read_records(runs), read_paper(results / "paper.csv")
+    tables = {name: paper_table(cells, ours) for name, cells in paper.items()}
+    published = {cell.dataset for cells in paper.values() for cell in cells}
+    for dataset in sorted({cell.dataset for cell in ours} - published):
+        tables[dataset] = own_table({cell: records for cell, records in ours.items() if cell.dataset == dataset})
+    written = [results / "ours.csv"]
+    write_text(written[0], as_csv(ours_csv(ours)))
+    for name, table in tables.items():
+        for suffix, text in ((".md", f"# {name}\n\n{LEGEND}\n\n{as_markdown(table)}"), (".csv", as_csv(table))):
+            written.append(results / f"{name}{suffix}")
+            write_text(written[-1], text)
+    return written
 
 
 def main() -> None:
-    """Draw the runs whose folders are given: python -m sqakd.report runs/NAME/seed0."""
-    for argument in sys.argv[1:]:
-        folder = Path(argument)
-        if not (folder / "record.json").exists():
-            raise SystemExit(f"error: {folder} holds no finished run (no record.json)")
-        print(draw_run(folder, json.loads((folder / "record.json").read_text())))  # noqa: T201
+    """Command line."""
+    parser = argparse.ArgumentParser(description="Tables of all finished runs, the paper's numbers beside ours.")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with paper.csv, for the tables")
+    options = parser.parse_args()
+    if not (options.results / "paper.csv").is_file():
+        raise SystemExit(
+            f"error: no {options.results / 'paper.csv'}; run this in the project's folder or give --results"
+        )
+    try:
+        for path in write_report(options.runs, options.results):
+            print(path)  # noqa: T201
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ The only file that knows Hydra and OmegaConf.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import sys
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
@@ -31,17 +34,25 @@ from sqakd.console import first_process, quiet_libraries, say
 from sqakd.cost import cost
 from sqakd.dataset.base import ImageDataModule
 from sqakd.kd.base import Objective
+from sqakd.models.trial import try_network
+from sqakd.picture import draw_run
+from sqakd.plan import Plan
 from sqakd.quantize import Scheme, calibrate, quantize
 from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
 from sqakd.record import main_score, make_record, summary
-from sqakd.report import draw_run
-from sqakd.runs import Run
+from sqakd.runs import Run, RunError
 from sqakd.sentence import Sentence
 from sqakd.task import Task
 from sqakd.trainer import make_trainer, top1
 
 SIGTERM_STATUS = 143
+PLAN = Plan()
+
+# ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
+# ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
+OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
+OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -56,7 +67,7 @@ def main(cfg: DictConfig) -> float | None:
     except SIGTERMException:
         print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
         raise SystemExit(SIGTERM_STATUS) from None
-    except (ValueError, DivergenceError, InstantiationException) as error:
+    except (ValueError, DivergenceError, InstantiationException, MisconfigurationException) as error:
         message = f"error: {_root_cause(error)}"
         if HydraConfig.get().mode == RunMode.MULTIRUN:  # the other runs of a sweep go on; Hydra fails at its end
             print(message, file=sys.stderr, flush=True)  # noqa: T201
@@ -103,14 +114,17 @@ def train(sentence: Sentence) -> float | None:
         DivergenceError: if the loss is no longer finite.
         SIGTERMException: after SIGTERM, once the state is saved.
     """
-    config = sentence.config
-    run = Run(Path(config["paths"]["runs"]) / config["name"] / f"seed{config['seed']}", config)
+    run = run_of(sentence)
+    if sentence.config["plan"]:
+        plan(sentence)
+        return None
     run.check()
     record = run.record()
     if record is None:
         training = Training(sentence, run)  # bad input ends here, before anything is written
         # Of several processes of one run only the first decides; the others follow the files it left.
         with run.locked() if first_process() else nullcontext():
+            run.check()  # another process may have been here meanwhile
             record = run.record()
             if record is None:
                 record = training.result()
@@ -118,6 +132,26 @@ def train(sentence: Sentence) -> float | None:
                 return main_score(record)
     say(f"done before: {summary(record)}")
     return main_score(record)
+
+
+def run_of(sentence: Sentence) -> Run:
+    """Where a sentence's run is kept."""
+    config = sentence.config
+    return Run(Path(config["paths"]["runs"]) / config["name"] / f"seed{config['seed']}", config)
+
+
+def plan(sentence: Sentence) -> None:
+    """Say what would be done for a sentence, its float runs first; the sum follows when all is said."""
+    if not PLAN.seen:
+        atexit.register(lambda: say(PLAN.total()))
+    config = sentence.config
+    taught = config["quantizer"] is not None or config["kd"]["kl"] > 0
+    if taught and config["teacher"]["checkpoint"] is None:
+        for role in ("model@teacher", "model"):
+            if line := PLAN.add(run_of(parse(sentence.float_run(role)))):
+                say(line)
+    if line := PLAN.add(run_of(sentence)):
+        say(line)
 
 
 class Training:
@@ -150,12 +184,17 @@ class Training:
                 f"kd={sentence.choices['kd']} reads labels and the images in this data set have none;"
                 f" type kd=sqakd, which needs only a teacher: teacher.checkpoint=FILE"
             )
+        is_float = self.scheme is None and not self.objective.needs_teacher
+        torch.manual_seed(stream_seed(config["seed"], "initial weights"))
+        # Also where the teacher's weights will take its place, and its number of classes: whether it fits shows now.
+        network = self._build(config["model"], self.data.num_classes or 2, pretrained=is_float)
+        if self.scheme is not None:
+            self._quantize(network, self.scheme)
+        self.initial = network if is_float else None
 
     def result(self) -> dict[str, Any]:
         """Train, then write weights, picture and record; returns the record."""
         say(f"run {self.run.folder}")
-        if first_process():
-            self.run.claim()
         student, teacher = self._networks()
         task = Task(
             student=student,
@@ -173,7 +212,10 @@ class Training:
         resume = str(self.run.checkpoint) if self.run.checkpoint.exists() else None
         if self.scheme is not None and resume is None:
             device = trainer.strategy.root_device
+            torch.manual_seed(stream_seed(self.config["seed"], "calibration"))  # of dropped paths and the like
             calibrate(student.to(device), self.data.calibration_batch().to(device))
+        if first_process():  # not earlier: a word that is refused further up can then be typed again without a conflict
+            self.run.claim()
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)
         trainer.fit(task, datamodule=self.data, ckpt_path=resume, weights_only=True)
@@ -186,11 +228,10 @@ class Training:
 
     def _networks(self) -> tuple[nn.Module, nn.Module | None]:
         """(student, teacher); the student with the teacher's weights, quantized but not yet calibrated."""
-        if self.scheme is None and not self.objective.needs_teacher:
+        if self.initial is not None:
             assert self.data.num_classes is not None
             self.classes, self.float_record = self.data.num_classes, None
-            torch.manual_seed(stream_seed(self.config["seed"], "initial weights"))
-            return self._build(self.config["model"]), None
+            return self.initial, None
         weights, source, self.float_record = self._teacher_weights()
         self.classes = num_classes(weights)
         if self.data.num_classes not in (None, self.classes):
@@ -199,22 +240,33 @@ class Training:
                 f" {self.data.num_classes}: choose a teacher trained on these classes, or another data set"
             )
         architecture = parse(self.sentence.float_run("model@teacher")).config["model"]
-        teacher = self._build(architecture)
+        teacher = self._build(architecture, self.classes)
         restore(teacher, weights, source=source)
-        student = copy.deepcopy(teacher) if architecture == self.config["model"] else self._own_float_network()
-        self._report_teacher(teacher)
+        same = architecture["net"] == self.config["model"]["net"]
+        student = copy.deepcopy(teacher) if same else self._own_float_network()
+        self._report_teacher(teacher, architecture["name"])
         if self.scheme is not None:
-            quantize(student, self.scheme)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it was said when the run was put together
+                self._quantize(student, self.scheme)
         return student, teacher
 
-    def _build(self, model: dict[str, Any]) -> nn.Module:
-        network: nn.Module = instantiate(model["net"], num_classes=self.classes)
+    def _build(self, model: dict[str, Any], classes: int, *, pretrained: bool = False) -> nn.Module:
+        """A network that takes the data set's images; pretrained weights are only for one that no others follow."""
+        net = model["net"]
+        if "weights" in net and not pretrained:
+            net = net | {"weights": None}
+        network: nn.Module = instantiate(net, num_classes=classes)
+        try_network(network, name=model["name"], image_shape=self.data.image_shape, num_classes=classes)
         return network
+
+    def _quantize(self, network: nn.Module, scheme: Scheme) -> None:
+        quantize(network, scheme, first=self.config["model"]["first"], image_shape=self.data.image_shape)
 
     def _own_float_network(self) -> nn.Module:
         """The student before it is quantized, where the teacher is another network."""
         weights, source, self.float_record = self._float_run("model")
-        student = self._build(self.config["model"])
+        student = self._build(self.config["model"], self.classes)
         restore(student, weights, source=source)
         return student
 
@@ -233,20 +285,22 @@ class Training:
     def _float_run(self, role: str) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
         """Weights of the float run of one network: found under runs/, or trained now, exactly once."""
         sentence = parse(self.sentence.float_run(role))
-        config = sentence.config
-        folder = Path(config["paths"]["runs"]) / config["name"] / f"seed{config['seed']}"
-        if not (folder / "record.json").exists():
-            say(f"the float network comes first: {folder}")
-        train(sentence)
-        weights, facts = load_weights(folder / "weights.pt")
-        return weights, str(folder / "weights.pt"), facts["record"]
+        run = run_of(sentence)
+        if run.record() is None:
+            say(f"the float network comes first: {run.folder}")
+        try:
+            train(sentence)
+        except RunError as error:
+            raise RunError(f"{error} (it is this student's float run; model.name=ANOTHER_NAME renames both)") from error
+        weights, facts = load_weights(run.weights)
+        return weights, str(run.weights), facts["record"]
 
-    def _report_teacher(self, teacher: nn.Module) -> None:
+    def _report_teacher(self, teacher: nn.Module, name: str) -> None:
         """Measure the teacher before the student starts; a wrong teacher should not cost a night."""
         if self.data.labelled:
             how = self.config["trainer"]
             score = top1(teacher, self.data, num_classes=self.classes, recipe=self.recipe, how=how)
-            say(f"teacher {self.sentence.choices['model@teacher']}: top-1 {100 * score:.2f}%")
+            say(f"teacher {name}: top-1 {100 * score:.2f}%")
 
     # trainer
 

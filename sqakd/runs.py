@@ -24,7 +24,8 @@ from sqakd.files import write_text
 NOT_IDENTITY = (
     "paths",
     "logger",
-    "choices",
+    "plan",
+    "released",
     "callbacks.progress",
     "trainer.accelerator",
     "trainer.devices",

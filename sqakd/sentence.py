@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 # What a student's sentence and its float run's have in common; the rest (quantizer, kd, bits, recipe) is its own.
 SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks", "debug", "local")
+# Keys beside a network's own: `first` is about quantizing it, the others are about the run that trains it.
+NOT_NETWORK = ("first", "checkpoint", "seed", "recipe")
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,24 @@ class Sentence:
         same = self.choices["model"] == self.choices["model@teacher"]
         # The student's own float run shares the words for its network; so does the teacher where they are the same.
         renamed = {"teacher.recipe.": "recipe.", "recipe@teacher.recipe=": "recipe="}
-        renamed |= {"model.net.": "model.net."} if role == "model" or same else {}
-        renamed |= {"teacher.net.": "model.net."} if role != "model" else {}
-        words = []
-        for word in self.overrides:
-            bare = word.lstrip("+~")
-            if bare.startswith(tuple(f"{root}{end}" for root in SHARED for end in (".", "=", "@", "/"))):
-                words.append(word)
-            for old, new in renamed.items():
-                if bare.startswith(old):
-                    words.append(word.replace(old, new, 1))
+        networks = [*(["model."] if role == "model" or same else []), *(["teacher."] if role != "model" else [])]
+        shared = tuple(f"{root}{end}" for root in SHARED for end in (".", "=", "@", "/"))
+        words = [word for word in self.overrides if word.lstrip("+~").startswith(shared)]
+        for old, new in renamed.items():
+            words += [word.replace(old, new, 1) for word in self.overrides if word.lstrip("+~").startswith(old)]
+        for root in networks:  # the teacher's own words come last and so win
+            words += [word.replace(root, "model.", 1) for word in self.overrides if _describes_network(word, root)]
         return [
             *words,
             "quantizer=none",
+            "bits=32",
             "kd=none",
             f"model={self.choices[role]}",
             f"seed={self.config['teacher']['seed']}",
         ]
+
+
+def _describes_network(word: str, root: str) -> bool:
+    """Whether a word such as "model.arch=resnet50" says which network it is; `root` is "model." or "teacher."."""
+    bare = word.lstrip("+~")
+    return bare.startswith(root) and re.split("[.=]", bare.removeprefix(root))[0] not in NOT_NETWORK

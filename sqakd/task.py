@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -15,9 +16,22 @@ from torchmetrics.classification import MulticlassAccuracy
 from sqakd.dataset.batch import Batch
 from sqakd.kd.base import Objective
 from sqakd.kd.kl import distillation_kl
-from sqakd.quantize import split_parameters
+from sqakd.quantize import split_parameters, weight_decays
 from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
+from sqakd.schedule import Progress
+
+
+class Mean(MeanMetric):
+    """A mean over images, without the check for NaN that would wait for the device at every step.
+
+    torchmetrics' own way to leave that check out drops the weights
+    (https://github.com/Lightning-AI/torchmetrics/issues/3434).
+    """
+
+    def update(self, value: Tensor, weight: int) -> None:  # type: ignore[override]
+        self.mean_value += value * weight
+        self.weight += weight
 
 
 class Task(pl.LightningModule):
@@ -85,7 +99,7 @@ class Task(pl.LightningModule):
                 scores[name] = MulticlassAccuracy(self.num_classes, top_k=k, average="micro", validate_args=False)
         if self.teacher is not None:
             scores["agreement"] = MulticlassAccuracy(self.num_classes, average="micro", validate_args=False)
-            scores["val_kl"] = MeanMetric(nan_strategy="disable")
+            scores["val_kl"] = Mean()
         return scores
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -95,7 +109,7 @@ class Task(pl.LightningModule):
         return self
 
     def configure_optimizers(self) -> Optimizer:
-        return self.recipe.make_optimizer(*split_parameters(self.student))
+        return self.recipe.make_optimizer(*split_parameters(self.student), weight_decays(self.student))
 
     def forward(self, images: Tensor) -> Tensor:
         """Student logits [N, classes] of normalised images [N, C, H, W]."""
@@ -115,11 +129,15 @@ class Task(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         # Global randomness (dropout) is a function of seed and epoch too, so that a resumed run repeats it.
         torch.manual_seed(stream_seed(self.seed, self.current_epoch, self.global_rank))
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, Optimizer)
-        self.recipe.set_lr(optimizer, self.current_epoch)
         for mean in self.train_means.values():
             mean.reset()  # type: ignore[operator]
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer)
+        per_epoch = math.ceil(int(self.trainer.num_training_batches) / self.recipe.accumulate)
+        progress = Progress(step=self.trainer.global_step, steps_per_epoch=per_epoch, epochs=self.recipe.epochs)
+        self.recipe.set_lr(optimizer, progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(batch.image.to(memory_format=self.format), batch.label)
@@ -163,7 +181,7 @@ def _freeze(teacher: nn.Module) -> nn.Module:
     return teacher.eval().requires_grad_(False)
 
 
-def _mean() -> MeanMetric:
-    mean = MeanMetric(nan_strategy="disable")  # the check for NaN would wait for the device at every step
+def _mean() -> Mean:
+    mean = Mean()
     mean.persistent(True)  # an epoch that is resumed half-way still reports its whole mean
     return mean

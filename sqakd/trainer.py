@@ -69,7 +69,7 @@ def top1(network: nn.Module, data: ImageDataModule, *, num_classes: int, recipe:
     task = Task(
         student=copy.deepcopy(network),
         teacher=None,
-        objective=Objective(ce=1.0, kl=0.0, temperature=1.0),
+        objective=Objective(ce=1.0, kl=0.0, temperature=1.0, label_smoothing=0.0),
         recipe=recipe,
         num_classes=num_classes,
         labelled=True,

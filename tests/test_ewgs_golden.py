@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import golden_data as golden
 import numpy as np
 import pytest
 import torch
+from golden_networks import SCALARS, bits_of, check_float, check_quantized, ewgs_scheme
 from torch import Tensor, nn
 
 from sqakd.layers import QuantConv2d
 from sqakd.models.resnet import CifarResNet
-from sqakd.quantize import Scheme, calibrate, quant_layers, quantize, split_parameters
+from sqakd.quantize import quantize, split_parameters
 from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
-from sqakd.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
+from sqakd.quantizers.rounding import ElementWiseGradientScaling
 
 FILES = [
     "01_ewgs_layer_delta0",
@@ -23,17 +23,6 @@ FILES = [
     "01_ewgs_layer_delta0p1",
     "01_ewgs_layer_special",
 ]
-SCALARS = {
-    "lW": "weight_quantizer.lower",
-    "uW": "weight_quantizer.upper",
-    "lA": "input_quantizer.lower",
-    "uA": "input_quantizer.upper",
-    "output_scale": "output_scale",
-}
-
-
-def bits_of(levels: np.ndarray) -> int:
-    return int(np.log2(levels))
 
 
 def make_layer(d: dict[str, Any], i: int) -> QuantConv2d:
@@ -52,11 +41,14 @@ def make_layer(d: dict[str, Any], i: int) -> QuantConv2d:
     delta_w, delta_a = (float(d[k][i]) if k in d else 0.0 for k in ("delta_w", "delta_a"))
     return QuantConv2d.from_float(
         conv,
-        weight=lambda: WeightBounds(bits=bits_of(d["levels_w"][i]), rounding=ElementWiseGradientScaling(delta=delta_w)),
-        input=lambda: ActivationBounds(
-            bits=bits_of(d["levels_a"][i]), rounding=ElementWiseGradientScaling(delta=delta_a)
+        weight=lambda shape: WeightBounds(
+            bits=bits_of(d["levels_w"][i]), rounding=ElementWiseGradientScaling(delta=delta_w), shape=shape
+        ),
+        input=lambda shape: ActivationBounds(
+            bits=bits_of(d["levels_a"][i]), rounding=ElementWiseGradientScaling(delta=delta_a), shape=shape
         ),
         output_scale=True,
+        per_channel=False,
     )
 
 
@@ -101,59 +93,17 @@ def test_calibration_from_a_batch() -> None:
         assert golden.error(layer(x), d[f"y_{i:02d}"]) <= 1e-5
 
 
-def ewgs_scheme(bits: int) -> Scheme:
-    return Scheme(
-        weight=partial(WeightBounds, bits=bits),
-        input=partial(ActivationBounds, bits=bits),
-        rounding=StraightThrough,
-        output_scale=True,
-        first_last="float",
-    )
-
-
 @pytest.mark.parametrize(("name", "blocks"), [("resnet20", 3), ("resnet32", 5)])
 def test_float_network(name: str, blocks: int) -> None:
-    d = golden.load(f"06_cifar_{name}_fp")
-    model = CifarResNet(blocks=blocks, num_classes=int(d["num_classes"]))
-    golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
-    x = golden.images(d["input_shape"], int(d["seed"]), calibration=False)
-    assert golden.error(model.eval()(x), d["logits_eval"]) <= 1e-5
-    assert golden.error(model.train()(x), d["logits_train"]) <= 1e-4
+    classes = int(golden.load(f"06_cifar_{name}_fp")["num_classes"])
+    check_float(CifarResNet(blocks=blocks, num_classes=classes), name)
 
 
 @pytest.mark.parametrize(("name", "blocks", "tolerance"), [("resnet20", 3, 1e-4), ("resnet32", 5, 0.1)])
 def test_quantized_network(name: str, blocks: int, tolerance: float) -> None:
     """In ResNet-32 a few inputs lie within 1e-6 of a rounding threshold; the reference allows for such flips."""
-    d = golden.load(f"06_cifar_{name}_ewgs")
-    model = CifarResNet(blocks=blocks, num_classes=int(d["num_classes"]))
-    golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
-    swapped = quantize(model, ewgs_scheme(bits_of(d["levels_w"])))
-    assert swapped == golden.names(f"06_cifar_{name}_ewgs_qconvs")
-
-    calibrate(model, golden.images(d["input_shape"], int(d["seed"]), calibration=True))
-    layers = [layer for _, layer in quant_layers(model)]
-    for key, path in SCALARS.items():
-        got = [layer.get_parameter(path).item() for layer in layers]
-        assert np.allclose(got, d[key], rtol=1e-5, atol=1e-7), key
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
-    sums = [sum(float(getattr(m, k).sum()) for m in norms) for k in ("running_mean", "running_var")]
-    assert np.allclose(sums, d["bn_running_sums_after_init"], rtol=1e-4)
-
-    x = golden.images(d["input_shape"], int(d["seed"]), calibration=False)
-    histograms: list[list[int]] = []
-
-    def count(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, QuantConv2d)
-        histograms.append(torch.bincount(layer.input_quantizer.codes(args[0]).integers.flatten()).tolist())
-
-    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
-    logits = model.eval()(x)
-    for hook in hooks:
-        hook.remove()
-    flips = np.abs(np.array(histograms) - d["act_code_hist_eval"])
-    assert flips.max() <= 0.001 * d["act_code_hist_eval"].sum(axis=1).max()
-    assert golden.error(logits, d["logits_eval"]) <= tolerance
-    assert golden.error(model.train()(x), d["logits_train"]) <= 1e-4
+    classes = int(golden.load(f"06_cifar_{name}_ewgs")["num_classes"])
+    check_quantized(CifarResNet(blocks=blocks, num_classes=classes), name, first=None, tolerance=tolerance)
 
 
 @pytest.mark.parametrize(

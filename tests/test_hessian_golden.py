@@ -38,9 +38,10 @@ class TinyNet(nn.Module):
                 conv.bias.data.copy_(torch.from_numpy(bias))
             layer = QuantConv2d.from_float(
                 conv,
-                weight=lambda: WeightBounds(bits=int(np.log2(d["levels_w"])), rounding=scaling()),
-                input=lambda: ActivationBounds(bits=int(np.log2(d["levels_a"])), rounding=scaling()),
+                weight=lambda shape: WeightBounds(bits=int(np.log2(d["levels_w"])), rounding=scaling(), shape=shape),
+                input=lambda shape: ActivationBounds(bits=int(np.log2(d["levels_a"])), rounding=scaling(), shape=shape),
                 output_scale=True,
+                per_channel=False,
             )
             for key, path in (
                 ("lW", "weight_quantizer.lower"),
@@ -139,7 +140,7 @@ def test_deltas(file: str) -> None:
         seed=0,
         device=torch.device("cpu"),
         student=model,
-        objective=Objective(ce=1.0, kl=0.0, temperature=1.0),
+        objective=Objective(ce=1.0, kl=0.0, temperature=1.0, label_smoothing=0.0),
         teacher_logits=lambda _: None,
     )
     callback = HessianScaling(update_every=1, batches=3, batch_size=5, max_probes=1000, tolerance=0.0, epsilon=1e-12)
@@ -176,7 +177,7 @@ def test_stopping_rule_uses_magnitudes() -> None:
     quantizer = model.targets()[0]
     images = torch.from_numpy(d["batch_x"][0])
     curvature = estimate(
-        lambda: (quantizer.encode(images) ** 2).sum(),
+        lambda: (quantizer.encode(images)[0] ** 2).sum(),
         model,
         [quantizer],
         max_probes=50,

@@ -13,8 +13,8 @@ from sqakd.kd.kl import distillation_kl
 
 CASES = range(int(golden.load("03_distill_kl")["n_cases"]))
 TOTAL = golden.load("03_total_loss")
-# Rows [gamma, alpha, beta, theta, smoothing] that our objective can say: weights of the label and the teacher alone.
-PLAIN_ROWS = [i for i, row in enumerate(TOTAL["combo"]) if not row[2:].any()]
+# Rows [gamma, alpha, beta, theta, smoothing] that our objective can say: labels and the teacher's logits alone.
+PLAIN_ROWS = [i for i, row in enumerate(TOTAL["combo"]) if not row[2:4].any()]
 
 
 def logits(*shape: int, seed: int, std: float = 3.0) -> Tensor:
@@ -105,14 +105,15 @@ def test_half_precision_logits_are_compared_in_single() -> None:
 
 
 def test_there_are_rows_to_check() -> None:
-    assert len(PLAIN_ROWS) == 4
+    assert len(PLAIN_ROWS) == 8
 
 
 @pytest.mark.parametrize("i", PLAIN_ROWS)
 def test_objective_equals_the_reference(i: int) -> None:
     ce, kl = (float(weight) for weight in TOTAL["combo"][i][:2])
     student = torch.from_numpy(TOTAL["ys"]).requires_grad_()
-    objective = Objective(ce=ce, kl=kl, temperature=float(TOTAL["T"]))
+    smoothing = float(TOTAL["combo"][i][4])
+    objective = Objective(ce=ce, kl=kl, temperature=float(TOTAL["T"]), label_smoothing=smoothing)
     parts = objective(student, torch.from_numpy(TOTAL["yt"]), torch.from_numpy(TOTAL["labels"]).long())
     (gradient,) = torch.autograd.grad(parts["loss"], student)
     assert golden.error(parts["loss"], TOTAL["loss_total"][i]) <= 1e-5
@@ -124,20 +125,20 @@ def test_objective_equals_the_reference(i: int) -> None:
 
 def test_a_part_of_weight_zero_is_not_computed() -> None:
     student, teacher, label = logits(4, 10, seed=1), logits(4, 10, seed=2), torch.arange(4)
-    unlabelled = Objective(ce=0.0, kl=1.0, temperature=4.0)
+    unlabelled = Objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
     assert (unlabelled.needs_labels, unlabelled.needs_teacher) == (False, True)
     assert unlabelled(student, teacher, None).keys() == {"loss", "kl"}
-    alone = Objective(ce=1.0, kl=0.0, temperature=4.0)
+    alone = Objective(ce=1.0, kl=0.0, temperature=4.0, label_smoothing=0.0)
     assert (alone.needs_labels, alone.needs_teacher) == (True, False)
     assert alone(student, None, label).keys() == {"loss", "ce"}
-    both = Objective(ce=1.0, kl=1.0, temperature=4.0)
+    both = Objective(ce=1.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
     assert both(student, teacher, label).keys() == {"loss", "ce", "kl"}
 
 
 def test_the_label_is_not_read_when_its_weight_is_zero() -> None:
     """Even a label that no class has changes nothing: SQAKD never looks at it."""
     student, teacher = logits(4, 10, seed=1), logits(4, 10, seed=2)
-    objective = Objective(ce=0.0, kl=1.0, temperature=4.0)
+    objective = Objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
     assert torch.equal(
         objective(student, teacher, None)["loss"], objective(student, teacher, torch.full((4,), 99))["loss"]
     )
@@ -146,10 +147,10 @@ def test_the_label_is_not_read_when_its_weight_is_zero() -> None:
 @pytest.mark.parametrize(("ce", "kl"), [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (-1.0, -1.0)])
 def test_impossible_weights_are_refused(ce: float, kl: float) -> None:
     with pytest.raises(ValueError, match=f"ce={ce} kl={kl}: expected none negative and at least one positive"):
-        Objective(ce=ce, kl=kl, temperature=4.0)
+        Objective(ce=ce, kl=kl, temperature=4.0, label_smoothing=0.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -4.0, float("nan")])
 def test_impossible_temperatures_are_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match=f"temperature={temperature}: expected a positive number"):
-        Objective(ce=0.0, kl=1.0, temperature=temperature)
+        Objective(ce=0.0, kl=1.0, temperature=temperature, label_smoothing=0.0)

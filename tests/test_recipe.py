@@ -17,7 +17,8 @@ from sqakd.models.resnet import CifarResNet
 from sqakd.quantize import Scheme, quantize, split_parameters
 from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantizers.rounding import StraightThrough
-from sqakd.recipe import Recipe, cosine
+from sqakd.recipe import Recipe
+from sqakd.schedule import CosinePerEpoch, Progress, WarmupCosine, cosine
 
 SCHEDULES = golden.load("07_lr_schedules")
 FIELDS: dict[str, Any] = {
@@ -26,14 +27,21 @@ FIELDS: dict[str, Any] = {
     "accumulate": 1,
     "gradient_clip": None,
     "optimizer": partial(Adam),
+    "schedule": CosinePerEpoch(),
     "lr": 1e-3,
     "quantizer_lr": 1e-5,
     "weight_decay": 1e-4,
+    "label_smoothing": 0.0,
 }
 
 
 def recipe(**changes: Any) -> Recipe:
     return Recipe(**{**FIELDS, **changes})
+
+
+def at(epoch: int, epochs: int) -> Progress:
+    """The middle of an epoch of ten steps."""
+    return Progress(step=10 * epoch + 5, steps_per_epoch=10, epochs=epochs)
 
 
 def quantized_network() -> nn.Module:
@@ -42,6 +50,7 @@ def quantized_network() -> nn.Module:
         weight=partial(WeightBounds, bits=2),
         input=partial(ActivationBounds, bits=2),
         rounding=StraightThrough,
+        per_channel=False,
         output_scale=True,
         first_last="float",
     )
@@ -58,8 +67,43 @@ def test_learning_rates_equal_the_reference(row: int) -> None:
     steps = [(int(epoch), float(lr)) for epoch, lr in listed if epoch >= 0]
     assert len(steps) >= 10
     for epoch, lr in steps:
-        plan.set_lr(optimizer, epoch)
+        plan.set_lr(optimizer, at(epoch, epochs))
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([lr, lr / 100], rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("row", range(len(SCHEDULES["tiny_epochs"])))
+def test_warm_up_and_cosine_equal_the_reference(row: int) -> None:
+    schedule = WarmupCosine(base=float(SCHEDULES["tiny_base_lr"]), steps=int(SCHEDULES["tiny_warmup_steps"]))
+    peak = float(SCHEDULES["tiny_peak_lr"][row])
+    steps_per_epoch, epochs = (int(SCHEDULES[f"tiny_{name}"][row]) for name in ("steps_per_epoch", "epochs"))
+    listed = zip(SCHEDULES["tiny_step"][row], SCHEDULES["tiny_lr"][row], strict=True)
+    steps = [(int(step), float(lr)) for step, lr in listed if step >= 0]
+    assert len(steps) >= 10
+    for step, lr in steps:
+        got = schedule.lr(peak, Progress(step=step, steps_per_epoch=steps_per_epoch, epochs=epochs))
+        assert got == pytest.approx(lr, rel=1e-9, abs=1e-12 * peak)
+
+
+@pytest.mark.parametrize(("base", "steps"), [(-1e-4, 10), (1e-4, 1), (1e-4, 2.5), (float("inf"), 10)])
+def test_an_impossible_warm_up_is_refused(base: float, steps: Any) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.schedule: base="):
+        WarmupCosine(base=base, steps=steps)
+
+
+def test_a_parameter_with_its_own_decay_has_its_own_group() -> None:
+    weight, bound, alpha = (nn.Parameter(torch.tensor([2.0])) for _ in range(3))
+    groups = recipe().make_optimizer([weight], [bound, alpha], {alpha: 3e-4}).param_groups
+    assert [(g["lr"], g["weight_decay"], g["params"]) for g in groups] == [
+        (1e-3, 1e-4, [weight]),
+        (1e-5, 0.0, [bound]),
+        (1e-5, 3e-4, [alpha]),
+    ]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
+def test_label_smoothing_is_a_share(value: float) -> None:
+    with pytest.raises(ValueError, match=r"recipe\.label_smoothing="):
+        recipe(label_smoothing=value)
 
 
 def test_the_schedule_is_a_function_of_the_epoch_alone() -> None:
@@ -67,8 +111,8 @@ def test_the_schedule_is_a_function_of_the_epoch_alone() -> None:
     plan = recipe(epochs=7)
     optimizers = [plan.make_optimizer([nn.Parameter(torch.zeros(1))], []) for _ in range(2)]
     for epoch in range(6):
-        plan.set_lr(optimizers[0], epoch)
-    plan.set_lr(optimizers[1], 5)
+        plan.set_lr(optimizers[0], at(epoch, 7))
+    plan.set_lr(optimizers[1], at(5, 7))
     assert optimizers[0].param_groups[0]["lr"] == optimizers[1].param_groups[0]["lr"] == 1e-3 * cosine(5, 7)
 
 

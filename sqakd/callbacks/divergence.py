@@ -49,7 +49,7 @@ class Divergence(pl.Callback):
         assert isinstance(task, Task)
         place = first_non_finite(task.student, self.last_batch.image)
         raise DivergenceError(
-            f"the loss is {float(loss)} in epoch {trainer.current_epoch}, step {trainer.global_step}: {place}."
+            f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}: {place}."
             f" The checkpoint of the last whole epoch is kept; a lower learning rate may help, e.g."
             f" recipe.lr={task.recipe.lr / 2:g} name=ANOTHER_NAME, or recipe.gradient_clip=1"
         )
@@ -66,22 +66,19 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str:
     if not bool(torch.isfinite(images).all()):
         return "the images themselves are not finite"
     found: list[str] = []
+    names = {module: name for name, module in model.named_modules() if name}
 
-    def look(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if found or not isinstance(output, Tensor):
-                return
-            bad = [
-                key for key, value in module.named_parameters(recurse=False) if not bool(torch.isfinite(value).all())
-            ]
-            if bad:
-                found.append(f"layer {name} has non-finite {', '.join(bad)}")
-            elif not bool(torch.isfinite(output).all()):
-                found.append(f"layer {name} is the first with a non-finite output")
+    def before(module: nn.Module, args: Any) -> None:  # a layer's weights are seen before the parts inside it run
+        bad = [key for key, value in module.named_parameters(recurse=False) if not bool(torch.isfinite(value).all())]
+        if bad and not found:
+            found.append(f"layer {names[module]} has non-finite {', '.join(bad)}")
 
-        return hook
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        if not found and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
+            found.append(f"layer {names[module]} is the first with a non-finite output")
 
-    hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
+    hooks = [module.register_forward_pre_hook(before) for module in names]
+    hooks += [module.register_forward_hook(after) for module in names]
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
         model(images)

@@ -17,10 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.quantize import quant_layers
@@ -136,7 +140,7 @@ def estimate(
         tolerance: relative change of the traces (sum of magnitudes) below which to stop; 0 uses all probes.
         generator: of the random signs, on the CPU.
     """
-    with _recorded_codes(targets) as codes, _buffers_kept(model), torch.enable_grad():
+    with _recorded_codes(targets) as codes, _buffers_kept(model), torch.enable_grad(), _twice_differentiable():
         value = loss()
         tensors = [codes[quantizer] for quantizer in targets]
         gradients = torch.autograd.grad(value, tensors, create_graph=True)
@@ -190,6 +194,32 @@ def _recorded_codes(targets: Sequence[Quantizer]) -> Iterator[dict[Quantizer, Te
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _twice_differentiable() -> Iterator[None]:
+    """Compute what torch fuses without a second derivative (attention, hard sigmoid) from parts that have one.
+
+    Raises:
+        ValueError: if a network has another such part.
+    """
+    try:
+        with sdpa_kernel(SDPBackend.MATH), _Parts():
+            yield
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise ValueError(
+            f"this network has no second derivatives, which EWGS's scaling needs ({error}); type"
+            f" quantizer.rounding.delta=0.001 for a fixed scaling, or quantizer/rounding=ste"
+        ) from error
+
+
+class _Parts(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.hardsigmoid:
+            return F.relu6(args[0] + 3) / 6
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch of uint8 images at once, on the training device.
+"""Augmentation of a whole batch of images at once, on the training device.
 
 The random numbers are drawn on the CPU beforehand, as a function of (seed, epoch, step), so that a device, a number of
 devices or a resume never changes what is seen.
@@ -7,6 +7,7 @@ devices or a resume never changes what is seen.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -22,7 +23,30 @@ class Augment(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        """Changed images, uint8 [N, C, H, W] -> the same shape, on the images' device."""
+        """Changed images on the images' device: [N, C, H, W], uint8 or float32 with values 0 .. 255, of any size."""
+
+
+class Compose(Augment):
+    """Several changes, one after the other.
+
+    Args:
+        steps: by name; None leaves a step out.
+    """
+
+    def __init__(self, *, steps: Mapping[str, Augment | None]) -> None:
+        self.steps = {str(name): step for name, step in steps.items() if step is not None}
+
+    def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {
+            f"{name}.{key}": value
+            for name, step in self.steps.items()
+            for key, value in step.draw(n, generator).items()
+        }
+
+    def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        for name, step in self.steps.items():
+            images = step(images, {k.removeprefix(f"{name}."): v for k, v in draws.items() if k.startswith(f"{name}.")})
+        return images
 
 
 class CropFlip(Augment):
@@ -62,9 +86,9 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Pixels 0 .. 255 -> (pixel / 255 - mean) / std, float32.
 
     Args:
-        images: uint8 [N, C, H, W].
+        images: [N, C, H, W], uint8 or float32; stay as they are.
         mean: per channel [C], of pixels scaled to 0 .. 1.
         std: per channel [C].
     """
     factor, shift = 1 / (255 * std), -mean / std
-    return images.float().mul_(factor[:, None, None]).add_(shift[:, None, None])
+    return images.to(torch.float32, copy=True).mul_(factor[:, None, None]).add_(shift[:, None, None])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sqakd.dataset.augment import Augment, normalize
 from sqakd.dataset.batch import Batch
+from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
 from sqakd.randomness import stream
 
@@ -26,7 +27,9 @@ class ImageDataModule(pl.LightningDataModule):
         seed: of order and augmentation.
         mean: of each channel, pixels scaled to 0 .. 1.
         std: of each channel.
-        augment: random change of the training images, or None.
+        augment: random change of the training images, or None: they are then prepared as for evaluation.
+        evaluate: how images are prepared for evaluation, [N, C, H, W] -> the same with the network's height and width,
+            values 0 .. 255; None leaves them as they are.
         drop_last: leave out an incomplete last training batch.
     """
 
@@ -39,13 +42,14 @@ class ImageDataModule(pl.LightningDataModule):
         mean: Sequence[float],
         std: Sequence[float],
         augment: Augment | None,
+        evaluate: Callable[[Tensor], Tensor] | None,
         drop_last: bool,
     ) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.mean, self.std = list(mean), list(std)
         self.statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
-        self.augment, self.drop_last = augment, drop_last
+        self.augment, self.evaluate, self.drop_last = augment, evaluate, drop_last
         self.train_images = self.val_images = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         self.train_labels: Tensor | None = None
         self.val_labels: Tensor | None = None
@@ -60,7 +64,18 @@ class ImageDataModule(pl.LightningDataModule):
         """Load the images unless they are."""
         if not self.loaded:
             self.load()
+            self._check_sizes()
             self.loaded = True
+
+    def _check_sizes(self) -> None:
+        """A network is trained on images of the size it is judged and deployed with."""
+        (batch,) = self._draw(1, 1, 0, "size")
+        seen = batch.image.shape[1:]
+        if seen != self.image_shape:
+            raise DataError(
+                f"images are {_size(seen)} in training (dataset.augment) and {_size(self.image_shape)} in"
+                f" evaluation (dataset.evaluate): both are to bring them to the same size"
+            )
 
     @property
     def labelled(self) -> bool:
@@ -73,8 +88,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        channels, height, width = self.train_images.shape[1:]
+        """Channels, height, width, as the network sees them."""
+        images = self.train_images[:1]
+        channels, height, width = (images if self.evaluate is None else self.evaluate(images)).shape[1:]
         return channels, height, width
 
     def train_dataloader(self) -> Loader:
@@ -82,7 +98,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader(self.train_images, self.train_labels, training=True)
 
     def val_dataloader(self) -> Loader:
-        """Validation batches: each image once, unchanged."""
+        """Validation batches: each image once, without augmentation."""
         return self._loader(self.val_images, self.val_labels, training=False)
 
     def _loader(self, images: Tensor, labels: Tensor | None, *, training: bool) -> Loader:
@@ -100,13 +116,15 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augment and normalise where the batch is now."""
+        """Augment (training) or bring to size (evaluation), and normalise, where the batch is now."""
         image = batch.image
         if image.device not in self.statistics:  # once per device: a copy to it at each step would stall it
             mean, std = (torch.tensor(values, device=image.device) for values in (self.mean, self.std))
             self.statistics[image.device] = mean, std
         if batch.draws and self.augment is not None:
             image = self.augment(image, batch.draws)
+        elif self.evaluate is not None:
+            image = self.evaluate(image)
         return batch._replace(image=normalize(image, *self.statistics[image.device]))
 
     def calibration_batch(self) -> Tensor:
@@ -127,3 +145,7 @@ class ImageDataModule(pl.LightningDataModule):
             batch = Batch(self.train_images[index], label, index, draws)
             batches.append(self.on_after_batch_transfer(batch, 0))
         return batches
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[-2]}x{shape[-1]}"

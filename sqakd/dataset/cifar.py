@@ -6,8 +6,6 @@ images of 32x32; the test images serve as validation, as in the papers.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity, download_url, extract_archive
+from torchvision.datasets.utils import check_integrity, extract_archive
 
+from sqakd.dataset.archive import fetch
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.errors import DataError
 
@@ -56,7 +55,7 @@ class CIFAR10(ImageDataModule):
             self.root.mkdir(parents=True, exist_ok=True)
             with FileLock(self.root / f"{archive.name}.lock"):  # many ranks and jobs may want it at the same moment
                 if self._missing(folder):
-                    self._fetch(archive)
+                    fetch(archive, url=self.source.url, md5=self.source.tgz_md5)
                     self._extract(archive, folder)
         except OSError as error:
             raise DataError(f"cannot write {self.source.__name__} to {self.root.resolve()}: {error}") from error
@@ -73,24 +72,6 @@ class CIFAR10(ImageDataModule):
                     f" or type dataset.download=true"
                 )
         return [name for name, _ in listed if not (folder / name).exists()]
-
-    def _fetch(self, archive: Path) -> None:
-        """An intact archive, downloaded unless there is one."""
-        if not archive.exists():
-            part = archive.with_name(f".{archive.name}.part")
-            try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    download_url(self.source.url, str(self.root), part.name, self.source.tgz_md5)
-            except (OSError, RuntimeError) as error:
-                raise DataError(
-                    f"cannot download {self.source.url} to {archive.resolve()}: {error}; put the file there yourself"
-                ) from error
-            part.replace(archive)
-        elif not check_integrity(str(archive), self.source.tgz_md5):
-            raise DataError(
-                f"{archive} is truncated or altered (its checksum is not {self.source.tgz_md5}): delete it and"
-                f" type dataset.download=true, or put an intact copy there"
-            )
 
     def _extract(self, archive: Path, folder: Path) -> None:
         """Files appear in `folder` whole or not at all, also for a job that looks at this moment."""

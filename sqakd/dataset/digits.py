@@ -7,12 +7,15 @@ networks for CIFAR take them as they are.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
 from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.errors import DataError
 
 SIZE = 32
 VALIDATION_IMAGES = 360
@@ -20,7 +23,18 @@ SPLIT_SEED = 0  # the split is part of the data set: it never depends on a run's
 
 
 class Digits(ImageDataModule):
-    """1,437 training and 360 validation images in ten classes, the same split in every run."""
+    """1,437 training and 360 validation images in ten classes, the same split in every run.
+
+    Args:
+        limit: use only so many of the training and of the validation images; None: all.
+        **common: see `ImageDataModule`.
+    """
+
+    def __init__(self, *, limit: int | None, **common: Any) -> None:
+        super().__init__(**common)
+        if limit is not None and limit < 1:
+            raise DataError(f"dataset.limit={limit}: expected a number of images, or null for all")
+        self.limit = limit
 
     def load(self) -> None:
         data = load_digits()
@@ -34,6 +48,7 @@ class Digits(ImageDataModule):
             stratify=data.target,
             random_state=SPLIT_SEED,
         )
+        train, val = train[: self.limit], val[: self.limit]
         self.train_images, self.train_labels = images[train].contiguous(), labels[train]
         self.val_images, self.val_labels = images[val].contiguous(), labels[val]
         self.class_names = [str(digit) for digit in range(10)]

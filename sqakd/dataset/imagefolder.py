@@ -13,22 +13,17 @@ file that later runs map into memory.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
-from tqdm import tqdm
 
 from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.decoded import UNREADABLE, Decoder, channels_first, read_rgb
 from sqakd.dataset.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
@@ -62,10 +57,8 @@ class ImageFolder(ImageDataModule):
             raise DataError(f"dataset.image_size={image_size!r}: expected a whole number of pixels")
         if not 0 < val_fraction < 1:
             raise DataError(f"dataset.val_fraction={val_fraction}: expected a number between 0 and 1")
-        if unreadable not in ("refuse", "skip"):
-            raise DataError(f"dataset.unreadable={unreadable!r}: expected refuse or skip")
-        self.folder, self.image_size, self.cache = Path(folder), image_size, Path(cache)
-        self.val_fraction, self.unreadable = val_fraction, unreadable
+        self.folder, self.image_size, self.val_fraction = Path(folder), image_size, val_fraction
+        self.decoder = Decoder(cache=cache, unreadable=unreadable)
 
     def load(self) -> None:
         train, val = self._list_files()
@@ -136,86 +129,19 @@ class ImageFolder(ImageDataModule):
         return torch.tensor([position[self._class_of(path)] for path in files])
 
     def _decode(self, files: list[Path]) -> tuple[list[Path], Tensor]:
-        """Files that could be read, and their pixels, uint8 [N, 3, image_size, image_size] mapped from the cache."""
+        """Files that could be read, and their pixels, uint8 [N, 3, image_size, image_size]."""
+        size = self.image_size
         facts = [(self._name(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-        key = hashlib.blake2b(
-            json.dumps([self.image_size, self.unreadable, facts]).encode(), digest_size=12
-        ).hexdigest()
-        pixels, index = self.cache / f"{key}.uint8", self.cache / f"{key}.json"
-        try:
-            if not self._complete(pixels, index):
-                self.cache.mkdir(parents=True, exist_ok=True)
-                with FileLock(self.cache / f"{key}.lock"):
-                    if not self._complete(pixels, index):
-                        self._write(files, pixels, index)
-        except OSError as error:
-            raise DataError(f"cannot write decoded images to dataset.cache={self.cache}: {error}") from error
-        kept = [files[i] for i in json.loads(index.read_text())]
-        shape = (len(kept), 3, self.image_size, self.image_size)
-        mapped = torch.from_file(str(pixels), shared=False, size=int(np.prod(shape)), dtype=torch.uint8)
-        return kept, mapped.view(shape)
-
-    def _complete(self, pixels: Path, index: Path) -> bool:
-        """Whether both files are whole; after a loss of power they may be there but empty."""
-        try:
-            images = len(json.loads(index.read_text()))
-            return pixels.stat().st_size == images * 3 * self.image_size**2
-        except (FileNotFoundError, ValueError):
-            return False
-
-    def _write(self, files: list[Path], pixels: Path, index: Path) -> None:
-        part = pixels.with_suffix(f".part{os.getpid()}")
-        try:
-            with part.open("wb") as out:
-                kept, bad = self._decode_into(out, files)
-            if (bad and self.unreadable == "refuse") or not kept:
-                raise DataError(
-                    f"{len(bad)} of {len(files)} files are no readable images: {_some(bad)}; remove them"
-                    + (", or type dataset.unreadable=skip" if self.unreadable == "refuse" else "")
-                )
-            if bad:
-                tqdm.write(f"left out {len(bad)} of {len(files)} files that are no readable images: {_some(bad)}")
-            part.replace(pixels)
-            part.write_text(json.dumps(kept))
-            part.replace(index)  # last, because its existence says that the pixels are complete
-        finally:
-            part.unlink(missing_ok=True)
-
-    def _decode_into(self, out: BinaryIO, files: list[Path]) -> tuple[list[int], list[str]]:
-        """Positions of the files whose pixels were written, and a sentence for each other file."""
-        kept, bad = [], []
-        with ThreadPoolExecutor() as pool:
-            images = pool.map(lambda path: _read(path, self.image_size), files)
-            for i, image in enumerate(tqdm(images, total=len(files), desc="decoding", unit="image", disable=None)):
-                if isinstance(image, str):
-                    bad.append(image)
-                else:
-                    out.write(image.tobytes())
-                    kept.append(i)
-        return kept, bad
+        return self.decoder.decode(files, lambda p: _read(p, size), shape=(3, size, size), facts=[size, facts])
 
 
 def _read(path: Path, size: int) -> NDArray[np.uint8] | str:
     """Pixels [3, size, size], or a sentence if the file is no image."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):  # grey with 16 bits, which convert() would cut off at 255
-                rgb = Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-            elif image.has_transparency_data:
-                over_black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-                over_black.alpha_composite(image.convert("RGBA"))
-                rgb = over_black.convert("RGB")
-            else:
-                rgb = image.convert("RGB")
-        fitted = ImageOps.fit(rgb, (size, size), method=Image.Resampling.BILINEAR)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        rgb = read_rgb(path)
+        return channels_first(ImageOps.fit(rgb, (size, size), method=Image.Resampling.BILINEAR))
+    except UNREADABLE as error:
         return f"{path} ({type(error).__name__})"
-    return np.ascontiguousarray(np.asarray(fitted).transpose(2, 0, 1))
-
-
-def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """0 .. 65535 -> 0 .. 255."""
-    return (pixels.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)
 
 
 def _is_image(path: Path) -> bool:
@@ -224,7 +150,3 @@ def _is_image(path: Path) -> bool:
 
 def _images_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if _is_image(path)) if folder.is_dir() else []
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -20,18 +20,21 @@ class Objective(nn.Module):
         ce: weight of the cross-entropy with the labels (gamma in SQAKD's code).
         kl: weight of the KL divergence to the teacher (alpha).
         temperature: of the KL divergence.
+        label_smoothing: share of the label's weight that is spread evenly over all classes.
 
     Raises:
         ValueError: if a weight is negative or all are zero, or the temperature is not positive.
     """
 
-    def __init__(self, *, ce: float, kl: float, temperature: float) -> None:
+    def __init__(self, *, ce: float, kl: float, temperature: float, label_smoothing: float) -> None:
         super().__init__()
         if min(ce, kl) < 0 or ce + kl <= 0:
             raise ValueError(f"kd weights ce={ce} kl={kl}: expected none negative and at least one positive")
         if not temperature > 0:
             raise ValueError(f"kd temperature={temperature}: expected a positive number; SQAKD uses 4")
-        self.ce, self.kl, self.temperature = ce, kl, temperature
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"kd label_smoothing={label_smoothing}: expected a number from 0 to below 1")
+        self.ce, self.kl, self.temperature, self.label_smoothing = ce, kl, temperature, label_smoothing
 
     @property
     def needs_labels(self) -> bool:
@@ -53,7 +56,7 @@ class Objective(nn.Module):
         total = student_logits.new_zeros(())
         if self.needs_labels:
             assert label is not None
-            parts["ce"] = F.cross_entropy(student_logits.float(), label)
+            parts["ce"] = F.cross_entropy(student_logits.float(), label, label_smoothing=self.label_smoothing)
             total = total + self.ce * parts["ce"]
         if self.needs_teacher:
             assert teacher_logits is not None

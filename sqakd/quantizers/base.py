@@ -39,20 +39,23 @@ class Codes(NamedTuple):
 class Quantizer(nn.Module, ABC):
     """Maps a tensor to the grid of `2**bits` values.
 
-    A method implements `calibrate_range`, `encode` and `scale`. Everything that `encode` and `scale` read is a
-    Parameter or a buffer from birth, so a strict state-dict round trip restores the same outputs.
+    A method implements `calibrate_range`, `encode` and `grid`. Everything that `encode` reads is a Parameter or a
+    buffer from birth (or extra state), so a strict state-dict round trip restores the same outputs.
 
     Args:
         bits: 1 to 8.
         rounding: how codes are rounded and what gradient that has.
+        shape: of the range: () for one per tensor, [C, 1, ...] for one per output channel of a weight.
 
     Raises:
         ValueError: if `bits` is not a whole number from 1 to 8.
     """
 
     calibrated: Tensor
+    # Weight decay of the range's own parameters; the recipe's is for the network's.
+    decay: float = 0.0
 
-    def __init__(self, *, bits: int, rounding: Rounding) -> None:
+    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
         super().__init__()
         if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
             raise ValueError(
@@ -61,6 +64,7 @@ class Quantizer(nn.Module, ABC):
             )
         self.bits = bits
         self.rounding = rounding
+        self.shape = shape
         self.register_buffer("calibrated", torch.tensor(False))
 
     @property
@@ -76,10 +80,16 @@ class Quantizer(nn.Module, ABC):
         """
         if self.calibrated:
             raise RuntimeError("this quantizer is already calibrated; load a float network to start again")
-        if x.numel() < 2 or not bool(torch.isfinite(x).all()):
-            raise ValueError(f"cannot calibrate on a tensor of shape {tuple(x.shape)} with non-finite or single values")
+        finite = x.numel() > 0 and bool(torch.isfinite(x).all())
+        if not finite or bool(x.min() == x.max()):
+            raise ValueError(f"cannot calibrate on a tensor of shape {tuple(x.shape)}: expected varied, finite values")
         with torch.no_grad():
             self.calibrate_range(x.detach())
+            if not bool(torch.isfinite(self(x)).all()):
+                raise ValueError(
+                    f"cannot calibrate on a tensor of shape {tuple(x.shape)}: a channel has no range, perhaps"
+                    f" because its values are all zero; type quantizer.per_channel=false for one range per layer"
+                )
             self.calibrated.fill_(True)
 
     @abstractmethod
@@ -87,12 +97,13 @@ class Quantizer(nn.Module, ABC):
         """Write the range's parameters and buffers in place."""
 
     @abstractmethod
-    def encode(self, x: Tensor) -> Tensor:
-        """Integer codes as a real tensor of the shape and dtype of `x`, with the method's gradient."""
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and the value of one code, with the method's gradient.
 
-    @abstractmethod
-    def scale(self) -> Tensor:
-        """Value of one code: one number, or one per output channel [C, 1, ...]; differentiable where learned."""
+        Returns:
+            Integers as a real tensor of the shape and dtype of `x`; and the scale, one number > 0 or one per output
+            channel [C, 1, ...].
+        """
 
     @abstractmethod
     def grid(self) -> Tensor:
@@ -100,12 +111,23 @@ class Quantizer(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """Values on the grid, in the shape of `x`."""
-        return self.encode(x) * self.scale()
+        codes, scale = self.encode(x)
+        return codes * scale
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Codes:
         """The integers of `x`, with what turns them into values; used by statistics and export."""
-        return Codes(self.encode(x).to(torch.int16), self.scale().detach(), 0)
+        codes, scale = self.encode(x)
+        return Codes(codes.to(torch.int16), scale, 0)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """`x` with one row for each number of the range: [C, elements per channel], or [1, elements]."""
+        return x.reshape(self.shape[0] if self.shape else 1, -1)
+
+    def level(self, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+        """Codes 0 .. steps of `x`, spread evenly over [lower, upper]."""
+        levels: Tensor = self.rounding(x, lower, self.steps / (upper - lower), 0, self.steps)
+        return levels
 
     def extra_repr(self) -> str:
-        return f"bits={self.bits}"
+        return f"bits={self.bits}" + (f", channels={self.shape[0]}" if self.shape else "")

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from sqakd.dataset.augment import CropFlip, normalize
+from sqakd.dataset.augment import Augment, Compose, CropFlip, normalize
+from sqakd.dataset.colour import ColourJitter
+from sqakd.dataset.resize import ResizedCropFlip
 from sqakd.randomness import stream
 
 
@@ -100,6 +102,55 @@ def test_without_flip_nothing_is_mirrored_and_places_stay() -> None:
 def test_negative_padding_is_refused() -> None:
     with pytest.raises(ValueError, match=r"dataset\.augment\.padding=-1"):
         CropFlip(padding=-1, flip=True)
+
+
+# Several changes -------------------------------------------------------------------------------------------------
+
+
+def test_steps_follow_each_other_with_their_own_draws() -> None:
+    images = random_images(16, 3, 8, 8)
+    first, second = CropFlip(padding=2, flip=True), CropFlip(padding=1, flip=False)
+    both = Compose(steps={"first": first, "left_out": None, "second": second})
+    generator = stream(0)
+    draws = both.draw(16, stream(0))
+    of_first, of_second = first.draw(16, generator), second.draw(16, generator)
+    assert draws.keys() == {f"{step}.{name}" for step in ("first", "second") for name in ("top", "left", "mirror")}
+    assert all(len(draw) == 16 for draw in draws.values())
+    assert torch.equal(both(images, draws), second(first(images, of_first), of_second))
+
+
+@pytest.mark.parametrize("name", ["crop", "crop.more"])
+def test_a_step_whose_name_begins_like_another(name: str) -> None:
+    steps: dict[str, Augment | None] = {
+        "cro": CropFlip(padding=1, flip=False),
+        name: CropFlip(padding=2, flip=True),
+        "c": CropFlip(padding=1, flip=True),
+    }
+    images = random_images(8, 3, 6, 6)
+    expected, generator = images, stream(3)
+    for step in steps.values():
+        assert step is not None
+        expected = step(expected, step.draw(8, generator))
+    composed = Compose(steps=steps)
+    assert torch.equal(composed(images, composed.draw(8, stream(3))), expected)
+
+
+def test_a_later_step_does_not_change_what_earlier_ones_draw() -> None:
+    crop = ResizedCropFlip(size=6, area=[0.08, 1.0], ratio=[0.75, 1.3333], flip=True)
+    colour = ColourJitter(brightness=0.2, contrast=0.2, saturation=0.2)
+    alone, both = Compose(steps={"crop": crop}).draw(9, stream(0)), Compose(steps={"crop": crop, "colour": colour})
+    draws = both.draw(9, stream(0))
+    assert all(torch.equal(draw, draws[name]) for name, draw in alone.items())
+
+
+# Normalisation ---------------------------------------------------------------------------------------------------
+
+
+def test_normalize_takes_float_and_leaves_it_as_it_is() -> None:
+    images = random_images(5, 3, 7, 9)
+    pixels, mean, std = images.float(), torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
+    assert torch.equal(normalize(pixels, mean, std), normalize(images, mean, std))
+    assert torch.equal(pixels, images.float())
 
 
 def test_normalize_equals_torchvision() -> None:

@@ -60,6 +60,7 @@ class Tiny:
             "mean": [0.5] * 3,
             "std": [0.25] * 3,
             "augment": None,
+            "evaluate": None,
             "drop_last": False,
         }
         return self.module(**arguments | changes)

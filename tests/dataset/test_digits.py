@@ -17,12 +17,14 @@ CONFIG = Path(__file__).parents[2] / "conf/dataset/digits.yaml"
 
 def make_digits(**changes: Any) -> Digits:
     arguments: dict[str, Any] = {
+        "limit": None,
         "batch_size": 64,
         "eval_batch_size": 360,
         "seed": 0,
         "mean": [0.5] * 3,
         "std": [0.25] * 3,
         "augment": None,
+        "evaluate": None,
         "drop_last": False,
     }
     data = Digits(**arguments | changes)

@@ -37,6 +37,7 @@ def make(folder: Path, **changes: Any) -> ImageFolder:
         "mean": [0.5] * 3,
         "std": [0.25] * 3,
         "augment": None,
+        "evaluate": None,
         "drop_last": False,
     }
     return ImageFolder(**arguments | changes)

@@ -10,10 +10,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from sqakd.dataset.augment import CropFlip
+from sqakd.dataset.augment import Compose, CropFlip
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.dataset.loader import Loader
+from sqakd.dataset.resize import ResizedCropFlip
 
 AUGMENT = CropFlip(padding=2, flip=True)
 
@@ -203,16 +204,18 @@ def test_state_of_a_resumed_loader_counts_from_the_start_of_the_epoch() -> None:
 class Images(ImageDataModule):
     """Numbered images; 23 for training, 5 for validation."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            batch_size=5,
-            eval_batch_size=3,
-            seed=0,
-            mean=[0.5] * 3,
-            std=[0.25] * 3,
-            augment=AUGMENT,
-            drop_last=False,
-        )
+    def __init__(self, **changes: Any) -> None:
+        arguments: dict[str, Any] = {
+            "batch_size": 5,
+            "eval_batch_size": 3,
+            "seed": 0,
+            "mean": [0.5] * 3,
+            "std": [0.25] * 3,
+            "augment": AUGMENT,
+            "evaluate": None,
+            "drop_last": False,
+        }
+        super().__init__(**arguments | changes)
 
     def load(self) -> None:
         self.train_images, self.val_images = make_images(23), make_images(5)
@@ -333,6 +336,37 @@ def test_data_module_augments_and_normalises_training_but_not_validation() -> No
     assert val.draws == {}
     expected = (val.image.float() / 255 - 0.5) / 0.25
     assert torch.allclose(data.on_after_batch_transfer(val, 0).image, expected, atol=1e-6)
+
+
+def enlarged(images: Tensor) -> Tensor:
+    return images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+
+@pytest.mark.parametrize("augment", [None, Compose(steps={}), Compose(steps={"crop": None})])
+def test_what_is_not_augmented_is_prepared_as_for_evaluation(augment: Compose | None) -> None:
+    data = Images(augment=augment, evaluate=enlarged)
+    data.setup()
+    assert data.image_shape == (3, 8, 8)
+    assert data.train_images.shape[2:] == (4, 4), "the images themselves stay as they are"
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        batch = next(iter(loader))
+        expected = (enlarged(batch.image).float() / 255 - 0.5) / 0.25
+        assert torch.allclose(data.on_after_batch_transfer(batch, 0).image, expected, atol=1e-6)
+    assert data.calibration_batch().shape == (5, 3, 8, 8)
+
+
+def test_augmented_images_are_not_prepared_for_evaluation_too() -> None:
+    crop = ResizedCropFlip(size=8, area=[1.0, 1.0], ratio=[1.0, 1.0], flip=False)
+    data = Images(augment=crop, evaluate=enlarged)
+    data.setup()
+    assert data.image_shape == data.calibration_batch().shape[1:] == (3, 8, 8)
+    batch = next(iter(data.train_dataloader()))
+    assert data.on_after_batch_transfer(batch, 0).image.shape == (5, 3, 8, 8)
+
+
+def test_training_and_evaluation_on_different_sizes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"4x4 in training \(dataset\.augment\) and 8x8 in evaluation"):
+        Images(evaluate=enlarged).setup()
 
 
 @pytest.mark.parametrize("drop_last", [True, False])

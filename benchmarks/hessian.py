@@ -1,0 +1,52 @@
+"""Seconds of one re-estimation of all gradient scalings against seconds of one training epoch: ResNet-20, W2A2.
+
+    python benchmarks/hessian.py [--rounds 5] [--images 50000]
+
+The estimate is the one of `conf/callbacks/default.yaml`: 3 batches of 32 images, at most 8 probes for each. An epoch is
+timed by a few of its steps (batch 256, eager float32, as in benchmarks/step.py) and scaled up to `--images`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+
+import torch
+from step import BATCH, make_task
+from torch import Tensor
+
+from sqakd.callbacks.hessian_scaling import HessianScaling
+from sqakd.quantize import quant_layers
+
+CALLBACK = HessianScaling(update_every=10, batches=3, batch_size=32, max_probes=8, tolerance=1e-3, epsilon=1e-12)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=50_000)
+    options = parser.parse_args()
+    task, step = make_task(quantized=True, compile=False, bf16=False, channels_last=True)
+    targets = [q for _, layer in quant_layers(task.student) for q in (layer.weight_quantizer, layer.input_quantizer)]
+    batches: list[tuple[Tensor, None]] = [(torch.randn(32, 3, 32, 32), None) for _ in range(3)]
+    task.student.train()
+    step()
+    updates, steps = [], []
+    for epoch in range(options.rounds):
+        start = time.perf_counter()
+        CALLBACK.update(task, targets, batches, epoch)
+        middle = time.perf_counter()
+        step()
+        updates.append(middle - start)
+        steps.append(time.perf_counter() - middle)
+    epoch_seconds = statistics.median(steps) * options.images / BATCH
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, n = {options.rounds}")
+    median = statistics.median(updates)
+    print(f"update of {len(targets)} deltas: {median:.2f} s ({min(updates):.2f} - {max(updates):.2f})")
+    print(f"epoch of {options.images:,} images: {epoch_seconds:.1f} s; ratio {median / epoch_seconds:.3f}")
+
+
+if __name__ == "__main__":
+    main()

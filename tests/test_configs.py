@@ -1,0 +1,201 @@
+"""Every file under conf/ composes, says exactly what its class takes, and the parts it names fit together."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import command
+import pytest
+import torch
+from hydra import initialize_config_dir
+from hydra.errors import ConfigCompositionException, MissingConfigException
+from hydra.utils import get_object, instantiate
+
+from sqakd.run import parse
+from sqakd.sentence import Sentence
+
+CONF = command.ROOT / "conf"
+FILES = sorted(file for file in CONF.glob("*/**/*.yaml") if file.relative_to(CONF).parts[0] not in ("hydra", "local"))
+OPTIONS = [f"{file.parent.relative_to(CONF).as_posix()}={file.stem}" for file in FILES]
+FLOAT = "digits-resnet20-none-w32a32-none"
+# What the run adds when it makes the object.
+GIVEN_LATER = {"num_classes", "shape", "rounding", "params"}
+
+# Options whose package is no dependency of ours.
+NEEDS = {"logger=tensorboard": "tensorboard", "model=timm": "timm"}
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def options(group: str) -> list[str]:
+    return [file.stem for file in FILES if file.parent == CONF / group]
+
+
+@functools.cache
+def sentence(*words: str) -> Sentence:
+    """The composed sentence; what it leaves to the user to say is filled in."""
+    try:
+        return parse(list(words))
+    except ValueError as error:
+        missing = re.findall(r"type ([a-z_.]+)=VALUE", str(error))
+        return parse([*words, *(f"{key}=given" for key in missing)])
+
+
+def nodes(config: Any) -> Iterator[dict[str, Any]]:
+    """Everything that has a `_target_`, at any depth."""
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config
+        for value in config.values():
+            yield from nodes(value)
+
+
+def keys(node: dict[str, Any]) -> set[str]:
+    return {key for key in node if not key.startswith("_")}
+
+
+def is_ours(target: str) -> bool:
+    return target.startswith("sqakd.")
+
+
+def arguments(target: str) -> dict[str, inspect.Parameter]:
+    """Named arguments of a callable; a class of ours that passes **others on to its base takes the base's as well."""
+    made = get_object(target)
+    found: dict[str, inspect.Parameter] = {}
+    for step in made.__mro__ if inspect.isclass(made) and is_ours(target) else [made]:
+        parameters = inspect.signature(step).parameters.values()
+        found = {p.name: p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)} | found
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found
+
+
+def test_there_is_something_to_check() -> None:
+    groups = {option.partition("=")[0] for option in OPTIONS}
+    assert {"quantizer", "quantizer/rounding", "model", "kd", "dataset", "recipe", "trainer", "callbacks"} <= groups
+    assert {"quantizer=ewgs", "logger=wandb", "debug=tiny"} <= set(OPTIONS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_each_option_composes_and_says_what_its_classes_take(option: str) -> None:
+    found = list(nodes(sentence(option).config))
+    assert len(found) >= 10
+    for node in found:
+        target, takes = node["_target_"], arguments(node["_target_"])
+        assert keys(node) <= takes.keys(), f"{target} does not take these"
+        required = {name for name, parameter in takes.items() if parameter.default is parameter.empty}
+        assert required - keys(node) <= GIVEN_LATER, f"{target} needs these"
+        if is_ours(target):
+            assert required == takes.keys(), f"{target} hides a value in Python"
+            assert {p.kind for p in takes.values()} <= {inspect.Parameter.KEYWORD_ONLY}, target
+
+
+def test_the_same_class_has_the_same_keys_everywhere() -> None:
+    """A sweep over a group's options may then change any key that one of them shows."""
+    shapes: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for option in OPTIONS:
+        for node in nodes(sentence(option).config):
+            if is_ours(node["_target_"]):
+                shapes[node["_target_"]].add(frozenset(keys(node)))
+    assert len(shapes) >= 10
+    assert {target: several for target, several in shapes.items() if len(several) > 1} == {}
+
+
+def test_all_trainers_have_the_same_keys() -> None:
+    assert len({frozenset(sentence(f"trainer={option}").config["trainer"]) for option in options("trainer")}) == 1
+
+
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option != "logger=wandb"])
+def test_the_parts_of_each_option_can_be_made(option: str) -> None:
+    if option in NEEDS:
+        pytest.importorskip(NEEDS[option])
+    config = sentence(option).config
+    for part in ("dataset", "kd", "recipe", "callbacks", "logger", "quantizer"):
+        instantiate(config[part])
+    with torch.device("meta"):  # shapes without numbers: nothing is drawn or copied
+        for net in (config["model"]["net"], config["teacher"]["net"]):
+            assert instantiate(net, num_classes=10)(torch.zeros(2, 3, 224, 224)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "word", ["bit=2", "teacher.bit=2", "recipe.epoch=3", "quantizer.rounding.dleta=1", "trainer.compiled=true"]
+)
+def test_a_misspelt_key_is_refused(word: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=f"Could not override '{word.partition('=')[0]}'"):
+        parse([word])
+
+
+@pytest.mark.parametrize("group", ["quantizer", "quantizer/rounding", "model", "kd", "dataset", "recipe", "trainer"])
+def test_a_misspelt_choice_is_refused(group: str) -> None:
+    with pytest.raises(MissingConfigException, match=rf"Could not find '{group}/ewgss'(.|\n)*{options(group)[-1]}"):
+        parse([f"{group}=ewgss"])
+
+
+def test_the_command_lists_the_choices(tmp_path: Path) -> None:
+    done = command.train("quantizer=ewgss", runs=tmp_path / "runs")
+    assert done.returncode == 1
+    assert {"ewgs", "none"} <= set(options("quantizer"))
+    assert set(options("quantizer")) <= set(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ([], "digits-resnet20-ewgs-w2a2-sqakd"),
+        (["bits=8"], "digits-resnet20-ewgs-w8a8-sqakd"),
+        (["w_bits=1", "a_bits=4"], "digits-resnet20-ewgs-w1a4-sqakd"),
+        (["bits=3", "a_bits=8"], "digits-resnet20-ewgs-w3a8-sqakd"),
+        (["quantizer=none"], FLOAT),
+        (["quantizer=none", "model=resnet32", "dataset=cifar100"], "cifar100-resnet32-none-w32a32-none"),
+        (["quantizer=ste", "kd=kd", "seed=3", "recipe.lr=0.5"], "digits-resnet20-ste-w2a2-kd"),
+        (["model@teacher=resnet32"], "digits-resnet20-ewgs-w2a2-sqakd"),
+        (["name=mine"], "mine"),
+    ],
+)
+def test_a_run_is_named_by_what_it_is(words: list[str], name: str) -> None:
+    assert sentence(*words).config["name"] == name
+
+
+@pytest.mark.parametrize("dataset", options("dataset"))
+def test_no_quantizer_means_labels_alone_and_the_float_recipe(dataset: str) -> None:
+    quantized, unquantized = sentence(f"dataset={dataset}"), sentence(f"dataset={dataset}", "quantizer=none")
+    assert (quantized.choices["kd"], quantized.choices["recipe"]) == ("sqakd", dataset)
+    assert (unquantized.choices["kd"], unquantized.choices["recipe"]) == ("none", f"{dataset}_float")
+    assert unquantized.config["quantizer"] is None
+    assert unquantized.config["recipe"] == quantized.config["teacher"]["recipe"] != quantized.config["recipe"]
+
+
+def test_the_teacher_may_be_another_network() -> None:
+    same, other = sentence("model=resnet32").config, sentence("model@teacher=resnet32").config
+    assert same["teacher"]["net"] == same["model"]["net"]
+    assert other["teacher"]["net"] == same["model"]["net"]
+    assert other["model"] == sentence().config["model"] != same["model"]
+
+
+@pytest.mark.parametrize("role", ["model", "model@teacher"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *[[f"dataset={dataset}", "bits=3"] for dataset in options("dataset")],
+        *[[f"experiment={experiment}"] for experiment in options("experiment")],
+        ["recipe@teacher.recipe=cifar100_float"],
+        ["teacher.recipe.epochs=3", "teacher.recipe.lr=0.5", "recipe.epochs=7"],
+        ["recipe@teacher.recipe=cifar10", "teacher.recipe.optimizer.fused=false", "model@teacher=resnet32"],
+        ["debug=tiny", "recipe.lr=0.2"],
+    ],
+)
+def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(words: list[str], role: str) -> None:
+    shown = sentence(*words)
+    assert sentence(*shown.float_run(role)).config["recipe"] == shown.config["teacher"]["recipe"]

@@ -1,0 +1,269 @@
+"""What every quantizer promises, asked of every file in conf/quantizer: a new method is covered by having one.
+
+Each method quantizes weights (one range, or one per output channel), inputs that follow a ReLU, and inputs with a sign.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import command
+import pytest
+import small
+import torch
+from torch import Tensor
+
+from sqakd.quantizers.base import Quantizer
+
+FOLDER = command.ROOT / "conf" / "quantizer"
+METHODS = sorted(file.stem for file in FOLDER.glob("*.yaml") if file.stem != "none")
+ROUNDINGS = sorted(file.stem for file in (FOLDER / "rounding").glob("*.yaml"))
+BITS = (1, 2, 3, 4, 8)
+KINDS = ("weight", "channels", "input", "signed")
+CHANNELS = 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """One method for one kind of tensor."""
+
+    method: str
+    kind: str
+    bits: int
+    rounding: str | None = None
+
+    def __str__(self) -> str:
+        rounding = "" if self.rounding is None else f"-{self.rounding}"
+        return f"{self.method}{rounding}-{self.kind}-{self.bits}"
+
+    def make(self, **changes: Any) -> Quantizer:
+        words = [] if self.rounding is None else [f"quantizer/rounding={self.rounding}"]
+        scheme = small.scheme(f"quantizer={self.method}", *words)
+        factory = scheme.weight if self.kind in ("weight", "channels") else scheme.input
+        shape = (CHANNELS, 1, 1, 1) if self.kind == "channels" else ()
+        return factory(**{"rounding": scheme.rounding(), "shape": shape, "bits": self.bits} | changes)
+
+    def calibrated(self) -> Quantizer:
+        quantizer = self.make()
+        quantizer.calibrate(self.typical())
+        return quantizer
+
+    def typical(self) -> Tensor:
+        """What the range is set from: [6, 5, 4, 4], standard deviation 1."""
+        x = torch.randn(CHANNELS, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+        return x.relu() if self.kind == "input" else x
+
+    def wide(self) -> Tensor:
+        """Also values far beyond any range, and far within."""
+        x = self.typical()
+        return x * torch.logspace(-1, 1.5, x[0].numel()).view_as(x[0])
+
+
+CASES = [Case(method, kind, bits) for method in METHODS for kind in KINDS for bits in BITS]
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+# Where the number of bits is not the point: the least, the most, and one between.
+some_cases = pytest.mark.parametrize("case", [case for case in CASES if case.bits in (1, 2, 8)], ids=str)
+each_pair = pytest.mark.parametrize(
+    "case", [Case(method, kind, 2, rule) for method in METHODS for kind in KINDS for rule in ROUNDINGS], ids=str
+)
+
+
+def gradients(quantizer: Any, x: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
+    """Of a random weighting of the outputs, with respect to `x` and the parameters."""
+    leaf = x.clone().requires_grad_()
+    weights = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    return list(torch.autograd.grad((quantizer(leaf) * weights).sum(), [leaf, *parameters]))
+
+
+def check_on_grid(quantizer: Quantizer, x: Tensor) -> None:
+    codes = quantizer.codes(x)
+    assert codes.integers.dtype == torch.int16
+    assert codes.integers.shape == x.shape
+    assert torch.isin(codes.integers, quantizer.grid()).all()
+    assert (codes.scale > 0).all()
+    assert codes.scale.isfinite().all()
+    points = (quantizer.grid() - codes.zero_point).float()
+    steps = quantizer(x).detach() / codes.scale
+    nearest = points[torch.searchsorted(points, steps - 0.5).clamp_max(len(points) - 1)]
+    assert float((steps - nearest).abs().max()) <= 1e-4
+
+
+def test_there_is_something_to_check() -> None:
+    assert {"ewgs", "ste", "ewgs_released"} <= set(METHODS)
+    assert {"ste", "ewgs"} <= set(ROUNDINGS)
+
+
+@each_case
+def test_the_grid_has_a_value_for_each_bit_pattern(case: Case) -> None:
+    quantizer = case.calibrated()
+    grid = quantizer.grid()
+    assert grid.dtype == torch.int16
+    assert len(grid) == 2**case.bits
+    assert (grid.diff() > 0).all()
+    used = quantizer.codes(case.wide()).integers
+    assert used.max() == grid[-1]
+    if case.kind != "input":  # two's complement has one more negative code, and a symmetric range may end before it
+        assert used.min() <= grid[0 if case.bits == 1 else 1]
+
+
+@each_case
+def test_outputs_lie_on_the_grid(case: Case) -> None:
+    quantizer = case.calibrated()
+    check_on_grid(quantizer, case.typical())
+    check_on_grid(quantizer, case.wide())
+
+
+@each_case
+def test_codes_give_the_outputs_back_exactly(case: Case) -> None:
+    quantizer, x = case.calibrated(), case.wide()
+    codes = quantizer.codes(x)
+    assert torch.equal(codes.scale * (codes.integers - codes.zero_point), quantizer(x))
+
+
+@some_cases
+def test_calibration_happens_once(case: Case) -> None:
+    quantizer, x = case.make(), case.wide()
+    assert not quantizer.calibrated
+    quantizer.calibrate(case.typical())
+    assert quantizer.calibrated
+    before = quantizer(x)
+    with pytest.raises(RuntimeError, match="already calibrated"):
+        quantizer.calibrate(-case.wide())
+    assert torch.equal(quantizer(x), before)
+
+
+@each_case
+def test_the_state_is_everything(case: Case) -> None:
+    """Plain data that makes a new quantizer give the same outputs, without another calibration."""
+    quantizer, x = case.calibrated(), case.wide()
+    for parameter in quantizer.parameters():
+        parameter.data.mul_(1.25)  # as after training
+    file = io.BytesIO()
+    torch.save(quantizer.state_dict(), file)
+    file.seek(0)
+    fresh = case.make()
+    fresh.load_state_dict(torch.load(file, weights_only=True), strict=True)
+    assert torch.equal(fresh(x), quantizer(x))
+    assert torch.equal(fresh.grid(), quantizer.grid())
+    with pytest.raises(RuntimeError, match="already calibrated"):
+        fresh.calibrate(x)
+
+
+@some_cases
+def test_the_memory_format_changes_nothing(case: Case) -> None:
+    quantizer, x = case.calibrated(), case.wide()
+    assert torch.equal(quantizer(x.to(memory_format=torch.channels_last)), quantizer(x))
+
+
+@each_case
+def test_gradients_arrive(case: Case) -> None:
+    quantizer = case.calibrated()
+    dx, *rest = gradients(quantizer, case.wide(), quantizer.parameters())
+    assert dx.isfinite().all()
+    assert (dx != 0).any()
+    for (name, _), gradient in zip(quantizer.named_parameters(), rest, strict=True):
+        assert gradient.isfinite().all(), name
+        assert (gradient != 0).all(), name
+
+
+@some_cases
+def test_larger_values_never_get_smaller_codes(case: Case) -> None:
+    """Within what shares a range."""
+    quantizer, x = case.calibrated(), case.wide()
+    rows = CHANNELS if case.kind == "channels" else 1
+    order = x.reshape(rows, -1).argsort(dim=1)
+    assert (quantizer(x).reshape(rows, -1).gather(1, order).diff(dim=1) >= 0).all()
+
+
+@some_cases
+def test_half_precision_gets_the_codes_of_the_same_values(case: Case) -> None:
+    quantizer, x = case.calibrated(), case.wide().bfloat16()
+    assert torch.equal(quantizer.codes(x).integers, quantizer.codes(x.float()).integers)
+
+
+@some_cases
+def test_a_copy_is_a_quantizer_of_its_own(case: Case) -> None:
+    quantizer, x = case.calibrated(), case.wide()
+    twin = copy.deepcopy(quantizer)
+    before = quantizer(x)
+    assert torch.equal(twin(x), before)
+    for tensor in [*twin.parameters(), *twin.buffers()]:
+        tensor.data.zero_()
+    assert torch.equal(quantizer(x), before)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.zeros(0, 2), torch.ones(1), torch.full((3, 2), 0.7), torch.zeros(3, 2), torch.tensor([1.0, float("nan")]),
+     torch.tensor([1.0, float("inf")])],
+    ids=["empty", "single", "constant", "zero", "nan", "infinite"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["weight", "input"])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_range_from_a_tensor_that_has_none(method: str, kind: str, x: Tensor) -> None:
+    quantizer = Case(method, kind, 2).make()
+    with pytest.raises(ValueError, match="cannot calibrate on a tensor of shape"):
+        quantizer.calibrate(x)
+    assert not quantizer.calibrated
+
+
+@pytest.mark.parametrize("bits", [0, 9, -1, 2.5, 2.0, True, "2", None])
+@pytest.mark.parametrize("kind", ["weight", "input"])
+@pytest.mark.parametrize("method", METHODS)
+def test_impossible_bits_are_refused(method: str, kind: str, bits: Any) -> None:
+    with pytest.raises(ValueError, match=rf"bits={bits!r}: expected a whole number from 1 to 8"):
+        Case(method, kind, 2).make(bits=bits)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_sentence_sets_the_bits(method: str) -> None:
+    scheme = small.scheme(f"quantizer={method}", "w_bits=3", "a_bits=5")
+    made = [factory(rounding=scheme.rounding(), shape=()) for factory in (scheme.weight, scheme.input)]
+    assert [quantizer.bits for quantizer in made] == [3, 5]
+
+
+@each_pair
+def test_any_range_takes_any_rounding(case: Case) -> None:
+    quantizer = case.calibrated()
+    target = small.config("quantizer=ewgs", f"quantizer/rounding={case.rounding}").quantizer.rounding._target_
+    assert type(quantizer.rounding).__name__ == target.rpartition(".")[2]
+    check_on_grid(quantizer, case.wide())
+    for gradient in gradients(quantizer, case.wide(), quantizer.parameters()):
+        assert gradient.isfinite().all()
+        assert (gradient != 0).any()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_compiled_as_one_graph_it_does_the_same(method: str) -> None:
+    cases = [Case(method, "weight", 1), Case(method, "weight", 2), Case(method, "input", 2)]
+    quantizers = [case.calibrated() for case in cases]
+
+    def all_of_them(x: Tensor) -> Tensor:
+        return torch.stack([quantizer(x) for quantizer in quantizers]).prod(dim=0)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(all_of_them, fullgraph=True, backend="aot_eager")
+    x = cases[0].wide()
+    assert torch.equal(compiled(x), all_of_them(x))
+    parameters = [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
+    for got, wanted in zip(gradients(compiled, x, parameters), gradients(all_of_them, x, parameters), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_channel_of_zeros_is_quantized_or_refused(method: str) -> None:
+    """Pruned networks have such filters; nothing may become NaN unnoticed."""
+    case = Case(method, "channels", 2)
+    quantizer, x = case.make(), case.typical()
+    x[2] = 0
+    try:
+        quantizer.calibrate(x)
+    except ValueError as error:
+        assert "quantizer.per_channel=false" in str(error)  # noqa: PT017
+        assert not quantizer.calibrated
+    else:
+        assert all(g.isfinite().all() for g in gradients(quantizer, x, quantizer.parameters()))

@@ -1,0 +1,193 @@
+"""Sentences run to their end by the command itself, all in one folder of runs with one teacher."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import command
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+WORDS = [*command.SMALL, "recipe.epochs=1", "trainer.accelerator=cpu"]
+TEACHER = "digits-resnet20-none-w32a32-none"
+STEPS = 23  # batches of 64 in 1,437 images
+
+
+def train(runs: Path, *words: str) -> CompletedProcess[str]:
+    done = command.train(*WORDS, *words, runs=runs)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def record(runs: Path, name: str, seed: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((runs / name / f"seed{seed}" / "record.json").read_text())
+    for score in ("top1", "agreement"):
+        assert all(0 <= value <= 1 for value in found["scores"].get(score, {}).values())
+    return found
+
+
+def learned(found: dict[str, Any]) -> bool:
+    """Whether the student is well above chance, which is 0.1, in what it was taught."""
+    score = "top1" if found["labels_used"] else "agreement"
+    return bool(found["scores"][score]["last"] > 0.3)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str], CompletedProcess[str]]:
+    """Two sweeps started at the same moment in an empty folder; one holds a cell that cannot be."""
+    runs = tmp_path_factory.mktemp("sentences") / "runs"
+    sweeps = (["bits=1,9,8", "-m"], ["w_bits=1", "a_bits=4", "seed=0,1", "-m"])
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda words: command.train(*WORDS, *words, runs=runs), sweeps)
+    return runs, first, second
+
+
+@pytest.fixture(scope="module")
+def runs(pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]]) -> Path:
+    return pair[0]
+
+
+def test_two_commands_train_one_teacher(pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]]) -> None:
+    runs, *commands = pair
+    said = [line for done in commands for line in done.stdout.splitlines() if TEACHER in line]
+    assert len([line for line in said if line.startswith(f"finished: {TEACHER}")]) == 1
+    assert len([line for line in said if line.startswith(f"done before: {TEACHER}")]) == 3
+    assert len([line for line in said if "waiting for it" in line]) == 1
+    assert [path.name for path in runs.iterdir() if "-none-" in path.name] == [TEACHER]
+    assert record(runs, TEACHER)["labels_used"] is True
+
+
+def test_a_cell_that_fails_does_not_end_a_sweep(
+    pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]],
+) -> None:
+    runs, sweep, other = pair
+    assert (sweep.returncode, other.returncode) == (1, 0), sweep.stderr + other.stderr
+    assert "\nerror: bits=9: expected a whole number from 1 to 8" in sweep.stderr
+    assert "Traceback" not in sweep.stderr
+    assert record(runs, "digits-resnet20-ewgs-w8a8-sqakd")["epochs"] == 1
+    assert not (runs / "digits-resnet20-ewgs-w9a9-sqakd").exists()
+
+
+def test_fewer_bits_make_a_smaller_network(runs: Path) -> None:
+    found = {bits: record(runs, f"digits-resnet20-ewgs-w{bits}a{bits}-sqakd") for bits in (1, 8)}
+    floating = record(runs, TEACHER)
+    assert [(found[bits]["w_bits"], found[bits]["a_bits"]) for bits in (1, 8)] == [(1, 1), (8, 8)]
+    sizes = [one["packed_bytes"] for one in (found[1], found[8], floating)]
+    work = [one["bit_operations"] for one in (found[1], found[8], floating)]
+    assert sizes == sorted(set(sizes))
+    assert work == sorted(set(work))
+    for one in found.values():
+        assert learned(one)
+        assert one["labels_used"] is False
+        assert one["float_run"]["scores"] == floating["scores"]
+        assert one["drop_from_float"] == floating["scores"]["top1"]["last"] - one["scores"]["top1"]["last"]
+    assert found[8]["scores"]["agreement"]["last"] > found[1]["scores"]["agreement"]["last"]
+
+
+def test_seeds_differ_and_share_a_teacher(runs: Path) -> None:
+    name = "digits-resnet20-ewgs-w1a4-sqakd"
+    found = [record(runs, name, seed) for seed in (0, 1)]
+    for seed, one in enumerate(found):
+        assert (one["seed"], one["w_bits"], one["a_bits"]) == (seed, 1, 4)
+        assert one["float_run"]["seed"] == 0
+        assert learned(one)
+    first, second = (command.weights(runs / name / f"seed{seed}") for seed in (0, 1))
+    assert first.keys() == second.keys()
+    assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
+
+
+def test_labels_and_quantizers_of_choice(runs: Path) -> None:
+    train(runs, "quantizer=ste,ewgs_released", "kd=kd,none", "-m")
+    for kd in ("kd", "none"):
+        names = {quantizer: f"digits-resnet20-{quantizer}-w2a2-{kd}" for quantizer in ("ste", "ewgs_released")}
+        for name in names.values():
+            found = record(runs, name)
+            assert found["labels_used"] is True
+            assert found["choices"]["kd"] == kd
+            assert learned(found)
+        ste, released = (command.weights(runs / name / "seed0") for name in names.values())
+        deltas = {key: value for key, value in released.items() if key not in ste}
+        assert deltas
+        assert all(key.endswith("rounding.delta") and value == 0 for key, value in deltas.items())
+        assert command.same_bits(ste, {key: value for key, value in released.items() if key in ste})
+        columns = command.metrics(runs / names["ste"] / "seed0")[0].keys()
+        assert ("train/kl" in columns, "train/ce" in columns) == (kd == "kd", True)
+
+
+def test_another_network_as_teacher(runs: Path) -> None:
+    train(runs, "model@teacher=resnet32", "teacher.net.blocks=2", "name=taught-by-another")
+    found, teacher = record(runs, "taught-by-another"), record(runs, "digits-resnet32-none-w32a32-none")
+    assert learned(found)
+    assert found["float_run"]["name"] == TEACHER, "the student starts as its own float run"
+    assert teacher["parameters"] > record(runs, TEACHER)["parameters"]
+    student = command.weights(runs / "taught-by-another" / "seed0")
+    assert "layer1.1.conv1.weight" in command.weights(runs / "digits-resnet32-none-w32a32-none" / "seed0")
+    assert "layer1.1.conv1.weight" not in student
+
+
+def test_a_teacher_from_a_file_is_as_good_as_the_one_found(runs: Path) -> None:
+    file = runs / TEACHER / "seed0" / "weights.pt"
+    done = train(runs, f"teacher.checkpoint={file}", "w_bits=1", "a_bits=4", "name=from-a-file")
+    assert "comes first" not in done.stdout
+    found = record(runs, "from-a-file")
+    assert found["float_run"]["name"] == TEACHER
+    there, here = runs / "digits-resnet20-ewgs-w1a4-sqakd" / "seed0", runs / "from-a-file" / "seed0"
+    assert command.same_bits(command.weights(there), command.weights(here))
+
+
+def test_images_without_labels(runs: Path, tmp_path: Path) -> None:
+    for i, pixels in enumerate(load_digits().images[:300]):
+        image = Image.fromarray((pixels * 255 / 16).astype("uint8"))
+        image.resize((32, 32), Image.Resampling.BILINEAR).save(tmp_path / f"{i}.png")
+    file = runs / TEACHER / "seed0" / "weights.pt"
+    words = ["dataset=imagefolder", f"dataset.folder={tmp_path}", "dataset.image_size=32", "dataset.augment.padding=2"]
+    words += ["dataset.mean=[0.3054,0.3054,0.3054]", "dataset.std=[0.3237,0.3237,0.3237]", "dataset.augment.flip=false"]
+    train(runs, *words, "recipe.epochs=2", "recipe.batch_size=16", f"teacher.checkpoint={file}", "bits=4")
+    found = record(runs, "imagefolder-resnet20-ewgs-w4a4-sqakd")
+    assert found["scores"].keys() == {"agreement", "kl"}
+    assert "drop_from_float" not in found
+    assert found["labels_used"] is False
+    assert learned(found)
+    assert command.weights(runs / found["name"] / "seed0")["linear.weight"].shape[0] == 10
+
+
+def test_two_devices(runs: Path) -> None:
+    done = train(runs, "trainer.devices=2", "trainer.strategy=ddp", "name=two-devices")
+    assert learned(record(runs, "two-devices"))
+    assert len(re.findall("^finished: two-devices", done.stdout, re.MULTILINE)) == 1
+    rows = command.metrics(runs / "two-devices" / "seed0")
+    state = torch.load(runs / "two-devices" / "seed0" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len(rows) == 1
+    assert state["global_step"] == STEPS, "a batch is shared among the devices"
+
+
+def test_accumulated_and_clipped_gradients(runs: Path) -> None:
+    """A gradient clipped to almost nothing teaches nothing."""
+    words = ["quantizer=none", "recipe.epochs=2", "recipe.accumulate=2"]
+    train(runs, *words, "recipe.gradient_clip=1.0e-9,1.0", "name=clipped${recipe.gradient_clip}", "-m")
+    loss = {}
+    for clip in ("1e-09", "1.0"):
+        run = runs / f"clipped{clip}" / "seed0"
+        state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        assert state["global_step"] == 2 * ((STEPS + 1) // 2)
+        loss[clip] = [float(row["train/loss"]) for row in command.metrics(run)]
+    assert loss["1e-09"][1] == pytest.approx(loss["1e-09"][0], rel=0.1)
+    assert loss["1.0"][1] < 0.7 * loss["1.0"][0]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
+def test_compiled_in_half_precision(runs: Path) -> None:
+    words = ["trainer.compile=true", "trainer.precision=bf16-mixed", "name=fast"]
+    train(runs, *words, f"teacher.checkpoint={runs / TEACHER / 'seed0' / 'weights.pt'}")
+    assert learned(record(runs, "fast"))
+    fast = command.weights(runs / "fast" / "seed0")
+    assert {tensor.dtype for tensor in fast.values() if tensor.is_floating_point()} == {torch.float32}

@@ -1,0 +1,141 @@
+"""Each cell of the paper's tables is a cell of our sweeps, and each sweep's cell composes."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import command
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+import sqakd.run  # noqa: F401  # registers what the configuration's interpolations call
+
+CONF = command.ROOT / "conf"
+TABLES = sorted(file.stem for file in (CONF / "table").glob("*.yaml"))
+PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
+
+
+@cache
+def composed(*words: str) -> DictConfig:
+    """The resolved configuration of a sentence, with Hydra's own node beside it."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", overrides=list(words), return_hydra_config=True)
+    holder = HydraConfig.instance()
+    holder.set_config(cfg)
+    try:
+        plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True)
+    finally:
+        holder.cfg = None
+    assert isinstance(plain, dict)
+    made: DictConfig = OmegaConf.create({**plain, "hydra": cfg.hydra})
+    return made
+
+
+@cache
+def cells(table: str) -> tuple[DictConfig, ...]:
+    cfg = composed(f"table={table}")
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    params: dict[str, Any] = dict(cfg.hydra.sweeper.params)
+    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+    return tuple(composed(*words) for words in itertools.product(*axes))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_each_cell_composes_and_has_its_own_name(table: str) -> None:
+    names = [(cfg.name, cfg.seed) for cfg in cells(table)]
+    assert len(set(names)) == len(names) > 1
+
+
+@pytest.mark.parametrize("table", ["table4", "table5", "table6"])
+def test_each_published_cell_is_in_the_sweep(table: str) -> None:
+    names = set()
+    for cfg in cells(table):
+        names.add(cfg.name)
+        names.add(f"{cfg.hydra.runtime.choices.dataset}-{cfg.model.name}-none-w32a32-none")  # its float run
+    wanted = {
+        f"{r['dataset']}-{r['model']}-{r['quantizer']}-w{r['bits']}a{r['bits']}-{r['kd']}"
+        for r in PAPER
+        if r["table"] == table
+    }
+    assert len(wanted) > 15
+    assert wanted - names == set()
+
+
+def test_like_with_like() -> None:
+    """In the default reading a cell and its baseline differ in nothing but the loss."""
+    for table in ("table4", "table5", "table6"):
+        for cfg in cells(table):
+            assert (cfg.kd.ce, cfg.kd.kl) in ((1.0, 0.0), (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("words", "weight"),
+    [
+        (["experiment=tiny_shufflenet_v2_dorefa_w8_released"], 800),
+        (["experiment=tiny_squeezenet_lsq_w4_released"], 50),
+        (["experiment=tiny_mobilenet_v2_pact_w3_released"], 10),
+        (["experiment=tiny_vgg11", "quantizer=pact_released", "bits=8"], 100),
+        (["experiment=tiny_resnet18", "quantizer=pact_released", "bits=4"], 1),
+        (["experiment=cifar100_resnet32", "quantizer=ewgs_released", "bits=4"], 100),
+        (["experiment=cifar100_resnet32", "quantizer=ewgs_released", "bits=2"], 1),
+        (["experiment=cifar100_vgg13", "quantizer=ewgs_released", "bits=4"], 1),
+    ],
+)
+def test_released_weights(words: list[str], weight: float) -> None:
+    cfg = composed(*words, "kd=sqakd_released")
+    assert (cfg.kd.ce, cfg.kd.kl) == (0, weight)
+    cfg = composed(*words, "kd=none_matched")
+    assert (cfg.kd.ce, cfg.kd.kl) == (weight, 0)
+
+
+# Epochs, batch size, learning rate, weight decay: of the quantized run, then of its float run.
+RECIPES = {
+    "cifar10_resnet20": ((1200, 256, 1e-3, 1e-4), (1200, 256, 0.1, 1e-4)),
+    "cifar10_vgg8": ((400, 256, 1e-3, 1e-4), (400, 256, 0.1, 1e-4)),
+    "cifar100_resnet32": ((720, 64, 5e-4, 5e-4), (720, 64, 0.05, 5e-4)),
+    "cifar100_vgg13": ((720, 64, 5e-4, 5e-4), (720, 64, 0.05, 5e-4)),
+    "tiny_resnet18": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
+    "tiny_vgg11": ((100, 32, 5e-4, 5e-4), (100, 32, 0.05, 5e-4)),
+    "tiny_mobilenet_v2": ((100, 64, 5e-4, 5e-4), (100, 64, 4e-3, 1e-4)),
+    "tiny_shufflenet_v2": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
+    "tiny_squeezenet": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
+}
+
+
+@pytest.mark.parametrize("row", RECIPES)
+def test_recipes_are_the_released_ones(row: str) -> None:
+    for word, expected in zip(("bits=4", "quantizer=none"), RECIPES[row], strict=True):
+        recipe = composed(f"experiment={row}", word).recipe
+        assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay) == expected
+    if row.startswith("tiny"):
+        recipe = composed(f"experiment={row}", "bits=3").recipe
+        assert (recipe.lr, recipe.quantizer_lr, recipe.weight_decay) == (4e-3, 4e-3, 1e-4)
+        assert (recipe.schedule.base, recipe.schedule.steps, recipe.label_smoothing) == (1e-4, 2500, 0.1)
+
+
+def test_every_row_is_used_by_a_table() -> None:
+    text = "".join((CONF / "table" / f"{table}.yaml").read_text() for table in TABLES)
+    rows = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
+    bases = {line.strip("- \n") for row in rows for line in (CONF / "experiment" / f"{row}.yaml").open()}
+    assert {row for row in rows if row not in text and row not in bases} == set()
+
+
+def test_a_plan_trains_nothing(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    done = command.train("table=table6", "plan=true", "experiment=tiny_squeezenet_lsq_w4", runs=runs)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("train ")]
+    names = [Path(line.split()[1]).parent.name for line in lines]
+    assert names == [
+        "tiny_imagenet-squeezenet1_0-none-w32a32-none",
+        "tiny_imagenet-squeezenet1_0-lsq-w4a4-none",
+        "tiny_imagenet-squeezenet1_0-lsq-w4a4-sqakd",
+    ]
+    assert "3 runs: 3 train; 3 of unknown length" in done.stdout
+    assert not list(runs.glob("tiny*"))
