@@ -37,6 +37,7 @@ def config(*words: str) -> DictConfig:
         return OmegaConf.create(parse(list(words)).config)
 
 
+@cache
 def scheme(*words: str) -> Scheme:
     made: Scheme = instantiate(config(*words).quantizer)
     return made

@@ -41,6 +41,12 @@ def learned(found: dict[str, Any]) -> bool:
     return bool(found["scores"][score]["last"] > 0.3)
 
 
+def steps(run: Path) -> int:
+    """Optimizer steps that its checkpoint has behind it."""
+    state: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return int(state["global_step"])
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str], CompletedProcess[str]]:
     """Two sweeps started at the same moment in an empty folder; one holds a cell that cannot be."""
@@ -105,22 +111,20 @@ def test_seeds_differ_and_share_a_teacher(runs: Path) -> None:
     assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
 
 
-def test_labels_and_quantizers_of_choice(runs: Path) -> None:
-    train(runs, "quantizer=ste,ewgs_released", "kd=kd,none", "-m")
-    for kd in ("kd", "none"):
-        names = {quantizer: f"digits-resnet20-{quantizer}-w2a2-{kd}" for quantizer in ("ste", "ewgs_released")}
-        for name in names.values():
-            found = record(runs, name)
-            assert found["labels_used"] is True
-            assert found["choices"]["kd"] == kd
-            assert learned(found)
-        ste, released = (command.weights(runs / name / "seed0") for name in names.values())
-        deltas = {key: value for key, value in released.items() if key not in ste}
-        assert deltas
-        assert all(key.endswith("rounding.delta") and value == 0 for key, value in deltas.items())
-        assert command.same_bits(ste, {key: value for key, value in released.items() if key in ste})
-        columns = command.metrics(runs / names["ste"] / "seed0")[0].keys()
-        assert ("train/kl" in columns, "train/ce" in columns) == (kd == "kd", True)
+def test_scaling_0_is_the_plain_gradient(runs: Path) -> None:
+    train(runs, "quantizer=ste,ewgs_released", "kd=kd", "-m")
+    names = [f"digits-resnet20-{quantizer}-w2a2-kd" for quantizer in ("ste", "ewgs_released")]
+    for name in names:
+        found = record(runs, name)
+        assert found["labels_used"] is True
+        assert found["choices"]["kd"] == "kd"
+        assert learned(found)
+        assert {"train/kl", "train/ce"} <= command.metrics(runs / name / "seed0")[0].keys()
+    ste, released = (command.weights(runs / name / "seed0") for name in names)
+    deltas = {key: value for key, value in released.items() if key not in ste}
+    assert deltas
+    assert all(key.endswith("rounding.delta") and value == 0 for key, value in deltas.items())
+    assert command.same_bits(ste, {key: value for key, value in released.items() if key in ste})
 
 
 def test_another_network_as_teacher(runs: Path) -> None:
@@ -160,33 +164,32 @@ def test_images_without_labels(runs: Path, tmp_path: Path) -> None:
     assert command.weights(runs / found["name"] / "seed0")["linear.weight"].shape[0] == 10
 
 
-def test_two_devices(runs: Path) -> None:
-    done = train(runs, "trainer.devices=2", "trainer.strategy=ddp", "name=two-devices")
-    assert learned(record(runs, "two-devices"))
-    assert len(re.findall("^finished: two-devices", done.stdout, re.MULTILINE)) == 1
-    rows = command.metrics(runs / "two-devices" / "seed0")
-    state = torch.load(runs / "two-devices" / "seed0" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert len(rows) == 1
-    assert state["global_step"] == STEPS, "a batch is shared among the devices"
+def test_labels_alone_on_two_devices(runs: Path) -> None:
+    done = train(runs, "trainer.devices=2", "trainer.strategy=ddp", "kd=none")
+    name = "digits-resnet20-ewgs-w2a2-none"
+    found, run = record(runs, name), runs / name / "seed0"
+    assert found["labels_used"] is True
+    assert learned(found)
+    assert len(re.findall(f"^finished: {name}", done.stdout, re.MULTILINE)) == 1
+    (row,) = command.metrics(run)
+    assert ("train/ce" in row, "train/kl" in row) == (True, False)
+    assert steps(run) == STEPS, "a batch is shared among the devices"
 
 
 def test_accumulated_and_clipped_gradients(runs: Path) -> None:
     """A gradient clipped to almost nothing teaches nothing."""
-    words = ["quantizer=none", "recipe.epochs=2", "recipe.accumulate=2"]
-    train(runs, *words, "recipe.gradient_clip=1.0e-9,1.0", "name=clipped${recipe.gradient_clip}", "-m")
-    loss = {}
-    for clip in ("1e-09", "1.0"):
-        run = runs / f"clipped{clip}" / "seed0"
-        state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-        assert state["global_step"] == 2 * ((STEPS + 1) // 2)
-        loss[clip] = [float(row["train/loss"]) for row in command.metrics(run)]
-    assert loss["1e-09"][1] == pytest.approx(loss["1e-09"][0], rel=0.1)
-    assert loss["1.0"][1] < 0.7 * loss["1.0"][0]
+    train(runs, "quantizer=none", "recipe.epochs=2", "recipe.accumulate=2", "recipe.gradient_clip=1e-9", "name=clipped")
+    assert steps(runs / "clipped" / "seed0") == 2 * ((STEPS + 1) // 2)
+    first, second = (float(row["train/loss"]) for row in command.metrics(runs / "clipped" / "seed0"))
+    assert second == pytest.approx(first, rel=0.1)
+    first, second = (float(row["train/loss"]) for row in command.metrics(runs / TEACHER / "seed0"))
+    assert second < 0.7 * first
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
 def test_compiled_in_half_precision(runs: Path) -> None:
     words = ["trainer.compile=true", "trainer.precision=bf16-mixed", "name=fast"]
+    words += ["dataset.drop_last=true"]  # a batch of another size would be compiled too
     train(runs, *words, f"teacher.checkpoint={runs / TEACHER / 'seed0' / 'weights.pt'}")
     assert learned(record(runs, "fast"))
     fast = command.weights(runs / "fast" / "seed0")
