@@ -2,7 +2,7 @@
 
     python benchmarks/hessian.py [--rounds 5] [--images 50000]
 
-The estimate is the one of `conf/callbacks/default.yaml`: 3 batches of 32 images, at most 8 probes for each. An epoch is
+The estimate is the one of `conf/callbacks/default.yaml`: 3 batches of 32 images, at most 4 probes for each. An epoch is
 timed by a few of its steps (batch 256, eager float32, as in benchmarks/step.py) and scaled up to `--images`.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from sqakd.callbacks.hessian_scaling import HessianScaling
 from sqakd.quantize import quant_layers
 
-CALLBACK = HessianScaling(update_every=10, batches=3, batch_size=32, max_probes=8, tolerance=1e-3, epsilon=1e-12)
+CALLBACK = HessianScaling(update_every=10, batches=3, batch_size=32, max_probes=4, tolerance=1e-3, epsilon=1e-12)
 
 
 def main() -> None:

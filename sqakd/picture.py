@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from sqakd.files import replacing
 
@@ -74,6 +75,7 @@ def _accuracy(axes: Axes, rows: list[dict[str, float]], float_rows: list[dict[st
         values = [100 * r["val/agreement"] for r in rows]
         axes.plot([r["epoch"] + 1 for r in rows], values, color=MUTED, ls="--", label="agreement with teacher")
     axes.set(title="validation", xlabel="epoch", ylabel="%")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     own = [100 * r[key] for r in rows for key in ("val/top1", "val/agreement") if key in r]
     if own:  # a float run starts at chance: that far down there is nothing to see
@@ -88,6 +90,7 @@ def _loss(axes: Axes, rows: list[dict[str, float]]) -> None:
         if points:
             axes.semilogy(*zip(*points, strict=True), color=color, ls=style, marker=".", label=key.replace("/", " "))
     axes.set(title="loss", xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
     if axes.lines:
         axes.legend()
