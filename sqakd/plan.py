@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sqakd.runs import Run, RunError
 
 
@@ -33,7 +35,7 @@ class Plan:
             if per_epoch is None:
                 self.unknown += 1
             else:
-                seconds = per_epoch * run.config["recipe"]["epochs"]
+                seconds = per_epoch * (run.config["recipe"]["epochs"] - _epochs_done(run))
                 self.seconds += seconds
                 note = f"about {duration(seconds)}"
         return f"{state:8} {run.folder}{'  ' + note if note else ''}"
@@ -70,15 +72,19 @@ def _state(run: Run) -> tuple[str, str]:
 
 
 def _seconds_per_epoch(run: Run) -> float | None:
-    """Of the finished runs with the same data set and network, and quantized or not like this one."""
-    data, model, quantized = _kind(run.config)
-    for file in sorted(run.folder.parent.parent.glob(f"{data}-{model}-*/seed*/record.json")):
-        record: dict[str, Any] = json.loads(file.read_text())
-        if (record["w_bits"] < 32) == quantized:
+    """Of a finished run with the same data set and network, quantized or not like this one."""
+    for file in sorted(run.folder.parent.parent.glob("*/seed*/record.json")):
+        config = yaml.safe_load(file.with_name("config.yaml").read_text())
+        if _kind(config) == _kind(run.config):
+            record: dict[str, Any] = json.loads(file.read_text())
             return float(record["training_seconds"] / record["epochs"])
     return None
 
 
-def _kind(config: dict[str, Any]) -> tuple[str, str, bool]:
-    data, model = str(config["name"]).split("-")[:2]
-    return data, model, config["w_bits"] < 32
+def _kind(config: dict[str, Any]) -> tuple[str, dict[str, Any], bool]:
+    return config["dataset"]["_target_"], config["model"]["net"], config["quantizer"] is not None
+
+
+def _epochs_done(run: Run) -> int:
+    metrics = run.folder / "metrics.csv"
+    return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -91,7 +92,10 @@ class Recipe:
                 for decay in sorted({0.0, *own.values()})
             ),
         ]
-        return self.optimizer([group for group in groups if group["params"]])
+        # Fused optimizers unscale gradients by themselves, so Lightning cannot clip theirs.
+        fused = isinstance(self.optimizer, partial) and "fused" in self.optimizer.keywords
+        plain = {"fused": False} if fused and self.gradient_clip is not None else {}
+        return self.optimizer([group for group in groups if group["params"]], **plain)
 
     def set_lr(self, optimizer: Optimizer, progress: Progress) -> None:
         """Write the learning rates of the coming step into the optimizer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 from collections.abc import Callable
@@ -38,7 +39,9 @@ def make_record(
     config = sentence.config
     names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
     scores = {
-        name: spread([row[f"val/{name}"] for row in rows], best=min if name in LOWER_IS_BETTER else max)
+        name: spread(
+            [row[f"val/{name}"] for row in rows if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
+        )
         for name in names
     }
     record: dict[str, Any] = {
@@ -55,7 +58,7 @@ def make_record(
         "parameters": cost.parameters,
         "packed_bytes": cost.packed_bytes,
         "bit_operations": cost.bit_operations,
-        "images_per_second": sorted(row["images_per_second"] for row in rows)[len(rows) // 2],
+        "images_per_second": _median([row["images_per_second"] for row in rows]),
         "training_seconds": round(training_seconds, 2),
         "commit": commit(),
         "versions": versions(),
@@ -64,6 +67,12 @@ def make_record(
     if float_record and "top1" in float_record["scores"] and "top1" in scores:
         record["drop_from_float"] = float_record["scores"]["top1"]["last"] - scores["top1"]["last"]
     return record
+
+
+def _median(rates: list[float]) -> float | None:
+    """Middle of the epochs whose rate was measured; an epoch that was resumed in its middle has none."""
+    known = sorted(rate for rate in rates if math.isfinite(rate))
+    return known[len(known) // 2] if known else None
 
 
 def spread(values: list[float], *, best: Callable[[list[float]], float]) -> dict[str, float]:
@@ -97,7 +106,7 @@ def numbers(record: dict[str, Any]) -> dict[str, float]:
     """The record's results as a logger wants them: {"record/top1/last": 0.91, ...}."""
     flat = {f"{name}/{kind}": value for name, score in record["scores"].items() for kind, value in score.items()}
     single = ("drop_from_float", "packed_bytes", "bit_operations", "images_per_second", "training_seconds")
-    flat |= {name: float(record[name]) for name in single if name in record}
+    flat |= {name: float(record[name]) for name in single if record.get(name) is not None}
     return {f"record/{name}": value for name, value in flat.items()}
 
 

@@ -15,7 +15,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ class Cell:
     w_bits: int
     a_bits: int
     kd: str
+    name: str = ""  # of a run that was given another name than its choices', because something else differs
+
+    @property
+    def choices(self) -> str:
+        """The name that a run has unless it is given another."""
+        return f"{self.dataset}-{self.model}-{self.quantizer}-w{self.w_bits}a{self.a_bits}-{self.kd}"
 
     @property
     def bits(self) -> str:
@@ -66,6 +72,8 @@ def read_records(runs: Path) -> dict[Cell, list[dict[str, Any]]]:
                 record["a_bits"],
                 choices["kd"],
             )
+            if record["name"] != cell.choices:
+                cell = replace(cell, name=record["name"])
         except (ValueError, KeyError) as error:
             raise ValueError(f"{file} is no record of a run ({type(error).__name__}: {error}); remove it") from error
         cells[cell].append(record)
@@ -152,7 +160,7 @@ def own_table(ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
 def ours_csv(ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
     """Every cell that was run, with what made it."""
     kinds = [(score, kind) for score in ("top1", "agreement") for kind in ("last", "best", "mean_of_last_5")]
-    header = ["dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "n", "seeds", "epochs"]
+    header = ["dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "name", "n", "seeds", "epochs"]
     header += [f"{score}_{kind}_{part}" for score, kind in kinds for part in ("mean", "std")]
     header += ["packed_bytes", "bit_operations", "commits"]
     table = [header]
@@ -164,6 +172,7 @@ def ours_csv(ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
         table.append(
             [
                 *(str(part) for part in (cell.dataset, cell.model, cell.quantizer, cell.w_bits, cell.a_bits, cell.kd)),
+                cell.name or cell.choices,
                 str(len(records)),
                 " ".join(str(r["seed"]) for r in records),
                 _epochs(records),
@@ -191,11 +200,20 @@ def as_csv(table: list[list[str]]) -> str:
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
-    return cell.dataset, cell.model, cell.quantizer != "none", cell.quantizer, cell.w_bits, cell.a_bits, cell.kd
+    return (
+        cell.dataset,
+        cell.model,
+        cell.quantizer != "none",
+        cell.quantizer,
+        cell.w_bits,
+        cell.a_bits,
+        cell.kd,
+        cell.name,
+    )
 
 
 def _names(cell: Cell) -> list[str]:
-    return [cell.dataset, cell.model, cell.quantizer, cell.bits, cell.kd]
+    return [cell.dataset, cell.model, cell.quantizer, cell.bits, f"{cell.kd} ({cell.name})" if cell.name else cell.kd]
 
 
 def _epochs(records: list[dict[str, Any]]) -> str:

@@ -123,7 +123,7 @@ def train(sentence: Sentence) -> float | None:
     if record is None:
         training = Training(sentence, run)  # bad input ends here, before anything is written
         # Of several processes of one run only the first decides; the others follow the files it left.
-        with run.locked() if first_process() else nullcontext():
+        with run.locked() if first_process() or not shared(sentence) else nullcontext():
             run.check()  # another process may have been here meanwhile
             record = run.record()
             if record is None:
@@ -138,6 +138,12 @@ def run_of(sentence: Sentence) -> Run:
     """Where a sentence's run is kept."""
     config = sentence.config
     return Run(Path(config["paths"]["runs"]) / config["name"] / f"seed{config['seed']}", config)
+
+
+def shared(sentence: Sentence) -> bool:
+    """Whether several processes train this run together."""
+    how = sentence.config["trainer"]
+    return how["num_nodes"] > 1 or how["devices"] not in (1, "1")
 
 
 def plan(sentence: Sentence) -> None:
@@ -209,6 +215,8 @@ class Training:
         )
         result = Result(lambda: self._record(task))
         trainer = self._trainer(result)
+        if teacher is not None:
+            self._report_teacher(teacher, trainer.strategy.root_device)
         resume = str(self.run.checkpoint) if self.run.checkpoint.exists() else None
         if self.scheme is not None and resume is None:
             device = trainer.strategy.root_device
@@ -244,7 +252,7 @@ class Training:
         restore(teacher, weights, source=source)
         same = architecture["net"] == self.config["model"]["net"]
         student = copy.deepcopy(teacher) if same else self._own_float_network()
-        self._report_teacher(teacher, architecture["name"])
+        self.teacher_name = architecture["name"]
         if self.scheme is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it was said when the run was put together
@@ -295,12 +303,10 @@ class Training:
         weights, facts = load_weights(run.weights)
         return weights, str(run.weights), facts["record"]
 
-    def _report_teacher(self, teacher: nn.Module, name: str) -> None:
+    def _report_teacher(self, teacher: nn.Module, device: torch.device) -> None:
         """Measure the teacher before the student starts; a wrong teacher should not cost a night."""
         if self.data.labelled:
-            how = self.config["trainer"]
-            score = top1(teacher, self.data, num_classes=self.classes, recipe=self.recipe, how=how)
-            say(f"teacher {name}: top-1 {100 * score:.2f}%")
+            say(f"teacher {self.teacher_name}: top-1 {100 * top1(teacher, self.data, device):.2f}%")
 
     # trainer
 

@@ -27,6 +27,8 @@ NOT_IDENTITY = (
     "plan",
     "released",
     "callbacks.progress",
+    "callbacks.quantizer_statistics",
+    "callbacks.histograms",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -36,7 +38,6 @@ NOT_IDENTITY = (
     "dataset.root",
     "dataset.download",
     "dataset.cache",
-    "dataset.eval_batch_size",
 )
 
 

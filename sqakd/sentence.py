@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # What a student's sentence and its float run's have in common; the rest (quantizer, kd, bits, recipe) is its own.
-SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks", "debug", "local")
+SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "local")
 # Keys beside a network's own: `first` is about quantizing it, the others are about the run that trains it.
 NOT_NETWORK = ("first", "checkpoint", "seed", "recipe")
 
@@ -37,7 +37,7 @@ class Sentence:
         renamed = {"teacher.recipe.": "recipe.", "recipe@teacher.recipe=": "recipe="}
         networks = [*(["model."] if role == "model" or same else []), *(["teacher."] if role != "model" else [])]
         shared = tuple(f"{root}{end}" for root in SHARED for end in (".", "=", "@", "/"))
-        words = [word for word in self.overrides if word.lstrip("+~").startswith(shared)]
+        words = [word for word in self.overrides if (bare := word.lstrip("+~")).startswith(shared) or bare in SHARED]
         for old, new in renamed.items():
             words += [word.replace(old, new, 1) for word in self.overrides if word.lstrip("+~").startswith(old)]
         for root in networks:  # the teacher's own words come last and so win

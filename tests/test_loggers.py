@@ -81,9 +81,10 @@ def test_an_unreadable_netrc_file_is_no_login(tmp_path: Path) -> None:
     assert not has_login()
 
 
-def test_a_run_is_identified_by_name_and_seed(tmp_path: Path) -> None:
+def test_a_run_is_identified_by_name_seed_and_folder(tmp_path: Path) -> None:
     first = logger(tmp_path / "a")
-    assert logger(tmp_path / "b").version == first.version
+    assert logger(tmp_path / "a").version == first.version
+    assert logger(tmp_path / "a" / "debug").version != first.version
     assert len({logger(tmp_path, name=n, seed=s).version for n in ("x", "y") for s in (0, 1)} | {first.version}) == 5
     assert first._wandb_init["name"] == "digits-ewgs-seed0"
 

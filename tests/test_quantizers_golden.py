@@ -60,7 +60,9 @@ def test_pact(i: int) -> None:
 def test_lsq(i: int) -> None:
     d = golden.load("05_textbook_lsq")
     x = torch.from_numpy(d[f"x_{i:02d}"])
-    quantizer = LearnedStep(bits=int(d["bits"][i]), signed=bool(d["signed"][i]), mask="value", **COMMON).double()
+    quantizer = LearnedStep(
+        bits=int(d["bits"][i]), signed=bool(d["signed"][i]), mask="value", decay=0.0, **COMMON
+    ).double()
     assert (quantizer.low, quantizer.high) == (-int(d["q_n"][i]), int(d["q_p"][i]))
     quantizer.calibrate(x)
     assert quantizer.get_parameter("step").item() == pytest.approx(float(d["scale_init"][i]), rel=1e-9)
@@ -96,7 +98,7 @@ def released(file: str, i: int) -> Quantizer:
     if file == "05_mqbench_pact":
         return ClippedActivation(bits=bits, signed=True, alpha=6.0, learned=False, decay=0.0, **COMMON)
     if file == "05_mqbench_lsq":
-        return LearnedStep(bits=bits, signed=True, mask="code", **COMMON)
+        return LearnedStep(bits=bits, signed=True, mask="code", decay=0.0, **COMMON)
     return TanhRange(bits=bits, **COMMON)
 
 
@@ -124,7 +126,7 @@ def test_as_released(file: str, i: int) -> None:
 def test_a_negative_or_vanishing_step_counts_as_its_magnitude() -> None:
     d = golden.load("05_mqbench_lsq")
     for name in ("neg", "tiny"):
-        quantizer = LearnedStep(bits=4, signed=True, mask="code", **COMMON)
+        quantizer = LearnedStep(bits=4, signed=True, mask="code", decay=0.0, **COMMON)
         quantizer.get_parameter("step").data.fill_(float(d[f"{name}_scale_before"]))
         y, dx = backward(quantizer, d[f"{name}_x"], d[f"{name}_g"])
         assert golden.error(y, d[f"{name}_y"]) <= 1e-6
@@ -135,7 +137,7 @@ def test_a_negative_or_vanishing_step_counts_as_its_magnitude() -> None:
 
 def test_exact_ties() -> None:
     d = golden.load("05_mqbench_ties")
-    quantizer = LearnedStep(bits=4, signed=True, mask="code", **COMMON)
+    quantizer = LearnedStep(bits=4, signed=True, mask="code", decay=0.0, **COMMON)
     quantizer.get_parameter("step").data.fill_(float(d["scale"]))
     y, dx = backward(quantizer, d["x"], d["g"])
     assert np.array_equal(y.numpy(), d["lsq_y"])
@@ -147,7 +149,9 @@ def test_one_range_per_channel() -> None:
     """A quantizer with a range per channel does to each channel what one with a single range does to it alone."""
     x = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     for make in (
-        lambda shape: LearnedStep(bits=3, rounding=StraightThrough(), shape=shape, signed=True, mask="value"),
+        lambda shape: LearnedStep(
+            bits=3, rounding=StraightThrough(), shape=shape, signed=True, mask="value", decay=0.0
+        ),
         lambda shape: TanhWeights(bits=3, rounding=StraightThrough(), shape=shape),
         lambda shape: TanhWeights(bits=1, rounding=StraightThrough(), shape=shape),
         lambda shape: TanhRange(bits=3, rounding=StraightThrough(), shape=shape),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sqakd.plan import Plan, duration
 from sqakd.report import Cell, mean_std, read_records, show, write_report
@@ -123,11 +124,13 @@ def test_a_plan_knows_how_long_from_finished_runs(tmp_path: Path) -> None:
     name = "digits-net-ewgs-w2a2-sqakd"
     store(tmp_path, record(name, 0, 0.9))
     plan = Plan()
-    config = {"name": name, "w_bits": 2, "recipe": {"epochs": 100}}
+    network = {"dataset": {"_target_": "digits"}, "model": {"net": {"blocks": 3}}}
+    config = {"name": name, "quantizer": {"bits": 2}, "recipe": {"epochs": 100}, **network}
+    (tmp_path / name / "seed0" / "config.yaml").write_text(yaml.safe_dump(config))
     assert plan.add(Run(tmp_path / name / "seed0", config)) == f"done     {tmp_path / name / 'seed0'}"
     assert plan.add(Run(tmp_path / name / "seed0", config)) is None
     line = plan.add(Run(tmp_path / name / "seed1", config))
     assert line == f"train    {tmp_path / name / 'seed1'}  about {duration(500)}"
-    other = Run(tmp_path / "digits-net-none-w32a32-none" / "seed0", config | {"w_bits": 32})
+    other = Run(tmp_path / "digits-net-none-w32a32-none" / "seed0", config | {"quantizer": None})
     assert plan.add(other) == f"train    {other.folder}"
     assert plan.total().startswith("3 runs: 1 done, 2 train; about 8 min on one device; 1 of unknown length")

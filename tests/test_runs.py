@@ -24,7 +24,12 @@ CONFIG: dict[str, Any] = {
     "dataset": {"mean": [0.5, 0.5], "root": "data", "download": False, "cache": "cache", "eval_batch_size": 9},
     "trainer": {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
     | {"compile": False, "channels_last": True},
-    "callbacks": {"progress": {"lines": 10}, "hessian_scaling": {"batches": 3}},
+    "callbacks": {
+        "progress": {"lines": 10},
+        "quantizer_statistics": {"file": "runs/here"},
+        "histograms": {"every_n_epochs": 1},
+        "hessian_scaling": {"batches": 3},
+    },
     "paths": {"runs": "runs", "data": "data"},
     "logger": {},
     "plan": False,
@@ -67,6 +72,7 @@ def test_identity_ignores_neither_too_much_nor_too_little() -> None:
         "dataset.mean": [0.5, 0.5],
         "trainer.precision": "32-true",
         "callbacks.hessian_scaling.batches": 3,
+        "dataset.eval_batch_size": 9,
         "quantizer": None,
     }
     # A key that only begins like an ignored one counts.

@@ -31,15 +31,24 @@ class History(Checkpoint):
         self.seconds = 0.0
         self.started = 0.0
         self.rate = float("nan")
+        self.whole_epoch = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.seconds}
+        return {"rows": self.rows, "seconds": self.seconds + self._elapsed()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
 
+    def _elapsed(self) -> float:
+        """Seconds of the running epoch; 0 between epochs."""
+        return time.perf_counter() - self.started if self.started else 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """An epoch that is resumed in its middle has no rate of its own, but its seconds count."""
+        self.started, self.whole_epoch = time.perf_counter(), False
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.started, self.whole_epoch = time.perf_counter(), True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The training part of the epoch ends here; the difference is what images/s is about."""
@@ -49,12 +58,11 @@ class History(Checkpoint):
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize(pl_module.device)
             images = min(len(loader.images), len(loader) * loader.batch_size)
-            elapsed = time.perf_counter() - self.started if self.started else float("nan")
-            self.rate = images / elapsed
+            self.rate = images / self._elapsed() if self.whole_epoch else float("nan")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
-        self.seconds += time.perf_counter() - self.started if self.started else 0.0
+        self.seconds, self.started = self.seconds + self._elapsed(), 0.0
         row = {"epoch": float(trainer.current_epoch), **metrics, "images_per_second": round(self.rate, 1)}
         self.rows.append(row)
         if trainer.is_global_zero:

@@ -28,7 +28,7 @@ class WandbRun(WandbLogger):
 def wandb_logger(
     *, project: str, name: str, seed: int, group: str, job_type: str, tags: list[str], folder: str
 ) -> WandbRun:
-    """A logger whose run id depends on name and seed only, so that a resumed run continues the same curve.
+    """A logger whose run id depends on name, seed and folder, so that a resumed run continues the same curve.
 
     Args:
         project: wandb project.
@@ -43,7 +43,7 @@ def wandb_logger(
     return WandbRun(
         project=project,
         name=f"{name}-seed{seed}",
-        id=f"{stream_seed(name, seed):016x}",
+        id=f"{stream_seed(name, seed, folder):016x}",
         group=group,
         job_type=job_type,
         tags=tags,

@@ -9,7 +9,7 @@ Paper: Esser, McKinstry, Bablani, Appuswamy, Modha 2020, "Learned Step Size Quan
 
 Where ours differs: one bit is not in the paper; its codes are {-1, +1} for weights and {0, 1} for activations, with
 Qp = 1. SQAKD's release, which is MQBench's LSQ, has signed activations (`signed: true`) and asks the *rounded* value to
-lie in the range before a gradient passes (`mask: code`).
+lie in the range before a gradient passes (`mask: code`); its steps decay like weights (`decay`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,15 @@ SMALLEST_STEP = 2.0**-23
 
 
 class LearnedStep(IntegerQuantizer):
-    """Weights or activations with a learned step, one or one per output channel."""
+    """Weights or activations with a learned step, one or one per output channel; `decay` is the step's weight decay."""
 
-    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed, mask: Mask) -> None:
+    def __init__(
+        self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed, mask: Mask, decay: float
+    ) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask=mask)
+        if not decay >= 0:
+            raise ValueError(f"decay={decay}: expected a number >= 0")
+        self.decay = decay
         self.step = nn.Parameter(torch.ones(shape))
 
     def calibrate_range(self, x: Tensor) -> None:
