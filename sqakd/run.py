@@ -176,7 +176,7 @@ class Training:
         self.recipe: Recipe = instantiate(node.recipe)
         self.objective: Objective = instantiate(node.kd)
         self.scheme: Scheme | None = instantiate(node.quantizer) if node.quantizer else None
-        self.callbacks = [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
+        self.chosen = [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
         self.node = node
         if self.scheme is None and (config["w_bits"], config["a_bits"]) != (32, 32):
             raise ValueError(
@@ -316,7 +316,7 @@ class Training:
         return make_trainer(
             self.recipe,
             self.config["trainer"],
-            callbacks=[Divergence(every_n_steps=50), self.history, *self.callbacks, Resume(self.run.checkpoint), result],
+            callbacks=[Divergence(every_n_steps=50), self.history, *self.chosen, Resume(self.run.checkpoint), result],
             loggers=[instantiate(node) for node in (self.node.logger or {}).values()],
             folder=self.run.folder,
         )
