@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
+from sqakd.callbacks.first_batch import FirstBatch
 from sqakd.layers import QuantLayer
 from sqakd.quantize import visit
 from sqakd.task import Task
@@ -18,31 +16,14 @@ from sqakd.task import Task
 BINS = 64
 
 
-class Histograms(Checkpoint):
+class Histograms(FirstBatch):
     """Sends histograms to TensorBoard and Weights & Biases; without such a logger it does nothing.
 
-    The inputs are those of the first validation batch. A Checkpoint only because Lightning calls those last.
+    The inputs are those of the first validation batch.
 
     Args:
         every_n_epochs: distance of the snapshots.
     """
-
-    def __init__(self, *, every_n_epochs: int) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"callbacks.histograms.every_n_epochs={every_n_epochs}: expected at least 1")
-        self.every_n_epochs = every_n_epochs
-        self.images: Tensor | None = None
-
-    def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if batch_idx == 0:
-            self.images = batch.image
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor, nn
 
+from sqakd.callbacks.first_batch import FirstBatch
 from sqakd.callbacks.history import as_csv
 from sqakd.files import write_text
 from sqakd.layers import QuantLayer
@@ -18,10 +17,10 @@ from sqakd.quantizers.base import Quantizer
 from sqakd.task import Task
 
 
-class QuantizerStatistics(Checkpoint):
+class QuantizerStatistics(FirstBatch):
     """Writes quantizers.csv (the latest epoch, one row per layer and tensor) and logs the numbers.
 
-    The inputs' codes are counted on the first validation batch. A Checkpoint only because Lightning calls those last.
+    The inputs' codes are counted on the first validation batch.
 
     Args:
         every_n_epochs: distance of the snapshots.
@@ -29,22 +28,8 @@ class QuantizerStatistics(Checkpoint):
     """
 
     def __init__(self, *, every_n_epochs: int, file: str | None) -> None:
-        if every_n_epochs < 1:
-            raise ValueError(f"callbacks.quantizer_statistics.every_n_epochs={every_n_epochs}: expected at least 1")
-        self.every_n_epochs = every_n_epochs
+        super().__init__(every_n_epochs=every_n_epochs)
         self.file = None if file is None else Path(file)
-        self.images: Tensor | None = None
-
-    def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if batch_idx == 0:
-            self.images = batch.image
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs
