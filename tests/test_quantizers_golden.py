@@ -56,6 +56,29 @@ def test_pact(i: int) -> None:
     assert gradient_of(quantizer, "alpha") == pytest.approx(float(d["dalpha_paper"][i]), rel=1e-9)
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_calibrated_clip_rounds_the_batch_with_the_least_error(bits: int) -> None:
+    x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)).relu()
+    options: dict[str, Any] = {"bits": bits, "signed": False, "learned": True, "decay": 0.0, **COMMON}
+    quantizer = ClippedActivation(alpha="calibrate", **options)
+    quantizer.calibrate(x)
+
+    def error(alpha: float) -> float:
+        steps = 2**bits - 1
+        rounded = (x.clamp(0, alpha) * steps / alpha).round() * alpha / steps
+        return float((rounded - x).square().mean())
+
+    chosen = float(quantizer.get_parameter("alpha"))
+    others = [float(alpha) for alpha in torch.linspace(0.05, float(x.max()), 300)]
+    assert error(chosen) <= 1.01 * min(map(error, others))
+    constant = ClippedActivation(alpha=6.0, **options)
+    constant.calibrate(x)
+    assert float(constant.get_parameter("alpha")) == 6.0
+    for wrong in (0.0, -1.0, "auto"):
+        with pytest.raises(ValueError, match="expected a number > 0, or calibrate"):
+            ClippedActivation(alpha=wrong, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("i", cases("05_textbook_lsq"))
 def test_lsq(i: int) -> None:
     d = golden.load("05_textbook_lsq")

@@ -1,8 +1,8 @@
 """Handwritten digits that come with scikit-learn: 1,797 real images, no download.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
-Grey 8x8 images with values 0 .. 16, enlarged once to 32x32 (bilinear) and repeated over three channels, so that
-networks for CIFAR take them as they are.
+Grey 8x8 images with values 0 .. 16, enlarged once (bilinear; to 32x32 unless another size is chosen) and repeated over
+three channels, so that networks for CIFAR take them as they are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.errors import DataError
 
-SIZE = 32
+SMALLEST = 8
 VALIDATION_IMAGES = 360
 SPLIT_SEED = 0  # the split is part of the data set: it never depends on a run's seed
 
@@ -26,20 +26,23 @@ class Digits(ImageDataModule):
     """1,437 training and 360 validation images in ten classes, the same split in every run.
 
     Args:
+        image_size: height and width that the images are enlarged to, at least 8.
         limit: use only so many of the training and of the validation images; None: all.
         **common: see `ImageDataModule`.
     """
 
-    def __init__(self, *, limit: int | None, **common: Any) -> None:
+    def __init__(self, *, image_size: int, limit: int | None, **common: Any) -> None:
         super().__init__(**common)
+        if image_size < SMALLEST:
+            raise DataError(f"dataset.image_size={image_size}: expected at least {SMALLEST}, the size of the originals")
         if limit is not None and limit < 1:
             raise DataError(f"dataset.limit={limit}: expected a number of images, or null for all")
-        self.limit = limit
+        self.image_size, self.limit = image_size, limit
 
     def load(self) -> None:
         data = load_digits()
         grey = torch.from_numpy(data.images).float()[:, None] * (255 / 16)
-        images = F.interpolate(grey, size=(SIZE, SIZE), mode="bilinear").round().to(torch.uint8)
+        images = F.interpolate(grey, size=(self.image_size, self.image_size), mode="bilinear").round().to(torch.uint8)
         images = images.expand(-1, 3, -1, -1)
         labels = torch.from_numpy(data.target).long()
         train, val = train_test_split(

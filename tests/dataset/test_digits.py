@@ -101,3 +101,11 @@ def test_statistics_in_the_configuration_are_those_of_the_training_images(channe
 
 def test_digits_are_never_mirrored() -> None:
     assert yaml.safe_load(CONFIG.read_text())["augment"]["flip"] is False
+
+
+def test_another_size() -> None:
+    data = make_digits(image_size=16)
+    assert data.train_images.shape == (1437, 3, 16, 16)
+    assert data.image_shape == (3, 16, 16)
+    with pytest.raises(ValueError, match=r"dataset.image_size=7: expected at least 8"):
+        make_digits(image_size=7)
