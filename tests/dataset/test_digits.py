@@ -17,6 +17,7 @@ CONFIG = Path(__file__).parents[2] / "conf/dataset/digits.yaml"
 
 def make_digits(**changes: Any) -> Digits:
     arguments: dict[str, Any] = {
+        "image_size": 32,
         "limit": None,
         "batch_size": 64,
         "eval_batch_size": 360,
