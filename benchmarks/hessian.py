@@ -15,9 +15,9 @@ import time
 
 import torch
 from step import BATCH, make_task
-from torch import Tensor
 
 from sqakd.callbacks.hessian_scaling import HessianScaling
+from sqakd.dataset.batch import Batch
 from sqakd.quantize import quant_layers
 
 CALLBACK = HessianScaling(update_every=10, batches=3, batch_size=32, max_probes=4, tolerance=1e-3, epsilon=1e-12)
@@ -30,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     task, step = make_task(quantized=True, compile=False, bf16=False, channels_last=True)
     targets = [q for _, layer in quant_layers(task.student) for q in (layer.weight_quantizer, layer.input_quantizer)]
-    batches: list[tuple[Tensor, None]] = [(torch.randn(32, 3, 32, 32), None) for _ in range(3)]
+    batches = [Batch(torch.randn(32, 3, 32, 32), None, torch.arange(32), {}) for _ in range(3)]
     task.student.train()
     step()
     updates, steps = [], []

@@ -62,7 +62,9 @@ def make_task(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool
     task = Task(
         student=student,
         teacher=CifarResNet(blocks=3, num_classes=10),
-        objective=Objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0),
+        objective=Objective(
+            ce=0.0, kl=1.0, feature=0.0, temperature=4.0, standardize=False, label_smoothing=0.0, feature_loss=None
+        ),
         recipe=RECIPE,
         num_classes=10,
         labelled=False,

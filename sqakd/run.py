@@ -213,6 +213,8 @@ class Training:
             seed=self.config["seed"],
             compile=self.config["trainer"]["compile"],
             channels_last=self.config["trainer"]["channels_last"],
+            feature_layers=self.config["model"]["feature_layers"],
+            teacher_feature_layers=self.teacher_layers,
         )
         result = Result(lambda: self._record(task))
         trainer = self._trainer(result)
@@ -223,6 +225,11 @@ class Training:
             device = trainer.strategy.root_device
             torch.manual_seed(stream_seed(self.config["seed"], "calibration"))  # of dropped paths and the like
             calibrate(student.to(device), self.data.calibration_batch().to(device))
+        task.to(trainer.strategy.root_device).build_feature_loss(
+            self.data.calibration_batch()[:2].to(trainer.strategy.root_device),
+            training_images=len(self.data.train_images),
+            labels=self.data.train_labels,
+        )
         if first_process():  # not earlier: a word that is refused further up can then be typed again without a conflict
             self.run.claim()
         for logger in trainer.loggers:
@@ -239,7 +246,7 @@ class Training:
         """(student, teacher); the student with the teacher's weights, quantized but not yet calibrated."""
         if self.initial is not None:
             assert self.data.num_classes is not None
-            self.classes, self.float_record = self.data.num_classes, None
+            self.classes, self.float_record, self.teacher_layers = self.data.num_classes, None, []
             return self.initial, None
         weights, source, self.float_record = self._teacher_weights()
         self.classes = num_classes(weights)
@@ -253,7 +260,7 @@ class Training:
         restore(teacher, weights, source=source)
         same = architecture["net"] == self.config["model"]["net"]
         student = copy.deepcopy(teacher) if same else self._own_float_network()
-        self.teacher_name = architecture["name"]
+        self.teacher_name, self.teacher_layers = architecture["name"], architecture["feature_layers"]
         if self.scheme is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it was said when the run was put together

@@ -8,8 +8,8 @@ from typing import Any
 
 # What a student's sentence and its float run's have in common; the rest (quantizer, kd, bits, recipe) is its own.
 SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "local")
-# Keys beside a network's own: `first` is about quantizing it, the others are about the run that trains it.
-NOT_NETWORK = ("first", "checkpoint", "seed", "recipe")
+# Keys beside a network's own: how it is quantized, what a student looks at, and the run that trains it.
+NOT_NETWORK = ("first", "feature_layers", "checkpoint", "seed", "recipe")
 
 
 @dataclass(frozen=True)

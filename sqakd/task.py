@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import pytorch_lightning as pl
@@ -14,7 +14,9 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sqakd.dataset.batch import Batch
+from sqakd.features import Features
 from sqakd.kd.base import Objective
+from sqakd.kd.features import Example, Seen
 from sqakd.kd.kl import distillation_kl
 from sqakd.quantize import split_parameters, weight_decays
 from sqakd.randomness import stream_seed
@@ -50,6 +52,8 @@ class Task(pl.LightningModule):
         seed: of the global random numbers (dropout), together with epoch and rank.
         compile: run forward, teacher and loss as one compiled graph.
         channels_last: keep activations and weights in that memory format.
+        feature_layers: the student's layers for a feature loss: first map, each stage's map, pooled vector.
+        teacher_feature_layers: the teacher's.
     """
 
     def __init__(
@@ -64,6 +68,8 @@ class Task(pl.LightningModule):
         seed: int,
         compile: bool,
         channels_last: bool,
+        feature_layers: Sequence[str] = (),
+        teacher_feature_layers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if objective.needs_teacher and teacher is None:
@@ -79,17 +85,61 @@ class Task(pl.LightningModule):
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.student.to(memory_format=self.format)
         self.__dict__["teacher"] = None if teacher is None else _freeze(teacher).to(memory_format=self.format)
-        self.__dict__["losses"] = torch.compile(self._losses) if compile else self._losses
-        parts = [
-            "loss",
-            *(["ce"] if objective.needs_labels else []),
-            *(["kl"] if objective.needs_teacher else []),
-        ]
-        self.train_means = nn.ModuleDict({part: _mean() for part in parts})
+        self.__dict__["losses"] = torch.compile(self.eager_losses) if compile else self.eager_losses
+        self.features: tuple[Features, Features] | None = None
+        if objective.feature_loss is not None:
+            assert teacher is not None
+            self.features = (
+                self._tap(student, feature_layers, key="model.feature_layers"),
+                self._tap(teacher, teacher_feature_layers, key="teacher.feature_layers"),
+            )
+        self.train_means = nn.ModuleDict({part: _mean() for part in ("loss", *objective.parts)})
         self.scores = nn.ModuleDict(self._make_scores())
 
     teacher: nn.Module | None
-    losses: Callable[[Tensor, Tensor | None], dict[str, Tensor]]
+    losses: Callable[..., dict[str, Tensor]]
+
+    def _tap(self, network: nn.Module, layers: Sequence[str], *, key: str) -> Features:
+        assert self.objective.feature_loss is not None
+        if len(layers) < 3:
+            raise ValueError(
+                f"{key}={list(layers)}: this kd looks at the network's layers; name at least three: its first map, the"
+                f" map of each stage and its pooled vector, e.g. {key}=[layer1:input,layer1,layer2,fc:input]"
+            )
+        return Features(network, self.objective.feature_loss.taps(layers, network), key=key)
+
+    def build_feature_loss(self, images: Tensor, *, training_images: int, labels: Tensor | None) -> None:
+        """Let the feature loss make its parameters for the networks' shapes; before training and before a resume.
+
+        Args:
+            images: a few normalised images [N, C, H, W].
+            training_images: size of the training set.
+            labels: [training_images], or None.
+
+        Raises:
+            ValueError: if the features of student and teacher do not go together.
+        """
+        loss = self.objective.feature_loss
+        if loss is None:
+            return
+        assert self.features is not None
+        was_training = self.student.training
+        with torch.no_grad():
+            self.student.eval()(images)
+            self.teacher_logits(images)
+        self.student.train(was_training)
+        student, teacher = self.features
+        loss.names = student.taps
+        torch.manual_seed(stream_seed(self.seed, "feature loss"))
+        loss.build(
+            Example(
+                student=student.take(),
+                teacher=teacher.take(),
+                network=self.student,
+                images=training_images,
+                labels=labels,
+            )
+        )
 
     def _make_scores(self) -> dict[str, Metric]:
         scores: dict[str, Metric] = {}
@@ -109,17 +159,45 @@ class Task(pl.LightningModule):
         return self
 
     def configure_optimizers(self) -> Optimizer:
-        return self.recipe.make_optimizer(*split_parameters(self.student), weight_decays(self.student))
+        network, quantizer = split_parameters(self.student)
+        own = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        return self.recipe.make_optimizer([*network, *own], quantizer, weight_decays(self.student))
 
     def forward(self, images: Tensor) -> Tensor:
         """Student logits [N, classes] of normalised images [N, C, H, W]."""
         logits: Tensor = self.student(images.to(memory_format=self.format))
         return logits
 
-    def _losses(self, images: Tensor, label: Tensor | None) -> dict[str, Tensor]:
+    def eager_losses(
+        self,
+        images: Tensor,
+        label: Tensor | None,
+        index: Tensor | None = None,
+        draws: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Named loss parts of a batch and their weighted sum under "loss"; `losses` is the same, compiled if asked.
+
+        Args:
+            images: normalised [N, C, H, W].
+            label: [N], or None where no part reads it.
+            index: [N], positions in the training set; for feature losses.
+            draws: what `draw` returned.
+        """
         teacher = self.teacher_logits(images) if self.objective.needs_teacher else None
-        losses: dict[str, Tensor] = self.objective(self.student(images), teacher, label)
+        student, seen = self.student(images), None
+        if self.features is not None:
+            assert teacher is not None
+            assert index is not None
+            seen = Seen(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
+        losses: dict[str, Tensor] = self.objective(student, teacher, label, seen)
         return losses
+
+    def draw(self, index: Tensor) -> dict[str, Tensor]:
+        """The feature loss's random numbers: a function of seed, step and rank, drawn on the device."""
+        if self.objective.feature_loss is None:
+            return {}
+        key = (self.seed, self.trainer.global_step, self.global_rank, "feature loss")
+        return self.objective.draw(index, torch.Generator(index.device).manual_seed(stream_seed(*key)))
 
     @torch.no_grad()
     def teacher_logits(self, images: Tensor) -> Tensor | None:
@@ -140,10 +218,14 @@ class Task(pl.LightningModule):
         self.recipe.set_lr(optimizer, progress)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.losses(batch.image.to(memory_format=self.format), batch.label)
+        images = batch.image.to(memory_format=self.format)
+        losses = self.losses(images, batch.label, batch.index, self.draw(batch.index))
         for name, mean in self.train_means.items():
             mean.update(losses[name].detach(), weight=len(batch.image))  # type: ignore[operator]
         return losses["loss"]
+
+    def on_after_backward(self) -> None:
+        self.objective.remember()
 
     def on_train_epoch_end(self) -> None:
         for name, mean in self.train_means.items():
@@ -156,6 +238,9 @@ class Task(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images = batch.image.to(memory_format=self.format)
         logits, teacher = self.student(images), self.teacher_logits(images)
+        if self.features is not None:
+            for features in self.features:
+                features.take()
         for name, score in self.scores.items():
             if name.startswith("top"):
                 score.update(logits, batch.label)  # type: ignore[operator]

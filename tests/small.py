@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.digits import Digits
+from sqakd.kd.base import Objective
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantize import Scheme, calibrate, quantize
 from sqakd.run import parse
@@ -87,6 +88,12 @@ def quantized(*words: str, seed: int = 0) -> CifarResNet:
     return model
 
 
+def objective(**changes: Any) -> Objective:
+    """SQAKD's, except for the arguments given."""
+    arguments: dict[str, Any] = {"ce": 0.0, "kl": 1.0, "feature": 0.0, "temperature": 4.0, "standardize": False}
+    return Objective(**arguments | {"label_smoothing": 0.0, "feature_loss": None} | changes)
+
+
 def make_task(
     student: nn.Module, teacher: nn.Module | None, *words: str, labelled: bool = True, num_classes: int = CLASSES
 ) -> Task:
@@ -101,6 +108,8 @@ def make_task(
         seed=parts.seed,
         compile=False,
         channels_last=False,
+        feature_layers=parts.model.feature_layers,
+        teacher_feature_layers=parts.teacher.feature_layers,
     )
 
 

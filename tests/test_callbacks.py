@@ -281,7 +281,7 @@ def test_the_estimate_leaves_the_training_alone(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in task.student.state_dict().items()}
     random = torch.get_rng_state()
     data = small.images()
-    batches = [(batch.image, batch.label) for batch in data.probe_batches(count=2, size=8, epoch=1)]
+    batches = data.probe_batches(count=2, size=8, epoch=1)
     quantizers = [q for _, layer in quant_layers(task.student) for q in (layer.weight_quantizer, layer.input_quantizer)]
     scaling().update(task.train(), quantizers, batches, epoch=1)
     changed = {name for name, tensor in task.student.state_dict().items() if not torch.equal(tensor, before[name])}

@@ -9,13 +9,14 @@ from typing import Any, cast
 import golden_data as golden
 import numpy as np
 import pytest
+import small
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqakd.callbacks import hessian_scaling
 from sqakd.callbacks.hessian_scaling import HessianScaling, estimate
-from sqakd.kd.base import Objective
+from sqakd.dataset.batch import Batch
 from sqakd.layers import QuantConv2d
 from sqakd.quantizers.base import Quantizer
 from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
@@ -140,11 +141,13 @@ def test_deltas(file: str) -> None:
         seed=0,
         device=torch.device("cpu"),
         student=model,
-        objective=Objective(ce=1.0, kl=0.0, temperature=1.0, label_smoothing=0.0),
-        teacher_logits=lambda _: None,
+        eager_losses=lambda images, label, *_: small.objective(ce=1.0, kl=0.0)(model(images), None, label),
+        draw=lambda _: {},
+        objective=nn.Identity(),
     )
     callback = HessianScaling(update_every=1, batches=3, batch_size=5, max_probes=1000, tolerance=0.0, epsilon=1e-12)
-    batches = [(torch.from_numpy(d["batch_x"][b]), torch.from_numpy(d["batch_y"][b]).long()) for b in range(3)]
+    pairs = [(torch.from_numpy(d["batch_x"][b]), torch.from_numpy(d["batch_y"][b]).long()) for b in range(3)]
+    batches = [Batch(images, label, torch.arange(5), {}) for images, label in pairs]
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
     callback.update(cast(Task, task), model.targets(), batches, epoch=0)
     got = np.array([float(q.get_buffer("rounding.delta")) for q in model.targets()])
@@ -161,12 +164,13 @@ def test_an_estimate_that_is_not_finite_changes_nothing() -> None:
         seed=0,
         device=torch.device("cpu"),
         student=model,
-        objective=lambda logits, _teacher, _label: {"loss": logits.sum() * float("nan")},
-        teacher_logits=lambda _: None,
+        eager_losses=lambda images, *_: {"loss": model(images).sum() * float("nan")},
+        draw=lambda _: {},
+        objective=nn.Identity(),
     )
     callback = HessianScaling(update_every=1, batches=1, batch_size=5, max_probes=2, tolerance=0.0, epsilon=1e-12)
     images = torch.from_numpy(d["batch_x"][0])
-    callback.update(cast(Task, task), model.targets(), [(images, None)], epoch=0)
+    callback.update(cast(Task, task), model.targets(), [Batch(images, None, torch.arange(5), {})], epoch=0)
     assert [float(q.get_buffer("rounding.delta")) for q in model.targets()] == [0.25] * 4
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import golden_data as golden
 import numpy as np
 import pytest
+import small
 import torch
 from torch import Tensor
 
-from sqakd.kd.base import Objective
 from sqakd.kd.kl import distillation_kl
 
 CASES = range(int(golden.load("03_distill_kl")["n_cases"]))
@@ -113,7 +113,7 @@ def test_objective_equals_the_reference(i: int) -> None:
     ce, kl = (float(weight) for weight in TOTAL["combo"][i][:2])
     student = torch.from_numpy(TOTAL["ys"]).requires_grad_()
     smoothing = float(TOTAL["combo"][i][4])
-    objective = Objective(ce=ce, kl=kl, temperature=float(TOTAL["T"]), label_smoothing=smoothing)
+    objective = small.objective(ce=ce, kl=kl, temperature=float(TOTAL["T"]), label_smoothing=smoothing)
     parts = objective(student, torch.from_numpy(TOTAL["yt"]), torch.from_numpy(TOTAL["labels"]).long())
     (gradient,) = torch.autograd.grad(parts["loss"], student)
     assert golden.error(parts["loss"], TOTAL["loss_total"][i]) <= 1e-5
@@ -125,20 +125,20 @@ def test_objective_equals_the_reference(i: int) -> None:
 
 def test_a_part_of_weight_zero_is_not_computed() -> None:
     student, teacher, label = logits(4, 10, seed=1), logits(4, 10, seed=2), torch.arange(4)
-    unlabelled = Objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
+    unlabelled = small.objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
     assert (unlabelled.needs_labels, unlabelled.needs_teacher) == (False, True)
     assert unlabelled(student, teacher, None).keys() == {"loss", "kl"}
-    alone = Objective(ce=1.0, kl=0.0, temperature=4.0, label_smoothing=0.0)
+    alone = small.objective(ce=1.0, kl=0.0, temperature=4.0, label_smoothing=0.0)
     assert (alone.needs_labels, alone.needs_teacher) == (True, False)
     assert alone(student, None, label).keys() == {"loss", "ce"}
-    both = Objective(ce=1.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
+    both = small.objective(ce=1.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
     assert both(student, teacher, label).keys() == {"loss", "ce", "kl"}
 
 
 def test_the_label_is_not_read_when_its_weight_is_zero() -> None:
     """Even a label that no class has changes nothing: SQAKD never looks at it."""
     student, teacher = logits(4, 10, seed=1), logits(4, 10, seed=2)
-    objective = Objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
+    objective = small.objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
     assert torch.equal(
         objective(student, teacher, None)["loss"], objective(student, teacher, torch.full((4,), 99))["loss"]
     )
@@ -146,11 +146,11 @@ def test_the_label_is_not_read_when_its_weight_is_zero() -> None:
 
 @pytest.mark.parametrize(("ce", "kl"), [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (-1.0, -1.0)])
 def test_impossible_weights_are_refused(ce: float, kl: float) -> None:
-    with pytest.raises(ValueError, match=f"ce={ce} kl={kl}: expected none negative and at least one positive"):
-        Objective(ce=ce, kl=kl, temperature=4.0, label_smoothing=0.0)
+    with pytest.raises(ValueError, match=f"ce={ce} kl={kl} feature=0.0: expected none negative"):
+        small.objective(ce=ce, kl=kl, temperature=4.0, label_smoothing=0.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -4.0, float("nan")])
 def test_impossible_temperatures_are_refused(temperature: float) -> None:
     with pytest.raises(ValueError, match=f"temperature={temperature}: expected a positive number"):
-        Objective(ce=0.0, kl=1.0, temperature=temperature, label_smoothing=0.0)
+        small.objective(ce=0.0, kl=1.0, temperature=temperature, label_smoothing=0.0)

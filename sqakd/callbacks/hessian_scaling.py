@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.batch import Batch
 from sqakd.quantize import quant_layers
 from sqakd.quantizers.base import Quantizer
 from sqakd.quantizers.rounding import ElementWiseGradientScaling
@@ -89,29 +90,31 @@ class HessianScaling(pl.Callback):
         targets = [q for q in _quantizers(pl_module.student) if _scaling(q).from_hessian]
         if targets:
             probes = data.probe_batches(count=self.batches, size=self.batch_size, epoch=trainer.current_epoch)
-            self.update(pl_module, targets, [(b.image, b.label) for b in probes], trainer.current_epoch)
+            self.update(pl_module, targets, probes, trainer.current_epoch)
 
     def update(
         self,
         task: Task,
         targets: Sequence[Quantizer],
-        batches: Sequence[tuple[Tensor, Tensor | None]],
+        batches: Sequence[Batch],
         epoch: int,
     ) -> None:
         """Write new deltas; an estimate that is not finite leaves its tensor's delta as it was."""
         generator = torch.Generator().manual_seed(stream_seed(task.seed, epoch, "hessian"))
         total = torch.zeros(len(targets), device=task.device)
-        for images, label in batches:
-            images = images.to(task.device)
-            label = None if label is None else label.to(task.device)
-            curvature = estimate(
-                lambda x=images, y=label: task.objective(task.student(x), task.teacher_logits(x), y)["loss"],  # type: ignore[misc]
-                task.student,
-                targets,
-                max_probes=self.max_probes,
-                tolerance=self.tolerance,
-                generator=generator,
-            )
+        for batch in batches:
+            images, index = batch.image.to(task.device), batch.index.to(task.device)
+            label = None if batch.label is None else batch.label.to(task.device)
+            words = (images, label, index, task.draw(index))
+            with _buffers_kept(task.objective):
+                curvature = estimate(
+                    lambda words=words: task.eager_losses(*words)["loss"],  # type: ignore[misc]
+                    task.student,
+                    targets,
+                    max_probes=self.max_probes,
+                    tolerance=self.tolerance,
+                    generator=generator,
+                )
             total += curvature.trace / curvature.elements / (3 * curvature.gradient_std + self.epsilon)
         deltas = (total / len(batches)).clamp_min(0)
         for quantizer, delta in zip(targets, deltas, strict=True):
