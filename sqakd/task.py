@@ -184,13 +184,28 @@ class Task(pl.LightningModule):
             draws: what `draw` returned.
         """
         teacher = self.teacher_logits(images) if self.objective.needs_teacher else None
-        student, seen = self.student(images), None
-        if self.features is not None:
-            assert teacher is not None
-            assert index is not None
-            seen = Seen(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
+        student = self.student(images)
+        seen = None if self.features is None else self._seen(student, teacher, index, draws)
         losses: dict[str, Tensor] = self.objective(student, teacher, label, seen)
         return losses
+
+    def _seen(
+        self, student: Tensor, teacher: Tensor | None, index: Tensor | None, draws: dict[str, Tensor] | None
+    ) -> Seen:
+        assert self.features is not None
+        assert teacher is not None
+        assert index is not None
+        return Seen(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
+
+    @torch.no_grad()
+    def feature_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """The feature loss's terms by the layer they are about; for finding the one that is not finite."""
+        loss = self.objective.feature_loss
+        if loss is None:
+            return {}
+        teacher = self.teacher_logits(batch.image)
+        seen = self._seen(self.student(batch.image), teacher, batch.index, self.draw(batch.index))
+        return dict(zip(loss.names, loss(seen), strict=False))
 
     def draw(self, index: Tensor) -> dict[str, Tensor]:
         """The feature loss's random numbers: a function of seed, step and rank, drawn on the device."""

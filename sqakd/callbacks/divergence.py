@@ -47,17 +47,25 @@ class Divergence(pl.Callback):
         if bool(torch.isfinite(loss)):
             return
         assert isinstance(task, Task)
-        place = first_non_finite(task.student, self.last_batch.image)
+        place = first_non_finite(task.student, self.last_batch.image) or self._part(task)
         raise DivergenceError(
             f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}: {place}."
             f" The checkpoint of the last whole epoch is kept; a lower learning rate may help, e.g."
             f" recipe.lr={task.recipe.lr / 2:g} name=ANOTHER_NAME, or recipe.gradient_clip=1"
         )
 
+    def _part(self, task: Task) -> str:
+        """The part of the loss to blame where all of the student's outputs are finite."""
+        for tap, term in task.feature_terms(self.last_batch).items():
+            if not bool(torch.isfinite(term)):
+                kind = type(task.objective.feature_loss).__name__
+                return f"the feature loss {kind} is {float(term)} at layer {tap}"
+        return "every layer's output is finite, so the loss itself overflowed"
+
 
 @torch.no_grad()
-def first_non_finite(model: nn.Module, images: Tensor) -> str:
-    """Says which layer is the first, in the order of running, with non-finite weights or output.
+def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
+    """Says which layer is the first, in the order of running, with non-finite weights or output, if one has.
 
     Args:
         model: the student.
@@ -87,4 +95,4 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str:
             hook.remove()
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
-    return found[0] if found else "every layer's output is finite, so the loss itself overflowed"
+    return found[0] if found else None

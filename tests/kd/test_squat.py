@@ -1,0 +1,128 @@
+"""SQuaT against reference numbers, and what reaches what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import golden_data as golden
+import numpy as np
+import pytest
+import small
+import torch
+from torch import Tensor, nn
+
+from sqakd.kd.features import Seen
+from sqakd.kd.squat import Distance, SQuaT, code_distance
+from sqakd.layers import QuantConv2d
+from sqakd.quantizers.ewgs import ActivationBounds
+from sqakd.quantizers.rounding import ElementWiseGradientScaling
+from sqakd.task import Task
+
+D = golden.load("08_squat_feature")
+# The teacher's grid is the student's own; the reference has cases where it is finer or coarser.
+SAME = [i for i in range(int(D["n_cases"])) if D["levels_a"][i] == D["levels_f"][i]]
+
+
+def quantizer(i: int) -> ActivationBounds:
+    rounding = ElementWiseGradientScaling(delta=float(D["delta_a"][i]))
+    made = ActivationBounds(bits=int(np.log2(D["levels_a"][i])), rounding=rounding, shape=())
+    made.lower.data.fill_(float(D["lA"][i]))
+    made.upper.data.fill_(float(D["uA"][i]))
+    return made
+
+
+def seen(student: Tensor, teacher: Tensor) -> Seen:
+    nothing = torch.empty(0)
+    return Seen([student], [teacher], nothing, nothing, nothing, {})
+
+
+def loss(i: int, distance: Distance) -> tuple[SQuaT, ActivationBounds, Tensor]:
+    made = SQuaT(distance=distance, tap=None)
+    layer = QuantConv2d.from_float(
+        nn.Conv2d(4, 4, 1),
+        weight=lambda _: quantizer(i),
+        input=lambda _: quantizer(i),
+        output_scale=False,
+        per_channel=False,
+    )
+    assert made.taps([], nn.Sequential(layer)) == ["0:input"]
+    return made, layer.input_quantizer, torch.from_numpy(D[f"hs_{i:02d}"]).requires_grad_()  # type: ignore[return-value]
+
+
+def test_there_are_cases() -> None:
+    assert len(SAME) >= 4
+
+
+@pytest.mark.parametrize("i", SAME)
+def test_equals_the_reference(i: int) -> None:
+    made, own, student = loss(i, "l2")
+    assert torch.equal(made.encode(student).detach(), torch.from_numpy(D[f"zs_{i:02d}"]))
+    (value,) = made(seen(student, torch.from_numpy(D[f"ht_{i:02d}"])))
+    value.backward()
+    assert float(value.detach()) == pytest.approx(float(D["loss_l2"][i]), rel=1e-5)
+    assert student.grad is not None
+    assert golden.error(student.grad, D[f"dhs_{i:02d}"]) <= 1e-5
+    assert float(own.lower.grad) == pytest.approx(float(D["dlA"][i]), rel=1e-4, abs=1e-6)  # type: ignore[arg-type]
+    assert float(own.upper.grad) == pytest.approx(float(D["duA"][i]), rel=1e-4, abs=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("i", SAME)
+@pytest.mark.parametrize(("distance", "key"), [("l1", "loss_l1"), ("cosine", "loss_cos")])
+def test_other_distances(i: int, distance: Distance, key: str) -> None:
+    made, _, student = loss(i, distance)
+    (value,) = made(seen(student, torch.from_numpy(D[f"ht_{i:02d}"])))
+    assert float(value.detach()) == pytest.approx(float(D[key][i]), rel=1e-5)
+
+
+def test_with_one_bit_it_is_the_share_of_codes_that_differ() -> None:
+    student, teacher = (torch.randint(2, (8, 5), generator=torch.Generator().manual_seed(i)).float() for i in (0, 1))
+    assert code_distance(student, teacher, "l2") == (student != teacher).float().mean()
+
+
+def task(*words: str) -> Task:
+    made = small.make_task(small.quantized(*words), small.network(seed=1), "kd=squat", *words)
+    made.build_feature_loss(small.batch(2), training_images=24, labels=None)
+    return made
+
+
+@pytest.mark.parametrize("method", ["ewgs", "lsq", "pact", "dorefa", "lsq_released"])
+def test_any_quantizer(method: str) -> None:
+    made = task(f"quantizer={method}")
+    losses = made.losses(small.batch(4), None, torch.arange(4), {})
+    assert losses.keys() == {"loss", "kl", "feature"}
+    assert 0 < float(losses["feature"].detach()) <= 4
+    losses["feature"].backward()  # type: ignore[no-untyped-call]
+    with_gradient = {name for name, p in made.student.named_parameters() if p.grad is not None and p.grad.abs().sum()}
+    # Everything before the tap learns from it, nothing behind: neither the tapped layer's weight nor the classifier.
+    assert {"conv1.weight", "layer3.0.conv1.weight"} <= with_gradient
+    assert not {"layer3.0.conv2.weight", "layer3.0.bn2.weight", "linear.weight"} & with_gradient
+
+
+def test_the_student_owns_its_quantizer_alone() -> None:
+    made = task()
+    assert list(made.objective.parameters()) == []
+    assert not [name for name in made.state_dict() if name.startswith("objective")]
+
+
+def test_compiled_it_is_the_same() -> None:
+    made, images, index = task(), small.batch(4), torch.arange(4)
+    eager = made.losses(images, None, index, {})
+    compiled = torch.compile(made.eager_losses, fullgraph=True, backend="aot_eager")(images, None, index, {})
+    assert all(torch.allclose(eager[name], compiled[name]) for name in eager)
+
+
+def test_it_trains(tmp_path: Path) -> None:
+    made = task("recipe.epochs=1")
+    before = made.student.state_dict()["layer3.0.conv1.weight"].clone()
+    trainer = small.fit(made, tmp_path)
+    assert not torch.equal(made.student.state_dict()["layer3.0.conv1.weight"], before)
+    assert float(trainer.callback_metrics["train/feature"]) > 0
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected l2, l1 or cosine"):
+        SQuaT(distance="kl", tap=None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="kd=squat needs a quantized student"):
+        small.make_task(small.network(), small.network(seed=1), "kd=squat")
+    with pytest.raises(ValueError, match=r"tap=conv1: expected a quantized layer; the last are .*conv2"):
+        small.make_task(small.quantized(), small.network(seed=1), "kd=squat", "kd.feature_loss.tap=conv1")
