@@ -10,6 +10,7 @@ import copy
 import sys
 import warnings
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -198,24 +199,14 @@ class Training:
         if self.scheme is not None:
             self._quantize(network, self.scheme)
         self.initial = network if is_float else None
+        if self.objective.feature_loss is not None:
+            self._try_features(network)
 
     def result(self) -> dict[str, Any]:
         """Train, then write weights, picture and record; returns the record."""
         say(f"run {self.run.folder}")
         student, teacher = self._networks()
-        task = Task(
-            student=student,
-            teacher=teacher,
-            objective=self.objective,
-            recipe=self.recipe,
-            num_classes=self.classes,
-            labelled=self.data.labelled,
-            seed=self.config["seed"],
-            compile=self.config["trainer"]["compile"],
-            channels_last=self.config["trainer"]["channels_last"],
-            feature_layers=self.config["model"]["feature_layers"],
-            teacher_feature_layers=self.teacher_layers,
-        )
+        task = self._task(student, teacher, self.objective, self.classes)
         result = Result(lambda: self._record(task))
         trainer = self._trainer(result)
         if teacher is not None:
@@ -225,11 +216,7 @@ class Training:
             device = trainer.strategy.root_device
             torch.manual_seed(stream_seed(self.config["seed"], "calibration"))  # of dropped paths and the like
             calibrate(student.to(device), self.data.calibration_batch().to(device))
-        task.to(trainer.strategy.root_device).build_feature_loss(
-            self.data.calibration_batch()[:2].to(trainer.strategy.root_device),
-            training_images=len(self.data.train_images),
-            labels=self.data.train_labels,
-        )
+        self._build_feature_loss(task.to(trainer.strategy.root_device))
         if first_process():  # not earlier: a word that is refused further up can then be typed again without a conflict
             self.run.claim()
         for logger in trainer.loggers:
@@ -240,13 +227,54 @@ class Training:
         trainer.strategy.barrier()
         return result.record
 
+    def _task(self, student: nn.Module, teacher: nn.Module | None, objective: Objective, classes: int) -> Task:
+        return Task(
+            student=student,
+            teacher=teacher,
+            objective=objective,
+            recipe=self.recipe,
+            num_classes=classes,
+            labelled=self.data.labelled,
+            seed=self.config["seed"],
+            compile=self.config["trainer"]["compile"],
+            channels_last=self.config["trainer"]["channels_last"],
+            feature_layers=self.config["model"]["feature_layers"],
+            teacher_feature_layers=self._teacher_layers(),
+        )
+
+    def _teacher_layers(self) -> list[str]:
+        """The teacher's own feature layers if they were typed or it is another network, else the student's."""
+        typed = any(word.lstrip("+").startswith("teacher.feature_layers=") for word in self.sentence.overrides)
+        same = self.sentence.choices["model"] == self.sentence.choices["model@teacher"]
+        layers: list[str] = self.config["teacher" if typed or not same else "model"]["feature_layers"]
+        return layers
+
+    def _build_feature_loss(self, task: Task) -> None:
+        task.build_feature_loss(
+            self.data.calibration_batch()[:2].to(task.device),
+            training_images=len(self.data.train_images),
+            labels=self.data.train_labels,
+        )
+
+    def _try_features(self, student: nn.Module) -> None:
+        """A kd that does not go with the two networks shows now, not after a teacher has been trained."""
+        classes = self.data.num_classes or 2
+        teacher = self._build(self.teacher_model, classes)
+        self._build_feature_loss(self._task(student, teacher, copy.deepcopy(self.objective), classes))
+
     # networks
+
+    @cached_property
+    def teacher_model(self) -> dict[str, Any]:
+        """The teacher's own `model` node."""
+        model: dict[str, Any] = parse(self.sentence.float_run("model@teacher")).config["model"]
+        return model
 
     def _networks(self) -> tuple[nn.Module, nn.Module | None]:
         """(student, teacher); the student with the teacher's weights, quantized but not yet calibrated."""
         if self.initial is not None:
             assert self.data.num_classes is not None
-            self.classes, self.float_record, self.teacher_layers = self.data.num_classes, None, []
+            self.classes, self.float_record = self.data.num_classes, None
             return self.initial, None
         weights, source, self.float_record = self._teacher_weights()
         self.classes = num_classes(weights)
@@ -255,12 +283,10 @@ class Training:
                 f"the teacher ({source}) tells {self.classes} classes apart and the data set has"
                 f" {self.data.num_classes}: choose a teacher trained on these classes, or another data set"
             )
-        architecture = parse(self.sentence.float_run("model@teacher")).config["model"]
-        teacher = self._build(architecture, self.classes)
+        teacher = self._build(self.teacher_model, self.classes)
         restore(teacher, weights, source=source)
-        same = architecture["net"] == self.config["model"]["net"]
+        same = self.teacher_model["net"] == self.config["model"]["net"]
         student = copy.deepcopy(teacher) if same else self._own_float_network()
-        self.teacher_name, self.teacher_layers = architecture["name"], architecture["feature_layers"]
         if self.scheme is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it was said when the run was put together
@@ -314,7 +340,7 @@ class Training:
     def _report_teacher(self, teacher: nn.Module, device: torch.device) -> None:
         """Measure the teacher before the student starts; a wrong teacher should not cost a night."""
         if self.data.labelled:
-            say(f"teacher {self.teacher_name}: top-1 {100 * top1(teacher, self.data, device):.2f}%")
+            say(f"teacher {self.teacher_model['name']}: top-1 {100 * top1(teacher, self.data, device):.2f}%")
 
     # trainer
 

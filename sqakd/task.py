@@ -129,6 +129,12 @@ class Task(pl.LightningModule):
             self.teacher_logits(images)
         self.student.train(was_training)
         student, teacher = self.features
+        if len(student.taps) != len(teacher.taps):
+            raise ValueError(
+                f"this kd compares layers in pairs: {len(student.taps)} of the student ({', '.join(student.taps)}) and"
+                f" {len(teacher.taps)} of the teacher ({', '.join(teacher.taps)}); name as many with"
+                f" model.feature_layers=[...] and teacher.feature_layers=[...]"
+            )
         loss.names = student.taps
         torch.manual_seed(stream_seed(self.seed, "feature loss"))
         loss.build(

@@ -1,0 +1,61 @@
+"""Which layers a kd looks at: named, counted and measured before anything is trained."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import command
+import pytest
+import small
+import torch
+from hydra.utils import instantiate
+
+from sqakd.features import Features
+from sqakd.kd.shapes import vector
+
+SENTENCE = ["kd=at", *command.SMALL]
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("model.feature_layers=[layer1,layerX,bn2:input]", "model.feature_layers: the network has no layer 'layerX'"),
+        ("model.feature_layers=[layer1]", "name at least three"),
+        ("teacher.feature_layers=[conv1,layer1,linear]", "3 of the student .* and 1 of the teacher .layer1."),
+        (
+            "model.feature_layers=[layer1,linear,bn2:input]",
+            r"feature has shape \[10\] and the teacher",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_said_before_a_teacher_is_trained(word: str, said: str, tmp_path: Path) -> None:
+    done = command.train(*SENTENCE, word, runs=tmp_path / "runs")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert re.search(said, line), line
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "runs").glob("*"))
+
+
+def test_a_network_of_torchvision_by_module_names(tmp_path: Path) -> None:
+    layers = "model.feature_layers=[maxpool:input,layer1,layer2,fc:input]"
+    words = ["model=torchvision", "model.arch=resnet18", layers, "dataset=digits16", "dataset.limit=16", "kd=at"]
+    done = command.train(*words, "recipe.epochs=1", "teacher.recipe.epochs=1", runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+
+
+MODELS = sorted(file.stem for file in (command.ROOT / "conf" / "model").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if model not in ("torchvision", "timm")])
+def test_each_network_names_a_first_map_its_stages_and_a_vector(model: str) -> None:
+    node = small.config(f"model={model}").model
+    network = instantiate(node.net, num_classes=10).eval()
+    features = Features(network, node.feature_layers, key="model.feature_layers")
+    network(torch.zeros(2, 3, 64, 64))
+    *maps, last = features.take()
+    assert len(maps) >= 4
+    sizes = [feature.shape[2] for feature in maps]
+    assert sizes == sorted(sizes, reverse=True)
+    assert vector(last).ndim == 2
