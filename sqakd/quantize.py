@@ -17,7 +17,7 @@ from sqakd.quantizers.rounding import Rounding
 from sqakd.selection import by_kind, select
 
 TWINS: dict[type[nn.Module], type[QuantLayer]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
-FirstLast = Literal["float", "8", "same"]
+FirstLast = Literal["float", "8", "same", "first"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,8 @@ class Scheme:
         rounding: makes a rounding rule; each quantizer gets its own.
         per_channel: whether each output channel of a weight has its own range.
         output_scale: whether a layer has a learned factor on its output.
-        first_last: the first and the last layer stay "float" (as in the papers), get "8" bits, or the "same" bits.
+        first_last: the first and the last layer stay "float" (as in the papers), get "8" bits, or the "same" bits;
+            "first": only the first layer stays float.
     """
 
     weight: Callable[..., Quantizer]
@@ -41,8 +42,8 @@ class Scheme:
     first_last: FirstLast
 
     def __post_init__(self) -> None:
-        if str(self.first_last) not in ("float", "8", "same"):
-            raise ValueError(f"first_last={self.first_last!r}: expected float, 8 or same")
+        if str(self.first_last) not in ("float", "8", "same", "first"):
+            raise ValueError(f"first_last={self.first_last!r}: expected float, 8, same or first")
 
     def check(self) -> None:
         """Make one quantizer of each kind, so that wrong bits are refused before anything is trained."""
@@ -93,7 +94,9 @@ def quantize(
     found = select(model, types=TWINS, first=first, image_shape=image_shape)
     swapped = {}
     for layer in found.layers:
-        if layer in found.outer and scheme.first_last == "float":
+        if (layer in found.outer and scheme.first_last == "float") or (
+            layer in found.first and scheme.first_last == "first"
+        ):
             continue
         bits = {"bits": 8} if layer in found.outer and str(scheme.first_last) == "8" else {}
         swapped[layer] = scheme.convert(layer, **bits)

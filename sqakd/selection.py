@@ -20,14 +20,21 @@ class Selection:
 
     Attributes:
         layers: name of each layer that can be quantized.
-        outer: the first and the last layers among them.
+        first: the first layers among them.
+        last: the last layer among them.
         others: kind of each other part with weights to multiply with, by name: a module's type, or "parameter" for
             one that a module has beside its children.
     """
 
     layers: dict[nn.Module, str]
-    outer: set[nn.Module]
+    first: set[nn.Module]
+    last: set[nn.Module]
     others: dict[str, str]
+
+    @property
+    def outer(self) -> set[nn.Module]:
+        """The first and the last layers."""
+        return self.first | self.last
 
 
 def select(
@@ -60,10 +67,11 @@ def select(
     if image_shape is not None:
         exact &= _called(model, exact, image_shape)
     in_order = [module for module in parts if module in exact or (_is_layer(module) and type(module) not in types)]
-    outer = {*in_order[-1:], *(in_order[:1] if first is None else _layers_of(model, first, in_order))}
+    leading = in_order[:1] if first is None else _layers_of(model, first, in_order)
     return Selection(
         layers={module: name for module, name in parts.items() if module in exact},
-        outer=outer & exact,
+        first=exact.intersection(leading),
+        last=exact.intersection(in_order[-1:]),
         others=dict(
             named for module, name in parts.items() if module not in exact for named in _kinds(module, name).items()
         ),

@@ -87,6 +87,11 @@ def test_what_was_trained_in_between_stays() -> None:
     assert all(torch.equal(model.get_parameter(name), weight) for name, weight in trained.items())
 
 
+def test_only_the_first_layer_may_stay_float() -> None:
+    model = small.network()
+    assert quantize(model, replace(SCHEME, first_last="first")) == [*INNER, "linear"]
+
+
 @pytest.mark.parametrize(
     ("first_last", "outer"), [("float", None), ("8", (8, 8)), (8, (8, 8)), ("same", (2, 3))], ids=str
 )
@@ -100,7 +105,7 @@ def test_the_outer_layers_get_what_the_scheme_says(first_last: Any, outer: tuple
 
 @pytest.mark.parametrize("value", ["4", "none", None, True])
 def test_another_word_for_the_outer_layers_is_refused(value: Any) -> None:
-    with pytest.raises(ValueError, match="expected float, 8 or same"):
+    with pytest.raises(ValueError, match="expected float, 8, same or first"):
         replace(SCHEME, first_last=value)
 
 

@@ -119,6 +119,24 @@ def test_recipes_are_the_released_ones(row: str) -> None:
         assert (recipe.schedule.base, recipe.schedule.steps, recipe.label_smoothing) == (1e-4, 2500, 0.1)
 
 
+@pytest.mark.parametrize(
+    ("words", "batch_size", "first_last"),
+    [
+        (["experiment=tiny_mobilenet_v2", "quantizer=lsq_released", "bits=4"], 32, "float"),
+        (["experiment=tiny_mobilenet_v2_dorefa_w8_released"], 32, "float"),
+        (["experiment=tiny_mobilenet_v2_dorefa_w8"], 64, "float"),
+        (["experiment=tiny_vgg11", "quantizer=lsq_released", "bits=4"], 32, "float"),
+        (["experiment=tiny_squeezenet_lsq_w4_released"], 64, "first"),
+        (["experiment=tiny_squeezenet", "quantizer=pact_released", "bits=4"], 64, "first"),
+        (["experiment=tiny_squeezenet_dorefa_w8_released"], 64, "first"),
+        (["experiment=tiny_squeezenet_lsq_w4"], 64, "float"),
+    ],
+)
+def test_what_else_the_release_does(words: list[str], batch_size: int, first_last: str) -> None:
+    cfg = composed(*words)
+    assert (cfg.recipe.batch_size, cfg.quantizer.first_last) == (batch_size, first_last)
+
+
 def test_every_row_is_used_by_a_table() -> None:
     text = "".join((CONF / "table" / f"{table}.yaml").read_text() for table in TABLES)
     rows = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
