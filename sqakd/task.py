@@ -23,6 +23,8 @@ from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
 from sqakd.schedule import Progress
 
+RECOMPILE_LIMIT = 256
+
 
 class Mean(MeanMetric):
     """A mean over images, without the check for NaN that would wait for the device at every step.
@@ -85,6 +87,8 @@ class Task(pl.LightningModule):
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.student.to(memory_format=self.format)
         self.__dict__["teacher"] = None if teacher is None else _freeze(teacher).to(memory_format=self.format)
+        # A sweep trains many networks in one process; torch would stop compiling after eight different ones.
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
         self.__dict__["losses"] = torch.compile(self.eager_losses) if compile else self.eager_losses
         self.features: tuple[Features, Features] | None = None
         if objective.feature_loss is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import small
 import torch
+from hydra.utils import instantiate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -162,3 +163,30 @@ def test_labels_that_are_needed_and_missing_are_refused(objective: str) -> None:
 def test_a_teacher_that_is_needed_and_missing_is_refused(objective: str) -> None:
     with pytest.raises(ValueError, match="this kd needs a teacher"):
         task(f"kd={objective}", teacher=False)
+
+
+def test_every_run_of_a_sweep_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself torch runs the ninth different network of a process uncompiled, with no more than a warning."""
+    graphs: list[int] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(run)
+        return graph.forward
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend=backend))
+    for run in range(10):
+        parts = small.config("kd=none")
+        task = Task(
+            student=nn.Sequential(nn.Flatten(), nn.Linear(192, 10), *[nn.ReLU() for _ in range(run)]),
+            teacher=None,
+            objective=small.objective(ce=1.0, kl=0.0),
+            recipe=instantiate(parts.recipe),
+            num_classes=10,
+            labelled=True,
+            seed=0,
+            compile=True,
+            channels_last=False,
+        )
+        task.losses(small.batch(2), torch.arange(2))
+    assert sorted(set(graphs)) == list(range(10))
