@@ -109,6 +109,8 @@ class Objective(nn.Module):
         if self.feature > 0:
             assert seen is not None
             assert self.feature_loss is not None
-            parts["feature"] = torch.stack(self.feature_loss(seen)).sum()
+            # Features may come in bfloat16; what is made of them is computed in float32.
+            with torch.autocast(student_logits.device.type, enabled=False):
+                parts["feature"] = torch.stack(self.feature_loss(seen)).sum()
         total = sum((getattr(self, name) * part for name, part in parts.items()), student_logits.new_zeros(()))
         return {"loss": total, **parts}
