@@ -183,12 +183,14 @@ class Task(pl.LightningModule):
             index: [N], positions in the training set; for feature losses.
             draws: what `draw` returned.
         """
-        teacher = self.teacher_logits(images) if self.objective.needs_teacher else None
+        teacher = self.teacher_logits(images) if self.objective.asks_teacher else None
         student, seen = self.student(images), None
         if self.features is not None:
-            assert teacher is not None
-            assert index is not None
-            seen = Seen(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
+            looked_at = self.features[0].take()  # also where only a stage before the training needs them
+            if self.objective.feature > 0:
+                assert teacher is not None
+                assert index is not None
+                seen = Seen(looked_at, self.features[1].take(), student, teacher, index, draws or {})
         losses: dict[str, Tensor] = self.objective(student, teacher, label, seen)
         return losses
 

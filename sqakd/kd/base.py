@@ -66,7 +66,12 @@ class Objective(nn.Module):
 
     @property
     def needs_teacher(self) -> bool:
-        return self.kl > 0 or self.feature_loss is not None
+        return self.asks_teacher or self.feature_loss is not None
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the steps need the teacher; a stage before them may be all that does."""
+        return self.kl > 0 or self.feature > 0
 
     @property
     def parts(self) -> list[str]:
