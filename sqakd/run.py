@@ -38,6 +38,7 @@ from sqakd.kd.base import Objective
 from sqakd.models.trial import try_network
 from sqakd.picture import draw_run
 from sqakd.plan import Plan
+from sqakd.pretrain import pretrain
 from sqakd.quantize import Scheme, calibrate, quantize
 from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
@@ -216,9 +217,13 @@ class Training:
             device = trainer.strategy.root_device
             torch.manual_seed(stream_seed(self.config["seed"], "calibration"))  # of dropped paths and the like
             calibrate(student.to(device), self.data.calibration_batch().to(device))
-        self._build_feature_loss(task.to(trainer.strategy.root_device))
+        few = self.data.calibration_batch()[:2].to(trainer.strategy.root_device)
+        self._build_feature_loss(task.to(few.device))
         if first_process():  # not earlier: a word that is refused further up can then be typed again without a conflict
             self.run.claim()
+        if resume is None:
+            how, file = self.config["trainer"], self.run.pretraining
+            pretrain(task, self.data, how, images=few, file=file, callbacks=self.chosen)
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config)
         trainer.fit(task, datamodule=self.data, ckpt_path=resume, weights_only=True)
@@ -377,3 +382,4 @@ class Training:
         save_weights(self.run.weights, task.student, facts)
         draw_run(self.run.folder, record)
         self.run.finish(record)
+        self.run.pretraining.unlink(missing_ok=True)  # superseded by the training's own checkpoint long ago

@@ -56,6 +56,7 @@ class Run:
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder, self.config = folder, config
         self.checkpoint = folder / "checkpoints" / "last.ckpt"
+        self.pretraining = folder / "checkpoints" / "pretrain.ckpt"
         self.weights = folder / "weights.pt"
         self.record_file = folder / "record.json"
 

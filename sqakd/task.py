@@ -193,9 +193,13 @@ class Task(pl.LightningModule):
             index: [N], positions in the training set; for feature losses.
             draws: what `draw` returned.
         """
-        teacher = self.teacher_logits(images) if self.objective.needs_teacher else None
-        student = self.student(images)
-        seen = None if self.features is None else self._seen(student, teacher, index, draws)
+        teacher = self.teacher_logits(images) if self.objective.asks_teacher else None
+        student, seen = self.student(images), None
+        if self.features is not None:
+            if self.objective.feature > 0:
+                seen = self._seen(student, teacher, index, draws)
+            else:  # only a stage before the training needs them
+                self.features[0].take()
         losses: dict[str, Tensor] = self.objective(student, teacher, label, seen)
         return losses
 

@@ -66,7 +66,12 @@ class Objective(nn.Module):
 
     @property
     def needs_teacher(self) -> bool:
-        return self.kl > 0 or self.feature_loss is not None
+        return self.asks_teacher or self.feature_loss is not None
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the steps need the teacher; a stage before them may be all that does."""
+        return self.kl > 0 or self.feature > 0
 
     @property
     def parts(self) -> list[str]:
@@ -109,6 +114,8 @@ class Objective(nn.Module):
         if self.feature > 0:
             assert seen is not None
             assert self.feature_loss is not None
-            parts["feature"] = torch.stack(self.feature_loss(seen)).sum()
+            # Features may come in bfloat16; what is made of them is computed in float32.
+            with torch.autocast(student_logits.device.type, enabled=False):
+                parts["feature"] = torch.stack(self.feature_loss(seen)).sum()
         total = sum((getattr(self, name) * part for name, part in parts.items()), student_logits.new_zeros(()))
         return {"loss": total, **parts}

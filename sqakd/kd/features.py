@@ -7,8 +7,9 @@ What a step leaves behind for the next one (memory banks) is written after the b
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,12 +96,36 @@ class FeatureLoss(nn.Module, ABC):
     def remember(self) -> None:
         """Write what the next step needs to know of this one; called once the gradients are there."""
 
-    def pretrain_parameters(self, student: nn.Module) -> Iterable[nn.Parameter]:
-        """What the stage before the training trains; without such a stage, nothing."""
-        return ()
+    def set_pretraining(self, *, epochs: int, lr: float) -> None:
+        """For constructors of losses with a stage before the training; 0 epochs leave it out.
 
-    def pretrain_loss(self, seen: Seen) -> Tensor:
-        """Loss of that stage."""
+        Raises:
+            ValueError: for a length or a learning rate that is none.
+        """
+        if not isinstance(epochs, int) or epochs < 0:
+            raise ValueError(f"kd.feature_loss.pretrain_epochs={epochs!r}: expected a whole number >= 0")
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"kd.feature_loss.pretrain_lr={lr!r}: expected a number >= 0")
+        self.pretrain_epochs, self.pretrain_lr = epochs, lr
+
+    def pretrain_parameters(
+        self, network: Sequence[nn.Parameter], quantizer: Sequence[nn.Parameter]
+    ) -> list[nn.Parameter]:
+        """What the stage before the training trains; those of the student that its loss does not reach are left out.
+
+        Args:
+            network: the student's, without those of its quantizers.
+            quantizer: those of its quantizers.
+        """
+        return []
+
+    def pretrain_loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Loss of that stage.
+
+        Args:
+            student: feature of each tap; empty if the stage trains nothing of the student, which then does not run.
+            teacher: feature of each tap.
+        """
         raise NotImplementedError
 
 
