@@ -38,7 +38,7 @@ class RandomImages(ImageDataModule):
     """So many images of one size."""
 
     def __init__(self, *, images: int, shape: tuple[int, int, int], file: Path | None, **common: Any) -> None:
-        super().__init__(seed=0, drop_last=False, **common)
+        super().__init__(seed=0, drop_last=False, holdout=0.0, limit=None, **common)
         self.images, self.shape, self.file = images, shape, file
 
     def load(self) -> None:

@@ -14,24 +14,33 @@ from sqakd.runs import Run, RunError
 class Plan:
     """Collects runs, each once, and knows what is left of them.
 
-    Times are those of finished runs of the same network on the same data under the same folder, per epoch.
+    Times are those of finished runs under the same folder that did the same work for each image, per epoch.
     """
 
     def __init__(self) -> None:
         self.seen: set[Path] = set()
+        self.refused: set[Path] = set()
+        self.rates: dict[Path, list[tuple[Any, float]]] = {}
         self.states = {"done": 0, "resume": 0, "train": 0, "refused": 0}
         self.seconds = 0.0
         self.unknown = 0
 
-    def add(self, run: Run) -> str | None:
-        """One line about a run, or None if it has been added before."""
+    def add(self, run: Run, problem: str = "") -> str | None:
+        """One line about a run, or None if it has been added before.
+
+        Args:
+            run: what to add.
+            problem: why it cannot be trained, if that is known.
+        """
         if run.folder in self.seen:
             return None
         self.seen.add(run.folder)
-        state, note = _state(run)
+        state, note = _state(run, problem)
         self.states[state] += 1
+        if state == "refused":
+            self.refused.add(run.folder)
         if state in ("resume", "train"):
-            per_epoch = _seconds_per_epoch(run)
+            per_epoch = self._seconds_per_epoch(run)
             if per_epoch is None:
                 self.unknown += 1
             else:
@@ -40,11 +49,21 @@ class Plan:
                 note = f"about {duration(seconds)}"
         return f"{state:8} {run.folder}{'  ' + note if note else ''}"
 
+    def _seconds_per_epoch(self, run: Run) -> float | None:
+        folder = run.folder.parent.parent
+        if folder not in self.rates:
+            self.rates[folder] = []
+            for file in sorted(folder.glob("*/seed*/record.json")):
+                record = json.loads(file.read_text())
+                config = yaml.safe_load(file.with_name("config.yaml").read_text())
+                self.rates[folder].append((_work(config), record["training_seconds"] / record["epochs"]))
+        return next((seconds for work, seconds in self.rates[folder] if work == _work(run.config)), None)
+
     def total(self) -> str:
         """All runs in one line."""
         counts = ", ".join(f"{count} {state}" for state, count in self.states.items() if count)
         left = f"; about {duration(self.seconds)} on one device" if self.seconds else ""
-        unknown = f"; {self.unknown} of unknown length, no run of their network is finished yet" if self.unknown else ""
+        unknown = f"; {self.unknown} of unknown length until one of their kind is finished" if self.unknown else ""
         return f"{sum(self.states.values())} runs: {counts}{left}{unknown}"
 
 
@@ -61,7 +80,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} days"
 
 
-def _state(run: Run) -> tuple[str, str]:
+def _state(run: Run, problem: str) -> tuple[str, str]:
+    if problem and run.record() is None:
+        return "refused", problem
     try:
         run.check()
     except RunError as error:
@@ -71,18 +92,19 @@ def _state(run: Run) -> tuple[str, str]:
     return ("resume", "") if run.checkpoint.exists() else ("train", "")
 
 
-def _seconds_per_epoch(run: Run) -> float | None:
-    """Of a finished run with the same data set and network, quantized or not like this one."""
-    for file in sorted(run.folder.parent.parent.glob("*/seed*/record.json")):
-        config = yaml.safe_load(file.with_name("config.yaml").read_text())
-        if _kind(config) == _kind(run.config):
-            record: dict[str, Any] = json.loads(file.read_text())
-            return float(record["training_seconds"] / record["epochs"])
-    return None
-
-
-def _kind(config: dict[str, Any]) -> tuple[str, dict[str, Any], bool]:
-    return config["dataset"]["_target_"], config["model"]["net"], config["quantizer"] is not None
+def _work(config: dict[str, Any]) -> tuple[Any, ...]:
+    """What the time of an epoch depends on."""
+    data, trainer = config["dataset"], config["trainer"]
+    return (
+        data["_target_"],
+        *(data.get(key) for key in ("image_size", "limit", "holdout")),
+        config["model"]["net"],
+        config["teacher"]["net"] if config["kd"]["kl"] or config["kd"]["feature_loss"] else None,
+        config["kd"]["feature_loss"],
+        config["quantizer"] is not None,
+        config["recipe"]["batch_size"],
+        *(trainer.get(key) for key in ("precision", "compile", "devices", "num_nodes")),
+    )
 
 
 def _epochs_done(run: Run) -> int:

@@ -44,6 +44,9 @@ class Scheme:
     def __post_init__(self) -> None:
         if str(self.first_last) not in ("float", "8", "same", "first"):
             raise ValueError(f"first_last={self.first_last!r}: expected float, 8, same or first")
+        for key in ("per_channel", "output_scale"):
+            if not isinstance(getattr(self, key), bool):  # any other word would count as true
+                raise ValueError(f"quantizer.{key}={getattr(self, key)!r}: expected true or false")
 
     def check(self) -> None:
         """Make one quantizer of each kind, so that wrong bits are refused before anything is trained."""

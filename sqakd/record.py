@@ -21,6 +21,7 @@ def make_record(
     sentence: Sentence,
     rows: list[dict[str, float]],
     *,
+    changes: dict[str, Any],
     cost: Cost,
     labels_used: bool,
     float_record: dict[str, Any] | None,
@@ -31,6 +32,7 @@ def make_record(
     Args:
         sentence: what was run.
         rows: one per epoch, as in metrics.csv.
+        changes: values that differ from those of the choices alone.
         cost: of the trained network.
         labels_used: whether the objective read labels.
         float_record: record of the float run the student started from, if it is known.
@@ -48,6 +50,7 @@ def make_record(
         "name": config["name"],
         "seed": config["seed"],
         "choices": sentence.choices,
+        "changes": changes,
         "model": config["model"]["name"],
         "w_bits": config["w_bits"],
         "a_bits": config["a_bits"],

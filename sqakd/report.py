@@ -3,7 +3,8 @@
     python -m sqakd.report [--runs runs] [--results results]
 
 Reads runs/*/seed*/record.json and results/paper.csv; writes results/ours.csv, and for each table a Markdown and a CSV
-file. A cell's seeds are put together as mean ± standard deviation (n).
+file. A cell's seeds are put together as mean ± standard deviation (n). A run that differs from its cell in any value is
+a row of its own, which says in what, and never stands in the paper's.
 """
 
 from __future__ import annotations
@@ -14,26 +15,40 @@ import io
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqakd.files import write_text
 
 EMPTY = "-"
 # How published numbers were come by; the rest are the paper's own.
-FOOTNOTES = {"second-hand": "¹", "re-run": "²"}
+FOOTNOTES = {"second-hand": "¹", "re-run": "²", "not published": ""}
+RELEASED = "_released"
+RELEASED_NOTE = "³"
 LEGEND = (
-    "Top-1 in percent. Ours: last epoch, and best epoch on the validation images, which are the test images as in the"
-    " paper; mean ± standard deviation (n seeds). Difference: ours, last epoch, minus paper."
-    " ¹ As quoted by somebody else. ² Another paper's re-run, not SQAKD's own cell."
+    "Top-1 in percent. Last: last epoch. Best: best epoch on the validation images, which for CIFAR and Tiny-ImageNet"
+    " are the test images, as in the paper. Mean ± standard deviation (n seeds)."
 )
+PAPER_LEGEND = (
+    " Difference: ours, last epoch, minus paper. A dash is a cell that nobody has run, or a number that we do not have."
+    " ¹ As quoted by somebody else. ² Another paper's re-run, not SQAKD's own cell. ³ The number of the paper's cell"
+    " without _released."
+)
+SCORES = ("top1", "top5", "agreement")
+KINDS = ("last", "best", "mean_of_last_5")
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one number is about."""
+    """What one number is about.
+
+    Attributes:
+        changes: what else differs, "key=value, key=value"; empty for a cell as the project defines it.
+    """
 
     dataset: str
     model: str
@@ -41,43 +56,76 @@ class Cell:
     w_bits: int
     a_bits: int
     kd: str
-    name: str = ""  # of a run that was given another name than its choices', because something else differs
-
-    @property
-    def choices(self) -> str:
-        """The name that a run has unless it is given another."""
-        return f"{self.dataset}-{self.model}-{self.quantizer}-w{self.w_bits}a{self.a_bits}-{self.kd}"
+    changes: str = ""
 
     @property
     def bits(self) -> str:
         return "float" if self.w_bits == 32 else f"W{self.w_bits}A{self.a_bits}"
 
+    @property
+    def published(self) -> Cell:
+        """The cell of the paper that a cell of the released code's reading stands beside."""
+        return replace(self, quantizer=self.quantizer.removesuffix(RELEASED), kd=self.kd.removesuffix(RELEASED))
 
-def read_records(runs: Path) -> dict[Cell, list[dict[str, Any]]]:
+
+class Row(NamedTuple):
+    """A line of a table: published, ours, or both; `published` is a line of paper.csv, `records` one of each seed."""
+
+    cell: Cell
+    published: dict[str, str] | None
+    records: list[Record]
+
+    def paper(self, score: str) -> float | None:
+        """The published number, in percent."""
+        text = self.published.get(score) if self.published else None
+        return float(text) if text else None
+
+    def ours(self, score: str, kind: str) -> list[float]:
+        """One score of each seed, in percent."""
+        return [100 * r["scores"][score][kind] for r in self.records if score in r["scores"]]
+
+    @property
+    def difference(self) -> float | None:
+        """Ours (last epoch) minus paper, in points."""
+        paper, last = self.paper("top1"), self.ours("top1", "last")
+        return mean_std(last)[0] - paper if paper is not None and last else None
+
+    @property
+    def epochs(self) -> str:
+        return " ".join(str(epochs) for epochs in sorted({r["epochs"] for r in self.records}))
+
+
+def read_records(runs: Path) -> dict[Cell, list[Record]]:
     """Finished runs by cell, in the order of their seeds.
+
+    The same configuration and seed under two names counts once.
 
     Raises:
         ValueError: if a record cannot be read.
     """
-    cells: dict[Cell, list[dict[str, Any]]] = defaultdict(list)
+    cells: dict[Cell, dict[int, Record]] = defaultdict(dict)
     for file in sorted(runs.glob("*/seed*/record.json")):
         try:
             record = json.loads(file.read_text())
-            choices = record["choices"]
-            cell = Cell(
-                choices["dataset"],
-                record["model"],
-                choices["quantizer"],
-                record["w_bits"],
-                record["a_bits"],
-                choices["kd"],
-            )
-            if record["name"] != cell.choices:
-                cell = replace(cell, name=record["name"])
-        except (ValueError, KeyError) as error:
+            cell, seed = _cell(record), int(record["seed"])
+        except (ValueError, KeyError, AttributeError) as error:
             raise ValueError(f"{file} is no record of a run ({type(error).__name__}: {error}); remove it") from error
-        cells[cell].append(record)
-    return {cell: sorted(records, key=lambda r: int(r["seed"])) for cell, records in cells.items()}
+        cells[cell].setdefault(seed, record)
+    return {cell: [seeds[seed] for seed in sorted(seeds)] for cell, seeds in cells.items()}
+
+
+def _cell(record: Record) -> Cell:
+    choices = record["choices"]
+    rounding = next((w for w in record["command"].split() if w.startswith("quantizer/rounding=")), "")
+    return Cell(
+        choices["dataset"],
+        record["model"],
+        choices["quantizer"] + rounding.replace("quantizer/rounding=", "+"),
+        record["w_bits"],
+        record["a_bits"],
+        choices["kd"],
+        ", ".join(f"{key}={json.dumps(value)}" for key, value in record["changes"].items()),
+    )
 
 
 def read_paper(file: Path) -> dict[str, dict[Cell, dict[str, str]]]:
@@ -98,11 +146,6 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
-def scores(records: Iterable[dict[str, Any]], score: str, kind: str) -> list[float]:
-    """One score of each seed, in percent."""
-    return [100 * r["scores"][score][kind] for r in records if score in r["scores"]]
-
-
 def show(values: Sequence[float]) -> str:
     """mean ± std (n)."""
     if not values:
@@ -111,92 +154,121 @@ def show(values: Sequence[float]) -> str:
     return f"{mean:.2f} ± {std:.2f} ({len(values)})" if len(values) > 1 else f"{mean:.2f} (1)"
 
 
-def paper_table(paper: dict[Cell, dict[str, str]], ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
-    """Rows of one of the paper's tables, header first; cells that nobody has run stay visible.
-
-    Besides the paper's cells it has ours of the same rows (data set and network).
-    """
-    rows = {(cell.dataset, cell.model) for cell in paper}
-    extra = [cell for cell in ours if (cell.dataset, cell.model) in rows and cell not in paper]
-    header = ["data", "model", "quantizer", "bits", "kd", "paper", "ours, last", "ours, best", "difference", "epochs"]
-    table = [header]
-    for cell in [*paper, *sorted(extra, key=_order)]:
-        published = paper.get(cell)
-        records = ours.get(cell, [])
-        last = scores(records, "top1", "last")
-        difference = EMPTY
-        if published and last:
-            difference = f"{mean_std(last)[0] - float(published['top1']):+.2f}"
-        note = FOOTNOTES.get(published["kind"], "") if published else ""
-        table.append(
-            [
-                *_names(cell),
-                f"{float(published['top1']):.2f}{note}" if published else EMPTY,
-                show(last),
-                show(scores(records, "top1", "best")),
-                difference,
-                _epochs(records),
-            ]
-        )
-    return table
-
-
-def own_table(ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
-    """Rows of a data set that the paper does not have."""
-    header = ["data", "model", "quantizer", "bits", "kd", "top-1, last", "top-1, best", "agreement", "kB", "epochs"]
-    return [header] + [
-        [
-            *_names(cell),
-            show(scores(records, "top1", "last")),
-            show(scores(records, "top1", "best")),
-            show(scores(records, "agreement", "last")),
-            f"{records[0]['packed_bytes'] / 1000:.1f}",
-            _epochs(records),
-        ]
-        for cell, records in sorted(ours.items(), key=lambda item: _order(item[0]))
+def paper_rows(paper: Mapping[Cell, dict[str, str]], ours: Mapping[Cell, list[Record]]) -> list[Row]:
+    """Lines of one of the paper's tables: its cells, also those nobody has run, then what else its networks did."""
+    networks = {(cell.dataset, cell.model) for cell in paper}
+    extra = [cell for cell in ours if (cell.dataset, cell.model) in networks and cell not in paper]
+    return [Row(cell, paper[cell], ours.get(cell, [])) for cell in paper] + [
+        Row(cell, paper.get(cell.published), ours[cell]) for cell in sorted(extra, key=_order)
     ]
 
 
-def ours_csv(ours: dict[Cell, list[dict[str, Any]]]) -> list[list[str]]:
-    """Every cell that was run, with what made it."""
-    kinds = [(score, kind) for score in ("top1", "agreement") for kind in ("last", "best", "mean_of_last_5")]
-    header = ["dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "name", "n", "seeds", "epochs"]
-    header += [f"{score}_{kind}_{part}" for score, kind in kinds for part in ("mean", "std")]
-    header += ["packed_bytes", "bit_operations", "commits"]
-    table = [header]
-    for cell, records in sorted(ours.items(), key=lambda item: _order(item[0])):
-        numbers = []
-        for score, kind in kinds:
-            values = scores(records, score, kind)
-            numbers += [f"{number:.4f}" for number in mean_std(values)] if values else ["", ""]
-        table.append(
+def own_rows(ours: Mapping[Cell, list[Record]], cells: Iterable[Cell]) -> list[Row]:
+    """Lines of a table of ours alone."""
+    return [Row(cell, None, ours[cell]) for cell in sorted(cells, key=_order)]
+
+
+def paper_markdown(rows: Sequence[Row]) -> str:
+    """One of the paper's tables, to be read."""
+    header = ["data", "model", "quantizer", "bits", "kd", "changed", "paper", "ours, last", "ours, best"]
+    header += ["difference", "paper, top-5", "ours, top-5", "epochs"]
+    return as_markdown(
+        [
+            header,
+            *(
+                [
+                    *_names(row.cell),
+                    _published(row, "top1"),
+                    show(row.ours("top1", "last")),
+                    show(row.ours("top1", "best")),
+                    EMPTY if row.difference is None else f"{row.difference:+.2f}",
+                    _published(row, "top5"),
+                    show(row.ours("top5", "last")),
+                    row.epochs or EMPTY,
+                ]
+                for row in rows
+            ),
+        ],
+        optional=(("changed",), ("paper, top-5", "ours, top-5")),
+    )
+
+
+def own_markdown(rows: Sequence[Row]) -> str:
+    """A table of ours alone, to be read."""
+    header = ["data", "model", "quantizer", "bits", "kd", "changed", "last", "best", "agreement with the teacher, last"]
+    header += ["kB", "epochs"]
+    return as_markdown(
+        [
+            header,
+            *(
+                [
+                    *_names(row.cell),
+                    show(row.ours("top1", "last")),
+                    show(row.ours("top1", "best")),
+                    show(row.ours("agreement", "last")),
+                    f"{row.records[0]['packed_bytes'] / 1000:.1f}",
+                    row.epochs,
+                ]
+                for row in rows
+            ),
+        ],
+        optional=(("changed",),),
+    )
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    """Lines to be computed with: one number or word in each field, nothing where there is none."""
+    header = ["dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "changed"]
+    header += ["paper_top1", "paper_top5", "paper_kind", "paper_cell", "n", "seeds", "epochs"]
+    header += [f"{score}_{kind}_{part}" for score in SCORES for kind in KINDS for part in ("mean", "std")]
+    header += ["difference", "packed_bytes", "bit_operations", "commits"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    for row in rows:
+        cell, published, records = row
+        first = records[0] if records else {}
+        stands_beside = "" if not published else "its own" if cell == cell.published else "without _released"
+        table.writerow(
             [
-                *(str(part) for part in (cell.dataset, cell.model, cell.quantizer, cell.w_bits, cell.a_bits, cell.kd)),
-                cell.name or cell.choices,
-                str(len(records)),
+                *(cell.dataset, cell.model, cell.quantizer, cell.w_bits, cell.a_bits, cell.kd, cell.changes),
+                *([published["top1"], published["top5"], published["kind"]] if published else [""] * 3),
+                stands_beside,
+                len(records),
                 " ".join(str(r["seed"]) for r in records),
-                _epochs(records),
-                *numbers,
-                str(records[0]["packed_bytes"]),
-                str(records[0]["bit_operations"]),
+                row.epochs,
+                *(number for score in SCORES for kind in KINDS for number in _mean_std(row.ours(score, kind))),
+                "" if row.difference is None else f"{row.difference:.4f}",
+                *(first.get(key, "") for key in ("packed_bytes", "bit_operations")),
                 " ".join(sorted({str(r["commit"])[:10] for r in records})),
             ]
         )
-    return table
-
-
-def as_markdown(table: list[list[str]]) -> str:
-    """A Markdown table."""
-    header, *rows = table
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def as_csv(table: list[list[str]]) -> str:
-    """CSV text."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(table)
     return text.getvalue()
+
+
+def as_markdown(table: list[list[str]], *, optional: Sequence[Sequence[str]] = ()) -> str:
+    """A Markdown table, header first; optional columns are left out where they and their companions are empty."""
+    header, *rows = table
+    empty = {name for name, *cells in zip(*table, strict=True) if set(cells) <= {"", EMPTY}}
+    left_out = {name for names in optional if empty.issuperset(names) for name in names}
+    kept = [i for i, name in enumerate(header) if name not in left_out]
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line[i] for i in kept)} |\n" for line in lines)
+
+
+def _mean_std(values: Sequence[float]) -> list[str]:
+    if not values:
+        return ["", ""]
+    mean, std = mean_std(values)
+    return [f"{mean:.4f}", f"{std:.4f}" if len(values) > 1 else ""]
+
+
+def _published(row: Row, score: str) -> str:
+    number = row.paper(score)
+    if number is None or row.published is None:
+        return EMPTY
+    note = "" if row.cell == row.cell.published else RELEASED_NOTE
+    return f"{number:.2f}{FOOTNOTES.get(row.published['kind'], '')}{note}"
 
 
 def _order(cell: Cell) -> tuple[Any, ...]:
@@ -208,32 +280,32 @@ def _order(cell: Cell) -> tuple[Any, ...]:
         cell.w_bits,
         cell.a_bits,
         cell.kd,
-        cell.name,
+        cell.changes,
     )
 
 
 def _names(cell: Cell) -> list[str]:
-    return [cell.dataset, cell.model, cell.quantizer, cell.bits, f"{cell.kd} ({cell.name})" if cell.name else cell.kd]
-
-
-def _epochs(records: list[dict[str, Any]]) -> str:
-    return " ".join(str(epochs) for epochs in sorted({r["epochs"] for r in records})) or EMPTY
+    return [cell.dataset, cell.model, cell.quantizer, cell.bits, cell.kd, cell.changes.replace("|", "\\|")]
 
 
 def write_report(runs: Path, results: Path) -> list[Path]:
     """Write all files; returns their paths."""
     ours, paper = read_records(runs), read_paper(results / "paper.csv")
-    tables = {name: paper_table(cells, ours) for name, cells in paper.items()}
-    published = {cell.dataset for cells in paper.values() for cell in cells}
-    for dataset in sorted({cell.dataset for cell in ours} - published):
-        tables[dataset] = own_table({cell: records for cell, records in ours.items() if cell.dataset == dataset})
-    written = [results / "ours.csv"]
-    write_text(written[0], as_csv(ours_csv(ours)))
-    for name, table in tables.items():
-        for suffix, text in ((".md", f"# {name}\n\n{LEGEND}\n\n{as_markdown(table)}"), (".csv", as_csv(table))):
-            written.append(results / f"{name}{suffix}")
-            write_text(written[-1], text)
-    return written
+    everything = own_rows(ours, ours)
+    texts = {"ours.csv": as_csv(everything)}
+    for name, cells in paper.items():
+        rows = paper_rows(cells, ours)
+        texts[f"{name}.md"] = f"# {name}\n\n{LEGEND}{PAPER_LEGEND}\n\n{paper_markdown(rows)}"
+        texts[f"{name}.csv"] = as_csv(rows)
+    published = {(cell.dataset, cell.model) for cells in paper.values() for cell in cells}
+    rest = [cell for cell in ours if (cell.dataset, cell.model) not in published]
+    for dataset in sorted({cell.dataset for cell in rest}):
+        rows = own_rows(ours, [cell for cell in rest if cell.dataset == dataset])
+        texts[f"{dataset}.md"] = f"# {dataset}\n\n{LEGEND}\n\n{own_markdown(rows)}"
+        texts[f"{dataset}.csv"] = as_csv(rows)
+    for name, text in texts.items():
+        write_text(results / name, text)
+    return [results / name for name in texts]
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
@@ -43,18 +43,26 @@ from sqakd.quantize import Scheme, calibrate, quantize
 from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
 from sqakd.record import main_score, make_record, summary
-from sqakd.runs import Run, RunError
+from sqakd.runs import Run, RunError, identity
 from sqakd.sentence import Sentence
 from sqakd.task import Task
 from sqakd.trainer import make_trainer, top1
 
 SIGTERM_STATUS = 143
 PLAN = Plan()
+PLANNED: dict[tuple[str, ...], Sentence] = {}  # float runs by their words
 
 # ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
 # ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
 OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
+# ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
+OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
+
+
+def _typed(group: str, sign: str) -> str:
+    chosen = [word.partition("=")[2] for word in HydraConfig.get().overrides.task if word.startswith(f"{group}=")]
+    return sign + chosen[-1] if chosen else ""
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -84,26 +92,31 @@ def _root_cause(error: BaseException) -> BaseException:
     return error
 
 
-def read(cfg: DictConfig, hydra: Any) -> Sentence:
-    """Plain data of a composed configuration; `hydra` is its Hydra node."""
+def read(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Sentence:
+    """Plain data of a composed configuration; `hydra` is its Hydra node.
+
+    Raises:
+        ValueError: if it is to be complete, and a value that must be typed is not there.
+    """
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     assert isinstance(config, dict)
     config.pop("hydra", None)
     missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
+    if missing and complete:
         raise ValueError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
     choices = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
     return Sentence({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
 
 
-def parse(words: list[str]) -> Sentence:
+def parse(words: list[str], *, complete: bool = True) -> Sentence:
     """Compose another sentence while one is running; needs Hydra to be initialised on `conf`."""
     cfg = compose("train", overrides=words, return_hydra_config=True)
     holder = HydraConfig.instance()
     running = holder.cfg
     holder.set_config(cfg)
     try:
-        return read(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), cfg.hydra)
+        plain = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
+        return read(plain, cfg.hydra, complete=complete)
     finally:
         holder.cfg = running
 
@@ -142,6 +155,14 @@ def run_of(sentence: Sentence) -> Run:
     return Run(Path(config["paths"]["runs"]) / config["name"] / f"seed{config['seed']}", config)
 
 
+def changes(sentence: Sentence) -> dict[str, Any]:
+    """What a sentence has besides its choices: {key: value}, empty for a cell as the project defines it."""
+    plain = identity(parse(sentence.plain(), complete=False).config)
+    own = identity(sentence.config)
+    keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))
+    return {key: own.get(key) for key in keys if key not in ("name", "seed") and plain.get(key) != MISSING}
+
+
 def shared(sentence: Sentence) -> bool:
     """Whether several processes train this run together."""
     how = sentence.config["trainer"]
@@ -153,13 +174,50 @@ def plan(sentence: Sentence) -> None:
     if not PLAN.seen:
         atexit.register(lambda: say(PLAN.total()))
     config = sentence.config
+    problem = impossible(sentence)
     taught = config["quantizer"] is not None or config["kd"]["kl"] > 0
-    if taught and config["teacher"]["checkpoint"] is None:
+    if taught and config["teacher"]["checkpoint"] is None and not problem:
         for role in ("model@teacher", "model"):
-            if line := PLAN.add(run_of(parse(sentence.float_run(role)))):
+            words = tuple(sentence.float_run(role))
+            if words not in PLANNED:  # many cells share it, and composing takes longer than the rest
+                PLANNED[words] = parse(list(words))
+            run = run_of(PLANNED[words])
+            if line := PLAN.add(run, impossible(PLANNED[words])):
                 say(line)
-    if line := PLAN.add(run_of(sentence)):
+            if run.folder in PLAN.refused:
+                problem = "its float run is refused"
+    if line := PLAN.add(run_of(sentence), problem):
         say(line)
+
+
+def impossible(sentence: Sentence) -> str:
+    """Why no data could make a sentence run, as far as quantizer and network tell, or nothing."""
+    node = OmegaConf.create(sentence.config)
+    network = dict(sentence.config["model"]["net"])
+    if "weights" in network:
+        network["weights"] = None  # nothing is downloaded for a plan
+    try:
+        check_bits(sentence.config, instantiate(node.quantizer) if node.quantizer else None)
+        with torch.device("meta"):
+            instantiate(network, num_classes=2)
+    except (ValueError, InstantiationException) as error:
+        return str(_root_cause(error))
+    return ""
+
+
+def check_bits(config: dict[str, Any], scheme: Scheme | None) -> None:
+    """Refuse bits that no quantizer takes.
+
+    Raises:
+        ValueError: with what to type.
+    """
+    if scheme is not None:
+        scheme.check()
+    elif (config["w_bits"], config["a_bits"]) != (32, 32):
+        raise ValueError(
+            f"quantizer=none trains the float network, but bits are w{config['w_bits']} a{config['a_bits']}:"
+            f" leave bits away, or choose a quantizer, e.g. quantizer=ewgs"
+        )
 
 
 class Training:
@@ -180,13 +238,7 @@ class Training:
         self.scheme: Scheme | None = instantiate(node.quantizer) if node.quantizer else None
         self.chosen = [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
         self.node = node
-        if self.scheme is None and (config["w_bits"], config["a_bits"]) != (32, 32):
-            raise ValueError(
-                f"quantizer=none trains the float network, but bits are w{config['w_bits']} a{config['a_bits']}:"
-                f" leave bits away, or choose a quantizer, e.g. quantizer=ewgs"
-            )
-        if self.scheme is not None:
-            self.scheme.check()
+        check_bits(config, self.scheme)
         self.data.setup()
         if self.objective.needs_labels and not self.data.labelled:
             raise ValueError(
@@ -363,6 +415,7 @@ class Training:
         return make_record(
             self.sentence,
             self.history.rows,
+            changes=changes(self.sentence),
             cost=cost(task.student, self.data.image_shape),
             labels_used=self.objective.needs_labels,
             float_record=self.float_record,

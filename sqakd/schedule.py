@@ -48,7 +48,7 @@ class WarmupCosine(Schedule):
         t < W    base + (peak - base) (t - 1) / (W - 1)
         t >= W   peak (1 + cos(pi (t - W) / (M - W))) / 2            M steps in all
 
-    The line reaches `base` at its second step, as in SQAKD's code.
+    The line reaches `base` at its second step, as in SQAKD's code, and never goes below 0.
 
     Args:
         base: where the line starts.
@@ -62,7 +62,8 @@ class WarmupCosine(Schedule):
 
     def lr(self, peak: float, progress: Progress) -> float:
         if progress.step < self.steps:
-            return self.base + (peak - self.base) * (progress.step - 1) / (self.steps - 1)
+            # A short line to a high peak would start below 0.
+            return max(0.0, self.base + (peak - self.base) * (progress.step - 1) / (self.steps - 1))
         return peak * cosine(progress.step - self.steps, progress.steps_per_epoch * progress.epochs - self.steps)
 
 

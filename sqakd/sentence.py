@@ -10,6 +10,8 @@ from typing import Any
 SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "local")
 # Keys beside a network's own: how it is quantized, what a student looks at, and the run that trains it.
 NOT_NETWORK = ("first", "feature_layers", "checkpoint", "seed", "recipe")
+# The groups whose choices say which cell of a table a run is.
+CELL = ("experiment", "dataset", "model", "quantizer", "kd")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class Sentence:
             f"model={self.choices[role]}",
             f"seed={self.config['teacher']['seed']}",
         ]
+
+    def plain(self) -> list[str]:
+        """Words of the same choices with nothing changed: what a cell of a table is."""
+        words = [f"{group}={self.choices[group]}" for group in CELL if self.choices.get(group, "None") != "None"]
+        words += [word for word in self.overrides if word.startswith("quantizer/rounding=")]
+        words += [word for word in self.overrides if _describes_network(word, "model.")]
+        return [*words, *(f"{key}={self.config[key]}" for key in ("w_bits", "a_bits", "seed"))]
 
 
 def _describes_network(word: str, root: str) -> bool:

@@ -34,6 +34,17 @@ def train(*words: str, runs: Path, timeout: float = 300) -> subprocess.Completed
     )
 
 
+def kill_at(victim: str, epoch: int, step: int, signal_name: str) -> list[str]:
+    """Words that end the process by a signal when the run `victim` (or part of its name) is at that step."""
+    return [
+        "callbacks.progress._target_=kill_at.KillAt",
+        f"+callbacks.progress.victim={victim}",
+        f"+callbacks.progress.epoch={epoch}",
+        f"+callbacks.progress.step={step}",
+        f"+callbacks.progress.signal_name={signal_name}",
+    ]
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     content: dict[str, Any] = torch.load(run / "weights.pt", weights_only=True)
     tensors: dict[str, torch.Tensor] = content["weights"]

@@ -29,7 +29,13 @@ def row(rate: float, **scores: float) -> dict[str, float]:
 
 def make(rows: list[dict[str, float]], float_record: dict[str, Any] | None = None) -> dict[str, Any]:
     return make_record(
-        SENTENCE, rows, cost=COST, labels_used=False, float_record=float_record, training_seconds=1.23456
+        SENTENCE,
+        rows,
+        changes={"recipe.epochs": 3},
+        cost=COST,
+        labels_used=False,
+        float_record=float_record,
+        training_seconds=1.23456,
     )
 
 

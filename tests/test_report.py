@@ -16,8 +16,9 @@ from sqakd.report import Cell, mean_std, read_records, show, write_report
 from sqakd.runs import Run
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
-table9,cifar10,net,ewgs,2,sqakd,91.50,,paper,here
+table9,cifar10,net,ewgs,2,sqakd,91.50,99.25,paper,here
 table9,cifar10,net,ewgs,1,sqakd,88.00,,second-hand,there
+table9,cifar10,net,ewgs,4,sqakd,,,unknown,nowhere
 """
 
 
@@ -27,6 +28,8 @@ def record(name: str, seed: int, top1: float, **changes: Any) -> dict[str, Any]:
         "name": name,
         "seed": seed,
         "choices": {"dataset": dataset, "quantizer": quantizer, "kd": kd},
+        "changes": {},
+        "command": f"python train.py quantizer={quantizer}",
         "model": model,
         "w_bits": 2,
         "a_bits": 2,
@@ -62,25 +65,100 @@ def table(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+def markdown(file: Path) -> list[dict[str, str]]:
+    lines = [line[2:-2].split(" | ") for line in file.read_text().splitlines() if line.startswith("|")]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
 def test_a_table_has_paper_ours_and_difference(folders: tuple[Path, Path]) -> None:
     write_report(*folders)
-    first, second, third = table(folders[1] / "table9.csv")
+    first, second, third, extra = markdown(folders[1] / "table9.md")
     assert (first["paper"], first["ours, last"], first["ours, best"]) == (
         "91.50",
         "92.00 ± 2.00 (3)",
         "93.00 ± 2.00 (3)",
     )
     assert (first["difference"], first["epochs"], first["bits"]) == ("+0.50", "10", "W2A2")
+    assert (first["paper, top-5"], first["ours, top-5"]) == ("99.25", "-")
     assert (second["bits"], second["paper"], second["ours, last"], second["difference"]) == ("W1A1", "88.00¹", "-", "-")
-    assert (third["quantizer"], third["paper"], third["ours, last"]) == ("lsq", "-", "50.00 (1)")
+    assert (third["bits"], third["paper"], third["ours, last"]) == ("W4A4", "-", "-")
+    assert (extra["quantizer"], extra["paper"], extra["ours, last"]) == ("lsq", "-", "50.00 (1)")
+    assert "changed" not in first, "nothing is"
 
 
-def test_a_data_set_without_published_numbers_has_its_own_table(folders: tuple[Path, Path]) -> None:
+def test_a_table_can_be_computed_with(folders: tuple[Path, Path]) -> None:
     write_report(*folders)
-    (row,) = table(folders[1] / "digits.csv")
-    assert (row["top-1, last"], row["agreement"], row["kB"]) == ("75.00 (1)", "-", "1.0")
-    text = (folders[1] / "digits.md").read_text()
-    assert "| digits | net | lsq | W2A2 | none | 75.00 (1) |" in text
+    first, second, third, extra = table(folders[1] / "table9.csv")
+    assert (float(first["paper_top1"]), float(first["top1_last_mean"]), float(first["top1_last_std"])) == (91.5, 92, 2)
+    assert (first["paper_kind"], first["n"], first["seeds"], float(first["difference"])) == (
+        "paper",
+        "3",
+        "0 1 10",
+        0.5,
+    )
+    assert (second["paper_kind"], second["n"], second["top1_last_mean"], second["difference"]) == (
+        "second-hand",
+        "0",
+        "",
+        "",
+    )
+    assert (third["paper_top1"], third["paper_kind"]) == ("", "unknown")
+    assert (extra["top1_last_mean"], extra["top1_last_std"]) == ("50.0000", ""), "one seed has no deviation"
+
+
+def test_a_changed_run_never_stands_in_a_papers_cell(folders: tuple[Path, Path]) -> None:
+    name = "cifar10-net-ewgs-w2a2-sqakd"
+    for seed, changes in ((7, {"recipe.lr": 0.5}), (8, {"recipe.lr": 0.5}), (9, {"quantizer.per_channel": True})):
+        content = record(name, seed, 0.1, changes=changes)
+        folder = folders[0] / f"mine{seed}" / f"seed{seed}"
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps(content | {"name": f"mine{seed}"}))
+    write_report(*folders)
+    rows = markdown(folders[1] / "table9.md")
+    assert rows[0]["ours, last"] == "92.00 ± 2.00 (3)"
+    assert [(row["changed"], row["ours, last"]) for row in rows if row["changed"]] == [
+        ("quantizer.per_channel=true", "10.00 (1)"),
+        ("recipe.lr=0.5", "10.00 ± 0.00 (2)"),
+    ]
+
+
+def test_a_repeat_under_another_name_counts_once(folders: tuple[Path, Path]) -> None:
+    content = record("cifar10-net-ewgs-w2a2-sqakd", 0, 0.9)
+    folder = folders[0] / "zz-again" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(content | {"name": "zz-again"}))
+    write_report(*folders)
+    assert table(folders[1] / "table9.csv")[0]["seeds"] == "0 1 10"
+
+
+def test_another_rounding_is_another_quantizer(folders: tuple[Path, Path]) -> None:
+    name = "cifar10-net-ewgs-w2a2-sqakd"
+    words = "python train.py quantizer=ewgs quantizer/rounding=ste"
+    store(folders[0], record(name, 0, 0.3, command=words) | {"name": "other"})
+    write_report(*folders)
+    rows = markdown(folders[1] / "table9.md")
+    assert rows[0]["ours, last"] == "92.00 ± 2.00 (3)"
+    assert [row["ours, last"] for row in rows if row["quantizer"] == "ewgs+ste"] == ["30.00 (1)"]
+
+
+def test_the_released_reading_stands_beside_the_papers_number(folders: tuple[Path, Path]) -> None:
+    store(folders[0], record("cifar10-net-ewgs_released-w2a2-sqakd_released", 0, 0.9))
+    store(folders[0], record("cifar10-net-ewgs_released-w2a2-none_matched", 0, 0.8))
+    write_report(*folders)
+    rows = {(row["quantizer"], row["kd"]): row for row in markdown(folders[1] / "table9.md")}
+    row = rows["ewgs_released", "sqakd_released"]
+    assert (row["paper"], row["difference"]) == ("91.50³", "-1.50")
+    assert rows["ewgs_released", "none_matched"]["paper"] == "-"
+
+
+def test_what_no_table_of_the_paper_has_is_in_one_of_its_own(folders: tuple[Path, Path]) -> None:
+    store(folders[0], record("cifar10-other-ewgs-w2a2-sqakd", 0, 0.6))
+    write_report(*folders)
+    (row,) = markdown(folders[1] / "digits.md")
+    assert row["kd"] == "none"
+    assert (row["last"], row["agreement with the teacher, last"], row["kB"]) == ("75.00 (1)", "-", "1.0")
+    (other,) = markdown(folders[1] / "cifar10.md")
+    assert (other["model"], other["last"]) == ("other", "60.00 (1)")
 
 
 def test_every_cell_is_in_ours(folders: tuple[Path, Path]) -> None:
@@ -124,13 +202,27 @@ def test_a_plan_knows_how_long_from_finished_runs(tmp_path: Path) -> None:
     name = "digits-net-ewgs-w2a2-sqakd"
     store(tmp_path, record(name, 0, 0.9))
     plan = Plan()
-    network = {"dataset": {"_target_": "digits"}, "model": {"net": {"blocks": 3}}}
-    config = {"name": name, "quantizer": {"bits": 2}, "recipe": {"epochs": 100}, **network}
+    config: dict[str, Any] = {
+        "name": name,
+        "dataset": {"_target_": "digits", "image_size": 32},
+        "model": {"net": {"blocks": 3}},
+        "teacher": {"net": {"blocks": 3}},
+        "kd": {"kl": 1.0, "feature_loss": None},
+        "quantizer": {"bits": 2},
+        "recipe": {"epochs": 100, "batch_size": 64},
+        "trainer": {"precision": "32-true"},
+    }
     (tmp_path / name / "seed0" / "config.yaml").write_text(yaml.safe_dump(config))
     assert plan.add(Run(tmp_path / name / "seed0", config)) == f"done     {tmp_path / name / 'seed0'}"
     assert plan.add(Run(tmp_path / name / "seed0", config)) is None
     line = plan.add(Run(tmp_path / name / "seed1", config))
     assert line == f"train    {tmp_path / name / 'seed1'}  about {duration(500)}"
-    other = Run(tmp_path / "digits-net-none-w32a32-none" / "seed0", config | {"quantizer": None})
-    assert plan.add(other) == f"train    {other.folder}"
-    assert plan.total().startswith("3 runs: 1 done, 2 train; about 8 min on one device; 1 of unknown length")
+    smaller = config | {"dataset": config["dataset"] | {"image_size": 16}}
+    other = Run(tmp_path / "smaller" / "seed0", smaller)
+    assert plan.add(other) == f"train    {other.folder}", "another amount of work for each image"
+    wrong = Run(tmp_path / "wrong" / "seed0", config)
+    assert plan.add(wrong, "bits=9") == f"refused  {wrong.folder}  bits=9"
+    assert (
+        plan.total() == "4 runs: 1 done, 2 train, 1 refused; about 8 min on one device; 1 of unknown length until"
+        " one of their kind is finished"
+    )

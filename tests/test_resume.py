@@ -20,16 +20,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def kill_at(victim: str, epoch: int, step: int, signal_name: str) -> list[str]:
-    return [
-        "callbacks.progress._target_=kill_at.KillAt",
-        f"+callbacks.progress.victim={victim}",
-        f"+callbacks.progress.epoch={epoch}",
-        f"+callbacks.progress.step={step}",
-        f"+callbacks.progress.signal_name={signal_name}",
-    ]
-
-
 @pytest.mark.parametrize(
     ("victim", "epoch", "step", "signal_name"),
     [
@@ -44,7 +34,7 @@ def kill_at(victim: str, epoch: int, step: int, signal_name: str) -> list[str]:
 )
 def test_same_end(victim: str, epoch: int, step: int, signal_name: str, uninterrupted: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    stopped = command.train(*WORDS, *kill_at(victim, epoch, step, signal_name), runs=runs)
+    stopped = command.train(*WORDS, *command.kill_at(victim, epoch, step, signal_name), runs=runs)
     assert stopped.returncode == (-signal.SIGKILL if signal_name == "SIGKILL" else 143), stopped.stderr
     assert not (runs / STUDENT / "seed0" / "record.json").exists()
     if signal_name == "SIGTERM":

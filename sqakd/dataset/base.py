@@ -15,6 +15,8 @@ from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
 from sqakd.randomness import stream
 
+SPLIT_SEED = 0  # which images are held out is part of the data set: it never depends on a run's seed
+
 
 class ImageDataModule(pl.LightningDataModule):
     """Images held as uint8 tensors, augmented and normalised in batches on the training device.
@@ -31,6 +33,9 @@ class ImageDataModule(pl.LightningDataModule):
         evaluate: how images are prepared for evaluation, [N, C, H, W] -> the same with the network's height and width,
             values 0 .. 255; None leaves them as they are.
         drop_last: leave out an incomplete last training batch.
+        holdout: share of the training images that takes the place of the validation images, so that a search of
+            hyperparameters never sees the images a result is reported on; 0: none.
+        limit: use only so many of the training and of the validation images, to try something out; None: all.
     """
 
     def __init__(
@@ -44,8 +49,15 @@ class ImageDataModule(pl.LightningDataModule):
         augment: Augment | None,
         evaluate: Callable[[Tensor], Tensor] | None,
         drop_last: bool,
+        holdout: float,
+        limit: int | None,
     ) -> None:
         super().__init__()
+        if isinstance(holdout, bool) or not isinstance(holdout, int | float) or not 0 <= holdout < 1:
+            raise DataError(f"dataset.holdout={holdout!r}: expected a share of the training images, from 0 to below 1")
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+            raise DataError(f"dataset.limit={limit!r}: expected a number of images, or null for all")
+        self.holdout, self.limit = holdout, limit
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.mean, self.std = list(mean), list(std)
         self.statistics: dict[torch.device, tuple[Tensor, Tensor]] = {}
@@ -64,8 +76,31 @@ class ImageDataModule(pl.LightningDataModule):
         """Load the images unless they are."""
         if not self.loaded:
             self.load()
+            if self.holdout:
+                self._take_from_training()
+            if self.limit is not None:
+                self._keep("train", _some(len(self.train_images), self.limit))
+                self._keep("val", _some(len(self.val_images), self.limit))
             self._check_sizes()
             self.loaded = True
+
+    def _take_from_training(self) -> None:
+        """Part of the training images become the validation images."""
+        count = len(self.train_images)
+        held_out = _some(count, round(self.holdout * count))
+        if not 0 < len(held_out) < count:
+            raise DataError(f"dataset.holdout={self.holdout} of {count} training images leaves no image on one side")
+        self.val_images, self.val_labels = self.train_images, self.train_labels
+        self._keep("val", held_out)
+        rest = torch.ones(count, dtype=torch.bool)
+        rest[held_out] = False
+        self._keep("train", rest.nonzero().flatten())
+
+    def _keep(self, part: str, index: Tensor) -> None:
+        """Reduce the images of "train" or "val" to some of them."""
+        for name in (f"{part}_images", f"{part}_labels"):
+            if (values := getattr(self, name)) is not None:
+                setattr(self, name, values[index])
 
     def _check_sizes(self) -> None:
         """A network is trained on images of the size it is judged and deployed with."""
@@ -145,6 +180,12 @@ class ImageDataModule(pl.LightningDataModule):
             batch = Batch(self.train_images[index], label, index, draws)
             batches.append(self.on_after_batch_transfer(batch, 0))
         return batches
+
+
+def _some(count: int, wanted: int) -> Tensor:
+    """Positions of `wanted` of `count` images in ascending order: the same in every run, whatever its seed."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return order[:wanted].sort().values
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -14,12 +14,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
-from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.base import SPLIT_SEED, ImageDataModule
 from sqakd.dataset.errors import DataError
 
 SMALLEST = 8
 VALIDATION_IMAGES = 360
-SPLIT_SEED = 0  # the split is part of the data set: it never depends on a run's seed
 
 
 class Digits(ImageDataModule):
@@ -27,17 +26,14 @@ class Digits(ImageDataModule):
 
     Args:
         image_size: height and width that the images are enlarged to, at least 8.
-        limit: use only so many of the training and of the validation images; None: all.
         **common: see `ImageDataModule`.
     """
 
-    def __init__(self, *, image_size: int, limit: int | None, **common: Any) -> None:
+    def __init__(self, *, image_size: int, **common: Any) -> None:
         super().__init__(**common)
         if image_size < SMALLEST:
             raise DataError(f"dataset.image_size={image_size}: expected at least {SMALLEST}, the size of the originals")
-        if limit is not None and limit < 1:
-            raise DataError(f"dataset.limit={limit}: expected a number of images, or null for all")
-        self.image_size, self.limit = image_size, limit
+        self.image_size = image_size
 
     def load(self) -> None:
         data = load_digits()
@@ -51,7 +47,6 @@ class Digits(ImageDataModule):
             stratify=data.target,
             random_state=SPLIT_SEED,
         )
-        train, val = train[: self.limit], val[: self.limit]
         self.train_images, self.train_labels = images[train].contiguous(), labels[train]
         self.val_images, self.val_labels = images[val].contiguous(), labels[val]
         self.class_names = [str(digit) for digit in range(10)]

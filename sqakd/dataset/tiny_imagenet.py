@@ -78,8 +78,9 @@ class TinyImageNet(ImageDataModule):
     def load(self) -> None:
         with self._open() as tree:
             wnids = _wnids(tree)
+            train = _train_files(tree, wnids)  # first, because it tells a wrong list of classes from wrong names
             self.class_names = _names(tree, wnids)
-            self.train_images, self.train_labels = self._decode(tree, _train_files(tree, wnids), wnids)
+            self.train_images, self.train_labels = self._decode(tree, train, wnids)
             self.val_images, self.val_labels = self._decode(tree, _val_files(tree, wnids), wnids)
 
     def _open(self) -> Tree:

@@ -66,9 +66,11 @@ def _set_classes(network: nn.Module, num_classes: int) -> None:
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     name, last = layers[-1]
     if isinstance(last, nn.Linear) and last.out_features != num_classes:
-        network.set_submodule(name, nn.Linear(last.in_features, num_classes))
+        network.set_submodule(name, nn.Linear(last.in_features, num_classes, bias=last.bias is not None))
     elif isinstance(last, nn.Conv2d) and last.out_channels != num_classes:
-        network.set_submodule(name, nn.Conv2d(last.in_channels, num_classes, last.kernel_size))  # type: ignore[arg-type]
+        has_bias = last.bias is not None
+        fresh = nn.Conv2d(last.in_channels, num_classes, last.kernel_size, bias=has_bias)  # type: ignore[arg-type]
+        network.set_submodule(name, fresh)
 
 
 def _close(matches: list[str]) -> str:

@@ -54,6 +54,8 @@ class Quantizer(nn.Module, ABC):
     calibrated: Tensor
     # Weight decay of the range's own parameters; the recipe's is for the network's.
     decay: float = 0.0
+    # Whether the range comes from the batch's own values; a constant range takes also a batch of equal values.
+    needs_spread: bool = True
 
     def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class Quantizer(nn.Module, ABC):
         if self.calibrated:
             raise RuntimeError("this quantizer is already calibrated; load a float network to start again")
         finite = x.numel() > 0 and bool(torch.isfinite(x).all())
-        if not finite or bool(x.min() == x.max()):
+        if not finite or (self.needs_spread and bool(x.min() == x.max())):
             raise ValueError(f"cannot calibrate on a tensor of shape {tuple(x.shape)}: expected varied, finite values")
         with torch.no_grad():
             self.calibrate_range(x.detach())

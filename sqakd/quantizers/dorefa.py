@@ -63,6 +63,8 @@ class TanhWeights(Quantizer):
 class UnitActivations(IntegerQuantizer):
     """The paper's activations, clipped to [0, 1]; to [-1, 1] where the input has a sign."""
 
+    needs_spread = False
+
     def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask="value")
 

@@ -53,13 +53,15 @@ class ClippedActivation(IntegerQuantizer):
     ) -> None:
         # A clipped value sits on the outermost code, which rounding errors must not put outside.
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask="code")
-        self.from_batch = alpha == "calibrate"
-        if not self.from_batch and not (isinstance(alpha, int | float) and alpha > 0):
+        self.needs_spread = alpha == "calibrate"
+        if not self.needs_spread and not (isinstance(alpha, int | float) and alpha > 0):
             raise ValueError(f"alpha={alpha!r}: expected a number > 0, or calibrate")
+        if not isinstance(learned, bool):
+            raise ValueError(f"learned={learned!r}: expected true or false")
         if not decay >= 0:
             raise ValueError(f"decay={decay}: expected a number >= 0")
         self.learned, self.decay = learned, decay if learned else 0.0
-        start = torch.full(shape, 1.0 if self.from_batch else float(alpha))
+        start = torch.full(shape, 1.0 if self.needs_spread else float(alpha))
         if learned:
             self.alpha = nn.Parameter(start)
         else:
@@ -67,7 +69,7 @@ class ClippedActivation(IntegerQuantizer):
 
     def calibrate_range(self, x: Tensor) -> None:
         """Try clips up to the largest magnitude; a constant start is left as it is."""
-        if not self.from_batch:
+        if not self.needs_spread:
             return
         sample = self.rows(x)[:, :: max(1, x.numel() // SAMPLE)]
         reach = sample.abs().amax(dim=1)

@@ -11,6 +11,7 @@ import yaml
 from sklearn.datasets import load_digits
 
 from sqakd.dataset.digits import Digits
+from sqakd.dataset.errors import DataError
 
 CONFIG = Path(__file__).parents[2] / "conf/dataset/digits.yaml"
 
@@ -18,7 +19,6 @@ CONFIG = Path(__file__).parents[2] / "conf/dataset/digits.yaml"
 def make_digits(**changes: Any) -> Digits:
     arguments: dict[str, Any] = {
         "image_size": 32,
-        "limit": None,
         "batch_size": 64,
         "eval_batch_size": 360,
         "seed": 0,
@@ -27,6 +27,8 @@ def make_digits(**changes: Any) -> Digits:
         "augment": None,
         "evaluate": None,
         "drop_last": False,
+        "holdout": 0.0,
+        "limit": None,
     }
     data = Digits(**arguments | changes)
     data.setup()
@@ -110,3 +112,40 @@ def test_another_size() -> None:
     assert data.image_shape == (3, 16, 16)
     with pytest.raises(ValueError, match=r"dataset.image_size=7: expected at least 8"):
         make_digits(image_size=7)
+
+
+def test_a_limited_data_set_is_the_same_few_images_in_every_run() -> None:
+    few, again, whole = make_digits(limit=50), make_digits(limit=50, seed=7), make_digits()
+    assert (len(few.train_images), len(few.val_images)) == (50, 50)
+    assert torch.equal(few.train_images, again.train_images)
+    assert few.train_labels is not None
+    assert whole.train_labels is not None
+    assert len(set(few.train_labels.tolist())) > 5, "classes are mixed, not the first ones"
+    pairs = zip(whole.train_images, whole.train_labels, strict=True)
+    known = {image.numpy().tobytes(): int(label) for image, label in pairs}
+    for image, label in zip(few.train_images, few.train_labels, strict=True):
+        assert known[image.numpy().tobytes()] == int(label)
+
+
+def test_held_out_images_come_from_training_and_never_from_the_test_images() -> None:
+    whole, search, again = make_digits(), make_digits(holdout=0.2), make_digits(holdout=0.2, seed=3)
+    assert (len(search.train_images), len(search.val_images)) == (1437 - 287, 287)
+    train, val, test = (
+        [image.numpy().tobytes() for image in images]
+        for images in (search.train_images, search.val_images, whole.val_images)
+    )
+    original = [image.numpy().tobytes() for image in whole.train_images]
+    assert sorted(train + val) == sorted(original)
+    assert not set(val) & (set(test) - set(original))
+    assert torch.equal(search.val_images, again.val_images)
+    assert search.val_labels is not None
+    assert len(search.val_labels) == 287
+
+
+@pytest.mark.parametrize(
+    "change", [{"holdout": 1.0}, {"holdout": -0.1}, {"holdout": True}, {"limit": 0}, {"limit": 2.5}]
+)
+def test_shares_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+    (key,) = change
+    with pytest.raises(DataError, match=f"dataset.{key}="):
+        make_digits(**change)

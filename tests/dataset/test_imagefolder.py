@@ -39,6 +39,8 @@ def make(folder: Path, **changes: Any) -> ImageFolder:
         "augment": None,
         "evaluate": None,
         "drop_last": False,
+        "holdout": 0.0,
+        "limit": None,
     }
     return ImageFolder(**arguments | changes)
 

@@ -35,6 +35,8 @@ def make_loader(n: int = 23, **changes: Any) -> Loader:
         "rank": 0,
         "world_size": 1,
         "drop_last": False,
+        "holdout": 0.0,
+        "limit": None,
         "pin_memory": False,
     }
     return Loader(**arguments | changes)
@@ -214,6 +216,8 @@ class Images(ImageDataModule):
             "augment": AUGMENT,
             "evaluate": None,
             "drop_last": False,
+            "holdout": 0.0,
+            "limit": None,
         }
         super().__init__(**arguments | changes)
 

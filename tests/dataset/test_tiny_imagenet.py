@@ -87,6 +87,8 @@ class Tiny:
             "augment": None,
             "evaluate": None,
             "drop_last": False,
+            "holdout": 0.0,
+            "limit": None,
         }
         return self.module(**arguments | changes)
 
