@@ -17,7 +17,7 @@ from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object, instantiate
 
-from sqakd.run import parse
+from sqakd.run import changes, parse
 from sqakd.sentence import Sentence
 
 CONF = command.ROOT / "conf"
@@ -199,3 +199,36 @@ def test_the_teacher_may_be_another_network() -> None:
 def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(words: list[str], role: str) -> None:
     shown = sentence(*words)
     assert sentence(*shown.float_run(role)).config["recipe"] == shown.config["teacher"]["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["quantizer=lsq", "bits=3", "seed=4", "kd=none"], {}),
+        (["experiment=tiny_vgg11", "quantizer=pact_released", "bits=4", "kd=sqakd_released"], {}),
+        (["experiment=cifar10_resnet20", "quantizer=none"], {}),
+        (["experiment=tiny_squeezenet_lsq_w4_released", "kd=none_matched"], {}),
+        (["dataset=imagefolder", "dataset.folder=photos"], {}),
+        (["model=torchvision", "model.arch=resnet18"], {}),
+        (["quantizer=pact", "quantizer/rounding=ewgs"], {}),
+        (["name=mine", "trainer.compile=true", "logger=none"], {}),
+        (["recipe.epochs=3"], {"recipe.epochs": 3}),
+        (["recipe.epochs=100"], {"recipe.epochs": 100}),
+        (["quantizer.per_channel=true", "quantizer.first_last=8"], {"quantizer.per_channel": True, "quantizer.first_last": 8}),
+        (["dataset.image_size=16"], {"dataset.image_size": 16}),
+        (["teacher.checkpoint=file.pt"], {"teacher.checkpoint": "file.pt"}),
+    ],
+)  # fmt: skip
+def test_what_a_sentence_changes_beside_its_choices(words: list[str], expected: dict[str, Any]) -> None:
+    assert changes(parse(words)) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["quantizer=pact"], "digits-resnet20-pact-w2a2-sqakd"),
+        (["quantizer=pact", "quantizer/rounding=ewgs"], "digits-resnet20-pact+ewgs-w2a2-sqakd"),
+    ],
+)
+def test_another_rounding_is_in_the_name(words: list[str], name: str) -> None:
+    assert parse(words).config["name"] == name
