@@ -14,7 +14,8 @@ from sqakd.runs import Run, RunError
 class Plan:
     """Collects runs, each once, and knows what is left of them.
 
-    Times are those of finished runs under the same folder that did the same work for each image, per epoch.
+    Times are those of finished runs under the same folder that did the same work for each image, per epoch; or what
+    was learned by measuring.
     """
 
     def __init__(self) -> None:
@@ -40,7 +41,7 @@ class Plan:
         if state == "refused":
             self.refused.add(run.folder)
         if state in ("resume", "train"):
-            per_epoch = self._seconds_per_epoch(run)
+            per_epoch = self.seconds_per_epoch(run)
             if per_epoch is None:
                 self.unknown += 1
             else:
@@ -49,7 +50,15 @@ class Plan:
                 note = f"about {duration(seconds)}"
         return f"{state:8} {run.folder}{'  ' + note if note else ''}"
 
-    def _seconds_per_epoch(self, run: Run) -> float | None:
+    def learn(self, run: Run, seconds_per_epoch: float) -> None:
+        """Keep the time of one kind of run for others of it under the same folder."""
+        self._rates(run).append((_work(run.config), seconds_per_epoch))
+
+    def seconds_per_epoch(self, run: Run) -> float | None:
+        """Of a run of the same kind, if one is known."""
+        return next((seconds for work, seconds in self._rates(run) if work == _work(run.config)), None)
+
+    def _rates(self, run: Run) -> list[tuple[Any, float]]:
         folder = run.folder.parent.parent
         if folder not in self.rates:
             self.rates[folder] = []
@@ -57,13 +66,15 @@ class Plan:
                 record = json.loads(file.read_text())
                 config = yaml.safe_load(file.with_name("config.yaml").read_text())
                 self.rates[folder].append((_work(config), record["training_seconds"] / record["epochs"]))
-        return next((seconds for work, seconds in self.rates[folder] if work == _work(run.config)), None)
+        return self.rates[folder]
 
     def total(self) -> str:
         """All runs in one line."""
         counts = ", ".join(f"{count} {state}" for state, count in self.states.items() if count)
         left = f"; about {duration(self.seconds)} on one device" if self.seconds else ""
-        unknown = f"; {self.unknown} of unknown length until one of their kind is finished" if self.unknown else ""
+        unknown = (
+            f"; {self.unknown} of unknown length (plan=measure trains a few steps of each)" if self.unknown else ""
+        )
         return f"{sum(self.states.values())} runs: {counts}{left}{unknown}"
 
 

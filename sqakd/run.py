@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import atexit
 import copy
+import io
 import sys
+import tempfile
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ from sqakd.trainer import make_trainer, top1
 
 SIGTERM_STATUS = 143
 PLAN = Plan()
+MEASURED_STEPS = 4  # of a run whose time is not known
 PLANNED: dict[tuple[str, ...], Sentence] = {}  # float runs by their words
 
 # ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
@@ -160,7 +163,7 @@ def changes(sentence: Sentence) -> dict[str, Any]:
     plain = identity(parse(sentence.plain(), complete=False).config)
     own = identity(sentence.config)
     keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))
-    return {key: own.get(key) for key in keys if key not in ("name", "seed") and plain.get(key) != MISSING}
+    return {key: own.get(key) for key in keys if key not in ("name", "seed", "bits") and plain.get(key) != MISSING}
 
 
 def shared(sentence: Sentence) -> bool:
@@ -174,7 +177,7 @@ def plan(sentence: Sentence) -> None:
     if not PLAN.seen:
         atexit.register(lambda: say(PLAN.total()))
     config = sentence.config
-    problem = impossible(sentence)
+    problem, measured = impossible(sentence), config["plan"] == "measure"
     taught = config["quantizer"] is not None or config["kd"]["kl"] > 0
     if taught and config["teacher"]["checkpoint"] is None and not problem:
         for role in ("model@teacher", "model"):
@@ -182,12 +185,44 @@ def plan(sentence: Sentence) -> None:
             if words not in PLANNED:  # many cells share it, and composing takes longer than the rest
                 PLANNED[words] = parse(list(words))
             run = run_of(PLANNED[words])
-            if line := PLAN.add(run, impossible(PLANNED[words])):
+            if line := _planned(PLANNED[words], impossible(PLANNED[words]), measured=measured):
                 say(line)
             if run.folder in PLAN.refused:
                 problem = "its float run is refused"
-    if line := PLAN.add(run_of(sentence), problem):
+    if line := _planned(sentence, problem, measured=measured):
         say(line)
+
+
+def _planned(sentence: Sentence, problem: str, *, measured: bool) -> str | None:
+    """The plan's line for a run, measured first if that is wanted and needed."""
+    run = run_of(sentence)
+    new = run.folder not in PLAN.seen and run.record() is None and not problem
+    if measured and new and PLAN.seconds_per_epoch(run) is None:
+        try:
+            PLAN.learn(run, measure(sentence))
+        except (ValueError, DivergenceError, InstantiationException) as error:
+            problem = str(_root_cause(error))
+    return PLAN.add(run, problem)
+
+
+def measure(sentence: Sentence) -> float:
+    """Seconds of one epoch, from a few steps of the same sentence in a folder that is thrown away.
+
+    Raises:
+        ValueError: as for the run itself, for instance if the images are not there.
+    """
+    data = instantiate(OmegaConf.create(sentence.config["dataset"]))
+    data.setup()
+    images = len(data.train_images)
+    batch_size = sentence.config["recipe"]["batch_size"]
+    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
+        words = [word for word in sentence.overrides if not word.startswith(("plan=", "paths.runs=", "logger"))]
+        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=1", "teacher.recipe.epochs=1"]
+        few = parse([*words, *short, "logger=none", "callbacks.progress=null", f"paths.runs={scratch}"])
+        train(few)
+        record = run_of(few).record()
+    assert record is not None
+    return float(images / record["images_per_second"])
 
 
 def impossible(sentence: Sentence) -> str:

@@ -214,7 +214,7 @@ def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(wo
         (["name=mine", "trainer.compile=true", "logger=none"], {}),
         (["recipe.epochs=3"], {"recipe.epochs": 3}),
         (["recipe.epochs=100"], {"recipe.epochs": 100}),
-        (["quantizer.per_channel=true", "quantizer.first_last=8"], {"quantizer.per_channel": True, "quantizer.first_last": 8}),
+        (["quantizer.per_channel=true"], {"quantizer.per_channel": True}),
         (["dataset.image_size=16"], {"dataset.image_size": 16}),
         (["teacher.checkpoint=file.pt"], {"teacher.checkpoint": "file.pt"}),
     ],
