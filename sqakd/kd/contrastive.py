@@ -202,6 +202,7 @@ class Contrastive(FeatureLoss):
     """
 
     needs_labels = True
+    keeps_buffers_equal = True
     contrasts: nn.ModuleList
     others: OtherClasses
 

@@ -380,3 +380,12 @@ def test_half_precision_is_compared_in_single(dtype: torch.dtype) -> None:
             losses.append(loss(Seen([pair[0]], [pair[1]], nothing, nothing, index, drawn))[0])
     assert losses[0].dtype == torch.float32
     assert torch.equal(*losses)
+
+
+def test_no_memory_is_sent_around_before_every_step() -> None:
+    task = small.make_task(small.quantized(), small.network(), "kd=crd")
+    task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=small.images().train_labels)
+    ignored = set(task._ddp_params_and_buffers_to_ignore)
+    assert {name for name, _ in task.named_buffers() if "feature_loss" in name} == ignored
+    assert sum(name.endswith("bank") for name in ignored) == 2
+    assert not ignored & {name for name, _ in task.named_parameters()}
