@@ -1,6 +1,6 @@
 """Images per second of a training step with contrastive losses, against plain distillation.
 
-    python benchmarks/contrastive.py [--batch 256] [--rounds 7] [--steps 2] [--compile] [--cpu-time]
+    python benchmarks/contrastive.py [--batch 256] [--rounds 7] [--steps 2] [--compile] [--cpu-time] [--losses kd crd]
 
 W2A2 EWGS ResNet-20 and a float ResNet-20 as its teacher, 50,000 images of ten classes in the memory, random features
 and labels. Besides the losses as they are, CRD's by the two obvious ways: every image's K + 1 memories gathered for
@@ -70,6 +70,15 @@ class Whole(ContrastiveDistillation):
         return super().draw(index, generator)
 
 
+LOSSES: dict[str, Callable[[], FeatureLoss] | None] = {
+    "kd": None,
+    "crd": partial(ContrastiveDistillation, **CRD),
+    "crd, whole memory": partial(Whole, **CRD),
+    "crd, gathered": partial(Gathered, **CRD),
+    "cktf": partial(ContrastiveTransfer, **CRD | {"negatives": 4_096}, intermediate=0.8, window=8, normalise="image"),
+}
+
+
 def make_step(loss: FeatureLoss | None, batch: int, compile: bool) -> Callable[[], None]:
     """A function that takes one training step with `loss` beside the labels; with the KL where there is none."""
     torch.manual_seed(0)
@@ -125,16 +134,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cpu-time", action="store_true")
+    parser.add_argument("--losses", nargs="+", choices=LOSSES, default=list(LOSSES), help="kd is always among them")
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
-    cktf: dict[str, Any] = {**CRD, "negatives": 4_096}
-    losses: dict[str, Callable[[], FeatureLoss] | None] = {
-        "kd": None,
-        "crd": partial(ContrastiveDistillation, **CRD),
-        "crd, whole memory": partial(Whole, **CRD),
-        "crd, gathered": partial(Gathered, **CRD),
-        "cktf": partial(ContrastiveTransfer, **cktf, intermediate=0.8, window=8, normalise="image"),
-    }
+    losses = {name: loss for name, loss in LOSSES.items() if name in ("kd", *options.losses)}
     steps = {name: make_step(loss() if loss else None, options.batch, options.compile) for name, loss in losses.items()}
     for step in tqdm(steps.values(), desc="compiling and warming up", disable=None):
         for _ in range(3):  # the second step of a contrastive loss is compiled again, when Z is known

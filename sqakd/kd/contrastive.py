@@ -1,14 +1,15 @@
 r"""Contrastive representation distillation (CRD): the teacher's word on an image, told from its word on others.
 
 Paper: Tian, Krishnan, Isola 2020, "Contrastive Representation Distillation" (https://arxiv.org/abs/1910.10699),
-equations 17 to 19. Linear embeddings of length 1, s of the student and t of the teacher, are compared with what was
+equations 18 and 19. Linear embeddings of length 1, s of the student and t of the teacher, are compared with what was
 remembered of the n training images: s with the teacher's memory, t with the student's. For an anchor a, the memory m+
 of its own image and the memories m_1 .. m_K of images of other classes,
 
     P(m) = exp(a . m / tau) / Z,     loss = - log P(m+) / (P(m+) + K/n) - sum over k of  log (K/n) / (P(m_k) + K/n)
 
-Z is n times the mean of exp(a . m / tau) over the first batch and stays. With the logit u(m) = a . m / tau - log(Z K/n)
-this is the logistic loss of telling the image from the others, the form that is computed here:
+Z, which the authors' code has and their paper has not, is n times the mean of exp(a . m / tau) over the first batch, of
+each side, and stays. With the logit u(m) = a . m / tau - log(Z K/n) this is the logistic loss of telling the image from
+the others, the form that is computed here:
 
     loss = softplus(-u(m+)) + sum over k of softplus(u(m_k))
 
@@ -25,10 +26,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqakd.kd.features import Example, FeatureLoss, Seen, mismatch
+from sqakd.kd.memory import Memory, from_all_processes
 from sqakd.kd.negatives import OtherClasses
 from sqakd.kd.shapes import vector
 
@@ -65,55 +67,6 @@ def log_normaliser(own: Tensor, others: Tensor, chosen: Tensor, repeats: Tensor,
     counted = torch.where(chosen, others + repeats.log()[:, None], -math.inf)
     total = torch.cat([own, counted.flatten()]).logsumexp(dim=0)
     return total - (1 + repeats * chosen.sum(dim=1)).sum().log() + math.log(images)
-
-
-def from_all_processes(*tensors: Tensor) -> list[Tensor]:
-    """Each tensor [N, ...] joined with those of the other processes, in the same order on all; N may differ."""
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return list(tensors)
-    length = torch.tensor(len(tensors[0]), device=tensors[0].device)
-    lengths = [torch.zeros_like(length) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(lengths, length)
-    sizes = [int(n) for n in lengths]
-    joined = []
-    for tensor in tensors:
-        padded = tensor.new_zeros(max(sizes), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in sizes]
-        distributed.all_gather(parts, padded)
-        joined.append(torch.cat([part[:n] for part, n in zip(parts, sizes, strict=True)]))
-    return joined
-
-
-class Memory(nn.Module):
-    """What was said of each training image, by one of the two networks.
-
-    Args:
-        images: n.
-        width: of the embeddings.
-        momentum: share of the old in the new.
-    """
-
-    bank: Tensor
-
-    def __init__(self, *, images: int, width: int, momentum: float) -> None:
-        super().__init__()
-        self.momentum = momentum
-        bound = math.sqrt(3 / width)
-        self.register_buffer("bank", torch.empty(images, width).uniform_(-bound, bound))
-
-    @torch.no_grad()
-    def update(self, index: Tensor, embedding: Tensor) -> None:
-        """Move towards new embeddings.
-
-        Args:
-            index: [N]; of an image that is there twice the last counts.
-            embedding: [N, width].
-        """
-        places = torch.arange(len(index), device=index.device)
-        last = ((index[:, None] == index) * places).amax(dim=1)
-        moved = self.momentum * self.bank[index] + (1 - self.momentum) * embedding[last]
-        self.bank.index_copy_(0, index, F.normalize(moved))
 
 
 class Contrast(nn.Module):

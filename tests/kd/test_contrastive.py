@@ -18,12 +18,11 @@ from sqakd.kd.cktf import ContrastiveTransfer, Normalise, stage_vector
 from sqakd.kd.contrastive import (
     Contrast,
     ContrastiveDistillation,
-    Memory,
     contrastive_loss,
-    from_all_processes,
     log_normaliser,
 )
 from sqakd.kd.features import Example, Seen
+from sqakd.kd.memory import Memory, from_all_processes
 from sqakd.kd.negatives import OtherClasses
 
 LOSS, GRADIENT, BANK = 1e-5, 1e-4, 1e-6
