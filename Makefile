@@ -33,8 +33,9 @@ check: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## speed of the training step, of the data path and of the curvature estimate
+bench: $(STAMP)  ## speed of the training step, of contrastive losses, of the data path and of the curvature estimate
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/hessian.py
 

@@ -150,6 +150,9 @@ class Task(pl.LightningModule):
                 labels=labels,
             )
         )
+        if loss.keeps_buffers_equal:  # a memory of all training images would else be sent around before every step
+            ignored = [f"objective.feature_loss.{name}" for name, _ in loss.named_buffers()]
+            self._ddp_params_and_buffers_to_ignore = ignored
 
     def _make_scores(self) -> dict[str, Metric]:
         scores: dict[str, Metric] = {}

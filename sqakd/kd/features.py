@@ -61,6 +61,8 @@ class FeatureLoss(nn.Module, ABC):
 
     # Whether the loss itself reads labels of the training set (the cross-entropy beside it is another matter).
     needs_labels = False
+    # Whether its buffers are the same in all processes of a training by its own doing, so that none has to send them.
+    keeps_buffers_equal = False
     # Passes over the training images before the student's own training, and their learning rate.
     pretrain_epochs = 0
     pretrain_lr = 0.0

@@ -71,7 +71,7 @@ def seen(task: Task) -> Seen:
 
 
 def test_there_are_losses_to_check() -> None:
-    assert {"at", "nst", "sp", "rkd", "fitnet", "cc", "vid", "fsp", "ft"} <= set(KDS)
+    assert {"at", "nst", "sp", "rkd", "crd", "fitnet", "cc", "vid", "fsp", "ft", "cktf"} <= set(KDS)
     assert {"fsp", "ft"} <= set(STAGED)
 
 

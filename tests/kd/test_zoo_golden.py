@@ -228,16 +228,19 @@ def example(student: Tensor, teacher: Tensor) -> Example:
         ("vid", 16_240, 1_820_032),
         ("fsp", 0, 0),
         ("ft", 64_896, 4_131_840),
+        ("crd", 16_640, 131_328),
+        ("cktf", 197_888, 509_440),
     ],
 )
 def test_own_parameters_are_as_many_as_in_the_reference(kd: str, resnet20: int, vgg: int) -> None:
     for model, count in (("resnet20", resnet20), ("vgg8", vgg), ("vgg13", vgg)):
-        loss: FeatureLoss | None = instantiate(small.config(f"kd={kd}").kd).feature_loss
+        loss: FeatureLoss | None = instantiate(small.config(f"kd={kd}", f"model={model}").kd).feature_loss
         assert loss is not None
         seen = features(model)
         loss.names = loss.taps(list(seen), nn.Identity())
         looked_at = [seen[name] for name in loss.names]
-        loss.build(Example(student=looked_at, teacher=looked_at, network=nn.Identity(), images=1, labels=None))
+        labels = torch.arange(2)
+        loss.build(Example(student=looked_at, teacher=looked_at, network=nn.Identity(), images=2, labels=labels))
         assert sum(p.numel() for p in loss.parameters() if p.requires_grad) == count, model
 
 
@@ -253,7 +256,15 @@ def features(model: str) -> dict[str, Tensor]:
 
 
 def test_the_layers_looked_at_are_the_reference_s() -> None:
-    for kd, places in (("vid", "123"), ("rkd", "4"), ("sp", "3"), ("fitnet", "2"), ("fsp", "0123"), ("ft", "3")):
+    for kd, places in (
+        ("vid", "123"),
+        ("rkd", "4"),
+        ("sp", "3"),
+        ("fitnet", "2"),
+        ("fsp", "0123"),
+        ("ft", "3"),
+        ("crd", "4"),
+    ):
         task = small.make_task(small.network(), small.network(), f"kd={kd}")
         layers = small.config().model.feature_layers
         assert task.features is not None
