@@ -33,6 +33,7 @@ from sqakd.callbacks.resume import Resume
 from sqakd.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
 from sqakd.console import first_process, quiet_libraries, say
 from sqakd.cost import cost
+from sqakd.dataset.augment import Augment
 from sqakd.dataset.base import ImageDataModule
 from sqakd.kd.base import Objective
 from sqakd.models.trial import try_network
@@ -52,8 +53,10 @@ SIGTERM_STATUS = 143
 PLAN = Plan()
 
 # ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
+# ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
 # ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
 OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
+OmegaConf.register_new_resolver("plus", lambda parts: f"-{'+'.join(sorted(parts))}" if parts else "", replace=True)
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 
 
@@ -93,6 +96,8 @@ def read(cfg: DictConfig, hydra: Any) -> Sentence:
     if missing:
         raise ValueError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
     choices = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
+    if config.get("plus"):  # Hydra leaves out a group of which several options are chosen
+        choices["plus"] = "+".join(sorted(config["plus"]))
     return Sentence({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
 
 
@@ -178,7 +183,11 @@ class Training:
         self.recipe: Recipe = instantiate(node.recipe)
         self.objective: Objective = instantiate(node.kd)
         self.scheme: Scheme | None = instantiate(node.quantizer) if node.quantizer else None
-        self.chosen = [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
+        plus: dict[str, Any] = {name: instantiate(part) for name, part in sorted((node.get("plus") or {}).items())}
+        self.data.extend({name: part for name, part in plus.items() if isinstance(part, Augment)})
+        # First, because others look at what these have done.
+        self.chosen: list[pl.Callback] = [part for part in plus.values() if isinstance(part, pl.Callback)]
+        self.chosen += [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
         self.node = node
         if self.scheme is None and (config["w_bits"], config["a_bits"]) != (32, 32):
             raise ValueError(
@@ -192,6 +201,11 @@ class Training:
             raise ValueError(
                 f"kd={sentence.choices['kd']} reads labels and the images in this data set have none;"
                 f" type kd=sqakd, which needs only a teacher: teacher.checkpoint=FILE"
+            )
+        if self.objective.needs_labels and self.data.mixes:
+            raise ValueError(
+                f"plus={sentence.choices['plus']} mixes images and kd={sentence.choices['kd']} reads labels, which are"
+                f" not mixed; type kd=sqakd, which reads none, or leave the mixing away"
             )
         is_float = self.scheme is None and not self.objective.needs_teacher
         torch.manual_seed(stream_seed(config["seed"], "initial weights"))

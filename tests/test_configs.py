@@ -120,8 +120,8 @@ def test_the_parts_of_each_option_can_be_made(option: str) -> None:
     if option in NEEDS:
         pytest.importorskip(NEEDS[option])
     config = sentence(option).config
-    for part in ("dataset", "kd", "recipe", "callbacks", "logger", "quantizer"):
-        instantiate(config[part])
+    for part in ("dataset", "kd", "recipe", "callbacks", "logger", "quantizer", "plus"):
+        instantiate(config.get(part))
     with torch.device("meta"):  # shapes without numbers: nothing is drawn or copied
         for net in (config["model"]["net"], config["teacher"]["net"]):
             assert instantiate(net, num_classes=10)(torch.zeros(2, 3, 224, 224)).shape == (2, 10)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from sqakd.dataset.augment import Augment, normalize
+from sqakd.dataset.augment import Augment, Compose, Unchanged, normalize
 from sqakd.dataset.batch import Batch
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
@@ -76,6 +76,17 @@ class ImageDataModule(pl.LightningDataModule):
                 f"images are {_size(seen)} in training (dataset.augment) and {_size(self.image_shape)} in"
                 f" evaluation (dataset.evaluate): both are to bring them to the same size"
             )
+
+    def extend(self, steps: Mapping[str, Augment]) -> None:
+        """Change the training images further, by steps with names; those that mix images come last."""
+        if steps:
+            ordered = sorted(steps.items(), key=lambda item: item[1].mixes)
+            self.augment = Compose(steps={"augment": self.augment or Unchanged(self.evaluate), **dict(ordered)})
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images have parts of others."""
+        return self.augment is not None and self.augment.mixes
 
     @property
     def labelled(self) -> bool:
