@@ -146,12 +146,16 @@ class ImageDataModule(pl.LightningDataModule):
         """`count` augmented batches of `size` training images without a common image, the same on every rank."""
         return self._draw(size, count, epoch, "probe")
 
-    def _draw(self, size: int, count: int, epoch: int, purpose: str) -> list[Batch]:
+    def plain_batches(self, *, count: int, size: int, epoch: int) -> list[Batch]:
+        """The same, prepared as for evaluation."""
+        return self._draw(size, count, epoch, "plain", augment=False)
+
+    def _draw(self, size: int, count: int, epoch: int, purpose: str, *, augment: bool = True) -> list[Batch]:
         generator = stream(self.seed, epoch, purpose)
         order = torch.randperm(len(self.train_images), generator=generator)
         batches = []
         for index in torch.split(order[: size * count], size):
-            draws = {} if self.augment is None else self.augment.draw(len(index), generator)
+            draws = self.augment.draw(len(index), generator) if self.augment is not None and augment else {}
             label = None if self.train_labels is None else self.train_labels[index]
             batch = Batch(self.train_images[index], label, index, draws)
             batches.append(self.on_after_batch_transfer(batch, 0))
