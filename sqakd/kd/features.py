@@ -61,6 +61,8 @@ class FeatureLoss(nn.Module, ABC):
 
     # Whether the loss itself reads labels of the training set (the cross-entropy beside it is another matter).
     needs_labels = False
+    # Whether it compares layers before the logits; if not, a network need not name any.
+    looks_inside = True
     # Passes over the training images before the student's own training, and their learning rate.
     pretrain_epochs = 0
     pretrain_lr = 0.0
