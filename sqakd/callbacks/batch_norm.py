@@ -6,8 +6,7 @@ with the weights as they are, instead of the running average over weights that h
 are in training mode, and there is no gradient. Training itself never reads these statistics, so it does not change.
 
 Source: Nagel, Fournarakis, Bondarenko, Blankevoort 2022, "Overcoming Oscillations in Quantization-Aware Training", ICML
-2022 (https://arxiv.org/abs/2203.11086). The same idea as torch.optim.swa_utils.update_bn, which also wakes
-dropout.
+2022 (https://arxiv.org/abs/2203.11086). The same idea as torch.optim.swa_utils.update_bn, which also wakes dropout.
 """
 
 from __future__ import annotations

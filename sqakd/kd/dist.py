@@ -1,8 +1,8 @@
 r"""DIST: the student keeps the teacher's relations between classes and between images, not its probabilities.
 
 Paper: Huang, You, Wang, Qian, Xu 2022, "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022
-(https://arxiv.org/abs/2205.10536). With p = softmax(z / T), rows of images and columns of classes, and
-r the Pearson correlation:
+(https://arxiv.org/abs/2205.10536). With p = softmax(z / T), rows of images and columns of classes, and r the Pearson
+correlation:
 
     inter = 1 - mean over images n of   r(p_s[n, :], p_t[n, :])
     intra = 1 - mean over classes c of  r(p_s[:, c], p_t[:, c])
