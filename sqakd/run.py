@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
+from sqakd.callbacks.bits_schedule import BitsSchedule
 from sqakd.callbacks.divergence import Divergence, DivergenceError
 from sqakd.callbacks.history import History
 from sqakd.callbacks.result import Result
@@ -196,6 +197,7 @@ class Training:
             )
         if self.scheme is not None:
             self.scheme.check()
+        self._check_plus(plus)
         self.data.setup()
         if self.objective.needs_labels and not self.data.labelled:
             raise ValueError(
@@ -216,6 +218,14 @@ class Training:
         self.initial = network if is_float else None
         if self.objective.feature_loss is not None:
             self._try_features(network)
+
+    def _check_plus(self, plus: dict[str, Any]) -> None:
+        wanting = [name for name, part in plus.items() if getattr(part, "needs_quantizer", False)]
+        if wanting and self.scheme is None:
+            raise ValueError(f"plus={wanting[0]} is about quantized weights and quantizer=none has none; leave it away")
+        schedules = [name for name, part in plus.items() if isinstance(part, BitsSchedule)]
+        if len(schedules) > 1:
+            raise ValueError(f"plus={' and plus='.join(schedules)} both say the bits of each epoch; choose one of them")
 
     def result(self) -> dict[str, Any]:
         """Train, then write weights, picture and record; returns the record."""

@@ -14,6 +14,7 @@ from sqakd.run import parse
 
 PLAIN = "digits-resnet20-ewgs-w2a2-sqakd"
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))
+TOGETHER = [name for name in NAMES if name != "two_step"]  # which says the bits, as progressive does
 
 
 @pytest.fixture
@@ -59,10 +60,18 @@ def test_the_float_run_is_without() -> None:
     assert not any("plus" in word for word in words)
 
 
-def test_mixed_images_have_no_label(tmp_path: Path) -> None:
-    done = command.train(*command.SMALL, "plus=cutmix", "kd=kd", runs=tmp_path / "runs")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plus=cutmix", "kd=kd"], "plus=cutmix mixes images and kd=kd reads labels"),
+        (["plus=dampen", "quantizer=none"], "plus=dampen is about quantized weights and quantizer=none has none"),
+        (["plus=[two_step,progressive]"], "plus=progressive and plus=two_step both say the bits"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    done = command.train(*command.SMALL, *words, runs=tmp_path / "runs")
     assert done.returncode == 1
-    assert "plus=cutmix mixes images and kd=kd reads labels" in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -75,13 +84,13 @@ def test_all_together_in_a_run(tmp_path: Path) -> None:
         "dataset=digits16",
         "dataset.limit=96",
         "recipe.batch_size=32",
-        f"plus=[{','.join(NAMES)}]",
+        f"plus=[{','.join(TOGETHER)}]",
     ]
     done = command.train(*words, runs=runs)
     assert done.returncode == 0, done.stderr
-    folder = runs / f"digits16-resnet20-ewgs-w2a2-sqakd-{'+'.join(NAMES)}" / "seed0"
+    folder = runs / f"digits16-resnet20-ewgs-w2a2-sqakd-{'+'.join(TOGETHER)}" / "seed0"
     record = json.loads((folder / "record.json").read_text())
-    assert record["choices"]["plus"] == "+".join(NAMES)
+    assert record["choices"]["plus"] == "+".join(TOGETHER)
     assert not record["labels_used"]
     again = command.train(*words, runs=runs)
     assert again.returncode == 0, again.stderr

@@ -19,7 +19,7 @@ from sqakd.trainer import top1
 
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))
 # Gains that go together; as many as there are of one kind are tried apart.
-GROUPS = [[name] for name in NAMES] + [["bn", "ema"]]
+GROUPS = [[name] for name in NAMES] + [["bn", "dampen", "ema", "progressive"]]
 EPOCHS = 4
 
 
@@ -74,7 +74,7 @@ def student(task: Any) -> dict[str, Tensor]:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {"cutmix", "trivial", "ema", "bn"} <= set(NAMES)
+    assert {"cutmix", "trivial", "ema", "bn", "dampen", "progressive", "two_step"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("names", GROUPS, ids="+".join)
