@@ -188,6 +188,14 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         raise ValueError(f"these layers take no part in the forward pass, so they have no range: {', '.join(unused)}")
 
 
+def recalibrate(model: nn.Module, images: Tensor) -> None:
+    """Calibrate a network that is calibrated already, for instance because its bits have changed."""
+    for module in model.modules():
+        if isinstance(module, Quantizer):
+            module.calibrated.fill_(False)
+    calibrate(model, images)
+
+
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(network parameters, quantizer parameters), told apart by the module that owns them, not by name."""
     quantizer: dict[nn.Parameter, None] = {}

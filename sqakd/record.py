@@ -40,9 +40,10 @@ def make_record(
     """
     config = sentence.config
     names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
+    judged = [row for row in rows if not row.get("preliminary")]  # the others have more bits than the run
     scores = {
         name: spread(
-            [row[f"val/{name}"] for row in rows if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
+            [row[f"val/{name}"] for row in judged if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
         )
         for name in names
     }

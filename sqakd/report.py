@@ -123,7 +123,7 @@ def _cell(record: Record) -> Cell:
         choices["quantizer"] + rounding.replace("quantizer/rounding=", "+"),
         record["w_bits"],
         record["a_bits"],
-        choices["kd"],
+        "+".join([choices["kd"], *([choices["plus"]] if choices.get("plus") else [])]),
         ", ".join(f"{key}={json.dumps(value)}" for key, value in record["changes"].items()),
     )
 

@@ -28,6 +28,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
+from sqakd.callbacks.bits_schedule import BitsSchedule
 from sqakd.callbacks.divergence import Divergence, DivergenceError
 from sqakd.callbacks.history import History
 from sqakd.callbacks.result import Result
@@ -35,6 +36,7 @@ from sqakd.callbacks.resume import Resume
 from sqakd.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
 from sqakd.console import first_process, quiet_libraries, say
 from sqakd.cost import cost
+from sqakd.dataset.augment import Augment
 from sqakd.dataset.base import ImageDataModule
 from sqakd.kd.base import Objective
 from sqakd.models.trial import try_network
@@ -56,8 +58,10 @@ MEASURED_STEPS = 4  # of a run whose time is not known
 PLANNED: dict[tuple[str, ...], Sentence] = {}  # float runs by their words
 
 # ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
+# ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
 # ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
 OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
+OmegaConf.register_new_resolver("plus", lambda parts: f"-{'+'.join(sorted(parts))}" if parts else "", replace=True)
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 # ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
 OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
@@ -108,6 +112,8 @@ def read(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Sentence:
     if missing and complete:
         raise ValueError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
     choices = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
+    if config.get("plus"):  # Hydra leaves out a group of which several options are chosen
+        choices["plus"] = "+".join(sorted(config["plus"]))
     return Sentence({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
 
 
@@ -271,14 +277,24 @@ class Training:
         self.recipe: Recipe = instantiate(node.recipe)
         self.objective: Objective = instantiate(node.kd)
         self.scheme: Scheme | None = instantiate(node.quantizer) if node.quantizer else None
-        self.chosen = [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
+        plus: dict[str, Any] = {name: instantiate(part) for name, part in sorted((node.get("plus") or {}).items())}
+        self.data.extend({name: part for name, part in plus.items() if isinstance(part, Augment)})
+        # First, because others look at what these have done.
+        self.chosen: list[pl.Callback] = [part for part in plus.values() if isinstance(part, pl.Callback)]
+        self.chosen += [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
         self.node = node
         check_bits(config, self.scheme)
+        self._check_plus(plus)
         self.data.setup()
         if self.objective.needs_labels and not self.data.labelled:
             raise ValueError(
                 f"kd={sentence.choices['kd']} reads labels and the images in this data set have none;"
                 f" type kd=sqakd, which needs only a teacher: teacher.checkpoint=FILE"
+            )
+        if self.objective.needs_labels and self.data.mixes:
+            raise ValueError(
+                f"plus={sentence.choices['plus']} mixes images and kd={sentence.choices['kd']} reads labels, which are"
+                f" not mixed; type kd=sqakd, which reads none, or leave the mixing away"
             )
         is_float = self.scheme is None and not self.objective.needs_teacher
         torch.manual_seed(stream_seed(config["seed"], "initial weights"))
@@ -289,6 +305,14 @@ class Training:
         self.initial = network if is_float else None
         if self.objective.feature_loss is not None:
             self._try_features(network)
+
+    def _check_plus(self, plus: dict[str, Any]) -> None:
+        wanting = [name for name, part in plus.items() if getattr(part, "needs_quantizer", False)]
+        if wanting and self.scheme is None:
+            raise ValueError(f"plus={wanting[0]} is about quantized weights and quantizer=none has none; leave it away")
+        schedules = [name for name, part in plus.items() if isinstance(part, BitsSchedule)]
+        if len(schedules) > 1:
+            raise ValueError(f"plus={' and plus='.join(schedules)} both say the bits of each epoch; choose one of them")
 
     def result(self) -> dict[str, Any]:
         """Train, then write weights, picture and record; returns the record."""

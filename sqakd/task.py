@@ -105,7 +105,7 @@ class Task(pl.LightningModule):
 
     def _tap(self, network: nn.Module, layers: Sequence[str], *, key: str) -> Features:
         assert self.objective.feature_loss is not None
-        if len(layers) < 3:
+        if self.objective.feature_loss.looks_inside and len(layers) < 3:
             raise ValueError(
                 f"{key}={list(layers)}: this kd looks at the network's layers; name at least three: its first map, the"
                 f" map of each stage and its pooled vector, e.g. {key}=[layer1:input,layer1,layer2,fc:input]"

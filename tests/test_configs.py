@@ -120,8 +120,8 @@ def test_the_parts_of_each_option_can_be_made(option: str) -> None:
     if option in NEEDS:
         pytest.importorskip(NEEDS[option])
     config = sentence(option).config
-    for part in ("dataset", "kd", "recipe", "callbacks", "logger", "quantizer"):
-        instantiate(config[part])
+    for part in ("dataset", "kd", "recipe", "callbacks", "logger", "quantizer", "plus"):
+        instantiate(config.get(part))
     with torch.device("meta"):  # shapes without numbers: nothing is drawn or copied
         for net in (config["model"]["net"], config["teacher"]["net"]):
             assert instantiate(net, num_classes=10)(torch.zeros(2, 3, 224, 224)).shape == (2, 10)
@@ -212,6 +212,8 @@ def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(wo
         (["model=torchvision", "model.arch=resnet18"], {}),
         (["quantizer=pact", "quantizer/rounding=ewgs"], {}),
         (["name=mine", "trainer.compile=true", "logger=none"], {}),
+        (["plus=[cutmix,ema]"], {}),
+        (["plus=bn", "kd=dist"], {}),
         (["recipe.epochs=3"], {"recipe.epochs": 3}),
         (["recipe.epochs=100"], {"recipe.epochs": 100}),
         (["quantizer.per_channel=true"], {"quantizer.per_channel": True}),

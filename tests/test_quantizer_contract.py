@@ -289,3 +289,28 @@ def test_a_channel_of_zeros_is_quantized_or_refused(method: str) -> None:
         assert not quantizer.calibrated
     else:
         assert all(g.isfinite().all() for g in gradients(quantizer, x, quantizer.parameters()))
+
+
+@some_cases
+@pytest.mark.parametrize("other", [1, 4])
+def test_other_bits_and_a_new_range_are_as_good_as_a_new_quantizer(case: Case, other: int) -> None:
+    changed, new = case.calibrated(), Case(case.method, case.kind, other).calibrated()
+    parameters = [id(p) for p in changed.parameters()]
+    changed.set_bits(other)
+    changed.calibrated.fill_(False)
+    changed.calibrate(case.typical())
+    assert [id(p) for p in changed.parameters()] == parameters
+    assert torch.equal(changed.grid(), new.grid())
+    x = case.wide()
+    assert torch.equal(changed(x), new(x))
+    assert torch.equal(changed.codes(x).integers, new.codes(x).integers)
+    before, after = (gradients(q, x, q.parameters()) for q in (changed, new))
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("bits", [0, 9, 2.0, True])
+def test_other_bits_are_bits(bits: Any) -> None:
+    quantizer = Case("ewgs", "weight", 2).make()
+    with pytest.raises(ValueError, match="expected a whole number from 1 to 8"):
+        quantizer.set_bits(bits)
+    assert quantizer.bits == 2

@@ -50,6 +50,15 @@ def test_spread() -> None:
     assert spread([9, 1, 2, 3, 4, 2], best=min) == {"last": 2, "best": 1, "mean_of_last_5": 12 / 5}
 
 
+def test_more_bits_than_asked_for_are_no_result() -> None:
+    early = row(100, top1=1.0, agreement=1.0) | {"preliminary": 1.0}
+    last = row(100, top1=0.25, agreement=0.5) | {"preliminary": 0.0}
+    record = make([early, early, last, last | {"val/top1": 0.125}])
+    assert record["scores"]["top1"] == {"last": 0.125, "best": 0.25, "mean_of_last_5": 0.1875}
+    assert record["scores"]["agreement"]["best"] == 0.5
+    assert record["epochs"] == 4
+
+
 def test_a_record_says_what_ran_and_what_came_out() -> None:
     record = make(LABELLED, FLOAT)
     assert record["scores"]["top1"] == {"last": 0.125, "best": 0.75, "mean_of_last_5": 0.875 / 3}

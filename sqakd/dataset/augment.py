@@ -7,7 +7,7 @@ devices or a resume never changes what is seen.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 class Augment(ABC):
     """A random change of images, split into drawing the numbers and applying them."""
+
+    # Whether an image takes over a part of another one, so that its label no longer says all that it shows.
+    mixes = False
 
     @abstractmethod
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -35,6 +38,7 @@ class Compose(Augment):
 
     def __init__(self, *, steps: Mapping[str, Augment | None]) -> None:
         self.steps = {str(name): step for name, step in steps.items() if step is not None}
+        self.mixes = any(step.mixes for step in self.steps.values())
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         return {
@@ -47,6 +51,23 @@ class Compose(Augment):
         for name, step in self.steps.items():
             images = step(images, {k.removeprefix(f"{name}."): v for k, v in draws.items() if k.startswith(f"{name}.")})
         return images
+
+
+class Unchanged(Augment):
+    """No change but the one that evaluation makes; where nothing but later steps is random.
+
+    Args:
+        evaluate: as of `ImageDataModule`.
+    """
+
+    def __init__(self, evaluate: Callable[[Tensor], Tensor] | None) -> None:
+        self.evaluate = evaluate
+
+    def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {}
+
+    def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        return images if self.evaluate is None else self.evaluate(images)
 
 
 class CropFlip(Augment):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from sqakd.dataset.augment import Augment, normalize
+from sqakd.dataset.augment import Augment, Compose, Unchanged, normalize
 from sqakd.dataset.batch import Batch
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
@@ -112,6 +112,17 @@ class ImageDataModule(pl.LightningDataModule):
                 f" evaluation (dataset.evaluate): both are to bring them to the same size"
             )
 
+    def extend(self, steps: Mapping[str, Augment]) -> None:
+        """Change the training images further, by steps with names; those that mix images come last."""
+        if steps:
+            ordered = sorted(steps.items(), key=lambda item: item[1].mixes)
+            self.augment = Compose(steps={"augment": self.augment or Unchanged(self.evaluate), **dict(ordered)})
+
+    @property
+    def mixes(self) -> bool:
+        """Whether training images have parts of others."""
+        return self.augment is not None and self.augment.mixes
+
     @property
     def labelled(self) -> bool:
         return self.train_labels is not None
@@ -170,12 +181,16 @@ class ImageDataModule(pl.LightningDataModule):
         """`count` augmented batches of `size` training images without a common image, the same on every rank."""
         return self._draw(size, count, epoch, "probe")
 
-    def _draw(self, size: int, count: int, epoch: int, purpose: str) -> list[Batch]:
+    def plain_batches(self, *, count: int, size: int, epoch: int) -> list[Batch]:
+        """The same, prepared as for evaluation."""
+        return self._draw(size, count, epoch, "plain", augment=False)
+
+    def _draw(self, size: int, count: int, epoch: int, purpose: str, *, augment: bool = True) -> list[Batch]:
         generator = stream(self.seed, epoch, purpose)
         order = torch.randperm(len(self.train_images), generator=generator)
         batches = []
         for index in torch.split(order[: size * count], size):
-            draws = {} if self.augment is None else self.augment.draw(len(index), generator)
+            draws = self.augment.draw(len(index), generator) if self.augment is not None and augment else {}
             label = None if self.train_labels is None else self.train_labels[index]
             batch = Batch(self.train_images[index], label, index, draws)
             batches.append(self.on_after_batch_transfer(batch, 0))

@@ -63,6 +63,8 @@ class FeatureLoss(nn.Module, ABC):
     needs_labels = False
     # Whether its buffers are the same in all processes of a training by its own doing, so that none has to send them.
     keeps_buffers_equal = False
+    # Whether it compares layers before the logits; if not, a network need not name any.
+    looks_inside = True
     # Passes over the training images before the student's own training, and their learning rate.
     pretrain_epochs = 0
     pretrain_lr = 0.0

@@ -59,12 +59,7 @@ class Quantizer(nn.Module, ABC):
 
     def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
         super().__init__()
-        if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
-            raise ValueError(
-                f"bits={bits!r}: expected a whole number from 1 to {MAX_BITS} (bits, not levels: 2 bits are 4 levels);"
-                f" type for instance bits=2, or quantizer=none for the float network"
-            )
-        self.bits = bits
+        self.bits = _checked(bits)
         self.rounding = rounding
         self.shape = shape
         self.register_buffer("calibrated", torch.tensor(False))
@@ -73,6 +68,10 @@ class Quantizer(nn.Module, ABC):
     def steps(self) -> int:
         """Distance between the lowest and the highest code, in grid points: 2**bits - 1."""
         return int(2**self.bits - 1)
+
+    def set_bits(self, bits: int) -> None:
+        """Change to another number of bits; the range stays, and may no longer suit."""
+        self.bits = _checked(bits)
 
     def calibrate(self, x: Tensor) -> None:
         """Set the range from one tensor, once; later calls are errors because they would undo training.
@@ -133,3 +132,12 @@ class Quantizer(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}" + (f", channels={self.shape[0]}" if self.shape else "")
+
+
+def _checked(bits: int) -> int:
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 1 <= bits <= MAX_BITS:
+        raise ValueError(
+            f"bits={bits!r}: expected a whole number from 1 to {MAX_BITS} (bits, not levels: 2 bits are 4 levels);"
+            f" type for instance bits=2, or quantizer=none for the float network"
+        )
+    return bits

@@ -36,6 +36,10 @@ class LearnedBounds(Quantizer):
         # A buffer rather than a constant, so that it lives on the layer's device and follows its dtype.
         self.register_buffer("unit", torch.tensor(1.0 / self.steps), persistent=False)
 
+    def set_bits(self, bits: int) -> None:
+        super().set_bits(bits)
+        self.get_buffer("unit").fill_(1.0 / self.steps)
+
 
 class WeightBounds(LearnedBounds):
     """Odd codes -L .. L; starts at three standard deviations on each side."""

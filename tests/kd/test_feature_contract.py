@@ -24,8 +24,8 @@ FILES = sorted((command.ROOT / "conf" / "kd").glob("*.yaml"))
 CONFIGS: dict[str, dict[str, Any]] = {file.stem: yaml.safe_load(file.read_text()) for file in FILES}
 KDS = [name for name, config in CONFIGS.items() if config.get("feature_loss")]
 STAGED = [name for name in KDS if "pretrain_epochs" in CONFIGS[name]["feature_loss"]]
-# Losses that can compare features of any two shapes.
-ANY_SHAPES = {"sp"}
+# Losses that can compare features of any two shapes, and one that compares logits.
+ANY_SHAPES = {"sp", "dist"}
 
 
 @cache
@@ -65,13 +65,15 @@ def seen(task: Task) -> Seen:
     with torch.no_grad():
         logits, teacher_logits = task.student(images), task.teacher_logits(images)
     assert teacher_logits is not None
+    logits.requires_grad_()
     draws = task.objective.draw(index, torch.Generator().manual_seed(0))
     student = [feature.detach().requires_grad_() for feature in task.features[0].take()]
     return Seen(student, task.features[1].take(), logits, teacher_logits, index, draws)
 
 
 def test_there_are_losses_to_check() -> None:
-    assert {"at", "nst", "sp", "rkd", "crd", "fitnet", "cc", "vid", "fsp", "ft", "cktf"} <= set(KDS)
+    zoo = {"at", "nst", "sp", "rkd", "crd", "fitnet", "cc", "vid", "fsp", "ft", "cktf"}
+    assert zoo | {"squat", "dist"} <= set(KDS)
     assert {"fsp", "ft"} <= set(STAGED)
 
 
@@ -117,7 +119,7 @@ def test_compiled_equals_eager(kd: str) -> None:
     compiled = torch.compile(feature_loss(task), fullgraph=True, backend="aot_eager")
     got, expected = (torch.stack(loss(batch)).sum() for loss in (compiled, feature_loss(task)))
     assert torch.allclose(got, expected, rtol=1e-5)
-    inputs = [*batch.student, *parameters]
+    inputs = [*batch.student, *parameters] or [batch.student_logits]
     pairs = zip(torch.autograd.grad(got, inputs), torch.autograd.grad(expected, inputs), strict=True)
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().max())) for a, b in pairs)
 

@@ -1,0 +1,117 @@
+"""DIST against NumPy's correlation, and what a correlation must not see; standardised logits as a choice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import small
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+from torch.nn import functional as F
+
+from sqakd.kd.base import Objective
+from sqakd.kd.dist import RelationMatching, relations
+from sqakd.kd.features import Seen
+from sqakd.kd.kl import distillation_kl
+
+
+def logits(n: int = 12, classes: int = 7, seed: int = 0) -> Tensor:
+    return 3 * torch.randn(n, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).float()
+
+
+def seen(student: Tensor, teacher: Tensor) -> Seen:
+    return Seen([], [], student, teacher, torch.arange(len(student)), {})
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_relations_equal_numpys(temperature: float) -> None:
+    student, teacher = logits(), logits(seed=1)
+    p, q = (torch.softmax(z.double() / temperature, 1).numpy() for z in (student, teacher))
+    inter = 1 - np.mean([np.corrcoef(p[n], q[n])[0, 1] for n in range(len(p))])
+    intra = 1 - np.mean([np.corrcoef(p[:, c], q[:, c])[0, 1] for c in range(p.shape[1])])
+    got = relations(student, teacher, temperature=temperature)
+    assert [float(term) for term in got] == pytest.approx([inter, intra], rel=1e-4)
+    loss = RelationMatching(inter=2.0, intra=0.5, temperature=temperature)
+    weighted = [float(term) for term in loss(seen(student, teacher))]
+    assert weighted == pytest.approx([2 * temperature**2 * inter, 0.5 * temperature**2 * intra], rel=1e-4)
+
+
+def test_the_teachers_own_logits_cost_nothing_and_others_do() -> None:
+    same = relations(logits(), logits(), temperature=4.0)
+    other = relations(logits(), logits(seed=1), temperature=4.0)
+    opposite = relations(logits(), -logits(), temperature=4.0)
+    assert [float(term) for term in same] == pytest.approx([0, 0], abs=1e-5)
+    assert all(float(a) < float(b) < float(c) <= 2 for a, b, c in zip(same, other, opposite, strict=True))
+
+
+def test_only_relations_count() -> None:
+    """Probabilities nearer to uniform correlate as well, while the KL divergence minds."""
+    teacher = logits()
+    p = torch.softmax(teacher, 1)
+    student = (0.1 * p + 0.9 / p.shape[1]).log()
+    inter, intra = relations(student, teacher, temperature=1.0)
+    assert float(inter) == pytest.approx(0, abs=1e-5)
+    assert float(intra) == pytest.approx(0, abs=1e-5)
+    assert float(distillation_kl(student, teacher, temperature=1.0)) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        (logits(1), logits(1, seed=1)),  # a class has a single image
+        (torch.zeros(5, 7), logits(5)),  # a student that tells nothing apart
+        (logits(5), torch.zeros(5, 7)),
+        (1000 * F.one_hot(torch.zeros(5, dtype=torch.long), 7).float(), 1000 * logits(5)),  # saturated
+    ],
+)
+def test_what_does_not_vary_gives_finite_gradients(student: Tensor, teacher: Tensor) -> None:
+    student = student.clone().requires_grad_()
+    loss = torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=1.0)(seen(student, teacher))).sum()
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert bool(loss.isfinite())
+    assert bool(gradient.isfinite().all())
+
+
+def test_gradients_reach_the_student_alone() -> None:
+    student, teacher = logits().requires_grad_(), logits(seed=1).requires_grad_()
+    torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=4.0)(seen(student, teacher))).sum().backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert float(student.grad.abs().max()) > 0
+    assert teacher.grad is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inter": -1.0}, "inter=-1"),
+        ({"inter": 0.0, "intra": 0.0}, "at least one positive"),
+        ({"temperature": 0.0}, "temperature=0"),
+    ],
+)
+def test_wrong_values_are_refused(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RelationMatching(**{"inter": 1.0, "intra": 1.0, "temperature": 4.0} | changes)
+
+
+def test_a_network_that_names_no_layers_will_do() -> None:
+    task = small.make_task(small.quantized(), small.network(seed=1), "kd=dist", "model.feature_layers=[]")
+    task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=None)
+    losses = task.eager_losses(small.batch(8), None, torch.arange(8), {})
+    assert float(losses["loss"].detach()) > 0
+
+
+# standardised logits
+
+
+def test_standardised_logits_as_in_their_paper() -> None:
+    objective: Objective = instantiate(small.config("kd=lskd").kd)
+    assert not objective.needs_labels
+    student, teacher = logits(), logits(seed=1)
+    losses = objective(student, teacher, None)
+    z, t = ((x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True, correction=0) for x in (student, teacher))
+    log_p, log_q = F.log_softmax(z / 2, 1), F.log_softmax(t / 2, 1)
+    kl = (log_q.exp() * (log_q - log_p)).sum(1).mean()
+    assert float(losses["loss"]) == pytest.approx(9 * 4 * float(kl), rel=1e-4)
+    scaled = objective(5 * student + 3, 0.1 * teacher - 1, None)
+    assert float(scaled["loss"]) == pytest.approx(float(losses["loss"]), rel=1e-3)
