@@ -80,7 +80,9 @@ def main(cfg: DictConfig) -> float | None:
     """
     quiet_libraries()
     try:
-        return train(read(cfg, HydraConfig.get()))
+        sentence = read(cfg, HydraConfig.get())
+        _check_search(sentence, HydraConfig.get().runtime.choices.get("hydra/sweeper"))
+        return train(sentence)
     except SIGTERMException:
         print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
         raise SystemExit(SIGTERM_STATUS) from None
@@ -90,6 +92,15 @@ def main(cfg: DictConfig) -> float | None:
             print(message, file=sys.stderr, flush=True)  # noqa: T201
             raise CompactHydraException(message) from error
         raise SystemExit(message) from error
+
+
+def _check_search(sentence: Sentence, sweeper: str | None) -> None:
+    """A search that looks at the test images would choose what fits them by chance."""
+    if sweeper not in (None, "basic") and not sentence.config["dataset"]["holdout"]:
+        raise ValueError(
+            f"hydra/sweeper={sweeper} chooses by the result on the validation images, which here are those that results"
+            f" are reported on; type dataset.holdout=0.2 to choose by a part of the training images"
+        )
 
 
 def _root_cause(error: BaseException) -> BaseException:

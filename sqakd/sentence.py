@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 # What a student's sentence and its float run's have in common; the rest (quantizer, kd, bits, recipe) is its own.
-SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "local")
+SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "hparams", "local")
 # Keys beside a network's own: how it is quantized, what a student looks at, and the run that trains it.
 NOT_NETWORK = ("first", "feature_layers", "checkpoint", "seed", "recipe")
 # The groups whose choices say which cell of a table a run is.
