@@ -35,6 +35,7 @@ check: $(STAMP)  ## style and types
 
 bench: $(STAMP)  ## speed of the training step, of contrastive losses, of the data path and of the curvature estimate
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/hessian.py

@@ -79,15 +79,9 @@ LOSSES: dict[str, Callable[[], FeatureLoss] | None] = {
 }
 
 
-def make_step(loss: FeatureLoss | None, batch: int, compile: bool) -> Callable[[], None]:
-    """A function that takes one training step with `loss` beside the labels; with the KL where there is none."""
-    torch.manual_seed(0)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    images, label = torch.randn(batch, 3, 32, 32), torch.randint(CLASSES, (batch,))
-    student, teacher = CifarResNet(blocks=3, num_classes=CLASSES), CifarResNet(blocks=3, num_classes=CLASSES)
-    quantize(student, EWGS)
-    calibrate(student, images)
-    objective = Objective(
+def beside_labels(loss: FeatureLoss | None) -> Objective:
+    """`loss` beside the labels; the KL where there is none."""
+    return Objective(
         ce=1.0,
         kl=float(loss is None),
         feature=float(loss is not None),
@@ -96,9 +90,19 @@ def make_step(loss: FeatureLoss | None, batch: int, compile: bool) -> Callable[[
         label_smoothing=0.0,
         feature_loss=loss,
     )
+
+
+def make_step(objective: Objective, batch: int, compile: bool) -> Callable[[], None]:
+    """A function that takes one training step towards an objective; its own parameters are made here."""
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images, label = torch.randn(batch, 3, 32, 32), torch.randint(CLASSES, (batch,))
+    student, teacher = CifarResNet(blocks=3, num_classes=CLASSES), CifarResNet(blocks=3, num_classes=CLASSES)
+    quantize(student, EWGS)
+    calibrate(student, images)
     task = Task(
         student=student,
-        teacher=teacher,
+        teacher=teacher if objective.needs_teacher else None,
         objective=objective,
         recipe=RECIPE,
         num_classes=CLASSES,
@@ -138,31 +142,42 @@ def main() -> None:
     options = parser.parse_args()
     clock = time.process_time if options.cpu_time else time.perf_counter
     losses = {name: loss for name, loss in LOSSES.items() if name in ("kd", *options.losses)}
-    steps = {name: make_step(loss() if loss else None, options.batch, options.compile) for name, loss in losses.items()}
-    for step in tqdm(steps.values(), desc="compiling and warming up", disable=None):
-        for _ in range(3):  # the second step of a contrastive loss is compiled again, when Z is known
-            step()
-    rates: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in tqdm(range(options.rounds), desc="timing", disable=None):
-        for name, step in steps.items():
-            start = clock()
-            for _ in range(options.steps):
-                step()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            rates[name].append(options.batch * options.steps / (clock() - start))
-    how = ("compiled" if options.compile else "eager") + (", processor time" if options.cpu_time else "")
+    steps = {
+        name: make_step(beside_labels(loss() if loss else None), options.batch, options.compile)
+        for name, loss in losses.items()
+    }
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, float32 {how},"
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, float32"
+        f" {'compiled' if options.compile else 'eager'}{', processor time' if options.cpu_time else ''},"
         f" batch {options.batch}, n = {options.rounds}"
     )
     print(f"{'images/s, median (min - max)':32} {'':>22} {'time / kd, median (min - max)':>30}")
+    rates = time_in_turn(steps, batch=options.batch, rounds=options.rounds, steps=options.steps, clock=clock)
     for name, values in rates.items():
         ratios = [plain / value for plain, value in zip(rates["kd"], values, strict=True)]
-        print(f"{name:32} {_spread(values, 0):>22} {_spread(ratios, 2):>30}")
+        print(f"{name:32} {spread(values, 0):>22} {spread(ratios, 2):>30}")
 
 
-def _spread(values: list[float], digits: int) -> str:
+def time_in_turn(
+    variants: dict[str, Callable[[], None]], *, batch: int, rounds: int, steps: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Images per second of each variant in each round."""
+    for step in tqdm(variants.values(), desc="compiling and warming up", disable=None):
+        for _ in range(3):  # the second step of a contrastive loss is compiled again, when Z is known
+            step()
+    rates: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in tqdm(range(rounds), desc="timing", disable=None):
+        for name, step in variants.items():
+            start = clock()
+            for _ in range(steps):
+                step()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            rates[name].append(batch * steps / (clock() - start))
+    return rates
+
+
+def spread(values: list[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} - {max(values):.{digits}f})"
 
 
