@@ -11,6 +11,7 @@ import io
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from contextlib import nullcontext, redirect_stdout
 from functools import cached_property
 from pathlib import Path
@@ -61,7 +62,9 @@ PLANNED: dict[tuple[str, ...], Sentence] = {}  # float runs by their words
 # ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
 # ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
 OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
-OmegaConf.register_new_resolver("plus", lambda parts: f"-{'+'.join(sorted(parts))}" if parts else "", replace=True)
+OmegaConf.register_new_resolver(
+    "plus", lambda parts: "-" + "+".join(names) if (names := added(parts)) else "", replace=True
+)
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 # ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
 OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
@@ -119,13 +122,22 @@ def read(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Sentence:
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     assert isinstance(config, dict)
     config.pop("hydra", None)
+    plus = config.pop("plus", {})
+    if names := added(plus):
+        config["plus"] = {name: plus[name] for name in names}
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing and complete:
         raise ValueError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
     choices = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
-    if config.get("plus"):  # Hydra leaves out a group of which several options are chosen
-        choices["plus"] = "+".join(sorted(config["plus"]))
+    choices.pop("plus", None)  # Hydra leaves it out where several options are chosen
+    if names:
+        choices["plus"] = "+".join(names)
     return Sentence({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
+
+
+def added(plus: Mapping[str, Any] | None) -> list[str]:
+    """Names of what a `plus` node adds, in order; values for something that is not chosen add nothing."""
+    return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
 
 
 def parse(words: list[str], *, complete: bool = True) -> Sentence:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-# What a student's sentence and its float run's have in common; the rest (quantizer, kd, bits, recipe) is its own.
+# What a student's sentence and its float run's have in common; the rest (quantizer, kd, plus, bits, recipe) is its own.
 SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "hparams", "local")
 # Keys beside a network's own: how it is quantized, what a student looks at, and the run that trains it.
 NOT_NETWORK = ("first", "feature_layers", "checkpoint", "seed", "recipe")
@@ -49,6 +49,7 @@ class Sentence:
             "quantizer=none",
             "bits=32",
             "kd=none",
+            "plus=[]",
             f"model={self.choices[role]}",
             f"seed={self.config['teacher']['seed']}",
         ]

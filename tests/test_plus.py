@@ -55,9 +55,23 @@ def test_each_stands_under_its_own_name(name: str) -> None:
 
 
 @pytest.mark.usefixtures("hydra")
-def test_the_float_run_is_without() -> None:
-    words = parse(["plus=[cutmix]", "plus.cutmix.probability=0.5"]).float_run("model@teacher")
-    assert not any("plus" in word for word in words)
+def test_the_float_run_is_without(tmp_path: Path) -> None:
+    """Also where an experiment, which the float run shares, brings gains and values of theirs."""
+    text = "# @package _global_\ndefaults:\n  - override /plus: [ema, cutmix]\nplus:\n  ema:\n    epochs: 3.0\n"
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "stack.yaml").write_text(text)
+    path = f"hydra.searchpath=[file://{tmp_path}]"
+    found = parse([path, "experiment=stack", "plus.cutmix.probability=0.5"])
+    assert found.config["name"] == f"{PLAIN}-cutmix+ema"
+    assert found.config["plus"]["ema"]["epochs"] == 3
+    assert found.config["plus"]["cutmix"]["probability"] == 0.5
+    unquantized = parse([path, *found.float_run("model@teacher")])
+    assert unquantized.config["name"] == "digits-resnet20-none-w32a32-none"
+    assert "plus" not in unquantized.config
+    assert "plus" not in unquantized.choices
+    less = parse([path, "experiment=stack", "plus=[ema]"])
+    assert less.config["name"] == f"{PLAIN}-ema"
+    assert list(less.config["plus"]) == ["ema"]
 
 
 @pytest.mark.parametrize(

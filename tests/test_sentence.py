@@ -52,6 +52,8 @@ def test_where_and_on_what_to_train_is_shared(word: str, role: str) -> None:
         "name=mine",
         "kd=kd",
         "kd.temperature=2",
+        "plus=[cutmix,ema]",
+        "plus.ema.epochs=2",
         "quantizer=ste",
         "quantizer.first_last=8",
         "quantizer/rounding=ste",
@@ -106,7 +108,7 @@ def test_the_teachers_own_word_wins_in_any_order() -> None:
 
 def test_a_float_run_is_one_network_with_labels_alone() -> None:
     words = sentence("bits=1", "seed=7", model="resnet20", teacher="resnet32", seed=3)
-    what = {"quantizer=none", "bits=32", "kd=none", "seed=3"}
+    what = {"quantizer=none", "bits=32", "kd=none", "plus=[]", "seed=3"}
     assert set(words.float_run("model")) == {*what, "model=resnet20"}
     assert set(words.float_run("model@teacher")) == {*what, "model=resnet32"}
 
