@@ -24,7 +24,7 @@ COMMANDS = sorted(
 )
 WORDS = sorted({word for word in re.findall(r"`([a-z_@/.]+=[^`\s]+)`", README) if word.isprintable()})
 # Shown with a placeholder, or made by the reader.
-PLACEHOLDERS = ("VENV=", "FILE", "ANOTHER_NAME", "maxabs", "=0,1,2")
+PLACEHOLDERS = ("VENV=", "FILE", "ANOTHER_NAME", "maxabs", "=cosine", "=0,1,2")
 
 
 def compose_words(words: list[str]) -> None:
@@ -38,7 +38,9 @@ def test_there_is_something_to_check() -> None:
     assert len(WORDS) >= 10
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if "maxabs" not in line and "--cfg" not in line])
+@pytest.mark.parametrize(
+    "line", [line for line in COMMANDS if "maxabs" not in line and "kd=cosine" not in line and "--cfg" not in line]
+)
 def test_each_command_composes(line: str) -> None:
     compose_words(shlex.split(line)[2:])
 
@@ -62,28 +64,44 @@ def test_each_make_target_exists() -> None:
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
 
 
-def test_a_quantizer_in_two_files(tmp_path: Path) -> None:
-    """The README's two files, in a copy of the project: it trains, and the contract tests cover it unedited."""
+def project(folder: Path, *files: str) -> None:
+    """A copy of the project, with files that the README shows."""
     for part in ("sqakd", "conf", "tests"):
-        shutil.copytree(command.ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(command.ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("train.py", "pyproject.toml"):
-        shutil.copy(command.ROOT / name, tmp_path)
-    for path, kind in (("sqakd/quantizers/maxabs.py", "python"), ("conf/quantizer/maxabs.yaml", "yaml")):
+        shutil.copy(command.ROOT / name, folder)
+    for path in files:
         after = README.split(f"`{path}`:", 1)[1]
-        found = re.match(rf"\s*```{kind}\n(.*?)```", after, re.DOTALL)
+        found = re.match(rf"\s*```{'python' if path.endswith('.py') else 'yaml'}\n(.*?)```", after, re.DOTALL)
         assert found, path
-        (tmp_path / path).write_text(found[1])
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        (folder / path).write_text(found[1])
 
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
 
-    trained = run("train.py", "quantizer=maxabs", "bits=4", *command.SMALL)
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_quantizer_in_two_files(tmp_path: Path) -> None:
+    """It trains, and the contract tests cover it unedited."""
+    project(tmp_path, "sqakd/quantizers/maxabs.py", "conf/quantizer/maxabs.yaml")
+    trained = run(tmp_path, "train.py", "quantizer=maxabs", "bits=4", *command.SMALL)
     assert trained.returncode == 0, trained.stderr
     record = json.loads((tmp_path / "runs/digits-resnet20-maxabs-w4a4-sqakd/seed0/record.json").read_text())
     assert record["scores"]["agreement"]["last"] > 0.5
-    contract = run("-m", "pytest", "-q", "-k", "maxabs", "tests/test_quantizer_contract.py")
+    contract = run(tmp_path, "-m", "pytest", "-q", "-k", "maxabs", "tests/test_quantizer_contract.py")
+    assert contract.returncode == 0, contract.stdout
+    assert re.search(r"[1-9]\d* passed", contract.stdout), contract.stdout
+
+
+def test_a_loss_in_two_files(tmp_path: Path) -> None:
+    project(tmp_path, "sqakd/kd/cosine.py", "conf/kd/cosine.yaml")
+    trained = run(tmp_path, "train.py", "kd=cosine", "dataset.limit=200", *command.SMALL)
+    assert trained.returncode == 0, trained.stderr
+    record = json.loads((tmp_path / "runs/digits-resnet20-ewgs-w2a2-cosine/seed0/record.json").read_text())
+    assert not record["labels_used"]
+    contract = run(tmp_path, "-m", "pytest", "-q", "-k", "cosine", "tests/kd/test_feature_contract.py")
     assert contract.returncode == 0, contract.stdout
     assert re.search(r"[1-9]\d* passed", contract.stdout), contract.stdout
