@@ -92,12 +92,13 @@ class QuantLayer(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor) -> None:
-        """Set both ranges and the output scale from one batch of this layer's inputs.
-
-        The output scale starts at mean |float output| / mean |quantized output| (EWGS, section 4.1).
-        """
+        """Set both ranges and the output scale from one batch of this layer's inputs."""
         self.weight_quantizer.calibrate(self.weight)
         self.input_quantizer.calibrate(x)
+        self.calibrate_output_scale(x)
+
+    def calibrate_output_scale(self, x: Tensor) -> None:
+        """Start at mean |float output| / mean |quantized output| (EWGS, section 4.1) of inputs `x`."""
         if self.output_scale is not None:
             wanted = self.apply_op(x, self.weight, self.bias).abs().mean()
             got = self.apply_op(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias).abs().mean()

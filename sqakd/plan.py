@@ -113,8 +113,9 @@ def _work(config: dict[str, Any]) -> tuple[Any, ...]:
         config["teacher"]["net"] if config["kd"]["kl"] or config["kd"]["feature_loss"] else None,
         config["kd"]["feature_loss"],
         config["quantizer"] is not None,
-        config["recipe"]["batch_size"],
-        *(trainer.get(key) for key in ("precision", "compile", "devices", "num_nodes")),
+        config.get("plus"),
+        *(config["recipe"].get(key) for key in ("batch_size", "accumulate")),
+        *(trainer.get(key) for key in ("precision", "compile", "channels_last", "devices", "num_nodes")),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sqakd.layers import QuantConv2d, QuantLayer, QuantLinear
 from sqakd.quantizers.base import Quantizer
-from sqakd.quantizers.rounding import Rounding
+from sqakd.quantizers.rounding import ElementWiseGradientScaling, Rounding
 from sqakd.selection import by_kind, select
 
 TWINS: dict[type[nn.Module], type[QuantLayer]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
@@ -188,12 +188,37 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
         raise ValueError(f"these layers take no part in the forward pass, so they have no range: {', '.join(unused)}")
 
 
-def recalibrate(model: nn.Module, images: Tensor) -> None:
-    """Calibrate a network that is calibrated already, for instance because its bits have changed."""
-    for module in model.modules():
-        if isinstance(module, Quantizer):
-            module.calibrated.fill_(False)
-    calibrate(model, images)
+def recalibrate(model: nn.Module, images: Tensor, changed: Collection[Quantizer]) -> None:
+    """Calibrate some quantizers of a calibrated network anew, because their bits have changed.
+
+    The others keep the ranges that they have learned. What was estimated for other bits (delta) starts again at 0.
+
+    Args:
+        model: as for `calibrate`.
+        images: as for `calibrate`.
+        changed: quantizers of the network.
+    """
+    for quantizer in changed:
+        quantizer.calibrated.fill_(False)
+        if isinstance(quantizer.rounding, ElementWiseGradientScaling) and quantizer.rounding.from_hessian:
+            quantizer.rounding.delta.zero_()
+    done: set[QuantLayer] = set()
+
+    def look(name: str, layer: QuantLayer, x: Tensor) -> None:
+        anew = [q in changed for q in (layer.weight_quantizer, layer.input_quantizer)]
+        if layer in done or not any(anew):
+            return
+        done.add(layer)
+        try:
+            if anew[0]:
+                layer.weight_quantizer.calibrate(layer.weight)
+            if anew[1]:
+                layer.input_quantizer.calibrate(x)
+            layer.calibrate_output_scale(x)
+        except ValueError as error:
+            raise ValueError(f"layer {name}: {error}") from error
+
+    visit(model, images, look, training=True)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

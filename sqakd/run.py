@@ -207,7 +207,7 @@ def plan(sentence: Sentence) -> None:
         atexit.register(lambda: say(PLAN.total()))
     config = sentence.config
     problem, measured = impossible(sentence), config["plan"] == "measure"
-    taught = config["quantizer"] is not None or config["kd"]["kl"] > 0
+    taught = config["quantizer"] is not None or config["kd"]["kl"] > 0 or config["kd"]["feature_loss"] is not None
     if taught and config["teacher"]["checkpoint"] is None and not problem:
         for role in ("model@teacher", "model"):
             words = tuple(sentence.float_run(role))
@@ -246,7 +246,8 @@ def measure(sentence: Sentence) -> float:
     batch_size = sentence.config["recipe"]["batch_size"]
     with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
         words = [word for word in sentence.overrides if not word.startswith(("plan=", "paths.runs=", "logger"))]
-        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=1", "teacher.recipe.epochs=1"]
+        # Two epochs: the first of them compiles and warms up, and the faster one is what is recorded.
+        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=2", "teacher.recipe.epochs=2"]
         few = parse([*words, *short, "logger=none", "callbacks.progress=null", f"paths.runs={scratch}"])
         train(few)
         record = run_of(few).record()
@@ -307,6 +308,7 @@ class Training:
         self.chosen += [instantiate(callback) for callback in (node.callbacks or {}).values() if callback]
         self.node = node
         check_bits(config, self.scheme)
+        self.changes = changes(sentence)
         self._check_plus(plus)
         self.data.setup()
         if self.objective.needs_labels and not self.data.labelled:
@@ -497,7 +499,7 @@ class Training:
         return make_record(
             self.sentence,
             self.history.rows,
-            changes=changes(self.sentence),
+            changes=self.changes,
             cost=cost(task.student, self.data.image_shape),
             labels_used=self.objective.needs_labels,
             float_record=self.float_record,

@@ -57,9 +57,7 @@ class Sentence:
     def plain(self) -> list[str]:
         """Words of the same choices with nothing changed: what a cell of a table is."""
         words = [f"{group}={self.choices[group]}" for group in CELL if self.choices.get(group, "None") != "None"]
-        if plus := self.choices.get("plus"):
-            words.append(f"plus=[{plus.replace('+', ',')}]")
-        words += [word for word in self.overrides if word.startswith("quantizer/rounding=")]
+        words += [word for word in self.overrides if word.startswith(("quantizer/rounding=", "plus="))]
         words += [word for word in self.overrides if _describes_network(word, "model.")]
         return [*words, *(f"{key}={self.config[key]}" for key in ("w_bits", "a_bits", "seed"))]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from sqakd.callbacks.bits_schedule import BitsSchedule
 from sqakd.callbacks.history import History
 from sqakd.callbacks.resume import Resume
-from sqakd.quantize import calibrate, quant_layers, quantize
+from sqakd.quantize import calibrate, quant_layers, quantize, recalibrate
 from sqakd.task import Task
 
 PROGRESSIVE = [{"share": 0.25, "w_bits": 8, "a_bits": 8}, {"share": 0.25, "w_bits": 2, "a_bits": 3}]
@@ -65,7 +65,6 @@ def fit(folder: Path, stages: list[dict[str, float]], *words: str) -> tuple[Task
         ([0.1, 0.2, 0.2], 20, [0] * 2 + [1] * 4 + [2] * 4 + [3] * 10),
         ([0.1, 0.2, 0.2], 1, [3]),
         ([0.5, 0.49], 2, [0, 2]),
-        ([], 2, [0, 0]),
     ],
 )
 def test_each_epoch_has_its_stage(shares: list[float], epochs: int, expected: list[int]) -> None:
@@ -108,10 +107,39 @@ def test_where_bits_change_ranges_are_those_of_a_network_built_with_them(method:
         calibrate(fresh, data.calibration_batch())
         state = fresh.state_dict()
         assert state.keys() == watch.states[epoch].keys()
-        different = [k for k, v in state.items() if not torch.equal(v, watch.states[epoch][k]) and "delta" not in k]
+        different = [k for k, v in state.items() if not torch.equal(v, watch.states[epoch][k])]
         assert different == [], epoch
     # Within a stage nothing is calibrated again.
     assert command.same_bits(watch.states[3], watch.before[2])
+
+
+@pytest.mark.parametrize("method", ["ewgs", "lsq"])
+def test_what_keeps_its_bits_keeps_its_range(method: str, tmp_path: Path) -> None:
+    stages = [{"share": 0.5, "w_bits": 8, "a_bits": 1}]
+    _, watch, _ = fit(tmp_path, stages, "bits=1", f"quantizer={method}")
+    before, after = watch.before[1], watch.states[2]
+    ranges = [name for name in before if "_quantizer." in name and before[name].is_floating_point()]
+    kept = [name for name in ranges if "input_quantizer" in name]
+    assert kept
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    moved = [name for name in ranges if "weight_quantizer" in name and "delta" not in name]
+    assert any(not torch.equal(before[name], after[name]) for name in moved)
+
+
+def test_an_estimate_for_other_bits_is_forgotten() -> None:
+    network = small.quantized("quantizer=ewgs", "bits=4")
+    quantizers = [q for _, layer in quant_layers(network) for q in (layer.weight_quantizer, layer.input_quantizer)]
+    for quantizer in quantizers:
+        quantizer.rounding.delta.fill_(0.3)  # type: ignore[operator]
+    changed = quantizers[:1]
+    changed[0].set_bits(2)
+    recalibrate(network, small.batch(8), changed)
+    assert [round(float(q.rounding.delta), 3) for q in quantizers] == [0.0] + [0.3] * (len(quantizers) - 1)  # type: ignore[arg-type]
+
+
+def test_stages_without_an_epoch_are_named(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="4 epochs are too few for these stages of the bits schedule: w8 a8"):
+        fit(tmp_path, [{"share": 0.05, "w_bits": 8, "a_bits": 8}], "bits=1")
 
 
 def test_stages_that_change_nothing_are_no_stages(tmp_path: Path) -> None:
@@ -143,6 +171,7 @@ def test_a_finished_run_that_lacks_its_record_has_its_own_bits(tmp_path: Path) -
         ({"share": 0.5, "w_bits": 2.5, "a_bits": 1}, "bits from 1 to 8"),
         ({"share": 0.0, "w_bits": 8, "a_bits": 1}, "a share above 0"),
         ({"share": 1.0, "w_bits": 8, "a_bits": 1}, "a sum below 1"),
+        ({"share": "half", "w_bits": 8, "a_bits": 1}, "a share above 0"),
     ],
 )
 def test_stages_that_are_none_are_refused(stage: dict[str, float], message: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sqakd.dataset.base import ImageDataModule
+from sqakd.numbers import is_whole
 from sqakd.task import Task
 
 
@@ -30,9 +31,9 @@ class BatchNormStatistics(pl.Callback):
     """
 
     def __init__(self, *, batches: int, batch_size: int, augmented: bool) -> None:
-        for name, value in (("batches", batches), ("batch_size", batch_size)):
-            if value < 1:
-                raise ValueError(f"plus.bn.{name}={value}: expected a whole number of at least 1")
+        for name, value, least in (("batches", batches, 1), ("batch_size", batch_size, 2)):
+            if not is_whole(value) or value < least:
+                raise ValueError(f"plus.bn.{name}={value!r}: expected a whole number of at least {least}")
         self.batches, self.batch_size, self.augmented = batches, batch_size, augmented
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -43,7 +44,8 @@ class BatchNormStatistics(pl.Callback):
         draw = data.probe_batches if self.augmented else data.plain_batches
         batches = draw(count=self.batches, size=self.batch_size, epoch=trainer.current_epoch)
         whole = [batch.image for batch in batches if len(batch.image) == self.batch_size]
-        measure(pl_module, whole or [batches[0].image])
+        with trainer.precision_plugin.val_step_context():  # in the precision in which they are used
+            measure(pl_module, whole or [batches[0].image])
 
 
 @torch.no_grad()

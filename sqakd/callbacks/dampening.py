@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sqakd.layers import QuantLayer
+from sqakd.numbers import is_number
 from sqakd.quantize import quant_layers
 from sqakd.quantizers.base import Quantizer
 from sqakd.quantizers.rounding import Mask, Rounding
@@ -39,8 +40,8 @@ class Dampening(pl.Callback):
     needs_quantizer = True
 
     def __init__(self, *, weight: float) -> None:
-        if not 0 < weight < math.inf:
-            raise ValueError(f"plus.dampen.weight={weight}: expected a number above 0, e.g. plus.dampen.weight=0.1")
+        if not is_number(weight) or not 0 < weight < math.inf:
+            raise ValueError(f"plus.dampen.weight={weight!r}: expected a number above 0, e.g. plus.dampen.weight=0.1")
         self.weight = weight
 
     def on_before_optimizer_step(

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from sqakd.numbers import is_number
 from sqakd.quantize import quant_layers
 from sqakd.task import Task
 
@@ -37,8 +38,8 @@ class WeightAverage(pl.Callback):
     """
 
     def __init__(self, *, epochs: float) -> None:
-        if not 0 < epochs < math.inf:
-            raise ValueError(f"plus.ema.epochs={epochs}: expected a number above 0, e.g. plus.ema.epochs=1")
+        if not is_number(epochs) or not 0 < epochs < math.inf:
+            raise ValueError(f"plus.ema.epochs={epochs!r}: expected a number above 0, e.g. plus.ema.epochs=1")
         self.epochs = epochs
         self.average: dict[str, Tensor] = {}
         self.bits: list[int] = []
@@ -53,6 +54,11 @@ class WeightAverage(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)
+        if self.epochs * self._steps(trainer) <= 1:
+            raise ValueError(
+                f"plus.ema.epochs={self.epochs} is no longer than one optimizer step of {self._steps(trainer)} in an"
+                f" epoch, which averages nothing; type for instance plus.ema.epochs={2 * math.ceil(self.epochs)}"
+            )
         if not self.average:
             self._restart(pl_module)
         self.average = {name: value.to(pl_module.device) for name, value in self.average.items()}
@@ -67,12 +73,16 @@ class WeightAverage(pl.Callback):
         if _bits(pl_module) != self.bits:
             self._restart(pl_module)
             return
-        steps = math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
-        decay = min(max(0.0, 1 - 1 / (self.epochs * steps)), (1 + self.updates) / (10 + self.updates))
+        decay = min(1 - 1 / (self.epochs * self._steps(trainer)), (1 + self.updates) / (10 + self.updates))
         current = _tensors(pl_module)
         step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         step(list(self.average.values()), [current[name] for name in self.average], self.updates)
         self.updates += 1
+
+    @staticmethod
+    def _steps(trainer: pl.Trainer) -> int:
+        """Optimizer steps of an epoch."""
+        return math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
 
     def _restart(self, task: Task) -> None:
         self.average = {name: value.clone() for name, value in _tensors(task).items()}

@@ -28,6 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
+from sqakd.numbers import is_whole
 from sqakd.quantize import quant_layers
 from sqakd.quantizers.base import Quantizer
 from sqakd.quantizers.rounding import ElementWiseGradientScaling
@@ -75,8 +76,8 @@ class HessianScaling(pl.Callback):
         epsilon: float,
     ) -> None:
         for name, value in (("update_every", update_every), ("batches", batches), ("max_probes", max_probes)):
-            if value < 1:
-                raise ValueError(f"callbacks.hessian_scaling.{name}={value}: expected a whole number of at least 1")
+            if not is_whole(value) or value < 1:
+                raise ValueError(f"callbacks.hessian_scaling.{name}={value!r}: expected a whole number of at least 1")
         self.update_every, self.batches, self.batch_size = update_every, batches, batch_size
         self.max_probes, self.tolerance, self.epsilon = max_probes, tolerance, epsilon
 

@@ -9,8 +9,8 @@ at alpha = 1) and a centre uniform in the image:
 
 A teacher looks at the mixed image itself, so there is no label to mix (Beyer et al. 2022, "Knowledge distillation: A
 good teacher is patient and consistent", https://arxiv.org/abs/2106.05237). Where ours differs: each image has a box of
-its own. The order of a batch is random already, so partners are neighbours, which devices that share a batch evenly
-find on their own side.
+its own. The order of a batch is random already, so partners are neighbours, which devices find on
+their own side where each has an even number of images.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from sqakd.dataset.augment import Augment
+from sqakd.numbers import is_number
 
 
 class CutMix(Augment):
@@ -31,8 +32,8 @@ class CutMix(Augment):
     mixes = True
 
     def __init__(self, *, probability: float) -> None:
-        if not 0 < probability <= 1:
-            raise ValueError(f"plus.cutmix.probability={probability}: expected a number above 0 and at most 1")
+        if not is_number(probability) or not 0 < probability <= 1:
+            raise ValueError(f"plus.cutmix.probability={probability!r}: expected a number above 0 and at most 1")
         self.probability = probability
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from sqakd.dataset.augment import Augment
 from sqakd.dataset.colour import grey
+from sqakd.numbers import is_number
 
 CHANGES = (
     "nothing",
@@ -56,8 +57,8 @@ class TrivialAugment(Augment):
 
     def __init__(self, *, strength: float, translate: float) -> None:
         for name, value in (("strength", strength), ("translate", translate)):
-            if not 0 < value <= 1:
-                raise ValueError(f"plus.trivial.{name}={value}: expected a number above 0 and at most 1")
+            if not is_number(value) or not 0 < value <= 1:
+                raise ValueError(f"plus.trivial.{name}={value!r}: expected a number above 0 and at most 1")
         self.strength, self.translate = strength, translate
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:

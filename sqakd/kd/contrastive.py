@@ -33,6 +33,7 @@ from sqakd.kd.features import Example, FeatureLoss, Seen, mismatch
 from sqakd.kd.memory import Memory, from_all_processes
 from sqakd.kd.negatives import OtherClasses
 from sqakd.kd.shapes import vector
+from sqakd.numbers import is_number, is_whole
 
 
 def contrastive_loss(own: Tensor, others: Tensor, chosen: Tensor, repeats: Tensor, log_odds: Tensor) -> Tensor:
@@ -162,10 +163,10 @@ class Contrastive(FeatureLoss):
     def __init__(self, *, width: int, negatives: int, temperature: float, momentum: float) -> None:
         super().__init__()
         for name, value, fine, wanted in (
-            ("width", width, width >= 1, "a whole number >= 1"),
-            ("negatives", negatives, negatives >= 1, "a whole number >= 1"),
-            ("temperature", temperature, 0 < temperature < math.inf, "a positive number; the usual is 0.1"),
-            ("momentum", momentum, 0 <= momentum < 1, "a number from 0 to below 1"),
+            ("width", width, is_whole(width) and width >= 1, "a whole number >= 1"),
+            ("negatives", negatives, is_whole(negatives) and negatives >= 1, "a whole number >= 1"),
+            ("temperature", temperature, is_number(temperature) and 0 < temperature < math.inf, "a positive number"),
+            ("momentum", momentum, is_number(momentum) and 0 <= momentum < 1, "a number from 0 to below 1"),
         ):
             if not fine:
                 raise ValueError(f"kd.feature_loss.{name}={value!r}: expected {wanted}")

@@ -8,8 +8,9 @@ correlation:
     intra = 1 - mean over classes c of  r(p_s[:, c], p_t[:, c])
     loss  = T^2 (beta inter + gamma intra)
 
-Both are blind to another mean and another scale of the student's probabilities. A row or column without variation
-correlates with nothing and gives no gradient (a last batch of a single image has only such columns).
+Both are blind to another mean and another scale of the student's probabilities. Squared lengths get 1e-8, so that rows
+and columns that hardly vary (of a network that tells nothing apart; of a last batch with a single image) correlate with
+nothing and have bounded gradients.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from sqakd.kd.features import Example, FeatureLoss, Seen
 
-SMALLEST_NORM = 1e-8
+SMALLEST_SQUARE = 1e-8
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -30,11 +31,12 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     Example:
         >>> a = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0], [1.0, 1.0, 1.0]])
         >>> b = torch.tensor([[3.0, 5.0, 7.0], [6.0, 4.0, 2.0], [3.0, 5.0, 7.0]])
-        >>> [round(r, 6) for r in correlation(a, b).tolist()]
+        >>> [round(r, 4) for r in correlation(a, b).tolist()]
         [1.0, -1.0, 0.0]
     """
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
-    return nn.functional.cosine_similarity(a, b, dim=1, eps=SMALLEST_NORM)
+    lengths = [(x.square().sum(dim=1) + SMALLEST_SQUARE).sqrt() for x in (a, b)]
+    return (a * b).sum(dim=1) / (lengths[0] * lengths[1])
 
 
 def relations(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+SMALLEST_VARIANCE = 1e-6  # of logits; bounds the gradient of a network that tells nothing apart
+
 
 def distillation_kl(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, standardize: bool = False
@@ -47,6 +49,6 @@ def distillation_kl(
 
 
 def standardized(logits: Tensor) -> Tensor:
-    """Each row with mean 0 and standard deviation 1, [N, classes]; a constant row becomes 0."""
+    """Each row with mean 0 and standard deviation 1, [N, classes]; a constant row becomes 0, with a finite gradient."""
     centred = logits - logits.mean(dim=1, keepdim=True)
-    return centred / (centred.square().mean(dim=1, keepdim=True).sqrt() + 1e-7)
+    return centred / (centred.square().mean(dim=1, keepdim=True) + SMALLEST_VARIANCE).sqrt()
