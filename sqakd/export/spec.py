@@ -65,6 +65,12 @@ class InputSpec:
         """Codes, as the quantizer's own `codes` gives them, in the precision of `x`."""
         return self.gap * self.level(x) - self.zero_point
 
+    def value(self, level: Tensor) -> Tensor:
+        """Real values well inside each level; those of two levels lie as far apart as single precision can tell."""
+        width = max(self.step, self.scale) if self.levels == 1 else self.step
+        middle = self.origin + (self.levels / 2 - self.shift) * self.step
+        return middle + (level - self.levels / 2) * width
+
     @property
     def code_range(self) -> tuple[int, int]:
         """The lowest and the highest code."""
@@ -115,12 +121,11 @@ def input_spec(quantizer: Quantizer) -> InputSpec:
         )
     scale = float(quantizer.encode(torch.zeros(1))[1])
     stairs = _stairs(quantizer, grid)
+    _decide_zero(quantizer, stairs, grid, SINGLE_PRECISION * scale)
     shift = -low if gap == 1 and low <= 0 <= high else 0
     if levels > 1:
         step = float(stairs[-1] - stairs[0]) / (levels - 1)
     else:  # one stair: any step serves; this one makes the origin 0 where it can be
-        if abs(float(stairs[0])) < SINGLE_PRECISION * scale:  # training in single precision cannot tell these from 0
-            stairs[0] = SINGLE_PRECISION * scale
         step = 2 * abs(float(stairs[0]))
     origin = float(stairs[0]) - (0.5 - shift) * step
     if abs(origin) <= NEARLY_ZERO * step:
@@ -185,7 +190,7 @@ def _encode(quantizer: Quantizer, x: Tensor) -> Tensor:
 
 def _check_independent(quantizer: Quantizer) -> None:
     """A value's code must not change with its neighbours in the batch."""
-    unit = torch.linspace(-1, 1, 33, dtype=torch.float64)
+    unit = torch.linspace(-1, 1, 33, dtype=torch.float64) + 0.0137  # no value on a stair, where rounding may decide
     independent = True
     for size in (0.01, 0.1, 1.0, 10.0):
         alone = _encode(quantizer, size * unit)
@@ -209,6 +214,14 @@ def _stairs(quantizer: Quantizer, grid: Tensor) -> Tensor:
         above = _encode(quantizer, middle) >= wanted
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return high
+
+
+def _decide_zero(quantizer: Quantizer, stairs: Tensor, grid: Tensor, hair: float) -> None:
+    """Move a stair at 0 a hair up or down, to where single precision has it: after a ReLU, many values are exactly 0."""
+    scale = quantizer.encode(torch.zeros(1))[1]
+    above = _encode(quantizer, torch.zeros(64, dtype=scale.dtype))[0] >= grid[1:]
+    at_zero = stairs.abs() < hair
+    stairs[at_zero] = torch.where(above[at_zero], -hair, hair).double()
 
 
 def _name(quantizer: Quantizer) -> str:
