@@ -123,10 +123,8 @@ def input_spec(quantizer: Quantizer) -> InputSpec:
     stairs = _stairs(quantizer, grid)
     _decide_zero(quantizer, stairs, grid, SINGLE_PRECISION * scale)
     shift = -low if gap == 1 and low <= 0 <= high else 0
-    if levels > 1:
-        step = float(stairs[-1] - stairs[0]) / (levels - 1)
-    else:  # one stair: any step serves; this one makes the origin 0 where it can be
-        step = 2 * abs(float(stairs[0]))
+    # With one stair any step serves; this one makes the origin 0 where it can be.
+    step = float(stairs[-1] - stairs[0]) / (levels - 1) if levels > 1 else 2 * abs(float(stairs[0]))
     origin = float(stairs[0]) - (0.5 - shift) * step
     if abs(origin) <= NEARLY_ZERO * step:
         origin = 0.0
@@ -217,7 +215,7 @@ def _stairs(quantizer: Quantizer, grid: Tensor) -> Tensor:
 
 
 def _decide_zero(quantizer: Quantizer, stairs: Tensor, grid: Tensor, hair: float) -> None:
-    """Move a stair at 0 a hair up or down, to where single precision has it: after a ReLU, many values are exactly 0."""
+    """Move a stair at 0 a hair up or down, to where single precision has it: values behind a ReLU are often 0."""
     scale = quantizer.encode(torch.zeros(1))[1]
     above = _encode(quantizer, torch.zeros(64, dtype=scale.dtype))[0] >= grid[1:]
     at_zero = stairs.abs() < hair
