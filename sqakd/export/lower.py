@@ -46,7 +46,8 @@ class Lowering:
 
     Attributes:
         regrid: whether weights that do not fit int8 are rounded to a grid that does; else they are refused.
-        signed: whether integers of inputs are int8 with zero point 0, as TensorRT wants them; else uint8.
+        signed: whether integers of inputs are int8 with zero point 0, and scales positive, as TensorRT wants them; else
+            inputs are uint8, and a channel's scale may be negative.
         search: whether biases are searched for; off only to show what it is good for.
         head_room: whether weights use the room of int8; likewise.
     """
@@ -92,6 +93,7 @@ def _expand(graph: fx.Graph, how: Lowering) -> None:
         gain = 1.0 if layer.output_scale is None else float(layer.output_scale.abs())
         bias = torch.zeros(len(weight.scale)) if layer.bias is None else layer.bias.detach()
         integer = RealOutput(
+            flip=how.signed,
             name=name,
             weight=weight,
             stored=stored,
@@ -218,6 +220,7 @@ def _with_integer_output(layer: RealOutput, next: Stored, reader: _Reader, how: 
             high=high,
             search=how.search,
             head_room=how.head_room,
+            flip=how.signed,
         )
     except ExportError as error:
         raise ExportError(f"layer {layer.name}: {error}") from error

@@ -143,17 +143,22 @@ class IntegerLayer(nn.Module):
 
 
 class RealOutput(IntegerLayer):
-    """Stored integers -> real values: where something other than one quantizer reads the output."""
+    """Stored integers -> real values: where something other than one quantizer reads the output.
 
-    def __init__(self, **layer: Any) -> None:
+    Args:
+        flip: see `requantize`.
+        **layer: see `IntegerLayer`.
+    """
+
+    def __init__(self, *, flip: bool, **layer: Any) -> None:
         super().__init__(**layer)
-        # A channel's sign stays in its integers, so that no scale is negative; 128 does not exist.
-        integers = self.weight_spec.integers.long()
-        per_channel = (-1, *[1] * (integers.ndim - 1))
-        flipped = torch.where(self.scale < 0, -1, 1)
-        fits = (self.head_room * integers * flipped.view(per_channel)).flatten(1).amax(dim=1) <= INT8_HIGH
+        self.flip = flip
+        weights = self.head_room * self.weight_spec.integers.long()
+        per_channel = (-1, *[1] * (weights.ndim - 1))
+        flipped = torch.where((self.scale < 0) & flip, -1, 1)
+        fits = (weights * flipped.view(per_channel)).flatten(1).amax(dim=1) <= INT8_HIGH
         self.sign = torch.where(fits, flipped, 1)
-        self.register_buffer("weight", (self.head_room * integers * self.sign.view(per_channel)).to(torch.int8))
+        self.register_buffer("weight", (weights * self.sign.view(per_channel)).to(torch.int8))
         scale = self.scale * self.sign / (self.stored.spec.scale * self.head_room)
         self.register_buffer("weight_scale", scale.float())
         self.register_buffer("bias", self.offset.float())
@@ -168,6 +173,7 @@ class RealOutput(IntegerLayer):
         """The same layer followed by y -> factor * y + shift, per output channel."""
         scale, offset = self.folded(factor, shift)
         return RealOutput(
+            flip=self.flip,
             name=self.name,
             weight=self.weight_spec,
             stored=self.stored,

@@ -35,7 +35,7 @@ class Requantized:
 
     Attributes:
         weight: int8, k * sign * the trained integers.
-        weight_scale: float32 [C]; negative for the few channels whose flipped integers would not fit.
+        weight_scale: float32 [C]; negative where the value falls as the sum of the stored integers rises.
         bias: int64 [C], in units of input scale * weight scale.
         head_room: k.
         wrong: accumulators whose level differs from the reference, [C].
@@ -77,6 +77,7 @@ def requantize(
     high: int,
     search: bool = True,
     head_room: bool = True,
+    flip: bool = False,
 ) -> Requantized:
     """Solve for head-room, scales and biases of one convolution, and count what they get wrong.
 
@@ -90,6 +91,8 @@ def requantize(
         high: highest level.
         search: whether to choose each bias by its stairs; else it is rounded.
         head_room: whether to use the room that int8 has; else k = 1.
+        flip: whether channels with a negative scale get the other sign in their integers (where 8 bits have it), as
+            runtimes need that refuse negative scales; else the integers stay the trained ones, which pack better.
     """
     sign = torch.where(scale < 0, -1, 1)
     per_channel = (-1, *[1] * (weight.ndim - 1))
@@ -99,9 +102,8 @@ def requantize(
     bottom, top = reachable_sums(integers, *input.code_range)
     levels = torch.arange(low + 1, high + 1)
     reference = _inside(_reference_stairs(unit, offset, output, levels), bottom, top)
-    # No input reaches a stair, or the channel's swing is lost beside its bias: it is the constant in its middle.
-    constant = ((reference <= bottom[:, None]) | (reference > top[:, None])).all(dim=1)
-    constant |= (offset - output.origin).abs() * k >= LARGEST_BIAS * unit
+    # Where the channel's swing is lost beside its bias, it is the constant in its middle.
+    constant = (offset - output.origin).abs() * k >= LARGEST_BIAS * unit
     middle = torch.where(constant, offset + unit * (bottom + top) / 2, offset)
     integers = torch.where(constant.view(per_channel), 0, integers)
     rest = (middle - output.origin).abs().clamp_min(output.step) / 2**16  # a unit in which it is a moderate number
@@ -115,8 +117,8 @@ def requantize(
     around = torch.arange(-(k // 2) - 1, k // 2 + 2) if search else torch.zeros(1, dtype=torch.long)
     bias, wrong = _best_bias(wanted.round().long()[:, None] + around, edges, reference, k, constant, bottom, top)
     weights = k * integers
-    flips = sign * torch.where((weights > INT8_HIGH).flatten(1).any(dim=1), -1, 1)
-    mirrored = sign * flips  # -1: 128 does not fit, so this channel keeps its integers and has a negative scale
+    fits = (weights <= INT8_HIGH).flatten(1).all(dim=1) if flip else torch.zeros(len(sign), dtype=torch.bool)
+    mirrored = torch.where(fits, 1, sign)  # -1: the trained integers and a negative scale
     return Requantized(
         weight=(weights * mirrored.view(per_channel)).to(torch.int8),
         weight_scale=weight_scale * mirrored,
@@ -124,7 +126,7 @@ def requantize(
         head_room=k,
         wrong=wrong,
         reachable=top - bottom + 1,
-        sign=torch.where(constant, 0, flips),
+        sign=torch.where(constant, 0, sign * mirrored),
     )
 
 

@@ -191,14 +191,13 @@ def _to_stored(y: Any, step: float, shift: int, low: int, high: int, gap: int, s
     if (low, high) != (0, 255):
         stored = op.Clip(stored, _integer(low, signed), _integer(high, signed))
     if gap != 1:
-        wide = op.Mul(op.Cast(stored, to=TensorProto.INT32), op.Constant(value_int=gap))
+        factor = op.Constant(value=onnx.helper.make_tensor("value", TensorProto.INT32, [], [gap]))
+        wide = op.Mul(op.Cast(stored, to=TensorProto.INT32), factor)
         stored = op.Cast(wide, to=TensorProto.UINT8)
     return stored
 
 
-def _quantize(
-    x: Any, origin: float, step: float, shift: int, low: int, high: int, gap: int, signed: bool
-) -> Any:
+def _quantize(x: Any, origin: float, step: float, shift: int, low: int, high: int, gap: int, signed: bool) -> Any:
     centred = op.Sub(x, _real(origin)) if origin else x
     return _to_stored(centred, step, shift, low, high, gap, signed)
 
@@ -208,9 +207,7 @@ def _values(x: Any, scale: float, zero_point: int) -> Any:
 
 
 def _convolution(x: Any, weight: Any, bias: Any, stride: Any, pads: Any, dilation: Any, groups: int) -> Any:
-    return op.Conv(
-        x, weight, bias, strides=list(stride), pads=list(pads), dilations=list(dilation), group=int(groups)
-    )
+    return op.Conv(x, weight, bias, strides=list(stride), pads=list(pads), dilations=list(dilation), group=int(groups))
 
 
 def _requantize(

@@ -45,25 +45,23 @@ def walk(
     return torch.tensor(counts)
 
 
+@pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("search", [False, True])
 @pytest.mark.parametrize("head_room", [False, True])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5])
-def test_the_certificate_is_what_walking_finds(bits: int, head_room: bool, search: bool, signed: bool) -> None:
+def test_the_certificate_is_what_walking_finds(
+    bits: int, head_room: bool, search: bool, signed: bool, flip: bool
+) -> None:
     weight, scale, offset = problem(bits)
     a, b = spec(bits, signed=signed and bits > 1), spec(bits, origin=0.13, signed=signed and bits > 1)
     for low, high in ((0, b.levels), (min(1, b.levels - 1), b.levels)):
         got = requantize(
-            weight,
-            scale=scale,
-            offset=offset,
-            input=a,
-            output=b,
-            low=low,
-            high=high,
-            search=search,
-            head_room=head_room,
-        )
+            weight, scale=scale, offset=offset, input=a, output=b, low=low, high=high, search=search,
+            head_room=head_room, flip=flip,
+        )  # fmt: skip
+        assert torch.equal(got.weight.long(), got.head_room * weight * got.sign.view(-1, 1, 1, 1))
+        assert (got.weight_scale > 0).all() or not flip
         assert torch.equal(got.wrong, walk(got, weight, scale, offset, a, b, low, high))
         bottom, top = reachable_sums(weight, *a.code_range)
         assert torch.equal(got.reachable, top - bottom + 1)
@@ -91,7 +89,7 @@ def test_head_room_and_search_leave_nothing_wrong_at_few_bits(bits: int) -> None
 def test_the_stored_integers_are_k_times_the_weights() -> None:
     weight, scale, offset = problem(2)
     a, b = spec(2), spec(2)
-    got = requantize(weight, scale=10 * scale, offset=offset, input=a, output=b, low=0, high=3)
+    got = requantize(weight, scale=10 * scale, offset=offset, input=a, output=b, low=0, high=3, flip=True)
     assert got.head_room == 42
     assert torch.equal(got.weight.long(), 42 * weight * torch.where(scale < 0, -1, 1)[:, None, None, None])
     assert torch.equal(got.sign < 0, scale < 0)
@@ -102,7 +100,7 @@ def test_the_lowest_code_of_8_bits_is_not_flipped_out_of_range() -> None:
     weight, scale, offset = problem(8, odd=False)
     weight[:, 0, 0, 0] = -128
     a, b = spec(8), spec(8, step=1.5)
-    got = requantize(weight, scale=scale, offset=offset, input=a, output=b, low=0, high=255)
+    got = requantize(weight, scale=scale, offset=offset, input=a, output=b, low=0, high=255, flip=True)
     assert got.head_room == 1
     assert torch.equal(got.weight.long(), weight)
     assert torch.equal(got.weight_scale < 0, scale < 0)
