@@ -9,7 +9,9 @@ import atexit
 import copy
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,18 @@ from sqakd.callbacks.resume import Resume
 from sqakd.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
 from sqakd.console import first_process, quiet_libraries, say
 from sqakd.cost import cost
+from sqakd.dataset.augment import normalize
 from sqakd.dataset.base import ImageDataModule
+from sqakd.export.pipeline import Options, Trained
+from sqakd.export.pipeline import export as export_files
+from sqakd.export.source import Source, read_run, sha256
+from sqakd.export.verify import Examples
 from sqakd.kd.base import Objective
 from sqakd.models.trial import try_network
 from sqakd.picture import draw_run
 from sqakd.plan import Plan
 from sqakd.pretrain import pretrain
-from sqakd.quantize import Scheme, calibrate, quantize
+from sqakd.quantize import Scheme, calibrate, dequantize, quantize
 from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
 from sqakd.record import main_score, make_record, summary
@@ -63,9 +70,23 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         The last validation top-1 (or agreement with the teacher where there are no labels), for sweepers.
     """
+    return _told(lambda: train(read(cfg, HydraConfig.get())))
+
+
+def export(cfg: DictConfig) -> float | None:
+    """Export the run that the configuration names; bad input ends in one sentence.
+
+    Returns:
+        Agreement of the file with the trained network.
+    """
+    return _told(lambda: export_run(read(cfg, HydraConfig.get()).config))
+
+
+def _told(action: Callable[[], float | None]) -> float | None:
+    """Do it; what a user can do wrong is told in one sentence."""
     quiet_libraries()
     try:
-        return train(read(cfg, HydraConfig.get()))
+        return action()
     except SIGTERMException:
         print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
         raise SystemExit(SIGTERM_STATUS) from None
@@ -380,6 +401,84 @@ class Training:
             "quantizer": self.config["quantizer"],
         }
         save_weights(self.run.weights, task.student, facts)
+        record["weights_sha256"] = sha256(self.run.weights)
         draw_run(self.run.folder, record)
         self.run.finish(record)
         self.run.pretraining.unlink(missing_ok=True)  # superseded by the training's own checkpoint long ago
+
+
+def export_run(config: dict[str, Any]) -> float:
+    """Export a finished run; `config` is that of conf/export.yaml.
+
+    Raises:
+        ValueError: if the run cannot be exported, or the file disagrees with it.
+    """
+    keys = [field.name for field in fields(Options)]
+    options = Options(**{key: config[key] for key in keys})
+    source = read_run(Path(config["run"]))
+    trained = trained_network(source)
+    say(f"exporting {source.folder} as {options.profile}")
+    record = export_files(trained, options, Path(config["folder"]))
+    for verdict in record["verify"]:
+        say(
+            f"{verdict['runtime']} agrees with the trained network on {100 * verdict['agreement']:.2f}% of"
+            f" {verdict['images']} validation images"
+        )
+    sizes = record["sizes"]
+    say(f"{config['folder']}/model.onnx: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
+    return min(float(verdict["agreement"]) for verdict in record["verify"])
+
+
+def trained_network(source: Source) -> Trained:
+    """Put a finished run's network together again, with its data.
+
+    Raises:
+        ValueError: if its parts do not fit.
+    """
+    config, facts = source.config, source.facts
+    node = OmegaConf.create(config)
+    data: ImageDataModule = instantiate(node.dataset)
+    data.setup()
+    net = config["model"]["net"]
+    net = net | ({"weights": None} if "weights" in net else {})
+    network, float_network = (instantiate(net, num_classes=facts["num_classes"]) for _ in range(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was said when the run was trained
+        scheme: Scheme = instantiate(node.quantizer)
+        quantize(network, scheme, first=config["model"]["first"], image_shape=data.image_shape)
+    restore(network, source.weights, source=str(source.folder / "weights.pt"))
+    if source.float_weights is not None:
+        restore(float_network, load_weights(source.float_weights)[0], source=str(source.float_weights))
+    else:
+        float_network = copy.deepcopy(network)
+        dequantize(float_network)
+    return Trained(
+        network=network.eval(),
+        float_network=float_network.eval(),
+        float_source=str(source.float_weights or "this run's weights, not rounded"),
+        image_shape=data.image_shape,
+        class_names=list(facts["class_names"]),
+        mean=list(facts["mean"]),
+        std=list(facts["std"]),
+        resize={"margin": int(getattr(data.evaluate, "margin", 0))},
+        identity={
+            "name": source.record["name"],
+            "seed": source.record["seed"],
+            "model": source.record["model"],
+            "quantizer": source.record["choices"]["quantizer"],
+            "w_bits": source.record["w_bits"],
+            "a_bits": source.record["a_bits"],
+            "config_hash": source.config_hash,
+        },
+        calibration=lambda n: data.probe_batches(count=1, size=n, epoch=0)[0].image,
+        validation=lambda: _examples(data),
+    )
+
+
+def _examples(data: ImageDataModule) -> Iterator[Examples]:
+    """Validation batches as pixels and normalised; the pixels are whole numbers, also where an image was resized."""
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    for batch in data.val_dataloader():
+        pixels = batch.image if data.evaluate is None else data.evaluate(batch.image)
+        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+        yield Examples(pixels, normalize(pixels, mean, std), batch.label)

@@ -64,7 +64,7 @@ def pack(model: onnx.ModelProto, layers: Mapping[str, IntegerLayer], how: Pack) 
     kept, nodes, tables = [], [], {}
     for tensor in packed.graph.initializer:
         layer = layers.get(tensor.name)
-        method = None if layer is None else _method(layer.weight_spec.bits, how)
+        method = None if layer is None else _method(layer, how)
         if layer is None or method is None or tensor.data_type != TensorProto.INT8:
             kept.append(tensor)
             continue
@@ -82,10 +82,13 @@ def pack(model: onnx.ModelProto, layers: Mapping[str, IntegerLayer], how: Pack) 
     return packed
 
 
-def _method(bits: int, how: Pack) -> str | None:
-    if bits > 4:
+def _method(layer: IntegerLayer, how: Pack) -> str | None:
+    if layer.weight_spec.bits > 4:
         return None
-    return ("table" if bits <= 2 else "uint4") if how == "auto" else how
+    if how != "auto":
+        return how
+    # OpenVINO keeps a product behind a table for the run; the one behind 4-bit integers it computes when it loads.
+    return "table" if layer.weight_spec.bits <= 2 and bool((layer.sign == 1).all()) else "uint4"
 
 
 def _check(weight: NDArray[np.int8], grid: Grid) -> None:

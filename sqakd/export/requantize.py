@@ -40,6 +40,7 @@ class Requantized:
         head_room: k.
         wrong: accumulators whose level differs from the reference, [C].
         reachable: accumulators that any input can produce, [C].
+        stairs: smallest sign * sum of trained integers with at least each level of the reference, [C, levels].
         sign: 1 where the stored integers have the trained ones' sign, -1 where the other, 0 in constant channels, [C].
     """
 
@@ -49,6 +50,7 @@ class Requantized:
     head_room: int
     wrong: Tensor
     reachable: Tensor
+    stairs: Tensor
     sign: Tensor
 
 
@@ -126,6 +128,7 @@ def requantize(
         head_room=k,
         wrong=wrong,
         reachable=top - bottom + 1,
+        stairs=reference,
         sign=torch.where(constant, 0, sign * mirrored),
     )
 

@@ -140,6 +140,7 @@ def _weight_in_8_bits(weight: Tensor) -> WeightSpec:
     return WeightSpec(bits=8, integers=integers, scale=scale, grid=grid)
 
 
-def integer_layers(module: nn.Module) -> list[IntegerLayer]:
-    """The layers on integers, in the order in which they are registered."""
-    return [layer for layer in module.modules() if isinstance(layer, IntegerLayer)]
+def integer_layers(module: fx.GraphModule) -> list[IntegerLayer]:
+    """The layers on integers, in the order in which they run."""
+    found = dict.fromkeys(module_of(node) for node in module.graph.nodes)
+    return [layer for layer in found if isinstance(layer, IntegerLayer)]

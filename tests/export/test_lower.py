@@ -5,22 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from export_networks import NETWORKS, images_for, make
-from torch import nn
+from torch import fx, nn
 
 from sqakd.export.compare import code_differences
 from sqakd.export.lower import Lowering, lower
-from sqakd.export.modules import IntegerOutput, RealOutput
+from sqakd.export.modules import IntegerOutput
+from sqakd.export.streams import integer_layers
 from sqakd.layers import QuantLayer
 from sqakd.quantize import quant_layers
 
 PLAIN = Lowering()
 
 
-def integer_layers(network: nn.Module) -> list[IntegerOutput | RealOutput]:
-    return [module for module in network.modules() if isinstance(module, IntegerOutput | RealOutput)]
-
-
-def check_equal(lowered: nn.Module, network: nn.Module, name: str, *, n: int = 4, limit: float = 2e-3) -> None:
+def check_equal(lowered: fx.GraphModule, network: nn.Module, name: str, *, n: int = 4, limit: float = 2e-3) -> None:
     """A map of a few pixels has few codes, so that one code that rounds the other way is a visible share of them."""
     shares, difference = code_differences(lowered, network, images_for(name, n))
     assert set(shares) == {name for name, _ in quant_layers(network)}
