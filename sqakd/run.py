@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -37,10 +37,7 @@ from sqakd.console import first_process, quiet_libraries, say
 from sqakd.cost import cost
 from sqakd.dataset.augment import normalize
 from sqakd.dataset.base import ImageDataModule
-from sqakd.export.pipeline import Options, Trained
-from sqakd.export.pipeline import export as export_files
-from sqakd.export.source import Source, read_run, sha256
-from sqakd.export.verify import Examples
+from sqakd.files import sha256
 from sqakd.kd.base import Objective
 from sqakd.models.trial import try_network
 from sqakd.picture import draw_run
@@ -54,6 +51,11 @@ from sqakd.runs import Run, RunError
 from sqakd.sentence import Sentence
 from sqakd.task import Task
 from sqakd.trainer import make_trainer, top1
+
+if TYPE_CHECKING:
+    from sqakd.export.pipeline import Trained
+    from sqakd.export.source import Source
+    from sqakd.export.verify import Examples
 
 SIGTERM_STATUS = 143
 PLAN = Plan()
@@ -413,19 +415,28 @@ def export_run(config: dict[str, Any]) -> float:
     Raises:
         ValueError: if the run cannot be exported, or the file disagrees with it.
     """
-    keys = [field.name for field in fields(Options)]
-    options = Options(**{key: config[key] for key in keys})
+    try:  # not above: training needs none of the packages that the export needs
+        from sqakd.export import pipeline
+        from sqakd.export.report import read_exports
+        from sqakd.export.source import read_run
+    except ModuleNotFoundError as error:
+        raise ValueError(f"export.py needs a package ({error}); type: pip install 'sqakd[export]'") from error
+    keys = [field.name for field in fields(pipeline.Options)]
+    timing = pipeline.Timing(**config["benchmark"])
+    options = pipeline.Options(**{key: config[key] for key in keys} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
     trained = trained_network(source)
     say(f"exporting {source.folder} as {options.profile}")
-    record = export_files(trained, options, Path(config["folder"]))
+    folder = Path(config["folder"] or source.folder / f"export-{options.profile}")
+    others = read_exports(source.folder.resolve().parents[1])
+    record = pipeline.export(trained, options, folder, others)
     for verdict in record["verify"]:
         say(
             f"{verdict['runtime']} agrees with the trained network on {100 * verdict['agreement']:.2f}% of"
             f" {verdict['images']} validation images"
         )
     sizes = record["sizes"]
-    say(f"{config['folder']}/model.onnx: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
+    say(f"{folder / 'model.onnx'}: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
     return min(float(verdict["agreement"]) for verdict in record["verify"])
 
 
@@ -435,6 +446,8 @@ def trained_network(source: Source) -> Trained:
     Raises:
         ValueError: if its parts do not fit.
     """
+    from sqakd.export.pipeline import Trained
+
     config, facts = source.config, source.facts
     node = OmegaConf.create(config)
     data: ImageDataModule = instantiate(node.dataset)
@@ -477,6 +490,8 @@ def trained_network(source: Source) -> Trained:
 
 def _examples(data: ImageDataModule) -> Iterator[Examples]:
     """Validation batches as pixels and normalised; the pixels are whole numbers, also where an image was resized."""
+    from sqakd.export.verify import Examples
+
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     for batch in data.val_dataloader():
         pixels = batch.image if data.evaluate is None else data.evaluate(batch.image)

@@ -63,7 +63,8 @@ class Quantize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spec = self.stored.spec
         low, high = self.stored.levels(0, spec.levels)
-        return ops.quantize(x, spec.origin, spec.step, self.stored.shift, low, high, spec.gap, self.stored.signed)
+        y: Tensor = ops.quantize(x, spec.origin, spec.step, self.stored.shift, low, high, spec.gap, self.stored.signed)
+        return y
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +166,9 @@ class RealOutput(IntegerLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         input = (self.weight, self.weight_scale, self.bias, self.stored.spec.scale, self.stored.zero_point)
-        if self.geometry is None:
-            return ops.multiply(x, *input)
-        return ops.convolve(x, *input, *self.place())
+        y: Tensor
+        y = ops.multiply(x, *input) if self.geometry is None else ops.convolve(x, *input, *self.place())
+        return y
 
     def with_affine(self, factor: Tensor, shift: Tensor) -> RealOutput:
         """The same layer followed by y -> factor * y + shift, per output channel."""
@@ -199,7 +200,7 @@ class IntegerOutput(IntegerLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         low, high = self.next.levels(self.low, self.high)
-        return ops.requantize(
+        y: Tensor = ops.requantize(
             x,
             self.weight,
             self.weight_scale,
@@ -214,6 +215,7 @@ class IntegerOutput(IntegerLayer):
             self.next.spec.gap,
             self.next.signed,
         )
+        return y
 
 
 class Eight(nn.Module):
@@ -230,4 +232,5 @@ class Eight(nn.Module):
             self.zero_point = round(-low / self.scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.eight(x, self.scale, self.zero_point, self.signed)
+        y: Tensor = ops.eight(x, self.scale, self.zero_point, self.signed)
+        return y

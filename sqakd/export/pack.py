@@ -61,7 +61,9 @@ def pack(model: onnx.ModelProto, layers: Mapping[str, IntegerLayer], how: Pack) 
     packed.CopyFrom(model)
     if how == "none":
         return packed
-    kept, nodes, tables = [], [], {}
+    kept: list[onnx.TensorProto] = []
+    nodes: list[onnx.NodeProto] = []
+    tables: dict[str, onnx.TensorProto] = {}
     for tensor in packed.graph.initializer:
         layer = layers.get(tensor.name)
         method = None if layer is None else _method(layer, how)
@@ -76,8 +78,8 @@ def pack(model: onnx.ModelProto, layers: Mapping[str, IntegerLayer], how: Pack) 
     kept += tables.values()
     rest = list(packed.graph.node)
     for field, values in ((packed.graph.initializer, kept), (packed.graph.node, nodes + rest)):
-        del field[:]  # type: ignore[arg-type]
-        field.extend(values)  # type: ignore[arg-type]
+        del field[:]
+        field.extend(values)
     onnx.checker.check_model(packed, full_check=True)
     return packed
 

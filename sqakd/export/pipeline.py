@@ -20,11 +20,13 @@ from torch import Tensor, fx, nn
 import sqakd
 from sqakd.cost import cost
 from sqakd.export.artefacts import arrays, describe, float_parts
+from sqakd.export.benchmark import Timing, benchmark
 from sqakd.export.compare import code_differences
 from sqakd.export.errors import ExportError
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.modules import IntegerLayer
 from sqakd.export.pack import PACKS, Pack, pack
+from sqakd.export.report import write_report
 from sqakd.export.streams import eight_bit_skips, eight_bits
 from sqakd.export.to_onnx import OPSET, Deployed, to_onnx
 from sqakd.export.verify import Examples, Verdict, verify
@@ -49,6 +51,7 @@ class Options:
             for exact, none for the others, which change the network.
         images: how many validation images are compared; None: all.
         calibration_images: how many training images set the ranges of the profiles int8 and trt.
+        benchmark: see `sqakd.export.benchmark.Timing`.
     """
 
     profile: Profile
@@ -58,6 +61,7 @@ class Options:
     gate: float | None
     images: int | None
     calibration_images: int
+    benchmark: Timing
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -107,13 +111,14 @@ class Trained:
     validation: Callable[[], Iterable[Examples]]
 
 
-def export(trained: Trained, options: Options, folder: Path) -> dict[str, Any]:
+def export(trained: Trained, options: Options, folder: Path, others: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
     """Write all files of one export.
 
     Args:
         trained: what to export.
         options: how.
         folder: takes the place of what an earlier export left there, once everything is done and proven.
+        others: records of other exports, to compare with in the report.
 
     Returns:
         The record, as in record.json.
@@ -165,6 +170,16 @@ def export(trained: Trained, options: Options, folder: Path) -> dict[str, Any]:
             "layers": layers,
             "versions": versions(),
         }
+        if options.benchmark.rounds:
+            record["benchmark"] = benchmark(
+                place,
+                _deployed(trained, trained.float_network, options),
+                trained.image_shape,
+                file=options.profile,
+                pixels=options.preprocess,
+                timing=options.benchmark,
+            )
+        write_report(place, record, others)
         (place / "layers.json").write_text(json.dumps(layers, indent=1), encoding="utf-8")
         (place / "record.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
     return record

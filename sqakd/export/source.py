@@ -14,6 +14,7 @@ from torch import Tensor
 import sqakd
 from sqakd.checkpoint import load_weights
 from sqakd.export.errors import ExportError
+from sqakd.files import sha256
 from sqakd.runs import identity
 
 
@@ -83,11 +84,6 @@ def read_run(folder: Path) -> Source:
     weights, facts = load_weights(folder / "weights.pt")
     _check_untouched(folder, record, facts)
     return Source(folder, config, record, weights, facts)
-
-
-def sha256(file: Path) -> str:
-    """Of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _series(version: str) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class _Watch(fx.Interpreter):
 def ranges(module: fx.GraphModule, images: Tensor) -> Ranges:
     """Smallest and largest value of each call's result over normalised images [N, C, H, W]."""
     watch = _Watch(module.eval())
-    for part in images.split(32):
+    for part in torch.split(images, 32):
         watch.run(part)
     return watch.ranges
 
@@ -104,6 +104,7 @@ def _put_eight(
 
 def _quantize_float_layers(graph: fx.Graph, seen: Ranges) -> None:
     for node, layer in calls(graph, nn.Conv2d, nn.Linear):
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
         x = node.args[0]
         if not isinstance(x, fx.Node) or x not in seen:
             continue

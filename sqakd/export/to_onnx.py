@@ -23,7 +23,7 @@ import onnx
 import onnxscript
 import torch
 from onnx import TensorProto
-from onnxscript import opset21 as op
+from onnxscript import opset21
 from torch import Tensor, nn
 
 from sqakd.export import ops as _ops  # noqa: F401  # registers the operators under torch.ops.sqakd
@@ -33,6 +33,7 @@ OPSET = 21
 IR_VERSION = 10
 INPUT, OUTPUT = "image", "logits"
 Weights = Literal["dequantize", "cast"]
+op: Any = opset21  # its types know constants, not the values of a graph in the making
 
 
 class Deployed(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from sqakd.export.to_onnx import INPUT
 
 Logits = NDArray[np.float32]
+# Opens a file: its own name and version, and what turns a batch into logits.
+Runtime = Callable[[Path], tuple[str, Callable[[NDArray[Any]], Logits]]]
 
 
 class Examples(NamedTuple):
@@ -79,9 +81,9 @@ def openvino_session(file: Path) -> tuple[str, Callable[[NDArray[Any]], Logits]]
     return f"OpenVINO {version}", lambda batch: np.asarray(compiled({INPUT: batch})[0])
 
 
-def runtimes() -> list[Callable[[Path], tuple[str, Callable[[NDArray[Any]], Logits]]]]:
+def runtimes() -> Sequence[Runtime]:
     """Those that are installed."""
-    found = [onnxruntime_session]
+    found: list[Runtime] = [onnxruntime_session]
     if importlib.util.find_spec("openvino") is not None:
         found.append(openvino_session)
     return found

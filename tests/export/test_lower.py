@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from export_networks import NETWORKS, images_for, make
 from torch import fx, nn
 
@@ -26,7 +27,15 @@ def check_equal(lowered: fx.GraphModule, network: nn.Module, name: str, *, n: in
     assert difference <= 1e-4
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("resnet20", "vgg8", "squeezenet", "mobilenet_v2")
+METHODS = ("ewgs", "lsq", "pact", "dorefa", "lsq_released", "pact_released")
+
+
+def slow_unless(quick: bool, *values: object) -> ParameterSet:
+    return pytest.param(*values, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", [slow_unless(name in QUICK, name) for name in NETWORKS])
 @torch.no_grad()
 def test_each_network_computes_the_same_with_integers(name: str) -> None:
     network = make(name, "quantizer=ewgs", bits=2)
@@ -36,8 +45,10 @@ def test_each_network_computes_the_same_with_integers(name: str) -> None:
     check_equal(lowered, network, name)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 7])
-@pytest.mark.parametrize("method", ["ewgs", "lsq", "pact", "dorefa", "lsq_released", "pact_released"])
+@pytest.mark.parametrize(
+    ("method", "bits"),
+    [slow_unless(bits == 1 + 3 * (i % 2), method, bits) for i, method in enumerate(METHODS) for bits in (1, 2, 4, 7)],
+)
 @torch.no_grad()
 def test_each_method_at_each_number_of_bits(method: str, bits: int) -> None:
     network = make("resnet20", f"quantizer={method}", bits=bits)

@@ -36,7 +36,8 @@ def trained_layer(method: str, bits: int, sign: str, *, per_channel: bool = Fals
             parameter.data.mul_(0.9).add_(0.013 * torch.ones_like(parameter))
     if layer.output_scale is not None:
         layer.output_scale.data.neg_()
-    return layer.double().eval()
+    layer.double()
+    return layer
 
 
 def integer_conv(layer: QuantLayer, input: InputSpec, weight: WeightSpec, x: Tensor) -> Tensor:

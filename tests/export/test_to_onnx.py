@@ -134,13 +134,14 @@ class Strange(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(x)
-        return torch.special.bessel_j0(logits)
+        y: Tensor = torch.special.bessel_j0(self.network(x))
+        return y
 
 
 class Deciding(Strange):
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x) if x.sum() > 0 else self.network(-x)
+        logits: Tensor = self.network(x) if x.sum() > 0 else self.network(-x)
+        return logits
 
 
 def test_what_cannot_be_written_is_one_sentence() -> None:
