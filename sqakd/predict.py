@@ -111,7 +111,7 @@ def predict(model: Model, files: list[Path], *, batch: int) -> Iterator[tuple[Pa
                 pixels.append(model.prepare(file))
             except UNREADABLE as error:
                 reasons[file] = str(error) or type(error).__name__
-        rows = iter(model.probabilities(np.stack(pixels)) if pixels else [])
+        rows: Iterator[NDArray[np.float64]] = iter(model.probabilities(np.stack(pixels)) if pixels else ())
         for file in part:
             yield file, reasons[file] if file in reasons else next(rows)
         _progress(min(start + batch, len(files)), len(files))

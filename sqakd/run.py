@@ -417,12 +417,13 @@ def export_run(config: dict[str, Any]) -> float:
     """
     try:  # not above: training needs none of the packages that the export needs
         from sqakd.export import pipeline
+        from sqakd.export.benchmark import Timing
         from sqakd.export.report import read_exports
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
         raise ValueError(f"export.py needs a package ({error}); type: pip install 'sqakd[export]'") from error
     keys = [field.name for field in fields(pipeline.Options)]
-    timing = pipeline.Timing(**config["benchmark"])
+    timing = Timing(**config["benchmark"])
     options = pipeline.Options(**{key: config[key] for key in keys} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
     trained = trained_network(source)

@@ -1,6 +1,9 @@
 """The export in words and pictures: report.md, report.html, layers.png, latency.png, pareto.png.
 
-python -m sqakd.export.report FOLDER        writes them again from record.json
+    python -m sqakd.export.report FOLDER        of an export: writes them again from its record.json
+    python -m sqakd.export.report RUNS          of runs: prints a table of all exports
+
+Pictures compare one export with all others under the same folder of runs.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
 BIT_OPERATIONS = (
     "sum over layers of multiply-adds x weight bits x input bits, for one image; float layers count 32 x 32"
 )
-NOTE_SPEED = "No CPU runtime here convolves fewer than 8 bits: fewer bits buy size and exactness, and the speed of 8-bit integers."
+NOTE_SPEED = (
+    "No CPU runtime here convolves fewer than 8 bits: fewer bits buy size and exactness, and speed only as 8 bits do."
+)
 NOTES = {
     "exact": "Every layer that was trained on integers runs on them; what was real in training (first and last layer,"
     " residual sums) stays real.",
@@ -113,7 +118,7 @@ def _parts(folder: Path, record: dict[str, Any]) -> Iterable[Part]:
     )
     yield f"{record['bit_operations'] / 1e6:,.1f} million bit-operations ({BIT_OPERATIONS})."
     floats = ", ".join(f"{part['name']} ({part['parameters']:,})" for part in record["stays_float"]) or "nothing"
-    yield f"Stays float, with its number of parameters: {floats}; and of each integer layer a scale and a bias per channel."
+    yield f"Stays float (parameters): {floats}; and of each integer layer a scale and a bias per channel."
     yield "## Layer by layer"
     yield folder / "layers.png"
     yield Table(
@@ -231,6 +236,31 @@ def as_html(parts: Iterable[Part], *, title: str) -> str:
     )
 
 
+def overview(records: Iterable[dict[str, Any]]) -> Table:
+    """One row for each export and runtime."""
+    header = ["run", "seed", "profile", "runtime", "images", "same class", "top-1", "trained top-1"]
+    rows = [
+        [
+            record["name"],
+            str(record["seed"]),
+            record["profile"],
+            verdict["runtime"],
+            str(verdict["images"]),
+            _percent(verdict["agreement"]),
+            _percent(verdict["top1"]),
+            _percent(verdict["trained_top1"]),
+            f"{verdict['largest_difference']:.1e}",
+            f"{sum(layer.get('wrong_sums', 0) for layer in record['layers']):,}"
+            f" of {sum(layer.get('reachable_sums', 0) for layer in record['layers']):,}",
+            f"{record['sizes']['file'] / 1000:.1f}",
+            f"{record['sizes']['float'] / record['sizes']['file']:.1f}x",
+        ]
+        for record in records
+        for verdict in record["verify"]
+    ]
+    return Table([*header, "largest difference of logits", "wrong sums", "kB", "smaller than float"], rows)
+
+
 # pictures
 
 
@@ -332,9 +362,12 @@ def _numel(shape: list[int]) -> int:
 
 def main() -> None:
     """Command line."""
-    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "record.json").is_file():
-        raise SystemExit("usage: python -m sqakd.export.report FOLDER_OF_AN_EXPORT (it holds record.json)")
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+        raise SystemExit("usage: python -m sqakd.export.report FOLDER, of an export or of all runs")
     folder = Path(sys.argv[1])
+    if not (folder / "layers.json").is_file():
+        print(as_markdown([overview(read_exports(folder))]), end="")  # noqa: T201
+        return
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     write_report(folder, record, read_exports(folder.resolve().parents[2]))
     print(folder / "report.html")  # noqa: T201

@@ -170,8 +170,8 @@ def main() -> None:
     for line in sys.stdin:
         if not line.strip():
             break
-        batch, seconds = line.split()
-        found = times(runs[int(batch)], float(seconds))
+        asked, seconds = line.split()
+        found = times(runs[int(asked)], float(seconds))
         answer(times=found, peak_bytes=peak_bytes())
     os._exit(0)  # runtimes may wait for their threads for seconds
 
