@@ -12,7 +12,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,20 +63,20 @@ class Contender:
     file: Path
 
 
-def contenders(folder: Path, program: Path, file: str) -> list[Contender]:
-    """What is compared; `program` is torch's own file, `file` names what the exported model is, e.g. "exact"."""
+def contenders(program: Path, files: Mapping[str, Path]) -> list[Contender]:
+    """What is compared: torch on its own file, and each runtime on each ONNX file, called by its name here."""
     found = [
         Contender("torch eager float", "torch", program),
         Contender("torch.compile float", "torch.compile", program),
-        Contender(BASELINE, "onnxruntime", folder / "model.float.onnx"),
-        Contender(f"ONNX Runtime {file}", "onnxruntime", folder / "model.onnx"),
     ]
+    runtimes = {"ONNX Runtime": "onnxruntime"}
     if importlib.util.find_spec("openvino") is not None:
-        found += [
-            Contender("OpenVINO float", "openvino", folder / "model.float.onnx"),
-            Contender(f"OpenVINO {file}", "openvino", folder / "model.onnx"),
-        ]
-    return found
+        runtimes["OpenVINO"] = "openvino"
+    return found + [
+        Contender(f"{title} {name}", runtime, file)
+        for title, runtime in runtimes.items()
+        for name, file in files.items()
+    ]
 
 
 class _Process:
@@ -152,21 +152,19 @@ class _Process:
 
 
 def benchmark(
-    folder: Path,
+    files: Mapping[str, Path],
     float_network: nn.Module,
     image_shape: tuple[int, int, int],
     *,
-    file: str,
     pixels: bool,
     timing: Timing,
 ) -> dict[str, Any]:
-    """Measure the files of one export.
+    """Measure ONNX files side by side.
 
     Args:
-        folder: with model.onnx and model.float.onnx.
+        files: by the name that the results give them; "float" is what the others are compared with.
         float_network: takes what the files take.
         image_shape: channels, height, width.
-        file: what model.onnx is called in the results.
         pixels: whether the files take uint8.
         timing: how much.
 
@@ -177,13 +175,13 @@ def benchmark(
     rows: list[dict[str, Any]] = []
     executed: dict[str, dict[str, int]] = {}
     missing: list[str] = []
-    program = folder / ".float.pt2"
+    program = files["float"].with_name(".float.pt2")
     _save_program(float_network, image_shape, program, pixels=pixels)
     try:
         for threads in timing.threads:
             with ExitStack() as stack:
                 running = []
-                for contender in contenders(folder, program, file):
+                for contender in contenders(program, files):
                     process = _Process(contender, threads, image_shape, "uint8" if pixels else "float32", timing)
                     stack.callback(process.end)
                     if process.ready():  # before the next one starts, so that load times are its own

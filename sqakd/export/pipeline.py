@@ -172,10 +172,9 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[di
         }
         if options.benchmark.rounds:
             record["benchmark"] = benchmark(
-                place,
+                {"float": place / "model.float.onnx", options.profile: place / "model.onnx"},
                 _deployed(trained, trained.float_network, options),
                 trained.image_shape,
-                file=options.profile,
                 pixels=options.preprocess,
                 timing=options.benchmark,
             )

@@ -162,7 +162,20 @@ def _speed(folder: Path, measured: dict[str, Any]) -> Iterable[Part]:
         f" {machine['system']}, Python {machine['python']}, load {machine['load']} before. {NOTE_SPEED}"
     )
     yield folder / "latency.png"
+    yield speed_table(measured["rows"])
+    yield "Ratio: how much faster than ONNX Runtime on the float file. Load time includes importing the runtime."
+    yield "What each runtime executes, as it says itself:"
     yield Table(
+        ["runtime", "operators"],
+        [[name, ", ".join(_counts(operators))] for name, operators in measured["executed"].items()],
+    )
+    if measured["missing"]:
+        yield f"Could not be measured here: {', '.join(measured['missing'])}."
+
+
+def speed_table(rows: Iterable[dict[str, Any]]) -> Table:
+    """One row for each runtime, batch and number of threads."""
+    return Table(
         ["runtime", "version", "batch", "threads", "p50 ms", "p90 ms", "ratio", "load ms", "peak MB"],
         [
             [
@@ -176,17 +189,9 @@ def _speed(folder: Path, measured: dict[str, Any]) -> Iterable[Part]:
                 f"{row['load_ms']:.0f}",
                 f"{row['peak_bytes'] / 1e6:.0f}",
             ]
-            for row in measured["rows"]
+            for row in rows
         ],
     )
-    yield "Ratio: how much faster than ONNX Runtime on the float file. Load time includes importing the runtime."
-    yield "What each runtime executes, as it says itself:"
-    yield Table(
-        ["runtime", "operators"],
-        [[name, ", ".join(_counts(operators))] for name, operators in measured["executed"].items()],
-    )
-    if measured["missing"]:
-        yield f"Could not be measured here: {', '.join(measured['missing'])}."
 
 
 def _counts(operators: dict[str, int]) -> list[str]:
