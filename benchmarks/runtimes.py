@@ -1,6 +1,6 @@
 """Speed of exported networks: float, as trained (exact) and in 8 bits throughout (int8), in each runtime.
 
-    python benchmarks/runtimes.py [--model resnet20] [--bits 2] [--rounds 7] [--seconds 0.5]
+    python benchmarks/runtimes.py [--model resnet20] [--bits 2] [--rounds 7] [--seconds 0.5] [--threads 1 2]
 
 Weights are random: the time does not depend on them. Each runtime has a process of its own and all are asked in turn.
 """
@@ -72,8 +72,9 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
-    timing = Timing(rounds=options.rounds, seconds=options.seconds, batches=[1, 32], threads=[1, 2])
+    timing = Timing(rounds=options.rounds, seconds=options.seconds, batches=[1, 32], threads=options.threads)
     with tempfile.TemporaryDirectory() as folder:
         files, network, shape = make_files(Path(folder), options.model, options.bits)
         measured = benchmark(files, network, shape, pixels=False, timing=timing)
