@@ -33,12 +33,13 @@ check: $(STAMP)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)  ## speed of the training step, of contrastive losses, of the data path and of the curvature estimate
+bench: $(STAMP)  ## speed of the training step, of the losses, the data path, the curvature estimate and the exported files
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/hessian.py
+	$(BIN)/python benchmarks/runtimes.py
 
 clean:  ## remove the environment made here (runs/ and data/ stay)
 	rm -rf .venv build *.egg-info

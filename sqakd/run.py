@@ -11,11 +11,12 @@ import io
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
@@ -37,14 +38,15 @@ from sqakd.callbacks.resume import Resume
 from sqakd.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
 from sqakd.console import first_process, quiet_libraries, say
 from sqakd.cost import cost
-from sqakd.dataset.augment import Augment
+from sqakd.dataset.augment import Augment, normalize
 from sqakd.dataset.base import ImageDataModule
+from sqakd.files import sha256
 from sqakd.kd.base import Objective
 from sqakd.models.trial import try_network
 from sqakd.picture import draw_run
 from sqakd.plan import Plan
 from sqakd.pretrain import pretrain
-from sqakd.quantize import Scheme, calibrate, quantize
+from sqakd.quantize import Scheme, calibrate, dequantize, quantize
 from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
 from sqakd.record import main_score, make_record, summary
@@ -52,6 +54,11 @@ from sqakd.runs import Run, RunError, identity
 from sqakd.sentence import Sentence
 from sqakd.task import Task
 from sqakd.trainer import make_trainer, top1
+
+if TYPE_CHECKING:
+    from sqakd.export.pipeline import Trained
+    from sqakd.export.source import Source
+    from sqakd.export.verify import Examples
 
 SIGTERM_STATUS = 143
 PLAN = Plan()
@@ -81,11 +88,23 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         The last validation top-1 (or agreement with the teacher where there are no labels), for sweepers.
     """
+    return _told(lambda: train(_searched(read(cfg, HydraConfig.get()))))
+
+
+def export(cfg: DictConfig) -> float | None:
+    """Export the run that the configuration names; bad input ends in one sentence.
+
+    Returns:
+        Agreement of the file with the trained network.
+    """
+    return _told(lambda: export_run(read(cfg, HydraConfig.get()).config))
+
+
+def _told(action: Callable[[], float | None]) -> float | None:
+    """Do it; what a user can do wrong is told in one sentence."""
     quiet_libraries()
     try:
-        sentence = read(cfg, HydraConfig.get())
-        _check_search(sentence, HydraConfig.get().runtime.choices.get("hydra/sweeper"))
-        return train(sentence)
+        return action()
     except SIGTERMException:
         print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
         raise SystemExit(SIGTERM_STATUS) from None
@@ -97,13 +116,15 @@ def main(cfg: DictConfig) -> float | None:
         raise SystemExit(message) from error
 
 
-def _check_search(sentence: Sentence, sweeper: str | None) -> None:
-    """A search that looks at the test images would choose what fits them by chance."""
-    if sweeper not in (None, "basic") and not sentence.config["dataset"]["holdout"]:
+def _searched(sentence: Sentence) -> Sentence:
+    """Refuse a search that looks at the test images: it would choose what fits them by chance."""
+    sweeper = HydraConfig.get().runtime.choices.get("hydra/sweeper", "basic")
+    if sweeper != "basic" and not sentence.config["dataset"]["holdout"]:
         raise ValueError(
             f"hydra/sweeper={sweeper} chooses by the result on the validation images, which here are those that results"
             f" are reported on; type dataset.holdout=0.2 to choose by a part of the training images"
         )
+    return sentence
 
 
 def _root_cause(error: BaseException) -> BaseException:
@@ -517,6 +538,98 @@ class Training:
             "quantizer": self.config["quantizer"],
         }
         save_weights(self.run.weights, task.student, facts)
+        record["weights_sha256"] = sha256(self.run.weights)
         draw_run(self.run.folder, record)
         self.run.finish(record)
         self.run.pretraining.unlink(missing_ok=True)  # superseded by the training's own checkpoint long ago
+
+
+def export_run(config: dict[str, Any]) -> float:
+    """Export a finished run; `config` is that of conf/export.yaml.
+
+    Raises:
+        ValueError: if the run cannot be exported, or the file disagrees with it.
+    """
+    try:  # not above: training needs none of the packages that the export needs
+        from sqakd.export import pipeline
+        from sqakd.export.benchmark import Timing
+        from sqakd.export.report import read_exports
+        from sqakd.export.source import read_run
+    except ModuleNotFoundError as error:
+        raise ValueError(f"export.py needs a package ({error}); type: pip install 'sqakd[export]'") from error
+    keys = [field.name for field in fields(pipeline.Options)]
+    timing = Timing(**config["benchmark"])
+    options = pipeline.Options(**{key: config[key] for key in keys} | {"benchmark": timing})
+    source = read_run(Path(config["run"]))
+    trained = trained_network(source)
+    say(f"exporting {source.folder} as {options.profile}")
+    folder = Path(config["folder"] or source.folder / f"export-{options.profile}")
+    others = read_exports(source.folder.resolve().parents[1])
+    record = pipeline.export(trained, options, folder, others)
+    for verdict in record["verify"]:
+        say(
+            f"{verdict['runtime']} agrees with the trained network on {100 * verdict['agreement']:.2f}% of"
+            f" {verdict['images']} validation images"
+        )
+    sizes = record["sizes"]
+    say(f"{folder / 'model.onnx'}: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
+    return min(float(verdict["agreement"]) for verdict in record["verify"])
+
+
+def trained_network(source: Source) -> Trained:
+    """Put a finished run's network together again, with its data.
+
+    Raises:
+        ValueError: if its parts do not fit.
+    """
+    from sqakd.export.pipeline import Trained
+
+    config, facts = source.config, source.facts
+    node = OmegaConf.create(config)
+    data: ImageDataModule = instantiate(node.dataset)
+    data.setup()
+    net = config["model"]["net"]
+    net = net | ({"weights": None} if "weights" in net else {})
+    network, float_network = (instantiate(net, num_classes=facts["num_classes"]) for _ in range(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was said when the run was trained
+        scheme: Scheme = instantiate(node.quantizer)
+        quantize(network, scheme, first=config["model"]["first"], image_shape=data.image_shape)
+    restore(network, source.weights, source=str(source.folder / "weights.pt"))
+    if source.float_weights is not None:
+        restore(float_network, load_weights(source.float_weights)[0], source=str(source.float_weights))
+    else:
+        float_network = copy.deepcopy(network)
+        dequantize(float_network)
+    return Trained(
+        network=network.eval(),
+        float_network=float_network.eval(),
+        float_source=str(source.float_weights or "this run's weights, not rounded"),
+        image_shape=data.image_shape,
+        class_names=list(facts["class_names"]),
+        mean=list(facts["mean"]),
+        std=list(facts["std"]),
+        resize={"margin": int(getattr(data.evaluate, "margin", 0))},
+        identity={
+            "name": source.record["name"],
+            "seed": source.record["seed"],
+            "model": source.record["model"],
+            "quantizer": source.record["choices"]["quantizer"],
+            "w_bits": source.record["w_bits"],
+            "a_bits": source.record["a_bits"],
+            "config_hash": source.config_hash,
+        },
+        calibration=lambda n: data.probe_batches(count=1, size=n, epoch=0)[0].image,
+        validation=lambda: _examples(data),
+    )
+
+
+def _examples(data: ImageDataModule) -> Iterator[Examples]:
+    """Validation batches as pixels and normalised; the pixels are whole numbers, also where an image was resized."""
+    from sqakd.export.verify import Examples
+
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    for batch in data.val_dataloader():
+        pixels = batch.image if data.evaluate is None else data.evaluate(batch.image)
+        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
+        yield Examples(pixels, normalize(pixels, mean, std), batch.label)

@@ -18,13 +18,18 @@ SMALL = ["model.net.blocks=1", "recipe.epochs=2", "teacher.recipe.epochs=2"]
 
 def train(*words: str, runs: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """`python train.py WORDS` with its runs in a folder of the test's."""
+    return script("train.py", f"paths.runs={runs}", *words, folder=runs.parent, timeout=timeout)
+
+
+def script(name: str, *words: str, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """`python NAME WORDS` in a folder of the test's; "-m" as the name runs a module."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait by spinning make a busy machine several times slower
-    command = [sys.executable, str(ROOT / "train.py"), f"paths.runs={runs}", *words]
+    command = [sys.executable, name if name.startswith("-") else str(ROOT / name), *words]
     return subprocess.run(
         command,
-        cwd=runs.parent,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,

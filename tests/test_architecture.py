@@ -131,6 +131,32 @@ def test_layers_and_quantize_know_only_quantizers() -> None:
         assert {n for n in known if not below(n, "sqakd.quantizers")} == set(), name
 
 
+def test_export_stands_on_layers_and_quantizers_alone() -> None:
+    """It takes a network and images, whoever made them; of what trains it knows nothing."""
+    known = ("layers", "quantize", "cost", "checkpoint", "files", "runs")
+    allowed = ("sqakd.export", "sqakd.quantizers.base", *(f"sqakd.{name}" for name in known))
+    wrong = {
+        relative(file): sorted(name for name in of_ours(file) if name != "sqakd" and not below(name, *allowed))
+        for file in files_of("export")
+    }
+    assert {file: names for file, names in wrong.items() if names} == {}
+
+
+def test_predict_and_the_stopwatch_need_nothing_of_ours() -> None:
+    """Predicting runs where only a runtime is installed; a runtime is measured without anything beside it."""
+    assert set(of_ours(ROOT / "sqakd" / "predict.py")) == set()
+    assert set(of_ours(ROOT / "sqakd" / "export" / "stopwatch.py")) == set()
+
+
+def test_training_needs_no_exporter() -> None:
+    """Its packages are an extra: only the entrance imports the export, and only when it is asked for."""
+    users = {relative(f) for f in FILES if any(below(name, "sqakd.export") for name in imports_of(f))}
+    assert {user for user in users if not user.startswith("sqakd/export/")} == {"sqakd/run.py"}
+    tree = ast.parse((ROOT / "sqakd" / "run.py").read_text(encoding="utf-8"))
+    top = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert not any((node.module or "").startswith("sqakd.export") for node in top)
+
+
 def test_nobody_imports_the_composition_root_but_the_scripts() -> None:
     users = {relative(f) for f in FILES + SCRIPTS if any(below(n, "sqakd.run") for n in imports_of(f))}
     assert users == {file.name for file in SCRIPTS}

@@ -23,18 +23,21 @@ COMMANDS = sorted(
     | {word for word in re.findall(r"`([^`\n]+)`", README) if word.startswith("python train.py")}
 )
 WORDS = sorted({word for word in re.findall(r"`([a-z_@/.]+=[^`\s]+)`", README) if word.isprintable()})
+EXPORTS = sorted({line for _, text in BLOCKS for line in text.splitlines() if line.startswith("python export.py")})
+EXPORT_KEYS = set(OmegaConf.load(command.ROOT / "conf" / "export.yaml"))
 # Shown with a placeholder, or made by the reader.
 PLACEHOLDERS = ("VENV=", "FILE", "ANOTHER_NAME", "maxabs", "=cosine", "=0,1,2")
 
 
-def compose_words(words: list[str]) -> None:
+def compose_words(words: list[str], script: str = "train") -> None:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=words, return_hydra_config=True)
+        cfg = compose(script, overrides=words, return_hydra_config=True)
         OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=False)
 
 
 def test_there_is_something_to_check() -> None:
     assert len(COMMANDS) >= 4
+    assert EXPORTS
     assert len(WORDS) >= 10
 
 
@@ -45,8 +48,16 @@ def test_each_command_composes(line: str) -> None:
     compose_words(shlex.split(line)[2:])
 
 
+@pytest.mark.parametrize("line", EXPORTS)
+def test_each_export_composes(line: str) -> None:
+    compose_words(shlex.split(line)[2:], "export")
+
+
 @pytest.mark.parametrize("word", [word for word in WORDS if not any(p in word for p in PLACEHOLDERS)])
 def test_each_word_composes(word: str) -> None:
+    if re.split("[.=]", word)[0] in EXPORT_KEYS:
+        compose_words(["run=runs/any", word], "export")
+        return
     needs = ["dataset=cifar10"] if word.startswith("dataset.") else []
     compose_words([*needs, word])
 

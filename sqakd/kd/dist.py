@@ -8,9 +8,9 @@ correlation:
     intra = 1 - mean over classes c of  r(p_s[:, c], p_t[:, c])
     loss  = T^2 (beta inter + gamma intra)
 
-Both are blind to another mean and another scale of the student's probabilities. Squared lengths get 1e-8, so that rows
-and columns that hardly vary (of a network that tells nothing apart; of a last batch with a single image) correlate with
-nothing and have bounded gradients.
+Both are blind to another mean and another scale of the student's probabilities. Lengths below 1e-3 count as 1e-3, so
+that rows and columns that hardly vary (of a network that tells nothing apart; of a last batch with a single image)
+correlate with nothing and have bounded gradients.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from sqakd.kd.features import Example, FeatureLoss, Seen
 
-SMALLEST_SQUARE = 1e-8
+SMALLEST_LENGTH = 1e-3
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
         [1.0, -1.0, 0.0]
     """
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
-    lengths = [(x.square().sum(dim=1) + SMALLEST_SQUARE).sqrt() for x in (a, b)]
+    lengths = [x.square().sum(dim=1).clamp_min(SMALLEST_LENGTH**2).sqrt() for x in (a, b)]
     return (a * b).sum(dim=1) / (lengths[0] * lengths[1])
 
 

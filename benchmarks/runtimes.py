@@ -1,0 +1,88 @@
+"""Speed of exported networks: float, as trained (exact) and in 8 bits throughout (int8), in each runtime.
+
+    python benchmarks/runtimes.py [--model resnet20] [--bits 2] [--rounds 7] [--seconds 0.5] [--threads 1 2]
+
+Weights are random: the time does not depend on them. Each runtime has a process of its own and all are asked in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+from torchvision import models
+
+from sqakd.export.benchmark import Timing, benchmark
+from sqakd.export.lower import Lowering, lower
+from sqakd.export.report import as_markdown, speed_table
+from sqakd.export.streams import eight_bits
+from sqakd.export.to_onnx import Deployed, to_onnx
+from sqakd.models.resnet import CifarResNet
+from sqakd.quantize import Scheme, calibrate, quantize
+from sqakd.quantizers.lsq import LearnedStep
+from sqakd.quantizers.rounding import StraightThrough
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "resnet20": (lambda: CifarResNet(blocks=3, num_classes=10), 32),
+    "resnet18": (lambda: models.resnet18(num_classes=200), 64),
+    "mobilenet_v2": (lambda: models.mobilenet_v2(num_classes=200), 64),
+}
+
+
+def make_files(folder: Path, model: str, bits: int) -> tuple[dict[str, Path], nn.Module, tuple[int, int, int]]:
+    """The three files, and the float network."""
+    torch.manual_seed(0)
+    make, size = MODELS[model]
+    network = make()
+    shape, images = (3, size, size), torch.randn(32, 3, size, size)
+    with torch.no_grad():
+        for _ in range(3):
+            network.train()(images)
+    files = {name: folder / f"{name}.onnx" for name in ("float", "exact", "int8")}
+    network.eval()
+    onnx.save(to_onnx(Deployed(network, None, None), shape, weights="cast"), files["float"])
+    float_network = make().eval()
+    step = partial(LearnedStep, bits=bits, mask="value", decay=0.0)
+    scheme = Scheme(
+        weight=partial(step, signed=True),
+        input=partial(step, signed="auto"),
+        rounding=StraightThrough,
+        per_channel=False,
+        output_scale=False,
+        first_last="float",
+    )
+    quantize(network, scheme)
+    calibrate(network, images)
+    lowered = lower(network.eval(), Lowering())
+    onnx.save(to_onnx(Deployed(lowered, None, None), shape, weights="cast"), files["exact"])
+    eight_bits(lowered, images)
+    onnx.save(to_onnx(Deployed(lowered, None, None), shape, weights="dequantize"), files["int8"])
+    return files, float_network, shape
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Speed of exported networks, in each runtime.")
+    parser.add_argument("--model", choices=MODELS, default="resnet20")
+    parser.add_argument("--bits", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    timing = Timing(rounds=options.rounds, seconds=options.seconds, batches=[1, 32], threads=options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        files, network, shape = make_files(Path(folder), options.model, options.bits)
+        measured = benchmark(files, network, shape, pixels=False, timing=timing)
+    print(measured["machine"])
+    print(as_markdown([speed_table(measured["rows"])]))
+    for name, operators in measured["executed"].items():
+        print(f"{name}: {operators}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""Export a finished run: python export.py run=runs/digits-resnet20-ewgs-w2a2-sqakd/seed0 (see conf/export.yaml)."""
+
+import hydra
+from omegaconf import DictConfig
+
+from sqakd import run
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="export")
+def main(cfg: DictConfig) -> float | None:
+    """Hydra calls this once per run."""
+    return run.export(cfg)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a trained run to integers: lowering, ONNX, proof, measurement."""

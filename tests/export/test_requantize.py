@@ -1,0 +1,127 @@
+"""The certificate against walking through every accumulator; head-room and search against what they are for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sqakd.export.requantize import Requantized, reachable_sums, requantize
+from sqakd.export.spec import InputSpec
+
+
+def spec(bits: int, *, origin: float = 0.0, step: float = 0.3, signed: bool = False, scale: float = 0.25) -> InputSpec:
+    half = 2 ** (bits - 1) if signed else 0
+    return InputSpec(
+        bits=bits, origin=origin, step=step, shift=half, levels=2**bits - 1, gap=1, zero_point=half, scale=scale
+    )
+
+
+def problem(bits: int, *, seed: int = 0, channels: int = 12, odd: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, scales of both signs and offsets."""
+    generator = torch.Generator().manual_seed(seed)
+    top = 2**bits - 1
+    level = torch.randint(0, top + 1, (channels, 4, 3, 3), generator=generator)
+    weight = 2 * level - top if odd else level - 2 ** (bits - 1)
+    scale = torch.randn(channels, generator=generator, dtype=torch.float64) * 0.02
+    offset = torch.randn(channels, generator=generator, dtype=torch.float64)
+    return weight, scale, offset
+
+
+def walk(
+    got: Requantized, weight: Tensor, scale: Tensor, offset: Tensor, a: InputSpec, b: InputSpec, low: int, high: int
+) -> Tensor:
+    """Levels that differ, counted one accumulator at a time, with the runtime's arithmetic written out."""
+    bottom, top = reachable_sums(weight, *a.code_range)
+    counts = []
+    for c in range(len(weight)):
+        acc = torch.arange(int(bottom[c]), int(top[c]) + 1)
+        wanted = (((scale[c] * acc + offset[c] - b.origin) / b.step).round() + b.shift).clamp(low, high)
+        stored = acc * got.head_room * int(got.sign[c]) + got.bias[c]
+        unit = torch.tensor(a.scale) * got.weight_scale[c]
+        factor = unit / torch.tensor(b.step)
+        level = ((stored.float() * factor).round() + b.shift).clamp(low, high)
+        counts.append(int((level != wanted).sum()))
+    return torch.tensor(counts)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("head_room", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5])
+def test_the_certificate_is_what_walking_finds(
+    bits: int, head_room: bool, search: bool, signed: bool, flip: bool
+) -> None:
+    weight, scale, offset = problem(bits)
+    a, b = spec(bits, signed=signed and bits > 1), spec(bits, origin=0.13, signed=signed and bits > 1)
+    for low, high in ((0, b.levels), (min(1, b.levels - 1), b.levels)):
+        got = requantize(
+            weight, scale=scale, offset=offset, input=a, output=b, low=low, high=high, search=search,
+            head_room=head_room, flip=flip,
+        )  # fmt: skip
+        assert torch.equal(got.weight.long(), got.head_room * weight * got.sign.view(-1, 1, 1, 1))
+        assert (got.weight_scale > 0).all() or not flip
+        assert torch.equal(got.wrong, walk(got, weight, scale, offset, a, b, low, high))
+        bottom, top = reachable_sums(weight, *a.code_range)
+        assert torch.equal(got.reachable, top - bottom + 1)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_head_room_and_search_leave_nothing_wrong_at_few_bits(bits: int) -> None:
+    weight, scale, offset = problem(bits, channels=64)
+    a, b = spec(bits), spec(bits, origin=0.13)
+    wrong = {
+        (head_room, search): int(
+            requantize(
+                weight, scale=scale, offset=offset, input=a, output=b, low=0, high=b.levels, search=search,
+                head_room=head_room,
+            ).wrong.sum()
+        )
+        for head_room in (False, True)
+        for search in (False, True)
+    }  # fmt: skip
+    assert wrong[True, True] <= min(wrong.values())
+    assert wrong[True, True] <= (0 if bits < 3 else 2)
+    assert wrong[False, False] > 0
+
+
+def test_the_stored_integers_are_k_times_the_weights() -> None:
+    weight, scale, offset = problem(2)
+    a, b = spec(2), spec(2)
+    got = requantize(weight, scale=10 * scale, offset=offset, input=a, output=b, low=0, high=3, flip=True)
+    assert got.head_room == 42
+    assert torch.equal(got.weight.long(), 42 * weight * torch.where(scale < 0, -1, 1)[:, None, None, None])
+    assert torch.equal(got.sign < 0, scale < 0)
+    assert (got.weight_scale > 0).all()
+
+
+def test_the_lowest_code_of_8_bits_is_not_flipped_out_of_range() -> None:
+    weight, scale, offset = problem(8, odd=False)
+    weight[:, 0, 0, 0] = -128
+    a, b = spec(8), spec(8, step=1.5)
+    got = requantize(weight, scale=scale, offset=offset, input=a, output=b, low=0, high=255, flip=True)
+    assert got.head_room == 1
+    assert torch.equal(got.weight.long(), weight)
+    assert torch.equal(got.weight_scale < 0, scale < 0)
+    assert torch.equal(got.wrong, walk(got, weight, scale, offset, a, b, 0, 255))
+
+
+def test_a_channel_that_batch_norm_switched_off_is_constant() -> None:
+    weight, scale, offset = problem(2)
+    scale[3], offset[3] = 0.0, 0.7
+    got = requantize(weight, scale=scale, offset=offset, input=spec(2), output=spec(2), low=0, high=3)
+    assert (got.weight[3] == 0).all()
+    value = float(got.bias[3]) * 0.25 * float(got.weight_scale[3])
+    assert value == pytest.approx(0.7, rel=1e-4)
+    assert int(got.wrong[3]) == 0
+
+
+def test_a_swing_that_is_lost_beside_its_bias_is_a_constant() -> None:
+    weight, scale, offset = problem(2)
+    scale[0], offset[0] = 1e-9, 0.45 + 1e-12  # just above an edge; a few sums fall below it
+    got = requantize(weight, scale=scale, offset=offset, input=spec(2), output=spec(2), low=0, high=3)
+    assert (got.weight[0] == 0).all()
+    bottom, top = reachable_sums(weight, 0, 3)
+    assert 0 < int(got.wrong[0]) < int(top[0] - bottom[0])
+    assert got.bias.abs().max() < 2**23

@@ -1,0 +1,254 @@
+"""The ONNX file against the lowered network, in the runtimes themselves; its form; and its packed weights."""
+
+from __future__ import annotations
+
+import collections
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import small
+import torch
+from export_networks import NETWORKS, images_for, make
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+from torch import Tensor, fx, nn
+
+from sqakd.export.errors import ExportError
+from sqakd.export.lower import Lowering, lower
+from sqakd.export.modules import IntegerLayer, IntegerOutput
+from sqakd.export.pack import Pack, pack
+from sqakd.export.streams import eight_bit_skips, eight_bits, integer_layers
+from sqakd.export.to_onnx import Deployed, Weights, to_onnx
+
+# A residual network, one with pooling between its layers, one with codes -1 and 1, one whose last layer has integers.
+CASES: dict[str, Callable[[], nn.Module]] = {
+    "ewgs": lambda: small.quantized("quantizer=ewgs", "bits=2").eval(),
+    "lsq": lambda: small.quantized("quantizer=lsq", "bits=4", "quantizer.per_channel=true").eval(),
+    "odd": lambda: small.quantized("quantizer=lsq_released", "bits=1").eval(),
+    "same": lambda: small.quantized("quantizer=pact", "bits=3", "quantizer.first_last=same").eval(),
+    "pools": lambda: make("vgg8", "quantizer=lsq", bits=1),
+}
+each_case = pytest.mark.parametrize("case", CASES)
+
+
+def inputs(case: str, n: int) -> Tensor:
+    return images_for("vgg8", n) if case == "pools" else small.batch(n, seed=7)
+
+
+@cache
+def lowered(case: str) -> fx.GraphModule:
+    return lower(CASES[case](), Lowering())
+
+
+@cache
+def model(case: str, weights: Weights = "cast") -> onnx.ModelProto:
+    x = inputs(case, 1)
+    return to_onnx(Deployed(lowered(case), None, None), tuple(x.shape[1:]), weights=weights)  # type: ignore[arg-type]
+
+
+def session(proto: onnx.ModelProto, **options: Any) -> onnxruntime.InferenceSession:
+    chosen = onnxruntime.SessionOptions()
+    chosen.log_severity_level = 3
+    chosen.intra_op_num_threads = 1
+    for key, value in options.items():
+        setattr(chosen, key, value)
+    return onnxruntime.InferenceSession(proto.SerializeToString(), chosen, providers=["CPUExecutionProvider"])
+
+
+def run(proto: onnx.ModelProto, x: Tensor) -> NDArray[Any]:
+    result: NDArray[Any] = session(proto).run(None, {"image": x.numpy()})[0]
+    return result
+
+
+def executed(proto: onnx.ModelProto, folder: Any) -> collections.Counter[str]:
+    """Operators after ONNX Runtime's own optimisation."""
+    file = str(folder / "optimised.onnx")
+    session(proto, optimized_model_filepath=file)
+    return collections.Counter(node.op_type for node in onnx.load(file).graph.node)
+
+
+@each_case
+@torch.no_grad()
+def test_the_runtime_computes_what_the_lowered_network_does(case: str) -> None:
+    for n in (1, 6):
+        x = inputs(case, n)
+        wanted = lowered(case)(x).numpy()
+        assert np.abs(run(model(case), x) - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("case", ["ewgs", "odd", "pools"])
+def test_layers_between_two_quantizers_run_as_integer_kernels(case: str, tmp_path: Any) -> None:
+    fused = [layer for layer in integer_layers(lowered(case)) if isinstance(layer, IntegerOutput)]
+    assert fused
+    assert executed(model(case), tmp_path)["QLinearConv"] == len(fused)
+
+
+@each_case
+def test_openvino_agrees(case: str) -> None:
+    openvino = pytest.importorskip("openvino")
+    x = inputs(case, 6)
+    compiled = openvino.Core().compile_model(
+        openvino.Core().read_model(model(case).SerializeToString()),
+        "CPU",
+        {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1},
+    )
+    wanted = run(model(case), x)
+    assert np.abs(compiled({"image": x.numpy()})[0] - wanted).max() <= 1e-5 * max(1.0, np.abs(wanted).max())
+
+
+def test_the_file_holds_nothing_but_the_model() -> None:
+    proto = model("ewgs")
+    assert [(entry.domain, entry.version) for entry in proto.opset_import] == [("", 21)]
+    assert not proto.functions
+    assert not proto.graph.value_info
+    assert not proto.metadata_props
+    assert not any(node.metadata_props or node.doc_string or node.domain for node in proto.graph.node)
+    assert [value.name for value in proto.graph.input] == ["image"]
+    assert [value.name for value in proto.graph.output] == ["logits"]
+    dimension = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    assert dimension.dim_param
+    assert len(json.dumps([node.name for node in proto.graph.node])) < 12 * len(proto.graph.node)
+
+
+@torch.no_grad()
+def test_normalisation_inside_takes_pixels() -> None:
+    mean, std = [0.2, 0.3, 0.4], [0.5, 0.6, 0.7]
+    pixels = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = (pixels / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    inside = to_onnx(Deployed(lowered("ewgs"), mean, std), (3, 8, 8), weights="cast")
+    assert inside.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+    np.testing.assert_allclose(run(inside, pixels), run(model("ewgs"), images), atol=1e-4)
+
+
+class Strange(nn.Module):
+    """A network with an operator that ONNX does not have."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.special.bessel_j0(self.network(x))
+        return y
+
+
+class Deciding(Strange):
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x) if x.sum() > 0 else self.network(-x)
+        return logits
+
+
+def test_what_cannot_be_written_is_one_sentence() -> None:
+    network = lower(Strange(CASES["ewgs"]()), Lowering())
+    with pytest.raises(ExportError, match=r"torch cannot write .* as ONNX: .*bessel_j0") as error:
+        to_onnx(Deployed(network, None, None), (3, 8, 8), weights="cast")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ExportError, match="its forward decides by values") as error:
+        lower(Deciding(CASES["ewgs"]()), Lowering())
+    assert "\n" not in str(error.value)
+    with pytest.raises(ExportError, match="no quantized layer"):
+        lower(small.network(), Lowering())
+
+
+# profiles
+
+
+def test_in_profile_int8_nothing_is_convolved_in_float(tmp_path: Any) -> None:
+    network = lower(CASES["ewgs"](), Lowering())
+    eight_bits(network, small.batch(16))
+    assert not any(isinstance(module, nn.Conv2d | nn.Linear) for module in network.modules())
+    proto = to_onnx(Deployed(network, None, None), (3, 8, 8), weights="dequantize")
+    ops = executed(proto, tmp_path)
+    assert ops["QLinearConv"] == 7
+    assert ops["QLinearAdd"] == 3
+    assert not {"Conv", "FusedConv", "Add"} & set(ops)
+    x = small.batch(16)
+    with torch.no_grad():
+        wanted = network(x).numpy()
+    spread = wanted.std()
+    assert np.median(np.abs(run(proto, x) - wanted)) <= 0.2 * spread
+
+
+def test_profile_trt_has_what_tensorrt_takes() -> None:
+    """int8 with zero points 0, positive scales, a Clip on real values only, and int8 on each skip connection."""
+    network = lower(CASES["lsq"](), Lowering(signed=True))
+    eight_bit_skips(network, small.batch(16))
+    proto = to_onnx(Deployed(network, None, None), (3, 8, 8), weights="dequantize")
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    quantizing = [node for node in proto.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert quantizing
+    for node in quantizing:
+        assert (constants[node.input[1]] > 0).all()
+        if len(node.input) > 2:
+            assert constants[node.input[2]].dtype == np.int8
+            assert not constants[node.input[2]].any()
+    assert not any(tensor.data_type == TensorProto.UINT8 for tensor in proto.graph.initializer)
+    for node in proto.graph.node:
+        if node.op_type == "Clip":
+            assert constants[node.input[1]].dtype == np.float32
+        if node.op_type == "Add":
+            kinds = collections.Counter(makers[name].op_type for name in node.input)
+            assert kinds["DequantizeLinear"] == 1, kinds
+    x = small.batch(6, seed=7)
+    with torch.no_grad():
+        wanted = network(x).numpy()
+    assert np.abs(run(proto, x) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_profile_trt_refuses_unsigned_8_bit_inputs() -> None:
+    network = small.quantized("quantizer=lsq", "bits=8").eval()
+    with pytest.raises(ExportError, match="profile=trt keeps inputs as int8"):
+        lower(network, Lowering(signed=True))
+
+
+# packing
+
+
+def layers_of(case: str) -> dict[str, IntegerLayer]:
+    return {f"network.{n}.weight": m for n, m in lowered(case).named_modules() if isinstance(m, IntegerLayer)}
+
+
+@pytest.mark.parametrize("how", ["auto", "table", "uint4"])
+@each_case
+def test_packed_weights_give_identical_outputs(case: str, how: Pack, tmp_path: Any) -> None:
+    proto = model(case, "dequantize")
+    packed = pack(proto, layers_of(case), how)
+    x = inputs(case, 6)
+    assert np.array_equal(run(packed, x), run(proto, x))
+    assert packed.ByteSize() < proto.ByteSize()
+    assert executed(packed, tmp_path)["QLinearConv"] == executed(proto, tmp_path)["QLinearConv"]
+
+
+def test_unpacked_is_as_it_was() -> None:
+    proto = model("ewgs")
+    assert pack(proto, layers_of("ewgs"), "none") == proto
+
+
+@pytest.mark.parametrize(("bits", "limit"), [(1, 80_000), (2, 115_000), (4, 185_000)])
+@pytest.mark.slow
+def test_a_resnet20_is_as_small_as_promised(bits: int, limit: int) -> None:
+    network = lower(make("resnet20", "quantizer=ewgs", bits=bits), Lowering())
+    proto = to_onnx(Deployed(network, None, None), (3, 32, 32), weights="cast")
+    layers = {f"network.{n}.weight": m for n, m in network.named_modules() if isinstance(m, IntegerLayer)}
+    packed = pack(proto, layers, "auto")
+    assert packed.ByteSize() <= limit
+    x = images_for("resnet20", 4)
+    assert np.array_equal(run(packed, x), run(proto, x))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.slow
+def test_each_network_of_the_tables_runs(name: str) -> None:
+    network = lower(make(name, "quantizer=lsq", bits=2), Lowering())
+    x = images_for(name, 3)
+    proto = to_onnx(Deployed(network, None, None), tuple(x.shape[1:]), weights="cast")  # type: ignore[arg-type]
+    with torch.no_grad():
+        wanted = network(x).numpy()
+    assert np.abs(run(proto, x) - wanted).max() <= 1e-4 * max(1.0, np.abs(wanted).max())
