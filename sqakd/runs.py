@@ -25,6 +25,7 @@ NOT_IDENTITY = (
     "paths",
     "logger",
     "plan",
+    "cell",
     "released",
     "callbacks.progress",
     "callbacks.quantizer_statistics",

@@ -242,9 +242,9 @@ def pictures(trained: Path) -> Path:
     folder = trained / "pictures"
     folder.mkdir()
     data = Digits.__new__(Digits)
-    data.image_size, data.limit = 16, 8
+    data.image_size = 16
     data.load()
-    for i, (pixels, label) in enumerate(zip(data.val_images, data.val_labels, strict=True)):  # type: ignore[arg-type]
+    for i, (pixels, label) in enumerate(zip(data.val_images[:8], data.val_labels[:8], strict=True)):  # type: ignore[index]
         image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
         image.save(folder / f"{i}_is_{int(label)}.png")
     return folder
