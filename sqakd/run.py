@@ -613,6 +613,7 @@ def trained_network(source: Source) -> Trained:
         identity={
             "name": source.record["name"],
             "seed": source.record["seed"],
+            "dataset": source.record["choices"]["dataset"],
             "model": source.record["model"],
             "quantizer": source.record["choices"]["quantizer"],
             "w_bits": source.record["w_bits"],

@@ -20,6 +20,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
 BIT_OPERATIONS = (
@@ -55,9 +56,10 @@ def write_report(folder: Path, record: dict[str, Any], others: Iterable[dict[str
     Args:
         folder: of the export.
         record: its record.
-        others: records of all exports, this one's among them or not, for the picture that compares them.
+        others: records of all exports, for the picture that compares those of the same data set.
     """
-    known = {(r["name"], r["seed"], r["profile"]): r for r in [*others, record]}
+    same_data = [other for other in others if other.get("dataset") == record["dataset"]]
+    known = {(r["name"], r["seed"], r["profile"]): r for r in [*same_data, record]}
     draw_layers(folder / "layers.png", record)
     if "benchmark" in record:
         draw_latency(folder / "latency.png", record["benchmark"]["rows"])
@@ -293,7 +295,7 @@ def draw_layers(file: Path, record: dict[str, Any]) -> None:
     labels = [f"{layer['wrong_sums']:,}" if "wrong_sums" in layer else "real output" for layer in layers]
     wrong.bar_label(bars, labels, padding=3, fontsize=8)
     wrong.set(title="sums that get another code than in training", xlabel="per million reachable sums")
-    wrong.margins(x=0.15)
+    wrong.set_xlim(0, max(1.0, 1.25 * max(shares)))
     figure.savefig(file, format="png")
 
 
@@ -329,18 +331,22 @@ def draw_pareto(file: Path, records: list[dict[str, Any]], this: dict[str, Any])
 
 
 def _pareto(axes: Axes, points: list[tuple[float, float, dict[str, Any]]], this: dict[str, Any], label: str) -> None:
-    for x, y, record in points:
-        own = record is this
-        axes.plot(x, y, "o", color=ORANGE if own else BLUE, zorder=3 if own else 2)
-        text = f"{record['quantizer']} W{record['w_bits']}A{record['a_bits']} {record['profile']}"
-        axes.annotate(text, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
     best: list[tuple[float, float]] = []
-    for x, y, _ in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not best or y > best[-1][1]:
+    for x, y, record in sorted(points, key=lambda point: (point[0], -point[1])):
+        own, leads = record is this, not best or y > best[-1][1]
+        if leads:
             best.append((x, y))
+        axes.plot(x, y, "o", color=ORANGE if own else BLUE, zorder=3 if own else 2)
+        if own or leads:  # the names of all would cover each other
+            text = f"{record['model']} {record['quantizer']} W{record['w_bits']}A{record['a_bits']} {record['profile']}"
+            axes.annotate(text, (x, y), textcoords="offset points", xytext=(4, -11 if own else 5), fontsize=7)
     if best:
         axes.step(*zip(*best, strict=True), where="post", color=GREY, zorder=1)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(ScalarFormatter())
+        axes.tick_params(axis="x", which="both", labelsize=7)
+        axes.margins(x=0.4, y=0.1)
     axes.set_xlabel(label)
     axes.grid(alpha=0.3)
 

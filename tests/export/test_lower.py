@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import small
 import torch
 from _pytest.mark.structures import ParameterSet
 from export_networks import NETWORKS, images_for, make
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from sqakd.export.artefacts import describe
 from sqakd.export.compare import code_differences
+from sqakd.export.errors import ExportError
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.modules import IntegerOutput
 from sqakd.export.streams import integer_layers
 from sqakd.layers import QuantLayer
-from sqakd.quantize import quant_layers
+from sqakd.quantize import calibrate, quant_layers, quantize
 
 PLAIN = Lowering()
 
@@ -58,3 +61,61 @@ def test_each_method_at_each_number_of_bits(method: str, bits: int) -> None:
         if isinstance(layer, IntegerOutput):
             share = float(layer.certificate.wrong.sum() / layer.certificate.reachable.sum())
             assert share <= 1e-3, (layer.name, share)
+
+
+@pytest.mark.parametrize("method", ["ewgs", "pact", "dorefa"])
+def test_a_grid_that_does_not_fit_8_bits_is_refused_or_rounded(method: str) -> None:
+    network = small.quantized(f"quantizer={method}", "bits=8").eval()
+    with pytest.raises(
+        ExportError, match=r"layer layer1\.0\.conv1: .* do not fit 8-bit integers; type regrid=true"
+    ) as error:
+        lower(network, PLAIN)
+    assert "\n" not in str(error.value)
+    lowered = lower(network, Lowering(regrid=True))
+    assert all(0 < layer["regrid_error"] < 0.02 for layer in describe(lowered))
+    x = small.batch(16)
+    with torch.no_grad():
+        got, wanted = lowered(x), network(x)
+    assert float((got - wanted).norm() / wanted.norm()) <= 0.1
+
+
+def test_a_grid_with_a_zero_fits_8_bits() -> None:
+    network = small.quantized("quantizer=lsq", "bits=8").eval()
+    assert all(layer["regrid_error"] == 0 for layer in describe(lower(network, PLAIN)))
+
+
+def test_a_quantizer_that_depends_on_the_batch_is_refused() -> None:
+    network = small.quantized("quantizer=dorefa_released", "bits=2").eval()
+    with pytest.raises(ExportError, match="so a prediction depends on its neighbours"):
+        lower(network, PLAIN)
+
+
+class Circular(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+        self.third = nn.Conv2d(4, 4, 3, padding="same")
+        self.last = nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.third(self.second(self.first(x))).mean(dim=(2, 3)))
+        return y
+
+
+def test_padding_other_than_zeros_is_refused() -> None:
+    network = Circular()
+    quantize(network, small.scheme("quantizer=lsq"))
+    calibrate(network, small.batch(8))
+    with pytest.raises(ExportError, match="layer second pads with padding_mode='circular'"):
+        lower(network.eval(), PLAIN)
+
+
+def test_the_network_itself_stays_as_it_was() -> None:
+    network = small.quantized("quantizer=ewgs", "bits=2").eval()
+    before, x = {k: v.clone() for k, v in network.state_dict().items()}, small.batch(4)
+    with torch.no_grad():
+        wanted = network(x)
+        lower(network, PLAIN)
+        assert torch.equal(network(x), wanted)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
