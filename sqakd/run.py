@@ -1,85 +1,46 @@
-"""From a sentence to a finished run: compose, find or train the teacher, quantize, calibrate, fit, record.
-
-The only file that knows Hydra and OmegaConf.
-"""
+"""From a sentence to a finished run: find or train the teacher, quantize, calibrate, fit, record."""
 
 from __future__ import annotations
 
-import atexit
 import copy
-import io
-import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import fields
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
-from hydra.types import RunMode
 from hydra.utils import instantiate
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import MISSING, DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from sqakd.callbacks.bits_schedule import BitsSchedule
-from sqakd.callbacks.divergence import Divergence, DivergenceError
+from sqakd.callbacks.divergence import Divergence
 from sqakd.callbacks.history import History
 from sqakd.callbacks.result import Result
 from sqakd.callbacks.resume import Resume
 from sqakd.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
-from sqakd.console import first_process, quiet_libraries, say
+from sqakd.compose import changes, check_bits, parse, read, run_of, told
+from sqakd.console import first_process, say
 from sqakd.cost import cost
-from sqakd.dataset.augment import Augment, normalize
+from sqakd.dataset.augment import Augment
 from sqakd.dataset.base import ImageDataModule
 from sqakd.files import sha256
+from sqakd.forecast import plan
 from sqakd.kd.base import Objective
 from sqakd.models.trial import try_network
 from sqakd.picture import draw_run
-from sqakd.plan import Plan
 from sqakd.pretrain import pretrain
-from sqakd.quantize import Scheme, calibrate, dequantize, quantize
+from sqakd.quantize import Scheme, calibrate, quantize
 from sqakd.randomness import stream_seed
 from sqakd.recipe import Recipe
 from sqakd.record import main_score, make_record, summary
-from sqakd.runs import Run, RunError, identity
+from sqakd.runs import Run, RunError
 from sqakd.sentence import Sentence
 from sqakd.task import Task
 from sqakd.trainer import make_trainer, top1
-
-if TYPE_CHECKING:
-    from sqakd.export.pipeline import Trained
-    from sqakd.export.source import Source
-    from sqakd.export.verify import Examples
-
-SIGTERM_STATUS = 143
-PLAN = Plan()
-MEASURED_STEPS = 4  # of a run whose time is not known
-PLANNED: dict[tuple[str, ...], Sentence] = {}  # float runs by their words
-
-# ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
-# ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
-# ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
-OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
-OmegaConf.register_new_resolver(
-    "plus", lambda parts: "-" + "+".join(names) if (names := added(parts)) else "", replace=True
-)
-OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
-# ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
-OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
-
-
-def _typed(group: str, sign: str) -> str:
-    chosen = [word.partition("=")[2] for word in HydraConfig.get().overrides.task if word.startswith(f"{group}=")]
-    return sign + chosen[-1] if chosen else ""
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -88,32 +49,7 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         The last validation top-1 (or agreement with the teacher where there are no labels), for sweepers.
     """
-    return _told(lambda: train(_searched(read(cfg, HydraConfig.get()))))
-
-
-def export(cfg: DictConfig) -> float | None:
-    """Export the run that the configuration names; bad input ends in one sentence.
-
-    Returns:
-        Agreement of the file with the trained network.
-    """
-    return _told(lambda: export_run(read(cfg, HydraConfig.get()).config))
-
-
-def _told(action: Callable[[], float | None]) -> float | None:
-    """Do it; what a user can do wrong is told in one sentence."""
-    quiet_libraries()
-    try:
-        return action()
-    except SIGTERMException:
-        print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
-        raise SystemExit(SIGTERM_STATUS) from None
-    except (ValueError, DivergenceError, InstantiationException, MisconfigurationException) as error:
-        message = f"error: {_root_cause(error)}"
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the other runs of a sweep go on; Hydra fails at its end
-            print(message, file=sys.stderr, flush=True)  # noqa: T201
-            raise CompactHydraException(message) from error
-        raise SystemExit(message) from error
+    return told(lambda: train(_searched(read(cfg, HydraConfig.get()))))
 
 
 def _searched(sentence: Sentence) -> Sentence:
@@ -127,53 +63,6 @@ def _searched(sentence: Sentence) -> Sentence:
     return sentence
 
 
-def _root_cause(error: BaseException) -> BaseException:
-    """Hydra wraps what a constructor says; the constructor's own words are what helps."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def read(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Sentence:
-    """Plain data of a composed configuration; `hydra` is its Hydra node.
-
-    Raises:
-        ValueError: if it is to be complete, and a value that must be typed is not there.
-    """
-    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
-    assert isinstance(config, dict)
-    config.pop("hydra", None)
-    plus = config.pop("plus", {})
-    if names := added(plus):
-        config["plus"] = {name: plus[name] for name in names}
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing and complete:
-        raise ValueError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
-    choices = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
-    choices.pop("plus", None)  # Hydra leaves it out where several options are chosen
-    if names:
-        choices["plus"] = "+".join(names)
-    return Sentence({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
-
-
-def added(plus: Mapping[str, Any] | None) -> list[str]:
-    """Names of what a `plus` node adds, in order; values for something that is not chosen add nothing."""
-    return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
-
-
-def parse(words: list[str], *, complete: bool = True) -> Sentence:
-    """Compose another sentence while one is running; needs Hydra to be initialised on `conf`."""
-    cfg = compose("train", overrides=words, return_hydra_config=True)
-    holder = HydraConfig.instance()
-    running = holder.cfg
-    holder.set_config(cfg)
-    try:
-        plain = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-        return read(plain, cfg.hydra, complete=complete)
-    finally:
-        holder.cfg = running
-
-
 def train(sentence: Sentence) -> float | None:
     """Train what the sentence says, unless it is finished; resume it if it was begun.
 
@@ -184,7 +73,7 @@ def train(sentence: Sentence) -> float | None:
     """
     run = run_of(sentence)
     if sentence.config["plan"]:
-        plan(sentence)
+        plan(sentence, train)
         return None
     run.check()
     record = run.record()
@@ -202,108 +91,10 @@ def train(sentence: Sentence) -> float | None:
     return main_score(record)
 
 
-def run_of(sentence: Sentence) -> Run:
-    """Where a sentence's run is kept."""
-    config = sentence.config
-    return Run(Path(config["paths"]["runs"]) / config["name"] / f"seed{config['seed']}", config)
-
-
-def changes(sentence: Sentence) -> dict[str, Any]:
-    """What a sentence has besides its choices: {key: value}, empty for a cell as the project defines it."""
-    plain = identity(parse(sentence.plain(), complete=False).config)
-    own = identity(sentence.config)
-    keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))
-    return {key: own.get(key) for key in keys if key not in ("name", "seed", "bits") and plain.get(key) != MISSING}
-
-
 def shared(sentence: Sentence) -> bool:
     """Whether several processes train this run together."""
     how = sentence.config["trainer"]
     return how["num_nodes"] > 1 or how["devices"] not in (1, "1")
-
-
-def plan(sentence: Sentence) -> None:
-    """Say what would be done for a sentence, its float runs first; the sum follows when all is said."""
-    if not PLAN.seen:
-        atexit.register(lambda: say(PLAN.total()))
-    config = sentence.config
-    problem, measured = impossible(sentence), config["plan"] == "measure"
-    taught = config["quantizer"] is not None or config["kd"]["kl"] > 0 or config["kd"]["feature_loss"] is not None
-    if taught and config["teacher"]["checkpoint"] is None and not problem:
-        for role in ("model@teacher", "model"):
-            words = tuple(sentence.float_run(role))
-            if words not in PLANNED:  # many cells share it, and composing takes longer than the rest
-                PLANNED[words] = parse(list(words))
-            run = run_of(PLANNED[words])
-            if line := _planned(PLANNED[words], impossible(PLANNED[words]), measured=measured):
-                say(line)
-            if run.folder in PLAN.refused:
-                problem = "its float run is refused"
-    if line := _planned(sentence, problem, measured=measured):
-        say(line)
-
-
-def _planned(sentence: Sentence, problem: str, *, measured: bool) -> str | None:
-    """The plan's line for a run, measured first if that is wanted and needed."""
-    run = run_of(sentence)
-    new = run.folder not in PLAN.seen and run.record() is None and not problem
-    if measured and new and PLAN.seconds_per_epoch(run) is None:
-        try:
-            PLAN.learn(run, measure(sentence))
-        except (ValueError, DivergenceError, InstantiationException) as error:
-            problem = str(_root_cause(error))
-    return PLAN.add(run, problem)
-
-
-def measure(sentence: Sentence) -> float:
-    """Seconds of one epoch, from a few steps of the same sentence in a folder that is thrown away.
-
-    Raises:
-        ValueError: as for the run itself, for instance if the images are not there.
-    """
-    data = instantiate(OmegaConf.create(sentence.config["dataset"]))
-    data.setup()
-    images = len(data.train_images)
-    batch_size = sentence.config["recipe"]["batch_size"]
-    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
-        words = [word for word in sentence.overrides if not word.startswith(("plan=", "paths.runs=", "logger"))]
-        # Two epochs: the first of them compiles and warms up, and the faster one is what is recorded.
-        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=2", "teacher.recipe.epochs=2"]
-        few = parse([*words, *short, "logger=none", "callbacks.progress=null", f"paths.runs={scratch}"])
-        train(few)
-        record = run_of(few).record()
-    assert record is not None
-    return float(images / record["images_per_second"])
-
-
-def impossible(sentence: Sentence) -> str:
-    """Why no data could make a sentence run, as far as quantizer and network tell, or nothing."""
-    node = OmegaConf.create(sentence.config)
-    network = dict(sentence.config["model"]["net"])
-    if "weights" in network:
-        network["weights"] = None  # nothing is downloaded for a plan
-    try:
-        check_bits(sentence.config, instantiate(node.quantizer) if node.quantizer else None)
-        with torch.device("meta"):
-            instantiate(network, num_classes=2)
-    except (ValueError, InstantiationException) as error:
-        return str(_root_cause(error))
-    return ""
-
-
-def check_bits(config: dict[str, Any], scheme: Scheme | None) -> None:
-    """Refuse bits that no quantizer takes.
-
-    Raises:
-        ValueError: with what to type.
-    """
-    if scheme is not None:
-        scheme.check()
-    elif (config["w_bits"], config["a_bits"]) != (32, 32):
-        raise ValueError(
-            f"quantizer=none trains the float network, but bits are w{config['w_bits']} a{config['a_bits']}:"
-            f" leave bits away, or choose a quantizer, e.g. quantizer=ewgs"
-        )
 
 
 class Training:
@@ -542,95 +333,3 @@ class Training:
         draw_run(self.run.folder, record)
         self.run.finish(record)
         self.run.pretraining.unlink(missing_ok=True)  # superseded by the training's own checkpoint long ago
-
-
-def export_run(config: dict[str, Any]) -> float:
-    """Export a finished run; `config` is that of conf/export.yaml.
-
-    Raises:
-        ValueError: if the run cannot be exported, or the file disagrees with it.
-    """
-    try:  # not above: training needs none of the packages that the export needs
-        from sqakd.export import pipeline
-        from sqakd.export.benchmark import Timing
-        from sqakd.export.report import read_exports
-        from sqakd.export.source import read_run
-    except ModuleNotFoundError as error:
-        raise ValueError(f"export.py needs a package ({error}); type: pip install 'sqakd[export]'") from error
-    keys = [field.name for field in fields(pipeline.Options)]
-    timing = Timing(**config["benchmark"])
-    options = pipeline.Options(**{key: config[key] for key in keys} | {"benchmark": timing})
-    source = read_run(Path(config["run"]))
-    trained = trained_network(source)
-    say(f"exporting {source.folder} as {options.profile}")
-    folder = Path(config["folder"] or source.folder / f"export-{options.profile}")
-    others = read_exports(source.folder.resolve().parents[1])
-    record = pipeline.export(trained, options, folder, others)
-    for verdict in record["verify"]:
-        say(
-            f"{verdict['runtime']} agrees with the trained network on {100 * verdict['agreement']:.2f}% of"
-            f" {verdict['images']} validation images"
-        )
-    sizes = record["sizes"]
-    say(f"{folder / 'model.onnx'}: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
-    return min(float(verdict["agreement"]) for verdict in record["verify"])
-
-
-def trained_network(source: Source) -> Trained:
-    """Put a finished run's network together again, with its data.
-
-    Raises:
-        ValueError: if its parts do not fit.
-    """
-    from sqakd.export.pipeline import Trained
-
-    config, facts = source.config, source.facts
-    node = OmegaConf.create(config)
-    data: ImageDataModule = instantiate(node.dataset)
-    data.setup()
-    net = config["model"]["net"]
-    net = net | ({"weights": None} if "weights" in net else {})
-    network, float_network = (instantiate(net, num_classes=facts["num_classes"]) for _ in range(2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it was said when the run was trained
-        scheme: Scheme = instantiate(node.quantizer)
-        quantize(network, scheme, first=config["model"]["first"], image_shape=data.image_shape)
-    restore(network, source.weights, source=str(source.folder / "weights.pt"))
-    if source.float_weights is not None:
-        restore(float_network, load_weights(source.float_weights)[0], source=str(source.float_weights))
-    else:
-        float_network = copy.deepcopy(network)
-        dequantize(float_network)
-    return Trained(
-        network=network.eval(),
-        float_network=float_network.eval(),
-        float_source=str(source.float_weights or "this run's weights, not rounded"),
-        image_shape=data.image_shape,
-        class_names=list(facts["class_names"]),
-        mean=list(facts["mean"]),
-        std=list(facts["std"]),
-        resize={"margin": int(getattr(data.evaluate, "margin", 0))},
-        identity={
-            "name": source.record["name"],
-            "seed": source.record["seed"],
-            "dataset": source.record["choices"]["dataset"],
-            "model": source.record["model"],
-            "quantizer": source.record["choices"]["quantizer"],
-            "w_bits": source.record["w_bits"],
-            "a_bits": source.record["a_bits"],
-            "config_hash": source.config_hash,
-        },
-        calibration=lambda n: data.probe_batches(count=1, size=n, epoch=0)[0].image,
-        validation=lambda: _examples(data),
-    )
-
-
-def _examples(data: ImageDataModule) -> Iterator[Examples]:
-    """Validation batches as pixels and normalised; the pixels are whole numbers, also where an image was resized."""
-    from sqakd.export.verify import Examples
-
-    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
-    for batch in data.val_dataloader():
-        pixels = batch.image if data.evaluate is None else data.evaluate(batch.image)
-        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-        yield Examples(pixels, normalize(pixels, mean, std), batch.label)

@@ -17,12 +17,12 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
+from sqakd.compose import parse
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.digits import Digits
 from sqakd.kd.base import Objective
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantize import Scheme, calibrate, quantize
-from sqakd.run import parse
 from sqakd.task import Task
 from sqakd.trainer import make_trainer
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 from sqakd.callbacks.hessian_scaling import estimate
+from sqakd.compose import parse
 from sqakd.layers import QuantConv2d, QuantLayer, QuantLinear
 from sqakd.models.timm import timm_network
 from sqakd.models.torchvision import torchvision_network
@@ -29,7 +30,7 @@ from sqakd.models.trial import try_network
 from sqakd.quantize import Scheme, calibrate, dequantize, quant_layers, quantize
 from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
-from sqakd.run import parse, train
+from sqakd.run import train
 from sqakd.selection import select
 from sqakd.sentence import Sentence
 

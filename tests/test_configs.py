@@ -17,7 +17,7 @@ from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object, instantiate
 
-from sqakd.run import changes, parse
+from sqakd.compose import changes, parse
 from sqakd.sentence import Sentence
 
 CONF = command.ROOT / "conf"

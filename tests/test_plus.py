@@ -10,7 +10,7 @@ import command
 import pytest
 from hydra import initialize_config_dir
 
-from sqakd.run import parse
+from sqakd.compose import parse
 
 PLAIN = "digits-resnet20-ewgs-w2a2-sqakd"
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-import sqakd.run  # noqa: F401  # registers what the configuration's interpolations call
+import sqakd.compose  # noqa: F401  # registers what the configuration's interpolations call
 
 CONF = command.ROOT / "conf"
 TABLES = sorted(file.stem for file in (CONF / "table").glob("*.yaml"))

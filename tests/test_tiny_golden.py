@@ -13,8 +13,8 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
+from sqakd.compose import parse
 from sqakd.quantize import quantize
-from sqakd.run import parse
 
 # The option of `model=`, and the reference's name.
 NETWORKS = [

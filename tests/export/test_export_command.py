@@ -20,10 +20,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from sqakd.dataset.digits import Digits
+from sqakd.deploy import export_run
 from sqakd.export import pipeline
 from sqakd.export.verify import Verdict
 from sqakd.predict import Model
-from sqakd.run import export_run
 
 NAME = "digits16-resnet20-ewgs-w2a2-sqakd"
 WORDS = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2", *command.SMALL]
