@@ -20,7 +20,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
 BIT_OPERATIONS = (
@@ -326,6 +326,8 @@ def draw_pareto(file: Path, records: list[dict[str, Any]], this: dict[str, Any])
     timed = [(fastest(r), score(r), r) for r in records]
     _pareto(by_time, [(x, y, r) for x, y, r in timed if x is not None], this, "ms per image, fastest runtime, batch 1")
     by_size.set_ylabel("%")
+    low, high = by_size.get_ylim()
+    by_size.set_ylim(max(low, 0.0), min(high, 100.5))
     figure.suptitle("top-1 (or agreement with the trained network, where there are no labels) of all exports")
     figure.savefig(file, format="png")
 
@@ -343,8 +345,9 @@ def _pareto(axes: Axes, points: list[tuple[float, float, dict[str, Any]]], this:
     if best:
         axes.step(*zip(*best, strict=True), where="post", color=GREY, zorder=1)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="both", labelsize=7)
         axes.margins(x=0.4, y=0.1)
     axes.set_xlabel(label)
