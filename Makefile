@@ -2,8 +2,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Made on the first use and again when the dependencies change; an environment given by VENV= is only completed.
-STAMP := $(VENV)/.sqakd-installed
+# Made on the first use and again when the dependencies change. This checkout is installed in it, in editable form, also
+# in an environment given by VENV=.
+STAMP := $(VENV)/.sqakd-installed$(subst /,-,$(CURDIR))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all check bench clean

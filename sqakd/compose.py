@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.callbacks.divergence import DivergenceError
@@ -117,7 +117,7 @@ def changes(sentence: Sentence) -> dict[str, Any]:
     plain = identity(parse(sentence.plain(), complete=False).config)
     own = identity(sentence.config)
     keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))
-    return {key: own.get(key) for key in keys if key not in ("name", "seed", "bits") and plain.get(key) != MISSING}
+    return {key: own.get(key) for key in keys if key not in ("name", "seed", "bits")}
 
 
 def check_bits(config: dict[str, Any], scheme: Scheme | None) -> None:

@@ -54,7 +54,8 @@ def export_run(config: dict[str, Any]) -> float:
     options = pipeline.Options(**{key: config[key] for key in keys} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
     trained = trained_network(source)
-    say(f"exporting {source.folder} as {options.profile}")
+    speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
+    say(f"exporting {source.folder} as {options.profile}{speed}")
     folder = Path(config["folder"] or source.folder / f"export-{options.profile}")
     others = read_exports(source.folder.resolve().parents[1])
     record = pipeline.export(trained, options, folder, others)
@@ -64,6 +65,7 @@ def export_run(config: dict[str, Any]) -> float:
             f" {verdict['images']} validation images"
         )
     sizes = record["sizes"]
+    say(f"{folder / 'report.html'}: proof, sizes and speed")
     say(f"{folder / 'model.onnx'}: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
     return min(float(verdict["agreement"]) for verdict in record["verify"])
 

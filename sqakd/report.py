@@ -101,10 +101,13 @@ def read_records(runs: Path) -> dict[Cell, list[Record]]:
     The same configuration and seed under two names counts once.
 
     Raises:
-        ValueError: if a record cannot be read.
+        ValueError: if there is none, or one cannot be read.
     """
     cells: dict[Cell, dict[int, Record]] = defaultdict(dict)
-    for file in sorted(runs.glob("*/seed*/record.json")):
+    files = sorted(runs.glob("*/seed*/record.json"))
+    if not files:  # an empty report would overwrite a full one
+        raise ValueError(f"no finished run in {runs}: expected {runs}/NAME/seed0/record.json; type --runs FOLDER")
+    for file in files:
         try:
             record = json.loads(file.read_text())
             cell, seed = _cell(record), int(record["seed"])

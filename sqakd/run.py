@@ -72,6 +72,8 @@ def train(sentence: Sentence) -> float | None:
         SIGTERMException: after SIGTERM, once the state is saved.
     """
     run = run_of(sentence)
+    if sentence.config["plan"] not in (False, True, "measure"):
+        raise ValueError(f"plan={sentence.config['plan']!r}: expected true, measure or false")
     if sentence.config["plan"]:
         plan(sentence, train)
         return None
@@ -269,13 +271,22 @@ class Training:
         file = self.config["teacher"]["checkpoint"]
         if file is not None:
             weights, facts = load_weights(Path(file))
-            return weights, str(file), facts.get("record")
+            return weights, str(file), self._of_these_images(facts.get("record"))
         if not self.data.labelled:
             raise ValueError(
                 "a teacher cannot be trained on images without labels; type teacher.checkpoint=FILE"
                 " (weights of the float network chosen by model@teacher=)"
             )
         return self._float_run("model@teacher")
+
+    def _of_these_images(self, record: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A checkpoint's own record, if its scores are about this data set; others say nothing here."""
+        if record is None or record["choices"]["dataset"] != self.sentence.choices["dataset"]:
+            return None
+        mine, its = (
+            {k: v for k, v in c.items() if k.startswith("dataset.")} for c in (self.changes, record["changes"])
+        )
+        return record if mine == its else None
 
     def _float_run(self, role: str) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
         """Weights of the float run of one network: found under runs/, or trained now, exactly once."""

@@ -208,7 +208,7 @@ def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(wo
         (["experiment=tiny_vgg11", "quantizer=pact_released", "bits=4", "kd=sqakd_released"], {}),
         (["experiment=cifar10_resnet20", "quantizer=none"], {}),
         (["experiment=tiny_squeezenet_lsq_w4_released", "kd=none_matched"], {}),
-        (["dataset=imagefolder", "dataset.folder=photos"], {}),
+        (["dataset=imagefolder", "dataset.folder=photos"], {"dataset.folder": "photos"}),
         (["model=torchvision", "model.arch=resnet18"], {}),
         (["quantizer=pact", "quantizer/rounding=ewgs"], {}),
         (["name=mine", "trainer.compile=true", "logger=none"], {}),

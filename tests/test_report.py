@@ -226,3 +226,13 @@ def test_a_plan_knows_how_long_from_finished_runs(tmp_path: Path) -> None:
         plan.total() == "4 runs: 1 done, 2 train, 1 refused; about 8 min on one device; 1 of unknown length"
         " (plan=measure trains a few steps of each)"
     )
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_nothing_is_overwritten_by_an_empty_report(name: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    write_report(*folders)
+    before = (folders[1] / "ours.csv").read_text()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=f"no finished run in {tmp_path / name}: expected"):
+        write_report(tmp_path / name, folders[1])
+    assert (folders[1] / "ours.csv").read_text() == before

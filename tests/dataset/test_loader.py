@@ -35,8 +35,6 @@ def make_loader(n: int = 23, **changes: Any) -> Loader:
         "rank": 0,
         "world_size": 1,
         "drop_last": False,
-        "holdout": 0.0,
-        "limit": None,
         "pin_memory": False,
     }
     return Loader(**arguments | changes)
