@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
 import small
 import torch
@@ -134,3 +136,23 @@ def test_a_task_without_a_teacher_has_none() -> None:
     assert task.teacher is None
     assert task.teacher_logits(small.batch(2)) is None
     assert task.double().teacher is None
+
+
+def test_a_checkpoint_s_own_score_counts_only_on_the_same_images(tmp_path: Path) -> None:
+    """Another data set's accuracy beside this one's would be no drop from float."""
+    runs = tmp_path / "runs"
+    words = [*command.SMALL, "dataset.limit=32", "recipe.epochs=1"]
+    assert command.train("dataset=digits16", "quantizer=none", *words, runs=runs).returncode == 0
+    weights = runs / "digits16-resnet20-none-w32a32-none" / "seed0" / "weights.pt"
+    for dataset, known in (("digits16", True), ("digits", False)):
+        done = command.train(f"dataset={dataset}", f"teacher.checkpoint={weights}", *words, runs=runs)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((runs / f"{dataset}-resnet20-ewgs-w2a2-sqakd" / "seed0" / "record.json").read_text())
+        assert (record["float_run"] is not None) == known
+        assert ("drop_from_float" in record) == known
+
+
+def test_a_plan_is_one_of_three_words(tmp_path: Path) -> None:
+    done = command.train("plan=mesure", runs=tmp_path / "runs")
+    assert done.returncode != 0
+    assert "plan='mesure': expected true, measure or false" in done.stderr
