@@ -95,7 +95,7 @@ def test_a_slice(table: str, row: str, narrower: dict[str, str], number: int, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("table", "row"), [(file.stem, row) for file in sorted(TABLES.glob("table*.yaml")) for row in rows(file.stem)]
+    ("table", "row"), [(file.stem, row) for file in sorted(TABLES.glob("table[456]*.yaml")) for row in rows(file.stem)]
 )
 def test_every_cell(table: str, row: str, tmp_path: Path) -> None:
     assert train_row(table, row, tmp_path / "runs") >= 2
