@@ -1,8 +1,8 @@
 """Every cell of the tables trains, is skipped when done, and reports: scaled down, on real digits.
 
 The rows' own data cannot be here, so each row's network, quantizers, losses, weights and recipe meet 96 digits for one
-epoch. Table 7 is not among them: FSP's first stage diverges against a teacher of three steps, whose batch-norm statistics
-are far off; its losses have tests of their own.
+epoch. Table 7 is not among them: FSP's first stage diverges against a teacher of three steps, whose batch-norm
+statistics are far off; its losses have tests of their own.
 """
 
 from __future__ import annotations
