@@ -1,9 +1,9 @@
 r"""Contrastive representation distillation (CRD): the teacher's word on an image, told from its word on others.
 
-Paper: Tian, Krishnan, Isola 2020, "Contrastive Representation Distillation" (https://arxiv.org/abs/1910.10699),
-equations 18 and 19. Linear embeddings of length 1, s of the student and t of the teacher, are compared with what was
-remembered of the n training images: s with the teacher's memory, t with the student's. For an anchor a, the memory m+
-of its own image and the memories m_1 .. m_K of images of other classes,
+Paper: Tian, Krishnan, Isola 2020, "Contrastive Representation Distillation" (https://arxiv.org/abs/1910.10699).
+Linear embeddings of length 1, s of the student and t of the teacher, are compared with what was remembered of the n
+training images: s with the teacher's memory, t with the student's. For an anchor a, the memory m+ of its own image and
+the memories m_1 .. m_K of images of other classes,
 
     P(m) = exp(a . m / tau) / Z,     loss = - log P(m+) / (P(m+) + K/n) - sum over k of  log (K/n) / (P(m_k) + K/n)
 
