@@ -7,10 +7,10 @@ own, over the first map, each stage's map and the pooled vector,
     loss = CRD(vector) + intermediate * (CRD(first map) + sum over stages of CRD(map))
 
 A map is average-pooled and flattened, that of a stage also normalised: here each image's vector has length 1, which is
-our reading, the paper's own text was not at hand. SQAKD's release instead divides each element of the map by its length over the *batch*, so that an image's feature depends on
-the images beside it (`normalise: batch`). It also pads the narrower network's channels with zeros, which makes no
-difference to a linear embedding; here they are left as they are. The teacher's map of a stage is its last block's
-output; teacher.feature_layers chooses others.
+our reading, because the paper's own text was not at hand. SQAKD's release instead divides each element of the map by
+its length over the *batch*, so that an image's feature depends on the images beside it (`normalise: batch`). It also
+pads the narrower network's channels with zeros, which makes no difference to a linear embedding; here they are left as
+they are. The teacher's map of a stage is its last block's output; teacher.feature_layers chooses others.
 """
 
 from __future__ import annotations
