@@ -5,11 +5,13 @@ Everything behind this file gets objects and plain data.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
@@ -35,6 +37,8 @@ OmegaConf.register_new_resolver(
 )
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 # ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
+# ${jobs:} is how many runs this machine takes at a time.
+OmegaConf.register_new_resolver("jobs", lambda: torch.cuda.device_count() or len(os.sched_getaffinity(0)), replace=True)
 OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
 
 

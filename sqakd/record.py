@@ -6,9 +6,13 @@ import math
 import platform
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import sqakd
 from sqakd.cost import Cost
@@ -26,6 +30,7 @@ def make_record(
     labels_used: bool,
     float_record: dict[str, Any] | None,
     training_seconds: float,
+    device: torch.device,
 ) -> dict[str, Any]:
     """The record of a finished run, plain data.
 
@@ -37,6 +42,7 @@ def make_record(
         labels_used: whether the objective read labels.
         float_record: record of the float run the student started from, if it is known.
         training_seconds: of all epochs, over all starts.
+        device: what it was trained on.
     """
     config = sentence.config
     names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
@@ -66,6 +72,9 @@ def make_record(
         "training_seconds": round(training_seconds, 2),
         "commit": commit(),
         "versions": versions(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python train.py", *sentence.overrides]),
     }
     if float_record and "top1" in float_record["scores"] and "top1" in scores:
@@ -123,6 +132,17 @@ def commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself; of a processor, its model where the system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        with suppress(OSError):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "cpu")
+    return device.type
 
 
 def versions() -> dict[str, str]:

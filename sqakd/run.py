@@ -327,6 +327,7 @@ class Training:
             labels_used=self.objective.needs_labels,
             float_record=self.float_record,
             training_seconds=self.history.seconds,
+            device=task.device,
         )
 
     def _finish(self, task: Task, record: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sqakd import record as module
 from sqakd.cost import Cost
@@ -36,6 +37,7 @@ def make(rows: list[dict[str, float]], float_record: dict[str, Any] | None = Non
         labels_used=False,
         float_record=float_record,
         training_seconds=1.23456,
+        device=torch.device("cpu"),
     )
 
 
