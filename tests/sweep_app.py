@@ -42,7 +42,7 @@ def work(cfg: DictConfig) -> float:
         signal.signal(signal.SIGTERM, lambda *_: stop(folder))
         time.sleep(300)
     record.write_text("{}")
-    return 0.25 + cfg.seed / 100
+    return 0.25 + float(cfg.seed) / 100
 
 
 def stop(folder: Path) -> None:

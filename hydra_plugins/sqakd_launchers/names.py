@@ -1,7 +1,7 @@
 """Files in conf/hydra/launcher own their names.
 
-The launchers' plugins register a schema for each name, and Hydra would hold a file of the same name to it; but ours have
-keys of their own. Where no such file is, in programs that are not ours, the schemas stay.
+The launchers' plugins register a schema for each name, and Hydra would hold a file of the same name to it; but ours
+have keys of their own. Where no such file is, in programs that are not ours, the schemas stay.
 """
 
 from pathlib import Path

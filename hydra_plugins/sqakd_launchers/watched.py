@@ -73,7 +73,8 @@ class Watched(Launcher):
         words = [(initial_job_idx + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
         board = Board.new(Path(self.config.hydra.sweep.dir), words)
         parent = os.getpid() if self.when_lost == "relaunch" else 0
-        task = partial(_job, self.task, board.folder, parent, _devices(), int(self.settings.get("n_jobs", 1)))
+        processes = int(self.settings.get("n_jobs", 1))
+        task = partial(_job, self.task, board.folder, Path.cwd(), parent, _devices(), processes)
         self.inner.setup(hydra_context=self.context, task_function=task, config=self.config)
         began = time.monotonic()
         with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, watching(board, out):
@@ -100,13 +101,16 @@ class Watched(Launcher):
                     raise
 
 
-def _job(task: TaskFunction, folder: Path, parent: int, devices: list[str], processes: int, cfg: DictConfig) -> Any:
-    """What each process does for a job."""
+def _job(
+    task: TaskFunction, folder: Path, here: Path, parent: int, devices: list[str], processes: int, cfg: DictConfig
+) -> Any:
+    """What each process does for a job; `here` is where the sweep was started, `folder` may be relative to it."""
     from sqakd.sweep.board import Board
     from sqakd.sweep.job import claim_device, do
 
     for source in HydraConfig.get().runtime.config_sources:  # this process has loaded the plugins anew
         take_names(Path(source.path))
+    os.chdir(here)
     claim_device(folder, devices, processes)
     number, board = int(HydraConfig.get().job.num), Board(folder)
     if "recipe" not in cfg:  # export.py
