@@ -29,7 +29,7 @@ def sections(results: Results) -> list[Section]:
         Section("summary", "Summary", _summary(results)),
         *(Section(name, TITLES[name], panel(results)) for name, panel in PANELS.items()),
         Section("tables", "Tables", _tables(results)),
-        Section("runs", "Where each number is from", provenance(results)),
+        Section("runs", "Runs", provenance(results)),
     ]
 
 
