@@ -23,7 +23,7 @@ def facets(charts: Iterable[str], *, wide: bool = False) -> str:
 
 def facet(title: str, *content: str) -> str:
     """A chart below its title."""
-    return tag("div", tag("p", text(title), class_="name"), *content, class_="facet")
+    return tag("div", tag("p", text(title), class_="title"), *content, class_="facet")
 
 
 def nothing(words: str) -> str:
