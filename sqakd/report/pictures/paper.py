@@ -40,8 +40,8 @@ def paper(results: Results) -> str:
     return figure(
         legend(names, known, (PAPER, "published")),
         facets(charts, wide=True),
-        caption="Top-1 in percent, last epoch, mean over seeds; bars: one standard deviation to each side. The published"
-        f" number is a stroke; nobody published its spread. {unseen}".strip(),
+        caption="Top-1 in percent, last epoch, mean over seeds; bars: one standard deviation to each side. The"
+        f" published number is a stroke; nobody published its spread. {unseen}".strip(),
     )
 
 

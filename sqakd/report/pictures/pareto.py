@@ -42,8 +42,8 @@ def pareto(results: Results) -> str:
         legend(names, known, (marker(FLOAT, 13, 6), "float run")),
         facets(charts, wide=True),
         caption="Top-1, last epoch, mean and standard deviation over seeds, against the bytes of the network: quantized"
-        " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average, and only"
-        " its points have their bars; points within two standard errors are not told apart."
+        " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average, and"
+        " only its points have their bars; points within two standard errors are not told apart."
         + (
             " Latency: an exported file of one run in a runtime on one machine, batch 1; bars from the 10th to the 90th"
             " percentile."

@@ -89,8 +89,8 @@ def labels(results: Results) -> str:
         legend(_methods(groups), known, (outline, "outline: not told apart"), (REFERENCE, "labels alone")),
         facets(charts),
         caption="Top-1, last epoch, minus that of the same network, quantizer and bits trained from labels alone, in"
-        " points. Bars: two standard errors to each side. Filled: beyond two standard errors. An outline without a bar is"
-        " a single seed, which has no standard error, or seeds that showed no spread.",
+        " points. Bars: two standard errors to each side. Filled: beyond two standard errors. An outline without a bar"
+        " is a single seed, which has no standard error, or seeds that showed no spread.",
     )
 
 
