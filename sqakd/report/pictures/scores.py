@@ -86,7 +86,9 @@ def labels(results: Results) -> str:
     charts = _charts(results, groups, point, known, unit="points", what="gain over labels alone", zero=True)
     outline = marker(1, 13, 6, hollow=True)
     return figure(
-        legend(_methods(groups), known, (outline, "outline: not told apart"), (REFERENCE, "labels alone")),
+        legend(
+            _methods(groups), known, (outline, "outline: not told apart, or no verdict"), (REFERENCE, "labels alone")
+        ),
         facets(charts),
         caption="Top-1, last epoch, minus that of the same network, quantizer and bits trained from labels alone, in"
         " points. Bars: two standard errors to each side. Filled: beyond two standard errors. An outline without a bar"
