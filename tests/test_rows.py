@@ -16,7 +16,7 @@ import command
 import pytest
 import yaml
 
-from sqakd.report import write_report
+from sqakd.report.write import write_report
 
 TABLES = command.ROOT / "conf" / "table"
 RECIPE = {"cifar10": "cifar10", "cifar100": "cifar100", "tiny": "tiny_imagenet"}
