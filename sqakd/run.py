@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from contextlib import nullcontext
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -49,11 +51,21 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         The last validation top-1 (or agreement with the teacher where there are no labels), for sweepers.
     """
-    return told(lambda: train(_searched(read(cfg, HydraConfig.get()))))
+    return told(lambda: train(_allowed(read(cfg, HydraConfig.get()))))
 
 
-def _searched(sentence: Sentence) -> Sentence:
-    """Refuse a search that looks at the test images: it would choose what fits them by chance."""
+def _allowed(sentence: Sentence) -> Sentence:
+    """Refuse what Hydra would do and nobody wants.
+
+    A search that looks at the test images chooses what fits them by chance. A run of a sweep that starts processes of
+    its own starts the sweep again in each of them, unless a scheduler starts them.
+    """
+    many = HydraConfig.get().mode == RunMode.MULTIRUN and shared(sentence) and not sentence.config["plan"]
+    if many and "SLURM_NTASKS" not in os.environ:
+        raise ValueError(
+            f"trainer.devices={sentence.config['trainer']['devices']} in a sweep, whose runs have one device each;"
+            f" type trainer.devices=1 hydra/launcher=joblib for several runs at a time, or give this run alone"
+        )
     sweeper = HydraConfig.get().runtime.choices.get("hydra/sweeper", "basic")
     if sweeper != "basic" and not sentence.config["dataset"]["holdout"]:
         raise ValueError(

@@ -220,6 +220,9 @@ def test_the_end_lists_what_failed(board: Board) -> None:
     with pytest.raises(JobError):
         do(board, 1, work(RuntimeError("mistake")), run="bad")
     text = ending(board, 90)
-    assert text.startswith("3 runs in 90 s: 1 trained, 2 failed\n")
+    assert text.startswith("3 runs in 90 s: 1 trained, 1 failed, 1 not started\n")
     assert "failed: bad: RuntimeError: mistake\n        log: " in text
-    assert "failed: seed=2: not started" in text
+    assert text.endswith("\nthe same command does only what is missing")
+    do(board, 2, work(0.5))
+    board.write(replace(board.jobs()[1], state=DONE))
+    assert ending(board, 90) == "3 runs in 90 s: 3 trained"

@@ -77,9 +77,11 @@ class Watched(Launcher):
         task = partial(_job, self.task, board.folder, Path.cwd(), parent, _devices(), processes)
         self.inner.setup(hydra_context=self.context, task_function=task, config=self.config)
         began = time.monotonic()
-        with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, watching(board, out):
-            results = self._all(board, job_overrides, initial_job_idx)
-        print(ending(board, time.monotonic() - began), flush=True)  # noqa: T201
+        try:
+            with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, watching(board, out):
+                results = self._all(board, job_overrides, initial_job_idx)
+        finally:  # also when the sweep was told to stop
+            print(ending(board, time.monotonic() - began), flush=True)  # noqa: T201
         searching = self.config.hydra.runtime.choices.get("hydra/sweeper", "basic") != "basic"
         failed = sum(result.status != JobStatus.COMPLETED for result in results)
         if failed and not searching:

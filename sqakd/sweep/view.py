@@ -157,14 +157,19 @@ def as_table(jobs: Sequence[Job], now: float) -> RenderableType:
 def ending(board: Board, seconds: float) -> str:
     """What came of a sweep: the sum, and each failed job with its reason and log."""
     jobs = board.jobs()
-    failed = [job for job in jobs if job.state != DONE]
-    before = sum(job.skipped for job in jobs if job.state == DONE)
-    trained = sum(job.state == DONE for job in jobs) - before
-    parts = [f"{trained} trained", f"{before} done before", f"{len(failed)} failed"]
-    lines = [f"{len(jobs)} runs in {duration(seconds)}: {', '.join(part for part in parts if part[0] != '0')}"]
+    failed = [job for job in jobs if job.state == FAILED]
+    counts = {
+        "trained": sum(job.state == DONE and not job.skipped for job in jobs),
+        "done before": sum(job.state == DONE and job.skipped for job in jobs),
+        "failed": len(failed),
+        "not finished": sum(job.state == RUNNING for job in jobs),
+        "not started": sum(job.state == WAITING for job in jobs),
+    }
+    parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    lines = [f"{len(jobs)} runs in {duration(seconds)}: {parts}"]
     for job in failed:
-        lines.append(f"failed: {job.name}: {job.reason or 'not started'}")
+        lines.append(f"failed: {job.name}: {job.reason}")
         lines += [f"        log: {job.log}"] if job.log else []
-    if failed:
+    if sum(job.state == DONE for job in jobs) < len(jobs):
         lines.append("the same command does only what is missing")
     return "\n".join(lines)
