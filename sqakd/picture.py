@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +144,9 @@ def _ranges(axes: Axes, rows: list[dict[str, float]]) -> None:
 
 def main() -> None:
     """Draw the runs whose folders are given: python -m sqakd.picture runs/NAME/seed0."""
-    for argument in sys.argv[1:]:
-        folder = Path(argument)
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("run", type=Path, nargs="+", help="folder of a finished run")
+    for folder in parser.parse_args().run:
         if not (folder / "record.json").exists():
             raise SystemExit(f"error: {folder} holds no finished run (no record.json)")
         print(draw_run(folder, json.loads((folder / "record.json").read_text())))  # noqa: T201
