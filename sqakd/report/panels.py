@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from sqakd.report.pictures.curves import curves
+from sqakd.report.pictures.layers import codes, ranges
+from sqakd.report.pictures.paper import paper
+from sqakd.report.pictures.pareto import pareto
+from sqakd.report.pictures.scores import agreement, bits, labels
 from sqakd.report.records import Results
 
-
-def _nothing_yet(results: Results) -> str:
-    return f"<figure><figcaption>{len(results.runs)} runs</figcaption></figure>"
-
-
-NAMES = ("paper", "curves", "bits", "ranges", "codes", "agreement", "pareto")
-PANELS: dict[str, Callable[[Results], str]] = dict.fromkeys(NAMES, _nothing_yet)
+PANELS: dict[str, Callable[[Results], str]] = {
+    "paper": paper,
+    "bits": bits,
+    "labels": labels,
+    "curves": curves,
+    "agreement": agreement,
+    "pareto": pareto,
+    "ranges": ranges,
+    "codes": codes,
+}
+TITLES = {
+    "paper": "Paper and ours",
+    "bits": "Accuracy and bits",
+    "labels": "Against labels alone",
+    "curves": "Learning curves",
+    "agreement": "Agreement with the teacher",
+    "pareto": "Size, latency and accuracy",
+    "ranges": "Clip ranges",
+    "codes": "Code usage",
+}
