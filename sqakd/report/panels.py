@@ -23,11 +23,11 @@ PANELS: dict[str, Callable[[Results], str]] = {
 }
 TITLES = {
     "paper": "Paper and ours",
-    "bits": "Accuracy and bits",
-    "labels": "Against labels alone",
+    "bits": "Accuracy",
+    "labels": "Against labels",
     "curves": "Learning curves",
-    "agreement": "Agreement with the teacher",
-    "pareto": "Size, latency and accuracy",
+    "agreement": "Teacher agreement",
+    "pareto": "Size and latency",
     "ranges": "Clip ranges",
     "codes": "Code usage",
 }

@@ -51,7 +51,11 @@ def _row(run: Finished) -> str:
         _hash(record.get("weights_sha256")),
     ]
     first, *rest = fields
-    return tag("tr", tag("th", first, scope="row"), *(tag("td", field) for field in rest))
+    return tag(
+        "tr",
+        tag("th", first, scope="row"),
+        *(tag("td", field, data_name=name) for name, field in zip(HEADER[1:], rest, strict=True)),
+    )
 
 
 def seconds(value: float | None) -> str:

@@ -210,7 +210,7 @@ def read_paper(file: Path) -> dict[str, dict[Cell, dict[str, str]]]:
             bits = int(row["bits"])
             cell = Cell(row["dataset"], row["model"], row["quantizer"], bits, bits, row["kd"])
             tables[row["table"]][cell] = row
-    return dict(tables)
+    return dict(sorted(tables.items()))
 
 
 def _read_exports(folders: Iterable[Path]) -> list[Record]:

@@ -29,19 +29,25 @@ def sections(results: Results) -> list[Section]:
         Section("summary", "Summary", _summary(results)),
         *(Section(name, TITLES[name], panel(results)) for name, panel in PANELS.items()),
         Section("tables", "Tables", _tables(results)),
-        Section("runs", "Where each number is from", provenance(results)),
+        Section("runs", "Runs", provenance(results)),
     ]
 
 
 def as_html(table: Table, places: Mapping[Cell, str]) -> str:
-    """A table that scrolls in its own box; a line that has runs of ours links to them."""
+    """A table that scrolls in its own box; a line that has runs of ours links to them.
+
+    What is the same in all lines, for example the data set, stands once, in the first field of the header.
+    """
     named = [i for i, name in enumerate(table.header) if name in NAMES]
+    same = [i for i in named if len({line[i] for line in table.rows}) == 1 and len(table.rows) > 1]
+    told = [i for i in named if i not in same] or named
     rest = [i for i in range(len(table.header)) if i not in named]
-    head = tag("th", text(", ".join(table.header[i] for i in named)), scope="col")
-    head += "".join(tag("th", text(table.header[i]), scope="col") for i in rest)
+    about = " ".join(table.rows[0][i] for i in same) if told != named else ""
+    first = f"{about}: " * bool(about) + ", ".join(table.header[i] for i in told)
+    head = "".join(tag("th", text(name), scope="col") for name in (first, *(table.header[i] for i in rest)))
     lines = []
     for cell, line in zip(table.cells, table.rows, strict=True):
-        name = text(" ".join(line[i] for i in named if line[i]))
+        name = text(" ".join(line[i] for i in told if line[i]))
         link = tag("a", name, href=f"#{places[cell]}") if cell in places else name
         lines.append(tag("tr", tag("th", link, scope="row"), *(_field(line[i]) for i in rest)))
     body = tag("table", tag("thead", tag("tr", head)), tag("tbody", *lines))
@@ -99,9 +105,10 @@ def _tables(results: Results) -> str:
         parts.append(_table(name, own_table(rows), LEGEND, rows, results, is_open=True))
     for name in results.paper:
         rows = paper_rows(results, name)
-        done = sum(bool(row.runs) for row in rows)
-        title = f"{name}: {done} of {len(rows)} cells run"
-        parts.append(_table(title, paper_table(rows), LEGEND + PAPER_LEGEND, rows, results, is_open=done > 0))
+        done = sum(cell in results.cells for cell in results.paper[name])
+        title = f"{name}: {done} of {len(results.paper[name])} cells run"
+        is_open = any(row.runs for row in rows)
+        parts.append(_table(title, paper_table(rows), LEGEND + PAPER_LEGEND, rows, results, is_open=is_open))
     return "".join(parts)
 
 

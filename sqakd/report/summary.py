@@ -45,11 +45,13 @@ def tally_table(rows: Sequence[Row]) -> Table:
         if line.to_labels("last") is not None:
             found.setdefault(method(line.cell), []).append(line)
     texts = []
-    for name, some in sorted(found.items()):
+    ordered = by_slot(found, slots(line.cell for line in rows))
+    for name in ordered:
+        some = found[name]
         differences = [d for line in some if (d := line.to_labels("last")) is not None]
         verdicts = [d.verdict for d in differences]
         counts = [str(verdicts.count(word)) for word in ("better", "not told apart", "worse", "-")]
         mean, _ = mean_std([d.value for d in differences])
         texts.append([name, str(len(some)), *counts, f"{mean:+.2f}"])
     header = ["kd", "cells", "better", "not told apart", "worse", "no verdict", "mean difference, points"]
-    return Table(header, texts, [some[0].cell for _, some in sorted(found.items())])
+    return Table(header, texts, [found[name][0].cell for name in ordered])

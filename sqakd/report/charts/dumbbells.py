@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqakd.report.charts.svg import COLOURS, Frame, Scale, marker, number, padded, tag, text, tip
+from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, padded, tag, text, tip
 
 WIDTH, ROW = 360.0, 22.0
 LEFT, RIGHT, TOP, BOTTOM = 150.0, 12.0, 8.0, 22.0
@@ -56,6 +56,6 @@ def draw_pairs(pairs: Sequence[Pair], *, label: str) -> str:
             continue
         if pair.bar:
             ends = f"M{number(x(pair.ours - pair.bar))} {number(y)}H{number(x(pair.ours + pair.bar))}"
-            parts.append(tag("path", class_=f"bar s{pair.slot % COLOURS}", d=ends))
+            parts.append(tag("path", class_=f"bar {colour(pair.slot)}", d=ends))
         parts.append(marker(pair.slot, x(pair.ours), y, title=pair.title))
     return frame.svg(*parts, label=label)

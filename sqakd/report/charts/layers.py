@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqakd.report.charts.svg import COLOURS, Frame, Scale, at, number, tag, tip
+from sqakd.report.charts.svg import Frame, Scale, at, colour, number, tag, tip
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 280.0, 36.0, 6.0, 8.0, 20.0
 RANGES_HEIGHT, CODES_HEIGHT = 130.0, 110.0
@@ -52,9 +52,7 @@ def draw_ranges(bars: Sequence[Bar], layers: int, ends: tuple[float, float], slo
         tag("path", tip(bar.title), d=f"M{at(frame.x(bar.layer), frame.y(bar.low))}V{number(frame.y(bar.high))}")
         for bar in bars
     ]
-    return frame.svg(
-        *parts, tag("g", *rows, class_=f"range s{slot % COLOURS}", stroke_width=number(width)), label=label
-    )
+    return frame.svg(*parts, tag("g", *rows, class_=f"range {colour(slot)}", stroke_width=number(width)), label=label)
 
 
 def draw_codes(usages: Sequence[Usage], layers: int, *, label: str) -> str:
@@ -92,7 +90,7 @@ def _frame(height: float, layers: int, ends: tuple[float, float]) -> Frame:
 
 def _layer_labels(layers: int) -> list[tuple[float, str]]:
     step = max(1, round(layers / 4))
-    return [(layer, str(layer)) for layer in range(0, layers, step)]
+    return [(layer, str(layer) if layer else "layer 0") for layer in range(0, layers, step)]
 
 
 def _name(codes: Sequence[int]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqakd.report.charts.svg import COLOURS, Frame, Scale, marker, number, polyline, tag, tip
+from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, polyline, tag, tip
 
 WIDTH, HEIGHT = 280.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 10.0, 22.0, 22.0
@@ -64,24 +64,25 @@ def draw_lines(
     x = Scale(1, max(last, 2), LEFT, WIDTH - RIGHT)
     y = Scale(*ends, HEIGHT - BOTTOM, TOP)
     frame = Frame(WIDTH, HEIGHT, x, y)
-    epochs = [1.0, *(value for value in x.ticks(4) if value > 1 and value == int(value))]
+    epochs = [value for value in x.ticks(4) if value > 1 + last / 8 and value == int(value)]
     heights = [(value, f"{value:g}") for value in y.ticks(4) if unit != "%" or value <= 100]
-    parts = [frame.axes([(value, f"{value:g}") for value in epochs], heights, unit)]
+    parts = [frame.axes([(1, "epoch 1"), *((value, f"{value:g}") for value in epochs)], heights, unit)]
     if reference:
         value, title = reference
         parts.append(
             tag("path", tip(title), class_="reference", d=f"M{LEFT:g} {number(y.clipped(value))}H{WIDTH - RIGHT:g}")
         )
+    drawn, marks = [], []
     for line in lines:
         kept = thinned(len(line.x))
-        spots = [(x(line.x[i]), y.clipped(line.y[i])) for i in kept]
+        spots = [(x(line.x[i]), y(line.y[i])) for i in kept]
         if line.band:
-            above = [(x(line.x[i]), y.clipped(line.y[i] + line.band[i])) for i in kept]
-            below = [(x(line.x[i]), y.clipped(line.y[i] - line.band[i])) for i in reversed(kept)]
-            parts.append(tag("path", class_=f"band s{line.slot % COLOURS}", d=polyline(above + below) + "z"))
-        parts.append(tag("path", tip(line.title), class_=f"line s{line.slot % COLOURS}", d=polyline(spots)))
+            above = [(x(line.x[i]), y(line.y[i] + line.band[i])) for i in kept]
+            below = [(x(line.x[i]), y(line.y[i] - line.band[i])) for i in reversed(kept)]
+            drawn.append(tag("path", class_=f"band {colour(line.slot)}", d=polyline(above + below) + "z"))
+        drawn.append(tag("path", tip(line.title), class_=f"line {colour(line.slot)}", d=polyline(spots)))
         # Each method's markers are a little further on, so that equal lines show all of theirs.
         step = max(1, len(spots) // MARKS)
         marked = spots[(len(spots) - 1 - line.slot * max(1, step // 5)) % step :: step]
-        parts += [marker(line.slot, *spot, title=line.title) for spot in marked]
-    return frame.svg(*parts, label=label)
+        marks += [marker(line.slot, *spot, title=line.title) for spot in marked if TOP <= spot[1] <= HEIGHT - BOTTOM]
+    return frame.svg(*parts, frame.inside(*drawn), *marks, label=label)

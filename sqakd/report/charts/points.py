@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqakd.report.charts.svg import COLOURS, Frame, Scale, marker, number, polyline, tag, tip
+from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, polyline, tag, tip
 
 WIDTH, HEIGHT = 280.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 8.0, 22.0, 22.0
@@ -77,12 +77,11 @@ def draw_points(
     for i, method in enumerate(series):
         shift = (i - (len(series) - 1) / 2) * distance
         spots = [(x(point.place) + shift, y(point.value)) for point in method.points]
-        colour = f"s{method.slot % COLOURS}"
         if connected and len(spots) > 1:
-            parts.append(tag("path", class_=f"thin {colour}", d=polyline(spots)))
+            parts.append(tag("path", class_=f"thin {colour(method.slot)}", d=polyline(spots)))
         bars = "".join(_bar(spot, point, y) for (spot, _), point in zip(spots, method.points, strict=True) if point.bar)
         if bars:
-            parts.append(tag("path", class_=f"bar {colour}", d=bars))
+            parts.append(tag("path", class_=f"bar {colour(method.slot)}", d=bars))
         parts += [
             marker(method.slot, *spot, hollow=point.hollow, title=point.title)
             for spot, point in zip(spots, method.points, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqakd.report.charts.svg import COLOURS, Frame, Scale, at, marker, number, padded, tag, text
+from sqakd.report.charts.svg import Frame, Scale, at, colour, marker, number, padded, tag, text
 
 WIDTH, HEIGHT = 360.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 14.0, 22.0, 36.0
@@ -69,17 +69,17 @@ def draw_scatter(spots: Sequence[Spot], *, x_name: str, y_name: str, label: str)
         f"H{number(x(spot.x))}V{number(y(spot.y))}" for spot in best[1:]
     )
     parts.append(tag("path", class_="front", d=f"{steps}H{WIDTH - RIGHT:g}"))
-    for spot in spots:
+    for spot in best:
         bars = ""
         if spot.bar:
             bars += f"M{at(x(spot.x), y(spot.y - spot.bar))}V{number(y(spot.y + spot.bar))}"
         if spot.reach:
             bars += f"M{at(x(spot.reach[0]), y(spot.y))}H{number(x(spot.reach[1]))}"
         if bars:
-            parts.append(tag("path", class_=f"bar faint s{spot.slot % COLOURS}", d=bars))
+            parts.append(tag("path", class_=f"bar {colour(spot.slot)}", d=bars))
     parts += [marker(spot.slot, x(spot.x), y(spot.y), title=spot.title) for spot in spots]
     for spot in best:
-        right = x(spot.x) > WIDTH * 0.7
-        place = {"x": number(x(spot.x) + (-8 if right else 8)), "y": number(y(spot.y) - 5)}
-        parts.append(tag("text", text(spot.name), class_="name", text_anchor="end" if right else "start", **place))
+        across = min(max(x(spot.x), LEFT + 3.1 * len(spot.name)), WIDTH - 3.1 * len(spot.name))
+        place = {"x": number(across), "y": number(y(spot.y) - 9)}
+        parts.append(tag("text", text(spot.name), class_="label", text_anchor="middle", **place))
     return frame.svg(*parts, label=label)

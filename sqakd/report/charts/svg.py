@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 COLOURS = 8
+FLOAT = -1  # the slot of float runs: the colour of words, an outline
 # Around the point 0 0, about 8 across.
 SHAPES = (
     "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",  # circle
@@ -91,19 +92,23 @@ class Scale:
 
     def ticks(self, count: int) -> list[float]:
         """About so many round values."""
-        return log_ticks(self.low, self.high) if self.log else ticks(self.low, self.high, count)
+        found = log_ticks(self.low, self.high) if self.log else []
+        return found if len(found) > 2 else ticks(self.low, self.high, count)
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten, about `count` of them.
+    """Multiples of 1, 2 or 5 times a power of ten, as close to `count` of them as there can be.
 
     >>> ticks(93.4, 100.1, 4)
     [94.0, 96.0, 98.0, 100.0]
     """
-    rough = (high - low) / count
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    power = math.floor(math.log10((high - low) / count))
+    steps = [factor * 10.0**exponent for exponent in (power, power + 1) for factor in (1, 2, 5)]
+
+    def multiples(step: float) -> list[float]:
+        return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+    return min(map(multiples, steps), key=lambda values: abs(len(values) - count))
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -162,6 +167,13 @@ class Frame:
             words.append(tag("text", text(unit), x=0, y=number(top - 7)))
         return (tag("path", class_="grid", d=lines) if grid and lines else "") + "".join(words)
 
+    def inside(self, *parts: str) -> str:
+        """What is drawn between the axes alone; the rest of it is cut off."""
+        x, y, width, height = self.x.start, self.y.end, self.x.end - self.x.start, self.y.start - self.y.end
+        box = [number(value) for value in (x, y, width, height)]
+        place = dict(zip(("x", "y", "width", "height"), box, strict=True))
+        return tag("svg", *parts, viewBox=" ".join(box), **place)
+
     def svg(self, *parts: str, label: str) -> str:
         """The whole drawing; `label` says what it shows to those who do not see it."""
         box = f"0 0 {number(self.width)} {number(self.height)}"
@@ -170,8 +182,14 @@ class Frame:
 
 def marker(slot: int, x: float, y: float, *, hollow: bool = False, title: str = "") -> str:
     """A method's mark."""
-    kind = "m h" if hollow else "m"
-    return tag("path", tip(title), class_=f"{kind} s{slot % COLOURS}", d=f"M{at(x, y)}{SHAPES[slot % len(SHAPES)]}")
+    kind = "m h" if hollow or slot == FLOAT else "m"
+    shape = SHAPES[max(slot, 0) % len(SHAPES)]
+    return tag("path", tip(title), class_=f"{kind} {colour(slot)}", d=f"M{at(x, y)}{shape}")
+
+
+def colour(slot: int) -> str:
+    """The class of a method's colour."""
+    return "sf" if slot == FLOAT else f"s{slot % COLOURS}"
 
 
 def polyline(points: Iterable[tuple[float, float]]) -> str:

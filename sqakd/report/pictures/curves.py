@@ -37,6 +37,8 @@ def curves(results: Results) -> str:
             for cell in cells:
                 if cell.bits == bits and (line := _line(cell, results, score, known[method(cell)])):
                     lines.setdefault(cell.quantizer, {})[method(cell)] = line
+            if not lines:
+                continue
             ends = _ends([line for some in lines.values() for line in some.values()], reference)
             for quantizer in sorted(lines):
                 names |= lines[quantizer].keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqakd.report.charts.svg import marker, tag, text
+from sqakd.report.charts.svg import colour, marker, tag, text
 from sqakd.report.methods import by_slot, long_name
 from sqakd.report.records import Cell, Results
 
@@ -23,7 +23,7 @@ def facets(charts: Iterable[str], *, wide: bool = False) -> str:
 
 def facet(title: str, *content: str) -> str:
     """A chart below its title."""
-    return tag("div", tag("p", text(title), class_="name"), *content, class_="facet")
+    return tag("div", tag("p", text(title), class_="title"), *content, class_="facet")
 
 
 def nothing(words: str) -> str:
@@ -51,7 +51,7 @@ REFERENCE = tag("path", class_="reference", d="M1 6H25")
 
 
 def _line(slot: int) -> str:
-    return tag("path", class_=f"line s{slot % 8}", d="M1 6H25") + marker(slot, 13, 6)
+    return tag("path", class_=f"line {colour(slot)}", d="M1 6H25") + marker(slot, 13, 6)
 
 
 def main_score(cells: Iterable[Cell], results: Results) -> str:

@@ -139,7 +139,9 @@ def _codes(found: Sequence[Chosen], results: Results) -> str:
             mean = sum(entropy(usage.shares.values()) for usage in usages) / max(len(usages), 1)
             unused = sum(share == 0 for usage in usages for share in usage.shares.values())
             of = cell.w_bits if is_weight else cell.a_bits
-            note = f"entropy {mean:.2f} of {of} bits" + (f"; never used: {unused} codes" if unused else "")
+            note = f"entropy {mean:.2f} of {of} bit{'s' if of > 1 else ''}" + (
+                f"; never used: {unused} codes" if unused else ""
+            )
             svg = draw_codes(usages, _layers(rows), label=f"Codes of {tensor}, {cell}: {note}")
             parts.append(facet(f"{title}: {tensor}", svg, tag("p", text(note), class_="note")))
     return facets(parts)
@@ -164,7 +166,12 @@ def _shades() -> str:
     boxes = [
         tag(
             "li",
-            tag("svg", tag("path", class_=f"heat h{i}", d="M0 0h26v12h-26z"), viewBox="0 0 26 12", aria_hidden="true"),
+            tag(
+                "svg",
+                tag("path", class_=f"heat h{i}", d="M0 6h26", style="stroke-width:12"),
+                viewBox="0 0 26 12",
+                aria_hidden="true",
+            ),
             name,
         )
         for i, name in enumerate(names)

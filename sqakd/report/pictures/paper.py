@@ -25,7 +25,7 @@ def paper(results: Results) -> str:
             missing.append(f"{table} ({len(rows)})")
         for network in sorted(ours):
             some = [row for row in rows if row.cell.network == network]
-            names |= {method(row.cell) for row in some}
+            names |= {method(row.cell) for row in some if row.runs}
             title = " ".join([table, *network])
             pairs = [_pair(row, known[method(row.cell)]) for row in some]
             charts.append(facet(title, draw_pairs(pairs, label=f"The paper's top-1 and ours, {title}")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqakd.report.charts.scatter import Spot, draw_scatter
+from sqakd.report.charts.svg import FLOAT, marker
 from sqakd.report.methods import method, slots
 from sqakd.report.pictures.figure import UNITS, facet, facets, figure, legend, main_score, named, nothing
 from sqakd.report.records import Cell, Finished, Record, Results
@@ -25,7 +26,7 @@ def pareto(results: Results) -> str:
     charts = []
     for network, cells in networks.items():
         score = main_score(cells, results)
-        spots = [spot for cell in cells if (spot := _size(cell, results, score, known[method(cell)]))]
+        spots = [spot for cell in cells if (spot := _size(cell, results, score, _slot(cell, known)))]
         if spots:
             title = named(network, networks, "size")
             charts.append(facet(title, _draw(spots, "packed size, kB", UNITS[score], title)))
@@ -36,13 +37,13 @@ def pareto(results: Results) -> str:
             )
     if not charts:
         return nothing("Nothing to draw: no run has a score.")
-    names = {method(cell) for cell in results.cells}
+    names = {method(cell) for cell in results.cells if cell.bits != "float"}
     return figure(
-        legend(names, known),
+        legend(names, known, (marker(FLOAT, 13, 6), "float run")),
         facets(charts, wide=True),
         caption="Top-1, last epoch, mean and standard deviation over seeds, against the bytes of the network: quantized"
-        " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average; within two"
-        " standard errors its points are not told apart."
+        " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average, and only its"
+        " points have their bars; points within two standard errors are not told apart."
         + (
             " Latency: an exported file of one run in a runtime on one machine, batch 1; bars from the 10th to the 90th"
             " percentile."
@@ -50,6 +51,10 @@ def pareto(results: Results) -> str:
             else NO_LATENCY
         ),
     )
+
+
+def _slot(cell: Cell, known: dict[str, int]) -> int:
+    return FLOAT if cell.bits == "float" else known[method(cell)]
 
 
 def _draw(spots: list[Spot], x_name: str, y_name: str, title: str) -> str:
@@ -92,7 +97,7 @@ def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]
                 processor = export["benchmark"]["machine"]["processor"]
                 threads = f"{row['threads']} thread{'s' if row['threads'] != 1 else ''}"
                 is_float = profile == "float"
-                slot = 0 if is_float else known[method(cell)]
+                slot = FLOAT if is_float else known[method(cell)]
                 name = "float" if is_float else f"{_short(cell)} {profile}"
                 title = f"{cell}, seed {run.seed}, {profile} file: {top1:.2f} %, {row['p50_ms']:.3g} ms"
                 spot = Spot(slot, row["p50_ms"], top1, name, title, None, (row["p10_ms"], row["p90_ms"]))
