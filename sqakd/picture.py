@@ -143,10 +143,10 @@ def _ranges(axes: Axes, rows: list[dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Draw the runs whose folders are given: python -m sqakd.picture runs/NAME/seed0."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("run", type=Path, nargs="+", help="folder of a finished run")
-    for folder in parser.parse_args().run:
+    """Command line: draws the runs whose folders are given."""
+    parser = argparse.ArgumentParser(prog="python -m sqakd.picture", description="Draw picture.png again.")
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="of a finished run")
+    for folder in parser.parse_args().folders:
         if not (folder / "record.json").exists():
             raise SystemExit(f"error: {folder} holds no finished run (no record.json)")
         print(draw_run(folder, json.loads((folder / "record.json").read_text())))  # noqa: T201

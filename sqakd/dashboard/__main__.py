@@ -23,7 +23,11 @@ LOGGER = definition.FILE.parent / "logger" / "wandb.yaml"
 
 def main(words: Sequence[str] | None = None) -> None:
     """Command line; `words` instead of those typed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m sqakd.dashboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--entity", default="", help="wandb user or team; yours if not given")
     parser.add_argument("--project", help="wandb project; what conf/logger/wandb.yaml says if not given")
     parser.add_argument("--name", help="of the workspace; what conf/dashboard.yaml says if not given")
