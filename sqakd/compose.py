@@ -37,11 +37,13 @@ class Told(CompactHydraException):
 
 # ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
 # ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
+# ${added:node} is [a, b] for the same node: for tags.
 # ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
 OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
 OmegaConf.register_new_resolver(
     "plus", lambda parts: "-" + "+".join(names) if (names := added(parts)) else "", replace=True
 )
+OmegaConf.register_new_resolver("added", lambda parts: added(parts), replace=True)
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 # ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
 # ${jobs:} is how many runs this machine takes at a time; ${gpus:} is how many GPUs a run takes.

@@ -32,7 +32,9 @@ from sqakd.dataset.base import ImageDataModule
 from sqakd.files import sha256
 from sqakd.forecast import plan
 from sqakd.kd.base import Objective
+from sqakd.loggers.names import choices
 from sqakd.models.trial import try_network
+from sqakd.paper import published
 from sqakd.picture import draw_run
 from sqakd.pretrain import pretrain
 from sqakd.quantize import Scheme, calibrate, quantize
@@ -135,6 +137,7 @@ class Training:
         self.node = node
         check_bits(config, self.scheme)
         self.changes = changes(sentence)
+        self.paper = published(sentence, self.changes)
         self._check_plus(plus)
         self.data.setup()
         if self.objective.needs_labels and not self.data.labelled:
@@ -187,7 +190,7 @@ class Training:
             how, file = self.config["trainer"], self.run.pretraining
             pretrain(task, self.data, how, images=few, file=file, callbacks=self.chosen)
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config)
+            logger.log_hyperparams(self.config | {"choices": choices(self.sentence, self.changes)})
         trainer.fit(task, datamodule=self.data, ckpt_path=resume, weights_only=True)
         if trainer.is_global_zero:
             self._finish(task, result.record)
@@ -338,6 +341,7 @@ class Training:
             cost=cost(task.student, self.data.image_shape),
             labels_used=self.objective.needs_labels,
             float_record=self.float_record,
+            paper=self.paper,
             training_seconds=self.history.seconds,
             device=task.device,
         )
