@@ -48,7 +48,7 @@ def _row(run: Finished) -> str:
         _commit(record.get("commit")),
         text(versions(record)),
         text(device(record)),
-        _hash(record.get("weights_sha256")),
+        _long(record.get("weights_sha256")),
     ]
     first, *rest = fields
     return tag(
@@ -86,13 +86,21 @@ def device(record: Mapping[str, Any]) -> str:
     return str(record["device"]) + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
 
 
+def short_commit(commit: str | None) -> str:
+    """Its first characters; a plus stays, it says that files differed from the commit.
+
+    >>> short_commit("0123456789abcdef+"), short_commit(None)
+    ('0123456789+', 'not recorded')
+    """
+    return UNKNOWN if not commit else commit[:10] + "+" * commit.endswith("+")
+
+
 def _commit(commit: str | None) -> str:
     if not commit:
         return UNKNOWN
-    short = commit[:10] + ("+" if commit.endswith("+") else "")
-    title = f"{commit.removesuffix('+')}{' and changes that were not committed' if commit.endswith('+') else ''}"
-    return tag("code", text(short), title=title)
+    return _long(commit.removesuffix("+")) + (" and files that differ" if commit.endswith("+") else "")
 
 
-def _hash(digest: str | None) -> str:
-    return tag("code", text(digest[:12]), title=digest) if digest else UNKNOWN
+def _long(word: str | None) -> str:
+    """In full, but shown no longer than there is room for."""
+    return tag("code", text(word), class_="long", title=word) if word else UNKNOWN

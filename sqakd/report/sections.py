@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from sqakd.report.charts.svg import tag, text
 from sqakd.report.page import Section
 from sqakd.report.panels import PANELS, TITLES
-from sqakd.report.provenance import anchors, device, provenance
+from sqakd.report.provenance import anchors, device, provenance, short_commit
 from sqakd.report.records import Cell, Results
 from sqakd.report.rows import Row, own_rows, paper_rows, unpublished
 from sqakd.report.summary import SIGNS_LEGEND, grid_table, tally_table
@@ -46,18 +46,23 @@ def as_html(table: Table, places: Mapping[Cell, str]) -> str:
     first = f"{about}: " * bool(about) + ", ".join(table.header[i] for i in told)
     head = "".join(tag("th", text(name), scope="col") for name in (first, *(table.header[i] for i in rest)))
     lines = []
-    for cell, line in zip(table.cells, table.rows, strict=True):
-        name = text(" ".join(line[i] for i in told if line[i]))
-        link = tag("a", name, href=f"#{places[cell]}") if cell in places else name
-        lines.append(tag("tr", tag("th", link, scope="row"), *(_field(line[i]) for i in rest)))
+    for number, (cell, line) in enumerate(zip(table.cells, table.rows, strict=True)):
+        links = table.links[number] if table.links else {}
+        name = _link(" ".join(line[i] for i in told if line[i]), None if links else places.get(cell))
+        fields = (_field(line[i], places.get(links[i]) if i in links else None) for i in rest)
+        lines.append(tag("tr", tag("th", name, scope="row"), *fields))
     body = tag("table", tag("thead", tag("tr", head)), tag("tbody", *lines))
     return tag("div", body, class_="scroll", tabindex="0")
 
 
-def _field(content: str) -> str:
+def _link(content: str, place: str | None) -> str:
+    return tag("a", text(content), href=f"#{place}") if place else text(content)
+
+
+def _field(content: str, place: str | None) -> str:
     kinds = {"better": "better", "worse": "worse", "▲": "better", "▼": "worse"}
     kind = kinds.get(content.rpartition(" ")[2])
-    return tag("td", text(content), **({"class": kind} if kind else {}))
+    return tag("td", _link(content, place), **({"class": kind} if kind else {}))
 
 
 def _summary(results: Results) -> str:
@@ -87,7 +92,7 @@ def _facts(results: Results) -> str:
         ("seeds of a cell", _span([len(some) for some in results.cells.values()])),
         ("trained for", f"{sum(float(r.get('training_seconds') or 0) for r in records) / 3600:.1f} h in all"),
         ("device", "; ".join(sorted({device(record) for record in records}))),
-        ("commit", ", ".join(sorted({str(record["commit"])[:10] for record in records}))),
+        ("commit", ", ".join(sorted({short_commit(record["commit"]) for record in records}))),
         ("torch", ", ".join(sorted({str((r.get("versions") or {}).get("torch", "not recorded")) for r in records}))),
         ("finished", " to ".join(dict.fromkeys([finished[0], finished[-1]])) if finished else "not recorded"),
     ]

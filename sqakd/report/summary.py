@@ -29,7 +29,9 @@ def grid_table(results: Results, network: tuple[str, str]) -> Table:
         [*map(str, line), *(_entry(row(results, found[name])) if name in found else EMPTY for name in columns)]
         for line, found in lines.items()
     ]
-    return Table(["quantizer", "bits", *columns], texts, [next(iter(found.values())) for found in lines.values()])
+    links = [{2 + i: found[name] for i, name in enumerate(columns) if name in found} for found in lines.values()]
+    cells = [next(iter(found.values())) for found in lines.values()]
+    return Table(["quantizer", "bits", *columns], texts, cells, links)
 
 
 def _entry(row: Row) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqakd.report.records import KINDS, Cell
@@ -42,11 +42,13 @@ class Table:
         header: of the columns.
         rows: one text for each column.
         cells: what each row is about.
+        links: for each row, what a column is about, where that differs; empty if nowhere.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     cells: Sequence[Cell]
+    links: Sequence[Mapping[int, Cell]] = ()
 
     def without_empty(self, *groups: Sequence[str]) -> Table:
         """Leave out each group of columns that are all empty."""

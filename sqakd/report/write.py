@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqakd.files import write_text
-from sqakd.report.numbers import as_csv
+from sqakd.report.csv_text import as_csv
 from sqakd.report.page import write_page
 from sqakd.report.readme import fill
 from sqakd.report.records import Results, read_results

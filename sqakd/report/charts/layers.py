@@ -11,7 +11,7 @@ WIDTH, LEFT, RIGHT, TOP, BOTTOM = 280.0, 36.0, 6.0, 8.0, 20.0
 RANGES_HEIGHT, CODES_HEIGHT = 130.0, 110.0
 MOST_CODES = 16  # rows of a heat map; more codes are put together
 # Shades of a heat map begin at these shares of a layer's elements; what is never used stays empty.
-SHADES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SHADES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.35, 0.6)
 
 
 @dataclass(frozen=True)

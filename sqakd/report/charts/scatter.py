@@ -18,7 +18,7 @@ class Spot:
     Attributes:
         slot: of its method.
         x, y: what it costs, and what it is worth.
-        name: written beside it on the front.
+        name: what it is.
         title: what it says under the mouse.
         bar: half the length of y's error bar; None for none.
         reach: ends of x's error bar, or None.
@@ -69,17 +69,13 @@ def draw_scatter(spots: Sequence[Spot], *, x_name: str, y_name: str, label: str)
         f"H{number(x(spot.x))}V{number(y(spot.y))}" for spot in best[1:]
     )
     parts.append(tag("path", class_="front", d=f"{steps}H{WIDTH - RIGHT:g}"))
-    for spot in best:
+    for spot in spots:
         bars = ""
-        if spot.bar:
+        if spot.bar and spot in best:
             bars += f"M{at(x(spot.x), y(spot.y - spot.bar))}V{number(y(spot.y + spot.bar))}"
         if spot.reach:
             bars += f"M{at(x(spot.reach[0]), y(spot.y))}H{number(x(spot.reach[1]))}"
         if bars:
             parts.append(tag("path", class_=f"bar {colour(spot.slot)}", d=bars))
     parts += [marker(spot.slot, x(spot.x), y(spot.y), title=spot.title) for spot in spots]
-    for spot in best:
-        across = min(max(x(spot.x), LEFT + 3.1 * len(spot.name)), WIDTH - 3.1 * len(spot.name))
-        place = {"x": number(across), "y": number(y(spot.y) - 9)}
-        parts.append(tag("text", text(spot.name), class_="label", text_anchor="middle", **place))
     return frame.svg(*parts, label=label)

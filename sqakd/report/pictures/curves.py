@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqakd.report.charts.lines import Line, draw_lines
+from sqakd.report.charts.lines import MOST, Line, draw_lines
 from sqakd.report.charts.svg import padded
 from sqakd.report.methods import by_slot, method, slots
 from sqakd.report.pictures.figure import (
@@ -22,6 +22,8 @@ from sqakd.report.pictures.figure import (
 from sqakd.report.records import Cell, Finished, Results
 from sqakd.report.statistics import mean_std
 from sqakd.report.tables import show
+
+WHAT = {"top1": "Top-1", "agreement": "No labels: agreement with the teacher"}
 
 
 def curves(results: Results) -> str:
@@ -53,11 +55,9 @@ def curves(results: Results) -> str:
     return figure(
         legend(names, known, (REFERENCE, "float run, last epoch")),
         facets(charts),
-        caption="Top-1 on the validation images after each epoch: mean over seeds, with a band of one standard deviation to"
-        " each side where there is more than one seed. Charts of the same bits share their scale, which leaves out the"
-        " lowest epochs of the first quarter. At most 200 epochs of a run are drawn."
-        if score == "top1"
-        else "Agreement with the teacher on the validation images after each epoch: mean and standard deviation over seeds.",
+        caption=f"{WHAT[score]} on the validation images after each epoch: mean over seeds, with a band of one standard"
+        " deviation to each side where there is more than one seed. Charts of the same bits share their scale, which"
+        f" leaves out the lowest epochs of the first quarter. At most {MOST} epochs of a run are drawn.",
     )
 
 

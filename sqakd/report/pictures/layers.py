@@ -22,40 +22,51 @@ OF_ONE = (
 
 def ranges(results: Results) -> str:
     """Clip ranges of weights and inputs, layer by layer."""
-    body = _groups(results, _ranges)
-    caption = (
-        "From the lowest to the highest value that a layer's quantizer can give. Layers are counted from the input; those"
-        " that stay float are left out. Charts of one row share their scale. " + OF_ONE
+    blocks, without = _blocks(results, _ranges)
+    if not blocks and not without:
+        return nothing(NOTHING)
+    words = (
+        f" No range is in the files of {', '.join(without)}: it is fixed, follows the weights, or there is one for each"
+        " channel."
+        if without
+        else ""
     )
-    return figure(body, caption=caption) if body else nothing(NOTHING)
+    caption = (
+        "The values that a layer's quantizer tells apart; those outside become the nearest end. Layers are counted from"
+        f" the input; those that stay float are left out. Charts of one tensor share their scale. {OF_ONE}{words}"
+    )
+    return figure(blocks, caption=caption)
 
 
 def codes(results: Results) -> str:
     """Code usage of weights and inputs, layer by layer."""
-    body = _groups(results, _codes)
-    if not body:
+    blocks, _ = _blocks(results, _codes)
+    if not blocks:
         return nothing(NOTHING)
     caption = (
-        "Share of a layer's weights or inputs that each code has; a code without a shade is never used. Entropy: the bits"
-        " that the codes really carry, mean over layers. Layers are counted from the input. " + OF_ONE
+        "Share of a layer's weights or inputs that each code has; a code without a shade is never used. Entropy: the"
+        f" bits that the codes really carry, mean over layers. Layers are counted from the input. {OF_ONE}"
     )
-    return figure(_shades(), body, caption=caption)
+    return figure(_shades(), blocks, caption=caption)
 
 
-def clip_range(numbers: Numbers) -> tuple[float, float] | None:
-    """Ends of the values that a quantizer can give, from its row of quantizers.csv; None if the row has no range.
+def clip_range(quantizer: str, numbers: Numbers) -> tuple[float, float] | None:
+    """Ends of the values that a quantizer tells apart, from its row of quantizers.csv; None if it keeps no range.
 
-    EWGS keeps its bounds, LSQ a step, PACT a clip; DoReFa keeps nothing, its range is fixed or follows the weights.
+    EWGS keeps its bounds, LSQ a step, PACT a clip. DoReFa keeps nothing, its range is fixed or follows the weights, and
+    what its released reading keeps is in units of the normalised tensor.
     """
-    used = used_codes(numbers)
+    codes = used_codes(numbers)
+    if quantizer.startswith("dorefa") or not codes:
+        return None
     if "lower" in numbers and "upper" in numbers:
         return numbers["lower"], numbers["upper"]
-    if not used:
-        return None
+    low, high = min(codes), max(codes)
     if "step" in numbers:
-        return min(used) * abs(numbers["step"]), max(used) * abs(numbers["step"])
-    if "alpha" in numbers:
-        return (-abs(numbers["alpha"]) if min(used) < 0 else 0.0), abs(numbers["alpha"])
+        return low * abs(numbers["step"]), high * abs(numbers["step"])
+    if "alpha" in numbers:  # from 0, or to both sides
+        step = abs(numbers["alpha"]) * (2 if low < 0 else 1) / (high - low)
+        return low * step, high * step
     return None
 
 
@@ -73,65 +84,57 @@ def entropy(shares: Iterable[float]) -> float:
     return -sum(share * math.log2(share) for share in shares if share > 0)
 
 
-def _groups(results: Results, draw: Callable[[Sequence[Chosen], Results], str]) -> str:
-    """One block to open for each network, quantizer and bits; the first is open."""
+def _blocks(results: Results, draw: Callable[[Sequence[Chosen], Mapping[str, int]], str]) -> tuple[str, list[str]]:
+    """One block for each network, quantizer and bits, the first open; and the quantizers with nothing to show."""
+    known = slots(results.cells)
     blocks: list[str] = []
+    without: dict[str, None] = {}
     for network, cells in quantized(results).items():
         for quantizer in sorted({cell.quantizer for cell in cells}):
             for bits in bits_in_order(cells):
-                chosen = [cell for cell in cells if (cell.quantizer, cell.bits) == (quantizer, bits)]
-                known = slots(results.cells)
-                chosen = sorted(chosen, key=lambda cell: known[method(cell)])
-                found = [
-                    (cell, rows, f"{method(cell)}, seed {results.cells[cell][0].seed}")
-                    for cell in chosen
-                    if (rows := results.cells[cell][0].quantizers)
-                ]
-                if found:
+                some = [cell for cell in cells if (cell.quantizer, cell.bits) == (quantizer, bits)]
+                some.sort(key=lambda cell: known[method(cell)])
+                found = [chosen for cell in some if (chosen := _one(results, cell))]
+                body = draw(found, known)
+                if body:
                     summary = tag("summary", text(" ".join([*network, quantizer, bits])))
-                    state = {} if blocks else {"open": ""}
-                    blocks.append(tag("details", summary, draw(found, results), **state))
-    return "".join(blocks)
+                    blocks.append(tag("details", summary, body, **({} if blocks else {"open": ""})))
+                elif found:
+                    without[quantizer] = None
+    return "".join(blocks), list(without)
 
 
-def _ranges(found: Sequence[Chosen], results: Results) -> str:
-    known = slots(results.cells)
-    parts, without = [], []
+def _one(results: Results, cell: Cell) -> Chosen | None:
+    """The run that stands for a cell: its first seed."""
+    first = results.cells[cell][0]
+    return (cell, first.quantizers, f"{method(cell)}, seed {first.seed}") if first.quantizers else None
+
+
+def _ranges(found: Sequence[Chosen], known: Mapping[str, int]) -> str:
+    parts = []
     for is_weight, tensor in TENSORS:
-        bars = {
-            title: (cell, [_bar(numbers, tensor) for numbers in rows if numbers["is_weight"] == is_weight])
-            for cell, rows, title in found
-        }
-        drawn = {title: (cell, [bar for bar in some if bar]) for title, (cell, some) in bars.items()}
-        values = [end for _, some in drawn.values() for bar in some for end in (bar.low, bar.high)]
-        if not values:
-            without.append(tensor)
-            continue
-        ends = padded([0.0, *values])
-        parts += [
-            facet(
-                f"{title}: {tensor}",
-                draw_ranges(some, _layers(rows), ends, known[method(cell)], label=f"Range of {tensor}, {cell}"),
-            )
-            for (title, (cell, some)), (_, rows, _) in zip(drawn.items(), found, strict=True)
-            if some
+        bars = [
+            [bar for numbers in rows if numbers["is_weight"] == is_weight and (bar := _bar(cell, numbers, tensor))]
+            for cell, rows, _ in found
         ]
-    words = (
-        f"{' and '.join(without).capitalize()}: this quantizer keeps no range in its file (it is fixed, follows the weights,"
-        " or is one per channel)."
-    )
-    return facets(parts) + (tag("p", text(words), class_="nothing") if without else "")
+        ends = padded([0.0, *(end for some in bars for bar in some for end in (bar.low, bar.high))])
+        for some, (cell, rows, title) in zip(bars, found, strict=True):
+            if some:
+                label = f"Range of {tensor}, {cell}"
+                svg = draw_ranges(some, _layers(rows), ends, known[method(cell)], label=label)
+                parts.append(facet(f"{title}: {tensor}", svg))
+    return facets(parts) if parts else ""
 
 
-def _bar(numbers: Numbers, tensor: str) -> Bar | None:
-    ends = clip_range(numbers)
+def _bar(cell: Cell, numbers: Numbers, tensor: str) -> Bar | None:
+    ends = clip_range(cell.quantizer, numbers)
     if ends is None:
         return None
     layer, (low, high) = int(numbers["layer"]), sorted(ends)
     return Bar(layer, low, high, f"layer {layer}, {tensor}: {ends[0]:.3g} to {ends[1]:.3g}")
 
 
-def _codes(found: Sequence[Chosen], results: Results) -> str:
+def _codes(found: Sequence[Chosen], known: Mapping[str, int]) -> str:
     parts = []
     for is_weight, tensor in TENSORS:
         for cell, rows, title in found:
@@ -144,7 +147,7 @@ def _codes(found: Sequence[Chosen], results: Results) -> str:
             )
             svg = draw_codes(usages, _layers(rows), label=f"Codes of {tensor}, {cell}: {note}")
             parts.append(facet(f"{title}: {tensor}", svg, tag("p", text(note), class_="note")))
-    return facets(parts)
+    return facets(parts) if parts else ""
 
 
 def _usage(numbers: Numbers, tensor: str) -> Usage:

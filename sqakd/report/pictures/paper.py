@@ -30,8 +30,8 @@ def paper(results: Results) -> str:
             pairs = [_pair(row, known[method(row.cell)]) for row in some]
             charts.append(facet(title, draw_pairs(pairs, label=f"The paper's top-1 and ours, {title}")))
     unseen = (
-        f"None of these runs is a cell of: {', '.join(missing)} (published numbers in brackets). Their tables below show"
-        " what is published and stay empty on our side."
+        f"None of these runs is a cell of: {', '.join(missing)} (published numbers in brackets). Their tables show what"
+        " is published and stay empty on our side."
         if missing
         else ""
     )
@@ -40,8 +40,8 @@ def paper(results: Results) -> str:
     return figure(
         legend(names, known, (PAPER, "published")),
         facets(charts, wide=True),
-        caption="Top-1 in percent, last epoch, mean over seeds; bars: one standard deviation to each side. The published number"
-        f" is a stroke; nobody published its spread. {unseen}".strip(),
+        caption="Top-1 in percent, last epoch, mean over seeds; bars: one standard deviation to each side. The"
+        f" published number is a stroke; nobody published its spread. {unseen}".strip(),
     )
 
 

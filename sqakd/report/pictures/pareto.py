@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sqakd.report.charts.scatter import Spot, draw_scatter
-from sqakd.report.charts.svg import FLOAT, marker
+from sqakd.report.charts.scatter import Spot, draw_scatter, front
+from sqakd.report.charts.svg import FLOAT, marker, tag, text
 from sqakd.report.methods import method, slots
 from sqakd.report.pictures.figure import UNITS, facet, facets, figure, legend, main_score, named, nothing
 from sqakd.report.records import Cell, Finished, Record, Results
@@ -29,12 +29,10 @@ def pareto(results: Results) -> str:
         spots = [spot for cell in cells if (spot := _size(cell, results, score, _slot(cell, known)))]
         if spots:
             title = named(network, networks, "size")
-            charts.append(facet(title, _draw(spots, "packed size, kB", UNITS[score], title)))
+            charts.append(_chart(title, spots, "packed size, kB", UNITS[score]))
         for where, timed in _latencies(network, results, known).items():
             title = named(network, networks, where)
-            charts.append(
-                facet(title, _draw(timed, "latency of one image, ms (median)", "top-1 of the file, %", title))
-            )
+            charts.append(_chart(title, timed, "latency of one image, ms (median)", "top-1 of the file, %"))
     if not charts:
         return nothing("Nothing to draw: no run has a score.")
     names = {method(cell) for cell in results.cells if cell.bits != "float"}
@@ -42,8 +40,8 @@ def pareto(results: Results) -> str:
         legend(names, known, (marker(FLOAT, 13, 6), "float run")),
         facets(charts, wide=True),
         caption="Top-1, last epoch, mean and standard deviation over seeds, against the bytes of the network: quantized"
-        " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average, and only its"
-        " points have their bars; points within two standard errors are not told apart."
+        " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average, and"
+        " only its points have their bars; points within two standard errors are not told apart."
         + (
             " Latency: an exported file of one run in a runtime on one machine, batch 1; bars from the 10th to the 90th"
             " percentile."
@@ -57,8 +55,10 @@ def _slot(cell: Cell, known: dict[str, int]) -> int:
     return FLOAT if cell.bits == "float" else known[method(cell)]
 
 
-def _draw(spots: list[Spot], x_name: str, y_name: str, title: str) -> str:
-    return draw_scatter(spots, x_name=x_name, y_name=y_name, label=f"{y_name} against {x_name}, {title}")
+def _chart(title: str, spots: list[Spot], x_name: str, y_name: str) -> str:
+    svg = draw_scatter(spots, x_name=x_name, y_name=y_name, label=f"{y_name} against {x_name}, {title}")
+    on_line = f"On the line: {'; '.join(spot.name for spot in front(spots))}."
+    return facet(title, svg, tag("p", text(on_line), class_="note"))
 
 
 def _size(cell: Cell, results: Results, score: str, slot: int) -> Spot | None:
@@ -69,11 +69,12 @@ def _size(cell: Cell, results: Results, score: str, slot: int) -> Spot | None:
     mean, std = mean_std(values)
     size = runs[0].record["packed_bytes"] / 1000
     title = f"{cell}: {show(values)}, {size:.1f} kB"
-    return Spot(slot, size, mean, _short(cell), title, std if len(values) > 1 else None)
+    name = f"{_short(cell)}, {size:.1f} kB, {mean:.2f}"
+    return Spot(slot, size, mean, name, title, std if len(values) > 1 else None)
 
 
 def _short(cell: Cell) -> str:
-    return "float" if cell.bits == "float" else f"{cell.quantizer} {cell.bits}"
+    return "float" if cell.bits == "float" else f"{cell.quantizer} {cell.bits} {method(cell)}"
 
 
 def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]) -> dict[str, list[Spot]]:
@@ -98,7 +99,7 @@ def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]
                 threads = f"{row['threads']} thread{'s' if row['threads'] != 1 else ''}"
                 is_float = profile == "float"
                 slot = FLOAT if is_float else known[method(cell)]
-                name = "float" if is_float else f"{_short(cell)} {profile}"
+                name = f"{'float' if is_float else _short(cell)}, {row['p50_ms']:.3g} ms, {top1:.2f}"
                 title = f"{cell}, seed {run.seed}, {profile} file: {top1:.2f} %, {row['p50_ms']:.3g} ms"
                 spot = Spot(slot, row["p50_ms"], top1, name, title, None, (row["p10_ms"], row["p90_ms"]))
                 charts.setdefault(f"{runtime}, {threads}, {processor}", []).append(spot)

@@ -71,7 +71,8 @@ def labels(results: Results) -> str:
         if difference is None:
             return None
         error = difference.standard_error
-        title = f"{cell}: {show_difference(difference)}, n {difference.n} and {difference.n_base}, {_words(difference.verdict)}"
+        counts = f"n {difference.n} and {difference.n_base}"
+        title = f"{cell}: {show_difference(difference)}, {counts}, {_words(difference.verdict)}"
         bar = None if error is None else STANDARD_ERRORS * error
         return Point(place, difference.value, bar, title, difference.verdict not in ("better", "worse"))
 
@@ -85,11 +86,13 @@ def labels(results: Results) -> str:
     charts = _charts(results, groups, point, known, unit="points", what="gain over labels alone", zero=True)
     outline = marker(1, 13, 6, hollow=True)
     return figure(
-        legend(_methods(groups), known, (outline, "outline: not told apart"), (REFERENCE, "labels alone")),
+        legend(
+            _methods(groups), known, (outline, "outline: not told apart, or no verdict"), (REFERENCE, "labels alone")
+        ),
         facets(charts),
-        caption="Top-1, last epoch, minus that of the same network, quantizer and bits trained from labels alone, in points."
-        " Bars: two standard errors to each side. Filled: beyond two standard errors. An outline without a bar is a single"
-        " seed, which has no standard error, or seeds that showed no spread.",
+        caption="Top-1, last epoch, minus that of the same network, quantizer and bits trained from labels alone, in"
+        " points. Bars: two standard errors to each side. Filled: beyond two standard errors. An outline without a bar"
+        " is a single seed, which has no standard error, or seeds that showed no spread.",
     )
 
 
