@@ -9,7 +9,7 @@ from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, polyli
 
 WIDTH, HEIGHT = 280.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 10.0, 22.0, 22.0
-MOST = 200  # points of a line
+MOST = 120  # points of a line: the chart is about twice as many pixels wide
 MARKS = 4  # markers on it
 
 
@@ -54,7 +54,7 @@ def draw_lines(
     """A chart of epochs 1 .. `last`; what is below the scale is cut off.
 
     Args:
-        lines: methods; at most 200 points of each are drawn.
+        lines: methods; at most `MOST` points of each are drawn.
         ends: lowest and highest value of y.
         last: last epoch.
         unit: what y is.

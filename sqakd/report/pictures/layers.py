@@ -32,8 +32,8 @@ def ranges(results: Results) -> str:
         else ""
     )
     caption = (
-        "From the lowest to the highest value that a layer's quantizer can give. Layers are counted from the input;"
-        f" those that stay float are left out. Charts of one row share their scale. {OF_ONE}{words}"
+        "The values that a layer's quantizer tells apart; those outside become the nearest end. Layers are counted from"
+        f" the input; those that stay float are left out. Charts of one tensor share their scale. {OF_ONE}{words}"
     )
     return figure(blocks, caption=caption)
 
@@ -50,20 +50,23 @@ def codes(results: Results) -> str:
     return figure(_shades(), blocks, caption=caption)
 
 
-def clip_range(numbers: Numbers) -> tuple[float, float] | None:
-    """Ends of the values that a quantizer can give, from its row of quantizers.csv; None if the row has no range.
+def clip_range(quantizer: str, numbers: Numbers) -> tuple[float, float] | None:
+    """Ends of the values that a quantizer tells apart, from its row of quantizers.csv; None if it keeps no range.
 
-    EWGS keeps its bounds, LSQ a step, PACT a clip; DoReFa keeps nothing, its range is fixed or follows the weights.
+    EWGS keeps its bounds, LSQ a step, PACT a clip. DoReFa keeps nothing, its range is fixed or follows the weights, and
+    what its released reading keeps is in units of the normalised tensor.
     """
-    used = used_codes(numbers)
+    codes = used_codes(numbers)
+    if quantizer.startswith("dorefa") or not codes:
+        return None
     if "lower" in numbers and "upper" in numbers:
         return numbers["lower"], numbers["upper"]
-    if not used:
-        return None
+    low, high = min(codes), max(codes)
     if "step" in numbers:
-        return min(used) * abs(numbers["step"]), max(used) * abs(numbers["step"])
-    if "alpha" in numbers:
-        return (-abs(numbers["alpha"]) if min(used) < 0 else 0.0), abs(numbers["alpha"])
+        return low * abs(numbers["step"]), high * abs(numbers["step"])
+    if "alpha" in numbers:  # from 0, or to both sides
+        step = abs(numbers["alpha"]) * (2 if low < 0 else 1) / (high - low)
+        return low * step, high * step
     return None
 
 
@@ -111,8 +114,8 @@ def _ranges(found: Sequence[Chosen], known: Mapping[str, int]) -> str:
     parts = []
     for is_weight, tensor in TENSORS:
         bars = [
-            [bar for numbers in rows if numbers["is_weight"] == is_weight and (bar := _bar(numbers, tensor))]
-            for _, rows, _ in found
+            [bar for numbers in rows if numbers["is_weight"] == is_weight and (bar := _bar(cell, numbers, tensor))]
+            for cell, rows, _ in found
         ]
         ends = padded([0.0, *(end for some in bars for bar in some for end in (bar.low, bar.high))])
         for some, (cell, rows, title) in zip(bars, found, strict=True):
@@ -123,8 +126,8 @@ def _ranges(found: Sequence[Chosen], known: Mapping[str, int]) -> str:
     return facets(parts) if parts else ""
 
 
-def _bar(numbers: Numbers, tensor: str) -> Bar | None:
-    ends = clip_range(numbers)
+def _bar(cell: Cell, numbers: Numbers, tensor: str) -> Bar | None:
+    ends = clip_range(cell.quantizer, numbers)
     if ends is None:
         return None
     layer, (low, high) = int(numbers["layer"]), sorted(ends)
