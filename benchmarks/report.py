@@ -101,7 +101,9 @@ def main() -> None:
         page = results / "report.html"
         opened = [load(page) for _ in range(options.rounds)]
         size = page.stat().st_size / 1e6
-    print(f"{count} runs of {options.epochs} epochs, {size:.1f} MB, n = {options.rounds}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{count} runs of {options.epochs} epochs, {size:.1f} MB, n = {options.rounds}, load {os.getloadavg()[0]:.1f}"
+    )
     print(f"written     {show(written)}")
     print(f"loaded      {show([seconds for seconds, _ in opened])}")
     print(f"painted     {show([seconds for _, seconds in opened])}")

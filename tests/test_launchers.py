@@ -73,16 +73,21 @@ def test_a_slurm_job_that_vanishes_is_told_and_the_others_are_waited_for(tmp_pat
     assert "seed13: its process was killed" in result.stdout
 
 
-def test_when_the_sweep_is_killed_its_processes_save_and_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_sweep_is_killed_its_processes_save_and_stop(tmp_path: Path, end: signal.Signals) -> None:
     line = [*APP, str(tmp_path), "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,14", "-m"]
-    parent = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
+    parent = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
     wait_for(lambda: set(tries(tmp_path)) == {0, 14})
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    parent.send_signal(end)
+    said, _ = parent.communicate(timeout=60)
+    assert parent.returncode == -end
+    assert (b"the same command continues" in said) == (end == signal.SIGTERM)
     wait_for(lambda: bool(list(tmp_path.glob("*/seed14/saved"))))
     states = [json.loads(file.read_text()) for file in sorted(tmp_path.glob(".sweeps/*/[01].json"))]
     assert [state["state"] for state in states] == ["done", "failed"]
     assert "stopped by SIGTERM" in states[1]["reason"]
+    if end == signal.SIGTERM:
+        return
     again = sweep(tmp_path, "joblib", "0,14")
     assert again.returncode == 0
     assert ": 1 trained, 1 done before\n" in again.stdout

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -77,6 +78,8 @@ class Watched(Launcher):
         task = partial(_job, self.task, board.folder, Path.cwd(), parent, _devices(), processes)
         self.inner.setup(hydra_context=self.context, task_function=task, config=self.config)
         began = time.monotonic()
+        if not isinstance(self.inner, BasicLauncher):  # there a run in this process saves its own state
+            signal.signal(signal.SIGTERM, _stop)
         try:
             with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, watching(board, out):
                 results = self._all(board, job_overrides, initial_job_idx)
@@ -126,6 +129,15 @@ def _job(
         epochs=int(cfg.recipe.epochs),
         parent=parent,
     )
+
+
+def _stop(number: int, frame: object) -> None:
+    """End at once: processes that see their parent gone save their state, and others live on alone."""
+    if sys.stdout.isatty():
+        print("\x1b[?25h")  # noqa: T201  # the table hides the cursor
+    print("stopped by SIGTERM; what was begun is saved, the same command continues", flush=True)  # noqa: T201
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _devices() -> list[str]:
