@@ -25,8 +25,8 @@ from selenium.webdriver.chrome.service import Service
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = tuple((dataset, "resnet20") for dataset in ("cifar10", "cifar100", "digits", "digits16", "tiny_imagenet"))
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-FLAGS += ("--disable-component-update", "--disable-sync", "--disable-quic")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-quic"]
 TIMES = """
 const page = performance.getEntriesByType("navigation")[0];
 const paint = performance.getEntriesByName("first-contentful-paint")[0];
@@ -101,7 +101,9 @@ def main() -> None:
         page = results / "report.html"
         opened = [load(page) for _ in range(options.rounds)]
         size = page.stat().st_size / 1e6
-    print(f"{count} runs of {options.epochs} epochs, {size:.1f} MB, n = {options.rounds}, load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{count} runs of {options.epochs} epochs, {size:.1f} MB, n = {options.rounds}, load {os.getloadavg()[0]:.1f}"
+    )
     print(f"written     {show(written)}")
     print(f"loaded      {show([seconds for seconds, _ in opened])}")
     print(f"painted     {show([seconds for _, seconds in opened])}")

@@ -21,9 +21,7 @@ the end, without a newline"""
 
 def test_only_what_is_between_markers_changes() -> None:
     filled = fill(TEXT, TABLES)
-    assert filled == TEXT.replace("old\n", "\n| a |\n| --- |\n| 1 |\n\n").replace(
-        "two -->\n", "two -->\n\nsecond\n\n"
-    )
+    assert filled == TEXT.replace("old\n", "\n| a |\n| --- |\n| 1 |\n\n").replace("two -->\n", "two -->\n\nsecond\n\n")
     assert fill(filled, TABLES) == filled, "again changes nothing"
     assert fill(TEXT + "\n", TABLES) == filled + "\n"
     assert names(TEXT) == ["one", "two"]
@@ -43,7 +41,10 @@ def test_a_marker_in_a_code_fence_is_shown_and_not_filled() -> None:
             "<!-- report:one -->\n<!-- report:two -->\n<!-- /report -->\n",
             "line 1: <!-- report:one --> is not closed; type <!-- /report --> below it",
         ),
-        ("<!-- /report -->\n", "line 1: <!-- /report --> closes nothing; type <!-- report:NAME --> above it, or remove it"),
+        (
+            "<!-- /report -->\n",
+            "line 1: <!-- /report --> closes nothing; type <!-- report:NAME --> above it, or remove it",
+        ),
         ("<!-- report:three -->\n<!-- /report -->\n", "line 1: no table 'three'; there is one, two"),
     ],
 )
