@@ -25,8 +25,8 @@ from selenium.webdriver.chrome.service import Service
 
 ROOT = Path(__file__).parents[1]
 NETWORKS = tuple((dataset, "resnet20") for dataset in ("cifar10", "cifar100", "digits", "digits16", "tiny_imagenet"))
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
-FLAGS += ("--disable-component-update", "--disable-sync", "--disable-quic")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--disable-quic"]
 TIMES = """
 const page = performance.getEntriesByType("navigation")[0];
 const paint = performance.getEntriesByName("first-contentful-paint")[0];

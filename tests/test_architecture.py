@@ -144,6 +144,16 @@ def test_export_stands_on_layers_and_quantizers_alone() -> None:
     assert {file: names for file, names in wrong.items() if names} == {}
 
 
+def test_the_report_reads_files_and_nothing_else() -> None:
+    """It starts at once and runs where nothing is trained; its charts know numbers, not runs."""
+    for package, allowed in (("report", ["sqakd.report", "sqakd.files"]), ("report/charts", ["sqakd.report.charts"])):
+        files = files_of(package)
+        assert len(files) > 4
+        assert {relative(f): n for f in files for n in of_ours(f) if n != "sqakd" and not below(n, *allowed)} == {}
+    heavy = ("torch", "pytorch_lightning", "matplotlib", "numpy")
+    assert [relative(f) for f in files_of("report") if any(below(name, *heavy) for name in imports_of(f))] == []
+
+
 def test_predict_and_the_stopwatch_need_nothing_of_ours() -> None:
     """Predicting runs where only a runtime is installed; a runtime is measured without anything beside it."""
     assert set(of_ours(ROOT / "sqakd" / "predict.py")) == set()

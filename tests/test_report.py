@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ import yaml
 
 from sqakd.plan import Plan, duration
 from sqakd.report.records import Cell, read_results
-from sqakd.report.statistics import mean_std
-from sqakd.report.tables import show
 from sqakd.report.write import write_report
 from sqakd.runs import Run
 
@@ -182,14 +179,6 @@ def test_different_lengths_show(folders: tuple[Path, Path]) -> None:
     store(folders[0], record("digits-net-lsq-w2a2-none", 1, 0.7, epochs=3))
     write_report(*folders)
     assert table(folders[1] / "digits.csv")[0]["epochs"] == "3 10"
-
-
-def test_mean_and_deviation() -> None:
-    assert mean_std([3.0]) == (3.0, 0.0)
-    mean, std = mean_std([1.0, 2.0, 4.0])
-    assert mean == pytest.approx(7 / 3)
-    assert std == pytest.approx(math.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
-    assert show([]) == "-"
 
 
 def test_a_file_that_is_no_record_is_named(folders: tuple[Path, Path]) -> None:

@@ -24,7 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=Path, action="append", help="folder of runs (runs); may be given several times")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with paper.csv, for the tables")
-    parser.add_argument("--html", type=Path, help="the page (report.html in the folder of results)")
+    parser.add_argument("--html", type=Path, nargs="?", help="the page (report.html in the folder of results)")
     parser.add_argument("--title", default="sqakd: results", help="of the page")
     parser.add_argument("--readme", type=Path, help="Markdown file with markers (README.md, if it has any)")
     options = parser.parse_args()

@@ -132,15 +132,19 @@ def _read_cells(folders: Iterable[Path]) -> dict[Cell, list[Finished]]:
             cells[cell_of(record)].setdefault(record["seed"], (file.parent, record))
     return {
         cell: [
-            Finished(place, record, read_numbers(place / "metrics.csv"), _quantizers(place) if i == 0 else [])
+            Finished(place, record, _curve(place), _quantizers(place) if i == 0 else [])
             for i, (_, (place, record)) in enumerate(sorted(cells[cell].items()))
         ]
         for cell in sorted(cells, key=lambda cell: cell.order)
     }
 
 
+def _curve(folder: Path) -> Rows:
+    return read_numbers(folder / "metrics.csv", "epoch")
+
+
 def _quantizers(folder: Path) -> Rows:
-    return read_numbers(folder / "quantizers.csv")
+    return read_numbers(folder / "quantizers.csv", "layer", "is_weight", "bits")
 
 
 def read_record(file: Path) -> Record:
@@ -178,8 +182,12 @@ def cell_of(record: Record) -> Cell:
     )
 
 
-def read_numbers(file: Path) -> Rows:
+def read_numbers(file: Path, *needed: str) -> Rows:
     """Rows of a CSV file of numbers; an empty field is left out, a missing file has no rows.
+
+    Args:
+        file: with a header.
+        needed: columns without an empty field.
 
     Raises:
         ValueError: if the file is damaged; it is named.
@@ -191,7 +199,10 @@ def read_numbers(file: Path) -> Rows:
             header, *rows = csv.reader(lines)
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a line has more or fewer fields than the header")
-        return [{key: float(text) for key, text in zip(header, row, strict=True) if text} for row in rows]
+        numbers = [{key: float(text) for key, text in zip(header, row, strict=True) if text} for row in rows]
+        if not set(needed) <= set(header) or not all(row.keys() >= set(needed) for row in numbers):
+            raise ValueError(f"expected a number in each field of {', '.join(needed)}")
+        return numbers
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{file} is damaged ({error}); remove it, the report can do without") from error
 

@@ -71,7 +71,7 @@ def _summary(results: Results) -> str:
     parts = [_facts(results)]
     tally = tally_table(rows)
     if tally.rows:
-        parts += ["<h3>How often a way to train is told apart from labels alone</h3>", as_html(tally, {})]
+        parts += ["<h3>How often a way to train is told apart from labels alone, last epoch</h3>", as_html(tally, {})]
         parts.append(tag("p", text(LABELS_LEGEND), class_="legend-text"))
     for network in dict.fromkeys(cell.network for cell in results.cells if cell.bits != "float"):
         table = grid_table(results, network)

@@ -29,7 +29,7 @@ LABELS_LEGEND = (
     "The same network, quantizer and bits, trained from labels alone: ours minus that, in points of top-1, with the"
     " standard error (se) over both sides' seeds. Better or worse only beyond two standard errors; a single seed has no"
     " standard error, and no verdict. All seeds see the same validation images. With three seeds a side, chance alone"
-    " goes beyond two standard errors in one comparison of nine to one of five."
+    " goes beyond two standard errors in one comparison of nine to one of five; with two, more often."
 )
 NAMES = ("data", "model", "quantizer", "bits", "kd", "changed")
 

@@ -51,7 +51,9 @@ document.addEventListener("click", (event) => {
 
 const filter = document.getElementById("filter");
 if (filter) {
-  const texts = rows.map((row) => `${row.parentElement.dataset.words} ${row.textContent}`.toLowerCase());
+  // The cell, run, command, commit and weights; not the versions, which all runs share with one kd's name.
+  const texts = rows.map((row) => [row.parentElement.dataset.words, ...[...row.querySelectorAll("code")]
+    .map((code) => code.textContent)].join(" ").toLowerCase());
   const show = () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     rows.forEach((row, i) => { row.hidden = !words.every((word) => texts[i].includes(word)); });

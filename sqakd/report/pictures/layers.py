@@ -165,18 +165,10 @@ def _layers(rows: Sequence[Numbers]) -> int:
 
 
 def _shades() -> str:
-    names = ["more than 0", *(f"{100 * share:.0f}%" for share in SHADES[1:])]
-    boxes = [
-        tag(
-            "li",
-            tag(
-                "svg",
-                tag("path", class_=f"heat h{i}", d="M0 6h26", style="stroke-width:12"),
-                viewBox="0 0 26 12",
-                aria_hidden="true",
-            ),
-            name,
-        )
-        for i, name in enumerate(names)
-    ]
-    return tag("ul", *boxes, tag("li", "or more"), class_="legend")
+    """The legend of a heat map."""
+    names = ["more than 0", *(f"{100 * share:.0f}% or more" for share in SHADES[1:])]
+    items = []
+    for shade, name in enumerate(names):
+        box = tag("path", class_=f"heat h{shade}", d="M0 6h26", style="stroke-width:12")
+        items.append(tag("li", tag("svg", box, viewBox="0 0 26 12", aria_hidden="true"), name))
+    return tag("ul", *items, class_="legend")
