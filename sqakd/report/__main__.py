@@ -1,6 +1,7 @@
 """All finished runs as tables with the paper's numbers beside ours, and as one page that needs nothing beside itself.
 
     python -m sqakd.report [--runs runs] [--results results] [--html FILE] [--title WORDS] [--readme FILE]
+        [--picture FILE]
 
 A cell's seeds are put together as mean ± standard deviation (n). A run that differs from its cell in any value is a row
 of its own, which says in what, and never stands in the paper's.
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--html", type=Path, nargs="?", help="the page (report.html in the folder of results)")
     parser.add_argument("--title", default="sqakd: results", help="of the page")
     parser.add_argument("--readme", type=Path, help="Markdown file with markers (README.md, if it has any)")
+    parser.add_argument("--picture", type=Path, help="accuracy against bits as an SVG file of its own")
     options = parser.parse_args()
     try:
         has_markers = README.is_file() and bool(names(README.read_text(encoding="utf-8")))
@@ -37,6 +39,7 @@ def main() -> None:
             title=options.title,
             readme=options.readme or (README if has_markers else None),
             skip_unknown=options.readme is None,
+            picture=options.picture,
         )
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sqakd.files import write_text
 from sqakd.report.csv_text import as_csv
+from sqakd.report.headline import headline
 from sqakd.report.page import write_page
 from sqakd.report.readme import fill
 from sqakd.report.records import Results, read_results
@@ -83,6 +84,7 @@ def write_report(
     title: str = "sqakd: results",
     readme: Path | None = None,
     skip_unknown: bool = False,
+    picture: Path | None = None,
 ) -> list[Path]:
     """Read runs and results/paper.csv, and write everything; nothing is written if anything cannot be read.
 
@@ -93,6 +95,7 @@ def write_report(
         title: of the page.
         readme: a Markdown file with markers, or None.
         skip_unknown: whether its markers without a table are left as they are.
+        picture: an SVG file for accuracy against bits, or None.
 
     Returns:
         The files that were written.
@@ -105,6 +108,8 @@ def write_report(
     texts: dict[Path, str] = {results / name: text for name, text in table_files(found).items()}
     if readme is not None:
         texts[readme] = _filled(readme, readme_tables(found), skip_unknown=skip_unknown)
+    if picture is not None:
+        texts[picture] = headline(found)
     parts = sections(found)
     for file in (page, *texts):
         if not file.parent.is_dir():

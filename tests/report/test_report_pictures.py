@@ -17,6 +17,7 @@ from made_runs import Made, make_export, make_grid, make_run
 from sqakd.callbacks.quantizer_statistics import statistics
 from sqakd.layers import QuantLayer
 from sqakd.report.charts.lines import MOST
+from sqakd.report.headline import headline
 from sqakd.report.panels import PANELS, TITLES
 from sqakd.report.pictures.layers import clip_range
 from sqakd.report.records import Results, read_results
@@ -204,3 +205,25 @@ def test_a_name_cannot_become_part_of_the_page(tmp_path: Path) -> None:
     for name in PANELS:
         parsed(name, results)
         assert "<script" not in PANELS[name](results)
+
+
+def test_the_headline_stands_alone(results: Results, tmp_path: Path) -> None:
+    """The same marks as in the panel, with all that they need, as one SVG file."""
+    svg = headline(results)
+    tree = ET.fromstring(svg)
+    marks = [e.get("d") for e in tree.iter() if (e.get("class") or "").split()[:1] == ["m"]]
+    panel = [e.get("d") for e in classes(parsed("bits", results), "m")]
+    assert len(panel) > 10
+    assert set(panel) <= set(marks)
+    style = next(e.text or "" for e in tree.iter() if e.tag.endswith("style"))
+    used = {word for e in tree.iter() for word in (e.get("class") or "").split()}
+    assert used - {"title"} <= set(re.findall(r"\.([a-z][a-z0-9]*)", style))
+    assert "prefers-color-scheme: dark" in style
+    assert "<!" not in svg
+    assert "url(" not in style
+
+
+def test_no_headline_without_a_quantized_network(tmp_path: Path) -> None:
+    make_run(tmp_path, Made("digits16", "resnet20", "none", 32, "none", 0))
+    with pytest.raises(ValueError, match="leave --picture away"):
+        headline(read_results([tmp_path], None))

@@ -44,6 +44,13 @@ def bits(results: Results) -> str:
     )
 
 
+def bits_charts(results: Results) -> tuple[list[tuple[str, str]], set[str]]:
+    """The charts of `bits`, each a title and SVG, and the ways to train in them."""
+    groups = quantized(results)
+    score = main_score((cell for cells in groups.values() for cell in cells), results)
+    return _score_charts(results, groups, score), _methods(groups)
+
+
 def agreement(results: Results) -> str:
     """How often student and teacher agree."""
     groups = {
@@ -89,7 +96,7 @@ def labels(results: Results) -> str:
         legend(
             _methods(groups), known, (outline, "outline: not told apart, or no verdict"), (REFERENCE, "labels alone")
         ),
-        facets(charts),
+        facets(facet(*chart) for chart in charts),
         caption="Top-1, last epoch, minus that of the same network, quantizer and bits trained from labels alone, in"
         " points. Bars: two standard errors to each side. Filled: beyond two standard errors. An outline without a bar"
         " is a single seed, which has no standard error, or seeds that showed no spread.",
@@ -101,8 +108,13 @@ def _words(verdict: str) -> str:
 
 
 def _scores(results: Results, groups: Mapping[tuple[str, str], list[Cell]], score: str, caption: str) -> str:
-    known = slots(results.cells)
+    charts = _score_charts(results, groups, score)
+    more = [(REFERENCE, "float run")] if score == "top1" else []
+    marks = legend(_methods(groups), slots(results.cells), *more)
+    return figure(marks, facets(facet(*chart) for chart in charts), caption=caption)
 
+
+def _score_charts(results: Results, groups: Mapping[tuple[str, str], list[Cell]], score: str) -> list[tuple[str, str]]:
     def point(place: int, cell: Cell) -> Point | None:
         values = scores(results.cells[cell], score, "last")
         if not values:
@@ -111,9 +123,7 @@ def _scores(results: Results, groups: Mapping[tuple[str, str], list[Cell]], scor
         return Point(place, mean, std if len(values) > 1 else None, f"{cell}: {show(values)}")
 
     unit = UNITS[score]
-    charts = _charts(results, groups, point, known, unit=unit, what=unit, score=score)
-    more = [(REFERENCE, "float run")] if score == "top1" else []
-    return figure(legend(_methods(groups), known, *more), facets(charts), caption=caption)
+    return _charts(results, groups, point, slots(results.cells), unit=unit, what=unit, score=score)
 
 
 def _methods(groups: Mapping[tuple[str, str], Iterable[Cell]]) -> set[str]:
@@ -130,8 +140,8 @@ def _charts(
     what: str,
     score: str = "",
     zero: bool = False,
-) -> list[str]:
-    """One chart for each network and quantizer; those of a network share their scale."""
+) -> list[tuple[str, str]]:
+    """Title and SVG of one chart for each network and quantizer; those of a network share their scale."""
     charts = []
     for network, cells in groups.items():
         places = bits_in_order(cells)
@@ -148,5 +158,5 @@ def _charts(
             title = named(network, groups, quantizer)
             label = f"{what} against bits, {title}"
             svg = draw_points(places, series, ends, unit=unit, label=label, line=line, connected=not zero)
-            charts.append(facet(title, svg))
+            charts.append((title, svg))
     return charts
