@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +143,10 @@ def _ranges(axes: Axes, rows: list[dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Draw the runs whose folders are given: python -m sqakd.picture runs/NAME/seed0."""
-    for argument in sys.argv[1:]:
-        folder = Path(argument)
+    """Command line: python -m sqakd.picture runs/NAME/seed0."""
+    parser = argparse.ArgumentParser(description="Draw picture.png of finished runs again.")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a finished run, runs/NAME/seed0")
+    for folder in parser.parse_args().folders:
         if not (folder / "record.json").exists():
             raise SystemExit(f"error: {folder} holds no finished run (no record.json)")
         print(draw_run(folder, json.loads((folder / "record.json").read_text())))  # noqa: T201
