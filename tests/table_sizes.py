@@ -56,7 +56,7 @@ def by_network(runs: dict[str, Training]) -> list[str]:
 
 def in_one_line(name: str, runs: dict[str, Training]) -> str:
     """A table's line among all tables."""
-    return _line([f"`{name}`", *counts(runs.values())])
+    return _line([name, *counts(runs.values())])
 
 
 def recipe(row: str, quantized: Any, unquantized: Any) -> str:

@@ -24,6 +24,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -35,6 +36,8 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (command.ROOT / "Makefile").read_text()
 EXPORT_KEYS = set(OmegaConf.load(CONF / "export.yaml"))
 # Typed once, before anything of ours runs.
 ALLOWED = {"git clone https://github.com/sqakd/sqakd", "cd sqakd", ". .venv/bin/activate"}
+# Whose choices a reader can find on some page.
+GROUPS = ("quantizer", "quantizer/rounding", "model", "kd", "plus", "dataset", "logger", "trainer", "table", "hparams")
 # What a word needs beside it to mean something.
 NEEDS = {
     "dataset.folder": "dataset=imagefolder",
@@ -90,7 +93,9 @@ def check_sentence(*words: str) -> None:
             if part == "quantizer":
                 check_bits(config, made)
     with torch.device("meta"):
-        instantiate(config["model"]["net"], num_classes=10, **({"weights": None} if "weights" in config["model"] else {}))
+        instantiate(
+            config["model"]["net"], num_classes=10, **({"weights": None} if "weights" in config["model"] else {})
+        )
 
 
 def sweeps_by_itself(words: list[str]) -> bool:
@@ -192,9 +197,20 @@ def test_each_command(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_line(line, monkeypatch)
 
 
-@pytest.mark.parametrize("line", ["python train.py bit=2", "python train.py bits=1,2", "python -m sqakd.report --rums x", "ls"])
-def test_a_wrong_command_is_found(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises((Exception, SystemExit)):
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("python train.py bit=2", ConfigCompositionException),
+        ("python train.py bits=9", ValueError),
+        ("python train.py bits=1,2", AssertionError),
+        ("python export.py run=runs/any profile=int9", ValueError),
+        ("python -m sqakd.report --rums x", SystemExit),
+        ("make coffee", AssertionError),
+        ("ls", AssertionError),
+    ],
+)
+def test_a_wrong_command_is_found(line: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(error):
         check_line(line, monkeypatch)
 
 
@@ -228,9 +244,7 @@ def test_each_choice_in_a_table_exists() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize(
-    "group", ["quantizer", "quantizer/rounding", "model", "kd", "plus", "dataset", "logger", "trainer", "table", "hparams"]
-)
+@pytest.mark.parametrize("group", GROUPS)
 def test_each_choice_is_documented(group: str) -> None:
     named = {name for page in pages.PAGES for span in page.spans for name in re.split(r"[^a-z0-9_]+", span)}
     assert {file.stem for file in (CONF / group).glob("*.yaml")} - named == set()

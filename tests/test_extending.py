@@ -20,7 +20,9 @@ from sklearn.datasets import load_digits
 from sqakd.compose import parse
 
 PAGE = pages.Page(command.ROOT / "docs" / "extending.md")
-FILES = dict(re.findall(r"`((?:sqakd|conf)/[\w/]+\.(?:py|yaml))`:\n+```(?:python|yaml)\n(.*?)```", PAGE.text, re.DOTALL))
+FILES = dict(
+    re.findall(r"`((?:sqakd|conf)/[\w/]+\.(?:py|yaml))`:\n+```(?:python|yaml)\n(.*?)```", PAGE.text, re.DOTALL)
+)
 COMMANDS = [line for line in PAGE.commands if pages.made_elsewhere(line)]
 WORDS = [span for span in PAGE.sentences if pages.made_elsewhere(span)]
 SENTENCE = ["quantizer=maxabs", "kd=cosine", "model=plain", "dataset=arrays", "plus=[freeze_bn]", "bits=4"]
@@ -59,8 +61,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_there_is_one_of_each_kind() -> None:
     kinds = {Path(path).parent.as_posix() for path in FILES}
-    assert {f"conf/{group}" for group in ("quantizer", "kd", "model", "dataset", "plus", "experiment", "table")} <= kinds
-    assert {f"sqakd/{package}" for package in ("quantizers", "kd", "models", "dataset", "callbacks")} <= kinds
+    groups = ("quantizer", "kd", "model", "dataset", "plus", "experiment", "table")
+    packages = ("quantizers", "kd", "models", "dataset", "callbacks")
+    assert {*(f"conf/{group}" for group in groups), *(f"sqakd/{package}" for package in packages)} <= kinds
 
 
 def test_they_train_together(project: Path) -> None:
