@@ -28,17 +28,27 @@ from sqakd.sentence import Sentence
 
 SIGTERM_STATUS = 143
 
+
+class Told(CompactHydraException):
+    """A run of a sweep that failed for a reason that its message tells; the others go on."""
+
+    told = True
+
+
 # ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
 # ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
+# ${added:node} is [a, b] for the same node: for tags.
 # ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
 OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
 OmegaConf.register_new_resolver(
     "plus", lambda parts: "-" + "+".join(names) if (names := added(parts)) else "", replace=True
 )
+OmegaConf.register_new_resolver("added", lambda parts: added(parts), replace=True)
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 # ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
-# ${jobs:} is how many runs this machine takes at a time.
+# ${jobs:} is how many runs this machine takes at a time; ${gpus:} is how many GPUs a run takes.
 OmegaConf.register_new_resolver("jobs", lambda: torch.cuda.device_count() or len(os.sched_getaffinity(0)), replace=True)
+OmegaConf.register_new_resolver("gpus", lambda: int(torch.cuda.is_available()), replace=True)
 OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
 
 
@@ -57,9 +67,9 @@ def told(action: Callable[[], float | None]) -> float | None:
         raise SystemExit(SIGTERM_STATUS) from None
     except (ValueError, DivergenceError, InstantiationException, MisconfigurationException) as error:
         message = f"error: {root_cause(error)}"
-        if HydraConfig.get().mode == RunMode.MULTIRUN:  # the other runs of a sweep go on; Hydra fails at its end
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
             print(message, file=sys.stderr, flush=True)  # noqa: T201
-            raise CompactHydraException(message) from error
+            raise Told(message) from error
         raise SystemExit(message) from error
 
 

@@ -143,9 +143,9 @@ def _ranges(axes: Axes, rows: list[dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Command line: python -m sqakd.picture runs/NAME/seed0."""
-    parser = argparse.ArgumentParser(description="Draw picture.png of finished runs again.")
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="of a finished run, runs/NAME/seed0")
+    """Command line: draws the runs whose folders are given."""
+    parser = argparse.ArgumentParser(prog="python -m sqakd.picture", description="Draw picture.png again.")
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="of a finished run")
     for folder in parser.parse_args().folders:
         if not (folder / "record.json").exists():
             raise SystemExit(f"error: {folder} holds no finished run (no record.json)")

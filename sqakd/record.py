@@ -16,6 +16,7 @@ import torch
 
 import sqakd
 from sqakd.cost import Cost
+from sqakd.paper import ITS_OWN
 from sqakd.sentence import Sentence
 
 LOWER_IS_BETTER = ("kl",)
@@ -29,6 +30,7 @@ def make_record(
     cost: Cost,
     labels_used: bool,
     float_record: dict[str, Any] | None,
+    paper: dict[str, Any] | None,
     training_seconds: float,
     device: torch.device,
 ) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def make_record(
         cost: of the trained network.
         labels_used: whether the objective read labels.
         float_record: record of the float run the student started from, if it is known.
+        paper: the published number of the run's cell, if there is one (`sqakd.paper.published`).
         training_seconds: of all epochs, over all starts.
         device: what it was trained on.
     """
@@ -65,6 +68,7 @@ def make_record(
         "scores": scores,
         "labels_used": labels_used,
         "float_run": float_record and {key: float_record[key] for key in ("name", "seed", "scores")},
+        "paper": paper,
         "parameters": cost.parameters,
         "packed_bytes": cost.packed_bytes,
         "bit_operations": cost.bit_operations,
@@ -79,6 +83,8 @@ def make_record(
     }
     if float_record and "top1" in float_record["scores"] and "top1" in scores:
         record["drop_from_float"] = float_record["scores"]["top1"]["last"] - scores["top1"]["last"]
+    if paper and "top1" in scores:
+        record["difference_from_paper"] = scores["top1"]["last"] - paper["top1"]
     return record
 
 
@@ -107,6 +113,9 @@ def summary(record: dict[str, Any]) -> str:
     parts = [f"{record['name']} seed {record['seed']}"]
     if "top1" in scores:
         parts.append(f"top-1 {100 * scores['top1']['last']:.2f}% (best {100 * scores['top1']['best']:.2f}%)")
+    if paper := record.get("paper"):
+        note = "" if paper["cell"] == ITS_OWN else f" ({paper['cell']})"
+        parts.append(f"paper {100 * paper['top1']:.2f}%{note}")
     if "drop_from_float" in record:
         parts.append(f"float {100 * record['float_run']['scores']['top1']['last']:.2f}%")
     if "agreement" in scores:
@@ -118,7 +127,10 @@ def summary(record: dict[str, Any]) -> str:
 def numbers(record: dict[str, Any]) -> dict[str, float]:
     """The record's results as a logger wants them: {"record/top1/last": 0.91, ...}."""
     flat = {f"{name}/{kind}": value for name, score in record["scores"].items() for kind, value in score.items()}
-    single = ("drop_from_float", "packed_bytes", "bit_operations", "images_per_second", "training_seconds")
+    if record.get("paper"):
+        flat["paper/top1"] = record["paper"]["top1"]
+    differences, costs = ("drop_from_float", "difference_from_paper"), ("packed_bytes", "bit_operations")
+    single = (*differences, *costs, "images_per_second", "training_seconds")
     flat |= {name: float(record[name]) for name in single if record.get(name) is not None}
     return {f"record/{name}": value for name, value in flat.items()}
 

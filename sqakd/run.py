@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from contextlib import nullcontext
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -30,7 +32,9 @@ from sqakd.dataset.base import ImageDataModule
 from sqakd.files import sha256
 from sqakd.forecast import plan
 from sqakd.kd.base import Objective
+from sqakd.loggers.names import choices
 from sqakd.models.trial import try_network
+from sqakd.paper import published
 from sqakd.picture import draw_run
 from sqakd.pretrain import pretrain
 from sqakd.quantize import Scheme, calibrate, quantize
@@ -49,11 +53,21 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         The last validation top-1 (or agreement with the teacher where there are no labels), for sweepers.
     """
-    return told(lambda: train(_searched(read(cfg, HydraConfig.get()))))
+    return told(lambda: train(_allowed(read(cfg, HydraConfig.get()))))
 
 
-def _searched(sentence: Sentence) -> Sentence:
-    """Refuse a search that looks at the test images: it would choose what fits them by chance."""
+def _allowed(sentence: Sentence) -> Sentence:
+    """Refuse what Hydra would do and nobody wants.
+
+    A search that looks at the test images chooses what fits them by chance. A run of a sweep that starts processes of
+    its own starts the sweep again in each of them, unless a scheduler starts them.
+    """
+    many = HydraConfig.get().mode == RunMode.MULTIRUN and shared(sentence) and not sentence.config["plan"]
+    if many and "SLURM_NTASKS" not in os.environ:
+        raise ValueError(
+            f"trainer.devices={sentence.config['trainer']['devices']} in a sweep, whose runs have one device each;"
+            f" type trainer.devices=1 hydra/launcher=joblib for several runs at a time, or give this run alone"
+        )
     sweeper = HydraConfig.get().runtime.choices.get("hydra/sweeper", "basic")
     if sweeper != "basic" and not sentence.config["dataset"]["holdout"]:
         raise ValueError(
@@ -123,6 +137,7 @@ class Training:
         self.node = node
         check_bits(config, self.scheme)
         self.changes = changes(sentence)
+        self.paper = published(sentence, self.changes)
         self._check_plus(plus)
         self.data.setup()
         if self.objective.needs_labels and not self.data.labelled:
@@ -175,7 +190,7 @@ class Training:
             how, file = self.config["trainer"], self.run.pretraining
             pretrain(task, self.data, how, images=few, file=file, callbacks=self.chosen)
         for logger in trainer.loggers:
-            logger.log_hyperparams(self.config)
+            logger.log_hyperparams(self.config | {"choices": choices(self.sentence, self.changes)})
         trainer.fit(task, datamodule=self.data, ckpt_path=resume, weights_only=True)
         if trainer.is_global_zero:
             self._finish(task, result.record)
@@ -326,6 +341,7 @@ class Training:
             cost=cost(task.student, self.data.image_shape),
             labels_used=self.objective.needs_labels,
             float_record=self.float_record,
+            paper=self.paper,
             training_seconds=self.history.seconds,
             device=task.device,
         )

@@ -34,6 +34,7 @@ NOT_IDENTITY = (
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.strategy",
+    "trainer.sync_batchnorm",
     "trainer.compile",
     "trainer.channels_last",
     "dataset.root",

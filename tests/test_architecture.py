@@ -159,6 +159,18 @@ def test_training_needs_no_exporter() -> None:
     assert not any((node.module or "").startswith("sqakd.export") for node in top)
 
 
+def test_training_needs_no_dashboard() -> None:
+    """Its package is an extra: one file imports it, which one entrance imports when there is a login."""
+    users = {relative(f) for f in FILES + SCRIPTS if any(below(name, "wandb_workspaces") for name in imports_of(f))}
+    assert users == {"sqakd/dashboard/workspace.py"}
+    outside = {relative(f) for f in FILES + SCRIPTS if any(below(n, "sqakd.dashboard") for n in imports_of(f))}
+    assert {user for user in outside if not user.startswith("sqakd/dashboard/")} == set()
+    tree = ast.parse((ROOT / "sqakd" / "dashboard" / "__main__.py").read_text(encoding="utf-8"))
+    top = {f"{node.module}.{a.name}" for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
+    assert "sqakd.dashboard.page" in top
+    assert "sqakd.dashboard.workspace" not in top
+
+
 def test_nobody_imports_the_composition_root_but_the_scripts() -> None:
     users = {relative(f) for f in FILES + SCRIPTS if any(below(n, "sqakd.run") for n in imports_of(f))}
     assert users == {"train.py"}

@@ -23,7 +23,7 @@ from sqakd.callbacks.divergence import Divergence, DivergenceError, first_non_fi
 from sqakd.callbacks.hessian_scaling import HessianScaling
 from sqakd.callbacks.histograms import Histograms
 from sqakd.callbacks.history import History, as_csv
-from sqakd.callbacks.quantizer_statistics import QuantizerStatistics, statistics
+from sqakd.callbacks.quantizer_statistics import QuantizerStatistics, named, statistics
 from sqakd.dataset.batch import Batch
 from sqakd.quantize import quant_layers
 from sqakd.task import Task
@@ -115,6 +115,36 @@ def test_shares_are_those_of_the_codes(method: str) -> None:
             assert list(shares.values()) == pytest.approx([np.mean(codes == code) for code in quantizer.grid().numpy()])
 
 
+def test_the_clip_range_is_where_clipping_starts() -> None:
+    """The bounds of a method that has them, else the ends of its grid; of several channels the widest."""
+    ewgs, lsq = small.quantized("quantizer=ewgs", "bits=2"), small.quantized("quantizer=lsq", "bits=2")
+    first, second = statistics(ewgs, small.batch(4))[0], statistics(lsq, small.batch(4))[0]
+    assert (first["clip_low"], first["clip_high"]) == (first["lower"], first["upper"])
+    assert second["clip_low"] == pytest.approx(-2 * second["step"])
+    assert second["clip_high"] == pytest.approx(second["step"])
+    several = small.quantized("quantizer=lsq", "bits=2", "quantizer.per_channel=true")
+    step = next(quant_layers(several))[1].weight_quantizer.get_parameter("step")
+    assert statistics(several, small.batch(4))[0]["clip_high"] == pytest.approx(step.max().item())
+
+
+def test_how_much_the_codes_say() -> None:
+    for row in statistics(small.quantized("quantizer=pact_released", "bits=2"), small.batch(4)):
+        shares = [value for key, value in row.items() if key.startswith("code_") and value > 0]
+        assert row["entropy"] == pytest.approx(sum(-share * np.log2(share) for share in shares))
+        assert row["used"] == len(shares) / 4
+        assert 0 <= row["entropy"] <= 2
+
+
+def test_means_over_the_layers_need_no_names() -> None:
+    common = {"clip_low": -1.0, "clip_high": 1.0, "entropy": 1.0, "used": 1.0, "bits": 2.0}
+    rows = [{"layer": i, "is_weight": w, **common, "entropy": 1.0 + i + w} for i in (0.0, 1.0) for w in (1.0, 0.0)]
+    logged = named(rows, ["one", "two"])
+    assert logged["quantizer/two/weight/entropy"] == 3
+    assert logged["quantizer/one/input/entropy"] == 1
+    assert (logged["layers/weight/entropy"], logged["layers/input/entropy"]) == (2.5, 1.5)
+    assert not any(name.endswith(("/bits", "/layer", "/is_weight")) for name in logged)
+
+
 def test_statistics_are_written_and_logged(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name=None, version="")
     file = tmp_path / "quantizers.csv"
@@ -124,7 +154,7 @@ def test_statistics_are_written_and_logged(tmp_path: Path) -> None:
     rows = read(file.read_text())
     assert len(rows) == 2 * len(CONVS)
     logged = [row for row in read((tmp_path / "metrics.csv").read_text()) if row[f"quantizer/{CONVS[0]}/weight/upper"]]
-    assert len(logged) == 2
+    assert [float(row["epoch"]) for row in logged] == [0, 1]
     for i, name in enumerate(CONVS):
         upper = task.student.get_parameter(f"{name}.weight_quantizer.upper").item()
         assert float(rows[2 * i]["upper"]) == pytest.approx(upper, rel=1e-6)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 import wandb
@@ -30,9 +32,8 @@ def _nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def logger(folder: Path, *, name: str = "digits-ewgs", seed: int = 0) -> WandbRun:
-    return wandb_logger(
-        project="sqakd", name=name, seed=seed, group="digits", job_type="table4", tags=["w2a2"], folder=str(folder)
-    )
+    what: dict[str, Any] = {"group": "digits", "job_type": "table4", "tags": ["w2a2"], "plus": ["bn", "ema"]}
+    return wandb_logger(project="sqakd", name=name, seed=seed, folder=str(folder), **what)
 
 
 def write_netrc(file: Path, host: str) -> None:
@@ -58,7 +59,10 @@ def test_a_veto_counts_more_than_a_key(mode: str, monkeypatch: pytest.MonkeyPatc
     assert not has_login()
 
 
-@pytest.mark.parametrize(("host", "known"), [("api.wandb.ai", True), ("github.com", False)])
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [("api.wandb.ai", True), (urlparse(str(wandb.Settings().base_url)).netloc, True), ("github.com", False)],
+)
 def test_a_key_in_the_netrc_file(host: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_netrc(tmp_path / "home" / ".netrc", host)
     assert has_login() == known
@@ -72,8 +76,9 @@ def test_a_server_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080/path")
     write_netrc(tmp_path / "home" / ".netrc", "api.wandb.ai")
     assert not has_login()
-    write_netrc(tmp_path / "home" / ".netrc", "wandb.example.org")
-    assert has_login()
+    for host in ("wandb.example.org", "wandb.example.org:8080"):
+        write_netrc(tmp_path / "home" / ".netrc", host)
+        assert has_login()
 
 
 def test_an_unreadable_netrc_file_is_no_login(tmp_path: Path) -> None:
@@ -87,6 +92,7 @@ def test_a_run_is_identified_by_name_seed_and_folder(tmp_path: Path) -> None:
     assert logger(tmp_path / "a" / "debug").version != first.version
     assert len({logger(tmp_path, name=n, seed=s).version for n in ("x", "y") for s in (0, 1)} | {first.version}) == 5
     assert first._wandb_init["name"] == "digits-ewgs-seed0"
+    assert first._wandb_init["tags"] == ["w2a2", "bn", "ema"]
 
 
 @pytest.mark.usefixtures("_nobody_answers")

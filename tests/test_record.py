@@ -28,7 +28,11 @@ def row(rate: float, **scores: float) -> dict[str, float]:
     return {"epoch": 0.0, "train/loss": 9.0, "images_per_second": rate} | {f"val/{k}": v for k, v in scores.items()}
 
 
-def make(rows: list[dict[str, float]], float_record: dict[str, Any] | None = None) -> dict[str, Any]:
+def make(
+    rows: list[dict[str, float]],
+    float_record: dict[str, Any] | None = None,
+    paper: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     return make_record(
         SENTENCE,
         rows,
@@ -36,12 +40,14 @@ def make(rows: list[dict[str, float]], float_record: dict[str, Any] | None = Non
         cost=COST,
         labels_used=False,
         float_record=float_record,
+        paper=paper,
         training_seconds=1.23456,
         device=torch.device("cpu"),
     )
 
 
 FLOAT: dict[str, Any] = make([row(100, top1=0.5), row(100, top1=0.25)]) | {"name": "float", "more": "not kept"}
+PAPER: dict[str, Any] = {"top1": 0.625, "kind": "re-run", "table": "table4", "cell": "its own"}
 LABELLED = [row(300, top1=0.75, agreement=0.5), row(100, top1=0.0, agreement=0.5), row(200, top1=0.125, agreement=1)]
 
 
@@ -114,6 +120,33 @@ def test_summary() -> None:
     assert summary(make([row(1, agreement=0.0)], FLOAT)) == (
         "small seed 3, agrees with its teacher on 0.00%, 1.2 kB packed"
     )
+
+
+def test_the_papers_number_stands_beside_ours() -> None:
+    record = make(LABELLED, FLOAT, PAPER)
+    assert record["paper"] == PAPER
+    assert record["difference_from_paper"] == 0.125 - 0.625
+    assert "12.50% (best 75.00%), paper 62.50%, float 25.00%," in summary(record)
+    logged = numbers(record)
+    assert (logged["record/paper/top1"], logged["record/difference_from_paper"]) == (0.625, -0.5)
+    beside = make(LABELLED, FLOAT, PAPER | {"cell": "without _released"})
+    assert "paper 62.50% (without _released), float" in summary(beside)
+
+
+def test_without_a_published_number_there_is_no_difference() -> None:
+    record = make(LABELLED, FLOAT)
+    assert record["paper"] is None
+    assert "difference_from_paper" not in record
+    assert "paper" not in summary(record)
+    assert not any("paper" in name for name in numbers(record))
+    unlabelled = make([row(1, agreement=0.5)], FLOAT, PAPER)
+    assert "difference_from_paper" not in unlabelled
+
+
+def test_records_of_earlier_versions_have_no_such_key() -> None:
+    record = make(LABELLED, FLOAT)
+    old = {key: value for key, value in record.items() if key != "paper"}
+    assert (summary(old), numbers(old)) == (summary(record), numbers(record))
 
 
 def test_numbers_for_a_logger() -> None:

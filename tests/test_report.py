@@ -12,7 +12,10 @@ import pytest
 import yaml
 
 from sqakd.plan import Plan, duration
-from sqakd.report import Cell, mean_std, read_records, show, write_report
+from sqakd.report.records import Cell, read_results
+from sqakd.report.statistics import mean_std
+from sqakd.report.tables import show
+from sqakd.report.write import write_report
 from sqakd.runs import Run
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
@@ -65,8 +68,10 @@ def table(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def markdown(file: Path) -> list[dict[str, str]]:
-    lines = [line[2:-2].split(" | ") for line in file.read_text().splitlines() if line.startswith("|")]
+def markdown(file: Path, heading: str = "# ") -> list[dict[str, str]]:
+    """The table below a heading."""
+    part = file.read_text().partition(heading)[2].partition("\n## ")[0]
+    lines = [line[2:-2].split(" | ") for line in part.splitlines() if line.startswith("|")]
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
@@ -78,7 +83,7 @@ def test_a_table_has_paper_ours_and_difference(folders: tuple[Path, Path]) -> No
         "92.00 ± 2.00 (3)",
         "93.00 ± 2.00 (3)",
     )
-    assert (first["difference"], first["epochs"], first["bits"]) == ("+0.50", "10", "W2A2")
+    assert (first["difference"], first["epochs"], first["bits"]) == ("+0.50 (se 1.15)", "10", "W2A2")
     assert (first["paper, top-5"], first["ours, top-5"]) == ("99.25", "-")
     assert (second["bits"], second["paper"], second["ours, last"], second["difference"]) == ("W1A1", "88.00¹", "-", "-")
     assert (third["bits"], third["paper"], third["ours, last"]) == ("W4A4", "-", "-")
@@ -191,7 +196,7 @@ def test_a_file_that_is_no_record_is_named(folders: tuple[Path, Path]) -> None:
     file = folders[0] / "digits-net-lsq-w2a2-none" / "seed0" / "record.json"
     file.write_text("{}")
     with pytest.raises(ValueError, match=f"{file} is no record of a run"):
-        read_records(folders[0])
+        read_results([folders[0]])
 
 
 def test_bits_of_a_cell() -> None:

@@ -25,12 +25,12 @@ def test_a_search_looks_at_held_out_images_and_can_go_on(tmp_path: Path) -> None
 
     again = command.train(*WORDS, runs=runs)
     assert again.returncode == 0, again.stderr
-    assert "finished:" not in again.stdout
-    assert again.stdout.count("done before: digits16-resnet20-lsq") == 2
+    assert "done in" not in again.stdout
+    assert again.stdout.count("  done before: digits16-resnet20-lsq") == 2
 
 
 def test_a_search_on_the_test_images_is_refused(tmp_path: Path) -> None:
     done = command.train(*WORDS, "dataset.holdout=0.0", runs=tmp_path / "runs")
     assert done.returncode != 0
-    assert "type dataset.holdout=0.2" in done.stderr
+    assert "type dataset.holdout=0.2" in done.stdout
     assert not list((tmp_path / "runs").glob("digits*"))

@@ -67,7 +67,8 @@ class History(Checkpoint):
         self.rows.append(row)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
-                logger.log_metrics({"images_per_second": row["images_per_second"]}, step=trainer.global_step)
+                own = {key: row[key] for key in ("epoch", "images_per_second")}
+                logger.log_metrics(own, step=trainer.global_step)
             write_text(self.file, as_csv(self.rows))
 
 

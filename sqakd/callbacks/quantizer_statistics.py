@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -15,6 +16,8 @@ from sqakd.layers import QuantLayer
 from sqakd.quantize import quant_layers, visit
 from sqakd.quantizers.base import Quantizer
 from sqakd.task import Task
+
+COMMON = ("clip_low", "clip_high", "entropy", "used")  # what every method has; their means over the layers are logged
 
 
 class QuantizerStatistics(FirstBatch):
@@ -42,15 +45,27 @@ class QuantizerStatistics(FirstBatch):
             return
         if self.file is not None:
             write_text(self.file, as_csv(rows))
-        names = [name for name, _ in quant_layers(pl_module.student) for _ in range(2)]
-        numbers = {
-            f"quantizer/{name}/{'weight' if row['is_weight'] else 'input'}/{key}": value
-            for name, row in zip(names, rows, strict=True)
-            for key, value in row.items()
-            if key not in ("layer", "is_weight", "bits")
-        }
+        numbers = named(rows, [name for name, _ in quant_layers(pl_module.student)])
+        numbers["epoch"] = float(trainer.current_epoch)
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
+
+
+def named(rows: list[dict[str, float]], layers: list[str]) -> dict[str, float]:
+    """The rows as a logger wants them: {"quantizer/LAYER/weight/clip_high": 0.5, ..., "layers/weight/entropy": 0.9}.
+
+    Args:
+        rows: what `statistics` returned.
+        layers: names of the quantized layers, in network order.
+    """
+    numbers: dict[str, float] = {}
+    for tensor, is_weight in (("weight", 1.0), ("input", 0.0)):
+        chosen = [row for row in rows if row["is_weight"] == is_weight]
+        for row in chosen:
+            own = {key: value for key, value in row.items() if key not in ("layer", "is_weight", "bits")}
+            numbers |= {f"quantizer/{layers[int(row['layer'])]}/{tensor}/{key}": own[key] for key in own}
+        numbers |= {f"layers/{tensor}/{key}": sum(row[key] for row in chosen) / len(chosen) for key in COMMON}
+    return numbers
 
 
 def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
@@ -62,7 +77,9 @@ def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
 
     Returns:
         layer (its position), is_weight, bits, the range's own numbers (for example lower and upper), the rounding's
-        (delta), output_scale and the share of each code in use (code_<integer>).
+        (delta), what all methods have in common, output_scale and the share of each code (code_<integer>). In common:
+        clip_low and clip_high, the method's bounds, or the ends of its grid where it has none; entropy of the codes, in
+        bits; used, the share of the codes that occur at all.
     """
     position = {name: i for i, (name, _) in enumerate(quant_layers(model))}
     rows: dict[str, list[dict[str, float]]] = {}
@@ -87,8 +104,15 @@ def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
     for name, value in state:
         if value.numel() == 1 and name not in ("calibrated", "unit"):
             numbers[name.removeprefix("rounding.")] = float(value.detach())
-    grid = quantizer.grid().tolist()
-    counts = torch.bincount((quantizer.codes(x).integers.flatten().int() - grid[0]), minlength=grid[-1] - grid[0] + 1)
+    grid, codes = quantizer.grid().tolist(), quantizer.codes(x)
+    counts = torch.bincount(codes.integers.flatten().int() - grid[0], minlength=grid[-1] - grid[0] + 1)
     shares = counts.double() / counts.sum()
-    numbers.update({f"code_{code}": float(shares[code - grid[0]]) for code in grid})
-    return numbers
+    low, high = (codes.scale * (code - codes.zero_point) for code in (grid[0], grid[-1]))
+    bounds = dict(state)
+    return numbers | {
+        "clip_low": float(bounds.get("lower", low).detach().min()),
+        "clip_high": float(bounds.get("upper", high).detach().max()),
+        "entropy": float(torch.special.entr(shares).sum()) / math.log(2),
+        "used": int((counts > 0).sum()) / len(grid),
+        **{f"code_{code}": float(shares[code - grid[0]]) for code in grid},
+    }

@@ -26,7 +26,15 @@ class WandbRun(WandbLogger):
 
 
 def wandb_logger(
-    *, project: str, name: str, seed: int, group: str, job_type: str, tags: list[str], folder: str
+    *,
+    project: str,
+    name: str,
+    seed: int,
+    group: str,
+    job_type: str | None,
+    tags: list[str],
+    plus: list[str],
+    folder: str,
 ) -> WandbRun:
     """A logger whose run id depends on name, seed and folder, so that a resumed run continues the same curve.
 
@@ -35,8 +43,9 @@ def wandb_logger(
         name: the run's name.
         seed: the run's seed.
         group: runs that belong together, e.g. one row of a table.
-        job_type: what the run is part of, e.g. a table.
+        job_type: what the run is part of, e.g. a table; None for nothing.
         tags: shown beside the run.
+        plus: more tags, none or several.
         folder: where offline files go.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -46,7 +55,7 @@ def wandb_logger(
         id=f"{stream_seed(name, seed, folder):016x}",
         group=group,
         job_type=job_type,
-        tags=tags,
+        tags=list(dict.fromkeys([*tags, *plus])),
         save_dir=folder,
         offline=not has_login(),
         resume="allow",
@@ -55,13 +64,18 @@ def wandb_logger(
 
 
 def has_login() -> bool:
-    """Whether wandb can go online without asking: a key in the environment or in the netrc file, and no veto."""
+    """Whether wandb can go online without asking: a key in the environment or in the netrc file, and no veto.
+
+    The server is wandb's own, which has had two names, unless WANDB_BASE_URL says another.
+    """
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return False
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    own = os.environ.get("WANDB_BASE_URL")
+    servers = [urlparse(url) for url in ([own] if own else [str(wandb.Settings().base_url), "https://api.wandb.ai"])]
+    hosts = {name for server in servers for name in (server.netloc, server.hostname) if name}  # with a port and without
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host or "") is not None
+        return not hosts.isdisjoint(netrc.netrc(os.environ.get("NETRC")).hosts)
     except (OSError, netrc.NetrcParseError):
         return False

@@ -1,0 +1,150 @@
+"""Runs that nobody trained: folders as a training leaves them, for the report's tests and its benchmark.
+
+The numbers are drawn from a seed and mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+KINDS = ("last", "best", "mean_of_last_5")
+
+
+@dataclass(frozen=True)
+class Made:
+    """One run that is made up."""
+
+    dataset: str
+    model: str
+    quantizer: str
+    bits: int
+    kd: str
+    seed: int
+    epochs: int = 20
+    layers: int = 19
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}-{self.model}-{self.quantizer}-w{self.bits}a{self.bits}-{self.kd}"
+
+    @property
+    def float_run(self) -> Made:
+        return replace(self, quantizer="none", bits=32, kd="none", seed=0)
+
+
+def make_grid(
+    runs: Path,
+    *,
+    networks: Sequence[tuple[str, str]] = (("digits16", "resnet20"),),
+    quantizers: Sequence[str] = ("ewgs", "lsq"),
+    bits: Sequence[int] = (1, 2),
+    kds: Sequence[str] = ("none", "sqakd"),
+    seeds: int = 3,
+    epochs: int = 20,
+) -> int:
+    """Make the runs of every combination, and one float run for each network; returns how many."""
+    made = [
+        Made(dataset, model, quantizer, b, kd, seed, epochs)
+        for (dataset, model), quantizer, b, kd, seed in product(networks, quantizers, bits, kds, range(seeds))
+    ]
+    floats = [Made(dataset, model, "none", 32, "none", 0, epochs) for dataset, model in networks]
+    for run in [*floats, *made]:
+        make_run(runs, run)
+    return len(floats) + len(made)
+
+
+def make_run(runs: Path, made: Made, **changes: Any) -> Path:
+    """Make one run; `changes` are keys of its record. Returns its folder."""
+    draw = random.Random(f"{made.name} {made.seed}")
+    folder = runs / made.name / f"seed{made.seed}"
+    folder.mkdir(parents=True)
+    top1 = _curve(made, draw)
+    agreement = [min(1.0, value + 0.003) for value in top1]
+    scores = {"top1": _spread(top1)} | ({} if made.bits == 32 else {"agreement": _spread(agreement)})
+    known = None if made.bits == 32 else {"name": made.float_run.name, "seed": 0, "scores": {"top1": _spread([0.997])}}
+    record = {
+        "name": made.name,
+        "seed": made.seed,
+        "choices": {"dataset": made.dataset, "quantizer": made.quantizer, "kd": made.kd},
+        "changes": {},
+        "model": made.model,
+        "w_bits": made.bits,
+        "a_bits": made.bits,
+        "epochs": made.epochs,
+        "scores": scores,
+        "labels_used": made.kd == "none",
+        "float_run": known,
+        "parameters": 269_940,
+        "packed_bytes": 1_079_400 * made.bits // 32 + (11_000 if made.bits < 32 else 0),
+        "bit_operations": 10_000_000 * made.bits**2,
+        "images_per_second": 600.0,
+        "training_seconds": 50.0 + made.seed,
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "versions": {"sqakd": "0.1.0", "python": "3.11.7", "torch": "2.14.1", "lightning": "2.6.6"},
+        "device": "A made-up processor",
+        "threads": 1,
+        "finished": f"2026-01-02T03:04:{made.seed:02}+00:00",
+        "command": f"python train.py seed={made.seed} dataset={made.dataset} quantizer={made.quantizer} kd={made.kd}",
+        "weights_sha256": f"{draw.getrandbits(256):064x}",
+    }
+    if known:
+        record["drop_from_float"] = 0.997 - top1[-1]
+    (folder / "record.json").write_text(json.dumps(record | changes, indent=2))
+    rows = [f"{epoch},{a:.7g},{b:.7g}" for epoch, (a, b) in enumerate(zip(top1, agreement, strict=True))]
+    (folder / "metrics.csv").write_text("\n".join(["epoch,val/top1,val/agreement", *rows]) + "\n")
+    if made.bits < 32:
+        (folder / "quantizers.csv").write_text(_quantizers(made, draw))
+    return folder
+
+
+def make_export(folder: Path, made: Made) -> None:
+    """Make the record of an exported file below a run's folder."""
+    rows = [
+        {"name": f"ONNX Runtime {name}", "version": "1.0", "batch": 1, "threads": 1, "p50_ms": ms, "runs": 100}
+        | {"p10_ms": 0.9 * ms, "p90_ms": 1.2 * ms}
+        for name, ms in (("float", 0.6), ("exact", 0.4))
+    ]
+    record = {
+        "name": made.name,
+        "seed": made.seed,
+        "dataset": made.dataset,
+        "model": made.model,
+        "profile": "exact",
+        "verify": [{"runtime": "ONNX Runtime 1.0", "images": 360, "agreement": 1.0, "top1": 0.95}],
+        "sizes": {"file": 102_300, "float": 1_085_000},
+        "benchmark": {"machine": {"processor": "A made-up processor", "cores": 2}, "rows": rows},
+    }
+    (folder / "export-exact").mkdir()
+    (folder / "export-exact" / "record.json").write_text(json.dumps(record))
+
+
+def _curve(made: Made, draw: random.Random) -> list[float]:
+    goal = 0.997 - 0.04 / made.bits + (0.01 if made.kd != "none" else 0) + draw.gauss(0, 0.003)
+    steps = (goal - 0.5 * 0.6**epoch - abs(draw.gauss(0, 0.003)) for epoch in range(made.epochs))
+    return [max(0.0, min(1.0, value)) for value in steps]
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    tail = values[-5:]
+    return dict(zip(KINDS, (values[-1], max(values), sum(tail) / len(tail)), strict=True))
+
+
+def _quantizers(made: Made, draw: random.Random) -> str:
+    """As EWGS leaves them: bounds, and a share for each code; weights have odd codes, inputs whole ones."""
+    codes = {1: range(-(2**made.bits - 1), 2**made.bits, 2), 0: range(2**made.bits)}
+    names = sorted({code for some in codes.values() for code in some})
+    lines = [",".join(["layer", "is_weight", "bits", "lower", "upper", *(f"code_{code}" for code in names)])]
+    for layer, is_weight in product(range(made.layers), (1, 0)):
+        shares = {code: draw.random() ** 2 for code in codes[is_weight]}
+        total = sum(shares.values())
+        upper = (0.5 if is_weight else 3.0) + draw.random()
+        fields = [layer, is_weight, made.bits, f"{-upper if is_weight else 0.0:.7g}", f"{upper:.7g}"]
+        fields += [f"{shares[code] / total:.7g}" if code in shares else "" for code in names]
+        lines.append(",".join(map(str, fields)))
+    return "\n".join(lines) + "\n"

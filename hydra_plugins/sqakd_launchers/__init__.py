@@ -1,0 +1,1 @@
+"""Hydra finds launchers in packages under hydra_plugins, and nowhere else."""

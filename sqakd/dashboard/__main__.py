@@ -1,0 +1,75 @@
+"""The dashboard: a workspace in Weights & Biases with a login, a page on disk without one.
+
+    python -m sqakd.dashboard [--entity NAME] [--project NAME] [--name NAME] [--runs FOLDER] [--html FILE] [--offline]
+
+Both show what conf/dashboard.yaml says. Each call with a login makes a new view of the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from sqakd import paper
+from sqakd.dashboard import definition, page
+from sqakd.dashboard.definition import Definition
+from sqakd.loggers.wandb import has_login
+
+LOGGER = definition.FILE.parent / "logger" / "wandb.yaml"
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Command line; `words` instead of those typed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sqakd.dashboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--entity", default="", help="wandb user or team; yours if not given")
+    parser.add_argument("--project", help="wandb project; what conf/logger/wandb.yaml says if not given")
+    parser.add_argument("--name", help="of the workspace; what conf/dashboard.yaml says if not given")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs, for the page")
+    parser.add_argument("--html", type=Path, help="the page, RUNS/dashboard.html if not given; with a login, both")
+    parser.add_argument("--offline", action="store_true", help="write the page, whether there is a login or not")
+    options = parser.parse_args(words)
+    try:
+        shown = definition.read()
+        online = not options.offline and has_login()
+        if online:
+            project = options.project or yaml.safe_load(LOGGER.read_text(encoding="utf-8"))["wandb"]["project"]
+            print(_publish(shown, options.entity, project, options.name or shown.name))  # noqa: T201
+        elif not options.offline:
+            print("no wandb login (type wandb login, or set WANDB_API_KEY): the same panels as a page")  # noqa: T201
+        if not online or options.html:
+            file = options.html or options.runs / "dashboard.html"
+            published = paper.FILE if paper.FILE.is_file() else None
+            page.write(shown, runs=options.runs, paper=published, file=file)
+            print(file)  # noqa: T201
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _publish(shown: Definition, entity: str, project: str, name: str) -> str:
+    try:
+        from sqakd.dashboard import workspace  # its package is an extra
+    except ImportError as error:
+        raise ValueError(
+            f"a workspace needs a package that is not there ({error}); type pip install -e '.[dashboard]', or --offline"
+            " for a page"
+        ) from error
+    import wandb
+
+    try:
+        return workspace.save(workspace.build(shown, entity=entity, project=project, name=name))
+    except wandb.Error as error:
+        raise ValueError(
+            f"wandb did not take the workspace ({error}); --project and --entity say where the runs are, --offline"
+            " writes a page"
+        ) from error
+
+
+if __name__ == "__main__":
+    main()

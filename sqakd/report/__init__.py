@@ -1,0 +1,1 @@
+"""Finished runs and the paper's numbers, as tables, pictures and one page: python -m sqakd.report."""

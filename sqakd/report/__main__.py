@@ -1,0 +1,48 @@
+"""All finished runs as tables with the paper's numbers beside ours, and as one page that needs nothing beside itself.
+
+    python -m sqakd.report [--runs runs] [--results results] [--html FILE] [--title WORDS] [--readme FILE]
+
+A cell's seeds are put together as mean ± standard deviation (n). A run that differs from its cell in any value is a row
+of its own, which says in what, and never stands in the paper's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sqakd.report.readme import names
+from sqakd.report.write import write_report
+
+README = Path("README.md")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sqakd.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=Path, action="append", help="folder of runs (runs); may be given several times")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder with paper.csv, for the tables")
+    parser.add_argument("--html", type=Path, help="the page (report.html in the folder of results)")
+    parser.add_argument("--title", default="sqakd: results", help="of the page")
+    parser.add_argument("--readme", type=Path, help="Markdown file with markers (README.md, if it has any)")
+    options = parser.parse_args()
+    try:
+        has_markers = README.is_file() and bool(names(README.read_text(encoding="utf-8")))
+        files = write_report(
+            options.runs or [Path("runs")],
+            options.results,
+            html=options.html,
+            title=options.title,
+            readme=options.readme or (README if has_markers else None),
+            skip_unknown=options.readme is None,
+        )
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    for path in files:
+        print(path)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Points with error bars over a few named places, side by side for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, polyline, tag, tip
+
+WIDTH, HEIGHT = 280.0, 200.0
+LEFT, RIGHT, TOP, BOTTOM = 36.0, 8.0, 22.0, 22.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mark.
+
+    Attributes:
+        place: which of the named places, from 0.
+        value: its height.
+        bar: half the length of its error bar; None for none.
+        title: what it says under the mouse.
+        hollow: drawn as an outline.
+    """
+
+    place: int
+    value: float
+    bar: float | None
+    title: str
+    hollow: bool = False
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        return self.value - (self.bar or 0.0), self.value + (self.bar or 0.0)
+
+
+@dataclass(frozen=True)
+class Series:
+    """The marks of one method, by its slot."""
+
+    slot: int
+    points: Sequence[Point]
+
+
+def draw_points(
+    places: Sequence[str],
+    series: Sequence[Series],
+    ends: tuple[float, float],
+    *,
+    unit: str,
+    label: str,
+    line: tuple[float, str] | None = None,
+    connected: bool = True,
+) -> str:
+    """A chart.
+
+    Args:
+        places: names along x.
+        series: methods, drawn side by side at each place.
+        ends: lowest and highest value of y.
+        unit: what y is.
+        label: what the chart shows, in words.
+        line: a value to compare with, dashed, and what it says under the mouse.
+        connected: whether a method's points are joined.
+    """
+    x = Scale(-0.5, len(places) - 0.5, LEFT, WIDTH - RIGHT)
+    y = Scale(*ends, HEIGHT - BOTTOM, TOP)
+    frame = Frame(WIDTH, HEIGHT, x, y)
+    heights = [value for value in y.ticks(5) if unit != "%" or value <= 100]
+    parts = [frame.axes(list(enumerate(places)), [(value, f"{value:g}") for value in heights], unit)]
+    if line:
+        value, title = line
+        parts.append(
+            tag("path", tip(title), class_="reference", d=f"M{number(LEFT)} {number(y(value))}H{WIDTH - RIGHT:g}")
+        )
+    distance = min(15.0, 0.8 * (x(1) - x(0)) / max(len(series), 1))
+    for i, method in enumerate(series):
+        shift = (i - (len(series) - 1) / 2) * distance
+        spots = [(x(point.place) + shift, y(point.value)) for point in method.points]
+        if connected and len(spots) > 1:
+            parts.append(tag("path", class_=f"thin {colour(method.slot)}", d=polyline(spots)))
+        bars = "".join(_bar(spot, point, y) for (spot, _), point in zip(spots, method.points, strict=True) if point.bar)
+        if bars:
+            parts.append(tag("path", class_=f"bar {colour(method.slot)}", d=bars))
+        parts += [
+            marker(method.slot, *spot, hollow=point.hollow, title=point.title)
+            for spot, point in zip(spots, method.points, strict=True)
+        ]
+    return frame.svg(*parts, label=label)
+
+
+def _bar(x: float, point: Point, y: Scale) -> str:
+    low, high = (y.clipped(value) for value in point.ends)
+    return f"M{number(x)} {number(low)}V{number(high)}m-2.5 0h5M{number(x - 2.5)} {number(low)}h5"

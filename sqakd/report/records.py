@@ -1,0 +1,226 @@
+"""What is read from disk: finished runs by cell, their curves and quantizers, exports, and the paper's numbers."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+RELEASED = "_released"
+KINDS = ("last", "best", "mean_of_last_5")
+
+Record = dict[str, Any]
+Rows = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one number is about.
+
+    Attributes:
+        changes: what else differs, "key=value, key=value"; empty for a cell as the project defines it.
+    """
+
+    dataset: str
+    model: str
+    quantizer: str
+    w_bits: int
+    a_bits: int
+    kd: str
+    changes: str = ""
+
+    @property
+    def bits(self) -> str:
+        return "float" if self.w_bits == 32 else f"W{self.w_bits}A{self.a_bits}"
+
+    @property
+    def network(self) -> tuple[str, str]:
+        return self.dataset, self.model
+
+    @property
+    def published(self) -> Cell:
+        """The cell of the paper that a cell of the released code's reading stands beside."""
+        return replace(self, quantizer=self.quantizer.removesuffix(RELEASED), kd=self.kd.removesuffix(RELEASED))
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts cells: the float run first, then by quantizer, bits and kd."""
+        bits = (self.w_bits, self.a_bits)
+        return (*self.network, self.quantizer != "none", self.quantizer, *bits, self.kd, self.changes)
+
+    def __str__(self) -> str:
+        words = (self.dataset, self.model, self.quantizer, self.bits, self.kd, self.changes)
+        return " ".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        record: its record.json.
+        curve: its metrics.csv, one row per epoch; empty if there is none.
+        quantizers: its quantizers.csv, one row per layer and tensor. Read for the first seed of a cell alone.
+    """
+
+    folder: Path
+    record: Record
+    curve: Rows
+    quantizers: Rows
+
+    @property
+    def seed(self) -> int:
+        return int(self.record["seed"])
+
+    def score(self, name: str, kind: str) -> float | None:
+        """One score in percent: kind is last, best or mean_of_last_5; None where the run has no such score."""
+        score = self.record["scores"].get(name)
+        return None if score is None else 100 * float(score[kind])
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything read from disk.
+
+    Attributes:
+        cells: finished runs of each cell, in the order of their seeds.
+        paper: published numbers: table -> cell -> row of paper.csv.
+        exports: records of exported files, as `sqakd.export` writes them.
+    """
+
+    cells: Mapping[Cell, Sequence[Finished]]
+    paper: Mapping[str, Mapping[Cell, dict[str, str]]]
+    exports: Sequence[Record]
+
+    @property
+    def runs(self) -> list[Finished]:
+        return [run for runs in self.cells.values() for run in runs]
+
+
+def read_results(runs: Iterable[Path], paper: Path | None = None) -> Results:
+    """Read all finished runs of some folders.
+
+    Args:
+        runs: folders of runs, as runs/NAME/seed0/record.json. The same configuration and seed counts once, where it is
+            found first.
+        paper: paper.csv, or None for ours alone.
+
+    Raises:
+        ValueError: if a folder has no finished run, or a file cannot be read; it is named.
+    """
+    folders = list(runs)
+    cells = _read_cells(folders)
+    return Results(cells, {} if paper is None else read_paper(paper), _read_exports(folders))
+
+
+def _read_cells(folders: Iterable[Path]) -> dict[Cell, list[Finished]]:
+    cells: dict[Cell, dict[int, tuple[Path, Record]]] = defaultdict(dict)
+    for folder in folders:
+        files = sorted(folder.glob("*/seed*/record.json"))
+        if not files:  # an empty report would overwrite a full one
+            raise ValueError(
+                f"no finished run in {folder}: expected {folder}/NAME/seed0/record.json; type --runs FOLDER"
+            )
+        for file in files:
+            record = read_record(file)
+            cells[cell_of(record)].setdefault(record["seed"], (file.parent, record))
+    return {
+        cell: [
+            Finished(place, record, read_numbers(place / "metrics.csv"), _quantizers(place) if i == 0 else [])
+            for i, (_, (place, record)) in enumerate(sorted(cells[cell].items()))
+        ]
+        for cell in sorted(cells, key=lambda cell: cell.order)
+    }
+
+
+def _quantizers(folder: Path) -> Rows:
+    return read_numbers(folder / "quantizers.csv")
+
+
+def read_record(file: Path) -> Record:
+    """A run's record, checked for what the report needs.
+
+    Raises:
+        ValueError: if it is none; the file is named.
+    """
+    try:
+        record: Record = json.loads(file.read_text(encoding="utf-8"))
+        cell_of(record)
+        for key in ("name", "epochs", "packed_bytes", "bit_operations", "commit"):
+            record[key]
+        record["seed"] = int(record["seed"])
+        for name, score in record["scores"].items():
+            if not all(math.isfinite(score[kind]) for kind in KINDS):
+                raise ValueError(f"{name} is not a number")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{file} is no record of a run ({type(error).__name__}: {error}); remove it") from error
+    return record
+
+
+def cell_of(record: Record) -> Cell:
+    """The cell that a record belongs to."""
+    choices = record["choices"]
+    rounding = next((w for w in record["command"].split() if w.startswith("quantizer/rounding=")), "")
+    return Cell(
+        choices["dataset"],
+        record["model"],
+        choices["quantizer"] + rounding.replace("quantizer/rounding=", "+"),
+        int(record["w_bits"]),
+        int(record["a_bits"]),
+        "+".join([choices["kd"], *([choices["plus"]] if choices.get("plus") else [])]),
+        ", ".join(f"{key}={json.dumps(value)}" for key, value in record["changes"].items()),
+    )
+
+
+def read_numbers(file: Path) -> Rows:
+    """Rows of a CSV file of numbers; an empty field is left out, a missing file has no rows.
+
+    Raises:
+        ValueError: if the file is damaged; it is named.
+    """
+    if not file.exists():
+        return []
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            header, *rows = csv.reader(lines)
+        if any(len(row) != len(header) for row in rows):
+            raise ValueError("a line has more or fewer fields than the header")
+        return [{key: float(text) for key, text in zip(header, row, strict=True) if text} for row in rows]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{file} is damaged ({error}); remove it, the report can do without") from error
+
+
+def read_paper(file: Path) -> dict[str, dict[Cell, dict[str, str]]]:
+    """Published numbers: table -> cell -> row of the file.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    if not file.is_file():
+        raise ValueError(f"no {file}; run this in the project's folder or give --results")
+    tables: dict[str, dict[Cell, dict[str, str]]] = defaultdict(dict)
+    with file.open(newline="", encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            bits = int(row["bits"])
+            cell = Cell(row["dataset"], row["model"], row["quantizer"], bits, bits, row["kd"])
+            tables[row["table"]][cell] = row
+    return dict(sorted(tables.items()))
+
+
+def _read_exports(folders: Iterable[Path]) -> list[Record]:
+    """Records of all exports; a record without what an export has is that of something else."""
+    found = []
+    for file in (file for folder in folders for file in sorted(folder.glob("*/seed*/*/record.json"))):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if {"profile", "sizes", "verify", "name", "seed"} <= record.keys():
+                found.append(record | {"folder": str(file.parent)})
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{file} is no record of an export ({error}); remove it") from error
+    return found

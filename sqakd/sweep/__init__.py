@@ -1,0 +1,1 @@
+"""Many runs at a time: what each is doing, where its output goes, and what a person sees of it."""

@@ -1,0 +1,42 @@
+"""Two processes train what one process trains, from the same global batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import command
+import pytest
+import torch
+
+PLAIN = ["model.net._target_=plain_network.plain_network", "model.name=plain", "model.feature_layers=[]"]
+# 256 images are four batches of 64: each process has half of each.
+WORDS = [*command.SMALL, *PLAIN, "dataset.limit=256", "trainer.accelerator=cpu", "recipe.epochs=3"]
+
+
+def train(runs: Path, *words: str) -> None:
+    done = command.train(*WORDS, *words, runs=runs)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("quantizer", ["ewgs", "pact"])
+def test_two_processes_end_where_one_does(tmp_path: Path, quantizer: str) -> None:
+    """To 2e-4 of each tensor's largest value: sums in another order; what differs grows with each rounding."""
+    runs = tmp_path / "runs"
+    train(runs, f"quantizer={quantizer}", "bits=4", "name=one")
+    train(runs, f"quantizer={quantizer}", "bits=4", "name=two", "trainer.devices=2", "trainer.strategy=ddp")
+    one, two = (command.weights(runs / name / "seed0") for name in ("one", "two"))
+    start = command.weights(runs / "digits-plain-none-w32a32-none" / "seed0")
+    for name, tensor in one.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-4 * float(tensor.abs().max()))
+    assert not torch.equal(one["2.weight"], start["2.weight"])
+    rows = [command.metrics(runs / name / "seed0") for name in ("one", "two")]
+    for first, second in zip(*rows, strict=True):
+        assert float(second["train/loss"]) == pytest.approx(float(first["train/loss"]), rel=1e-3)
+
+
+def test_a_sweep_of_runs_with_two_devices_is_refused(tmp_path: Path) -> None:
+    done = command.train(*WORDS, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1", "-m", runs=tmp_path / "runs")
+    assert done.returncode == 1
+    assert "type trainer.devices=1 hydra/launcher=joblib" in done.stdout
+    assert not list((tmp_path / "runs").glob("digits*"))
