@@ -94,6 +94,15 @@ def made_elsewhere(text: str) -> bool:
     return any(word in text for word in MADE)
 
 
+EXTENDING = Page(command.ROOT / "docs" / "extending.md")
+# Path and text of each file that it shows.
+FILES: dict[str, str] = dict(
+    re.findall(
+        r"`((?:sqakd|conf)/[\w/]+\.(?:py|yaml))`:\n+```(?:python|yaml)\n(.*?)```", EXTENDING.text, flags=re.DOTALL
+    )
+)
+
+
 def typed(block: str) -> list[str]:
     """The lines of a block that are typed: without prompts and comments, continued ones put together."""
     lines = (line.strip().removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines())

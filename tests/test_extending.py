@@ -19,10 +19,7 @@ from sklearn.datasets import load_digits
 
 from sqakd.compose import parse
 
-PAGE = pages.Page(command.ROOT / "docs" / "extending.md")
-FILES = dict(
-    re.findall(r"`((?:sqakd|conf)/[\w/]+\.(?:py|yaml))`:\n+```(?:python|yaml)\n(.*?)```", PAGE.text, re.DOTALL)
-)
+PAGE, FILES = pages.EXTENDING, pages.FILES
 COMMANDS = [line for line in PAGE.commands if pages.made_elsewhere(line)]
 WORDS = [span for span in PAGE.sentences if pages.made_elsewhere(span)]
 SENTENCE = ["quantizer=maxabs", "kd=cosine", "model=plain", "dataset=arrays", "plus=[freeze_bn]", "bits=4"]
@@ -40,7 +37,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with the page's files, and the digits as a file of arrays."""
     folder = tmp_path_factory.mktemp("project")
-    for part in ("sqakd", "conf", "tests"):
+    for part in ("sqakd", "hydra_plugins", "conf", "tests"):
         shutil.copytree(command.ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
     for name in ("train.py", "pyproject.toml"):
         shutil.copy(command.ROOT / name, folder)
