@@ -1,4 +1,4 @@
-"""Each cell of the paper's tables is a cell of our sweeps, and each sweep's cell composes."""
+"""Each cell of the paper's tables is a cell of our sweeps, each sweep's cell composes; docs/tables.md counts them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import command
 import pytest
+import table_sizes
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -136,6 +137,42 @@ def test_recipes_are_the_released_ones(row: str) -> None:
 def test_what_else_the_release_does(words: list[str], batch_size: int, first_last: str) -> None:
     cfg = composed(*words)
     assert (cfg.recipe.batch_size, cfg.quantizer.first_last) == (batch_size, first_last)
+
+
+def page(heading: str) -> str:
+    """A part of docs/tables.md, from a heading to the next."""
+    text = (command.ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^## {re.escape(heading)}.*?\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+PARTS = {"table4": "Table 4", "table5": "Table 5", "table6": "Table 6", "table7": "Table 7", "squat": "SQuaT"}
+
+
+@pytest.mark.parametrize("table", PARTS)
+def test_the_page_says_how_much_work_a_table_is(table: str) -> None:
+    lines = table_sizes.by_network(table_sizes.trainings(cells(table)))
+    told = [line for line in page(PARTS[table]).splitlines() if line.startswith("|")]
+    assert told[2:] == lines, "\n" + "\n".join(lines)
+
+
+def test_the_page_says_how_much_work_all_tables_are() -> None:
+    paper = [t for t in TABLES if t.startswith("table") or t == "squat"]
+    sizes = {table: table_sizes.trainings(cells(table)) for table in paper}
+    together = {name: run for table in PARTS for name, run in sizes[table].items()}
+    lines = [table_sizes.in_one_line(f"`{table}`", runs) for table, runs in sizes.items()]
+    lines.append(table_sizes.in_one_line("all five, shared runs once", together))
+    told = [line for line in page("How much work they are").splitlines() if line.startswith("|")]
+    assert sorted(told[2:]) == sorted(lines), "\n" + "\n".join(lines)
+
+
+def test_the_page_says_the_recipes() -> None:
+    words = {"quantized": "bits=4", "unquantized": "quantizer=none"}
+    lines = [
+        table_sizes.recipe(row, **{key: composed(f"experiment={row}", word).recipe for key, word in words.items()})
+        for row in RECIPES
+    ]
+    assert [line for line in page("Recipes").splitlines() if line.startswith("|")][2:] == lines, "\n" + "\n".join(lines)
 
 
 def test_every_row_is_used_by_a_table() -> None:

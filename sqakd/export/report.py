@@ -8,10 +8,10 @@ Pictures compare one export with all others under the same folder of runs.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import html
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -376,9 +376,11 @@ def _numel(shape: list[int]) -> int:
 
 def main() -> None:
     """Command line."""
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        raise SystemExit("usage: python -m sqakd.export.report FOLDER, of an export or of all runs")
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of an export, or of all runs")
+    folder = parser.parse_args().folder
+    if not folder.is_dir():
+        parser.error(f"{folder} is not a folder")
     if not (folder / "layers.json").is_file():
         print(as_markdown([overview(read_exports(folder))]), end="")  # noqa: T201
         return
