@@ -1,7 +1,7 @@
 """A sweep whose jobs only pretend: python sweep_app.py FOLDER seed=0,1,... hydra/launcher=... -m
 
 What a job does depends on its seed: 0-9 work, 10 fails with a reason, 11 fails by a mistake, 12 is killed once and then
-works, 13 is killed each time, 14 works until it is told to stop.
+works, 13 is killed each time, 14 works until it is told to stop, 15 works for seven seconds.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def work(cfg: DictConfig) -> float:
     if cfg.seed == 14 and not again:
         signal.signal(signal.SIGTERM, lambda *_: stop(folder))
         time.sleep(300)
+    if cfg.seed == 15:
+        time.sleep(7)
     record.write_text("{}")
     return 0.25 + float(cfg.seed) / 100
 

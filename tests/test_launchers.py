@@ -15,7 +15,6 @@ import pytest
 
 APP = [sys.executable, str(command.ROOT / "tests" / "sweep_app.py")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(command.ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-LAUNCHERS = ["basic", "joblib", "submitit_local", "ray"]
 
 
 def sweep(folder: Path, launcher: str, seeds: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -29,7 +28,7 @@ def tries(folder: Path) -> dict[int, int]:
     return {int(file.parent.name.removeprefix("seed")): len(file.read_text().splitlines()) for file in files}
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_failures_do_not_stop_a_sweep_and_only_what_is_missing_is_done_again(tmp_path: Path, launcher: str) -> None:
     first = sweep(tmp_path, launcher, "10,0,11")
     assert first.returncode == 1
@@ -44,7 +43,7 @@ def test_failures_do_not_stop_a_sweep_and_only_what_is_missing_is_done_again(tmp
     assert "this is seed 11" in log
     assert "a mistake\nin two lines" in log
 
-    if launcher != "joblib":  # the same for all, and slow
+    if launcher == "basic":  # the same for all
         return
     second = sweep(tmp_path, launcher, "10,0,11,1")
     assert second.returncode == 1
@@ -53,24 +52,29 @@ def test_failures_do_not_stop_a_sweep_and_only_what_is_missing_is_done_again(tmp
 
 
 def test_a_killed_process_is_replaced_and_one_that_is_always_killed_is_given_up(tmp_path: Path) -> None:
-    result = sweep(tmp_path, "joblib", "0,12,13,1", "hydra.launcher.n_jobs=2")
+    """13 takes the process of 12 with it; in the end it runs alone, and only it has failed."""
+    result = sweep(tmp_path, "joblib", "13,12,1", "hydra.launcher.n_jobs=2")
     assert result.returncode == 1
-    assert ": 3 trained, 1 failed\n" in result.stdout
+    assert ": 2 trained, 1 failed\n" in result.stdout
     assert "seed13: its process was killed 3 times" in result.stdout
     assert tries(tmp_path)[13] == 3
 
 
-def test_ray_starts_a_killed_process_again(tmp_path: Path) -> None:
-    result = sweep(tmp_path, "ray", "12,0")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert tries(tmp_path) == {0: 1, 12: 2}
+def test_ray_starts_a_killed_process_again_and_tells_failures(tmp_path: Path) -> None:
+    result = sweep(tmp_path, "ray", "12,10")
+    assert result.returncode == 1
+    assert ": 1 trained, 1 failed\n" in result.stdout
+    assert "seed10: wrong word\n        log: " in result.stdout
+    assert tries(tmp_path) == {10: 1, 12: 2}
 
 
 def test_a_slurm_job_that_vanishes_is_told_and_the_others_are_waited_for(tmp_path: Path) -> None:
-    result = sweep(tmp_path, "submitit_local", "13,0")
+    """The first of them vanishes, so that the launcher gives up before the others have ended."""
+    result = sweep(tmp_path, "submitit_local", "13,0,10")
     assert result.returncode == 1
-    assert ": 1 trained, 1 failed\n" in result.stdout
+    assert ": 1 trained, 2 failed\n" in result.stdout
     assert "seed13: its process was killed" in result.stdout
+    assert "seed10: wrong word\n        log: " in result.stdout
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
@@ -99,6 +103,11 @@ def wait_for(condition: object, seconds: float = 300.0) -> None:
     while not condition():
         assert time.monotonic() < end, "nothing happened"
         time.sleep(0.1)
+
+
+def test_one_at_a_time_needs_no_other_process(tmp_path: Path) -> None:
+    result = sweep(tmp_path, "joblib", "15", "hydra.launcher.n_jobs=1")
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_a_launcher_that_is_not_installed_says_what_to_type(tmp_path: Path) -> None:

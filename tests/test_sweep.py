@@ -18,7 +18,7 @@ from rich.console import Console
 
 from sqakd.compose import Told
 from sqakd.sweep import job as module
-from sqakd.sweep.board import DONE, FAILED, RUNNING, WAITING, Board, Job
+from sqakd.sweep.board import ASIDE, DONE, FAILED, RUNNING, WAITING, Board, Job
 from sqakd.sweep.job import JobError, claim_device, do
 from sqakd.sweep.view import as_table, ending, eta, watching
 
@@ -124,16 +124,22 @@ def test_a_running_job_gives_signs_of_life(board: Board, monkeypatch: pytest.Mon
     assert do(board, 0, look) != 1
 
 
-def test_lost_jobs_wait_again_until_they_are_given_up(board: Board) -> None:
-    board.write(Job(0, "", RUNNING))
-    board.write(Job(1, "", DONE))
-    assert [job.number for job in board.lose(2)] == [0]
-    assert [job.state for job in board.jobs()] == [WAITING, DONE, WAITING]
-    board.write(replace(board.jobs()[0], state=RUNNING))
-    board.lose(2)
-    assert board.jobs()[0].state == FAILED
-    assert "killed 2 times" in board.jobs()[0].reason
-    assert board.lose(2) == []
+def test_lost_jobs_wait_again_then_aside_until_they_are_given_up(board: Board) -> None:
+    states = []
+    for _ in range(3):
+        board.write(replace(board.jobs()[0], state=RUNNING))
+        board.write(replace(board.jobs()[1], state=DONE))
+        assert [job.number for job in board.lose(3)] == [0]
+        states.append([job.state for job in board.jobs()])
+    assert states == [[WAITING, DONE, WAITING], [ASIDE, DONE, WAITING], [FAILED, DONE, WAITING]]
+    assert "killed 3 times" in board.jobs()[0].reason
+    assert board.lose(3) == []
+
+
+def test_what_is_aside_is_not_done_with_the_others(board: Board) -> None:
+    board.write(replace(board.jobs()[0], state=ASIDE))
+    assert do(board, 0, work(RuntimeError("must not run"))) is None
+    assert board.jobs()[0].state == ASIDE
 
 
 def test_each_process_has_one_gpu(tmp_path: Path) -> None:

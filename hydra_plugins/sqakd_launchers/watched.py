@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,14 @@ class Watched(Launcher):
 
         words = [(initial_job_idx + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
         board = Board.new(Path(self.config.hydra.sweep.dir), words)
-        parent = os.getpid() if self.when_lost == "relaunch" else 0
-        processes = int(self.settings.get("n_jobs", 1))
+        processes = int(self.settings.get("n_jobs", 0))
+        here = processes == 1 or isinstance(self.inner, BasicLauncher)  # joblib starts no process for one at a time
+        processes = processes if processes >= 0 else os.cpu_count() or 1  # n_jobs=-1 is joblib's word for all
+        parent = 0 if here or self.when_lost == "wait" else os.getpid()
         task = partial(_job, self.task, board.folder, Path.cwd(), parent, _devices(), processes)
         self.inner.setup(hydra_context=self.context, task_function=task, config=self.config)
         began = time.monotonic()
-        if not isinstance(self.inner, BasicLauncher):  # there a run in this process saves its own state
+        if not here:  # else the run in this process saves its own state
             signal.signal(signal.SIGTERM, _stop)
         try:
             with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, watching(board, out):
@@ -92,10 +95,22 @@ class Watched(Launcher):
         return results
 
     def _all(self, board: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
-        """The launcher's own results; where it lost a process, what the board says."""
+        """Results of all jobs; those that were put aside are done last, each alone."""
+        from sqakd.sweep.board import ASIDE, WAITING
+
+        results = self._until_done(board, job_overrides, first)
+        for job in board.jobs():
+            if job.state == ASIDE:
+                board.write(replace(job, state=WAITING))
+                place = job.number - first
+                results[place] = self._until_done(board, [job_overrides[place]], job.number)[0]
+        return results
+
+    def _until_done(self, board: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """The launcher's own results; where it lost a process, it launches again, or what the board says."""
         while True:
             try:
-                return self.inner.launch(job_overrides, first)
+                return list(self.inner.launch(job_overrides, first))
             except Exception as error:
                 if not any(kind.__name__ in LOST for kind in type(error).__mro__):
                     raise
@@ -150,8 +165,6 @@ def _devices() -> list[str]:
 
 def _wait(board: Any) -> None:
     """Until no job runs or waits any more; one that gives no sign of life has failed."""
-    from dataclasses import replace
-
     from sqakd.sweep.board import FAILED, RUNNING, WAITING, vanished
 
     seen: dict[int, tuple[float, float]] = {}  # by number: when its file was touched, and when that was noticed

@@ -19,6 +19,7 @@ from typing import Self
 from sqakd.files import write_text
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
+ASIDE = "aside"  # waits until the others are done, because it may be what kills processes
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Job:
     Attributes:
         number: its place in the sweep.
         words: what was typed or swept for it.
-        state: waiting, running, done or failed.
+        state: waiting, running, done, failed or aside.
         run: name and seed of its run, once known.
         folder: of its run.
         epochs: of its run.
@@ -106,8 +107,11 @@ class Board:
     def lose(self, most: int) -> list[Job]:
         """Put down those that were running as lost, because all their processes are gone.
 
+        One of them may have killed the processes of all. What is lost for the last time but one is put aside, to run
+        alone; what is lost once more has failed.
+
         Args:
-            most: a job that is lost so often has failed; it may be what kills the processes.
+            most: how often a job may be lost.
 
         Returns:
             Those that were running.
@@ -115,7 +119,7 @@ class Board:
         lost = [replace(job, lost=job.lost + 1) for job in self.jobs() if job.state == RUNNING]
         for job in lost:
             if job.lost < most:
-                self.write(replace(job, state=WAITING))
+                self.write(replace(job, state=WAITING if job.lost < most - 1 else ASIDE))
             else:
                 self.write(replace(job, state=FAILED, ended=time.time(), reason=vanished(job.lost)))
         return lost

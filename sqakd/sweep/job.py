@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sqakd.sweep.board import DONE, FAILED, RUNNING, Board, Job
+from sqakd.sweep.board import ASIDE, DONE, FAILED, RUNNING, Board, Job
 
 BEAT = 5.0  # seconds between two signs of life
 _HELD: list[FileLock] = []  # of this process's device, until the process ends
@@ -46,6 +46,9 @@ def do(
         epochs: of the run.
         parent: process without which the job shall save its state and stop; 0 if it lives on alone.
 
+    Returns:
+        Its score; None if it has none, or is not to be done now.
+
     Raises:
         JobError: if it failed, now or before.
     """
@@ -54,6 +57,8 @@ def do(
         return job.score
     if job.state == FAILED:
         raise JobError(job.reason)
+    if job.state == ASIDE:
+        return None
     log = board.folder / f"{number}-{run or 'run'}.log"
     finished = folder is not None and (folder / "record.json").exists()
     job = replace(

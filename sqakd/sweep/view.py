@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from sqakd.plan import duration
-from sqakd.sweep.board import DONE, FAILED, RUNNING, WAITING, Board, Job
+from sqakd.sweep.board import ASIDE, DONE, FAILED, RUNNING, WAITING, Board, Job
 
 REFRESH = 1.0  # seconds
 BEST = 3  # so many of the finished runs are shown
+LATER = (WAITING, ASIDE)
 SHOWN = 16  # so many of the running ones, and of the failed ones
 
 
@@ -88,8 +89,9 @@ def _line(job: Job) -> str:
         return f"{how}: {job.name}{_percent(', top-1 ', job.score)}"
     if job.state == FAILED:
         return f"FAILED: {job.name}: {job.reason}" + (f" (log: {job.log})" if job.log else "")
-    if job.state == WAITING:
-        return f"its process was killed, it is started again: {job.name}"
+    if job.state in LATER:
+        when = " when the others are done" if job.state == ASIDE else ""
+        return f"its process was killed, it is started again{when}: {job.name}"
     return f"started: {job.name}"
 
 
@@ -112,7 +114,7 @@ def eta(jobs: Sequence[Job], now: float) -> dict[int | None, float]:
     """
     trained = [job.ended - job.started for job in jobs if job.state == DONE and not job.skipped]
     running = [job for job in jobs if job.state == RUNNING]
-    waiting = sum(job.state == WAITING for job in jobs)
+    waiting = sum(job.state in LATER for job in jobs)
     left: dict[int | None, float] = {}
     for job in running:
         done = epochs_done(job)
@@ -133,7 +135,7 @@ def as_table(jobs: Sequence[Job], now: float) -> RenderableType:
         jobs: all of them.
         now: seconds since 1970.
     """
-    count = {state: sum(job.state == state for job in jobs) for state in (DONE, RUNNING, WAITING, FAILED)}
+    count = {state: sum(job.state == state for job in jobs) for state in (DONE, RUNNING, WAITING, ASIDE, FAILED)}
     left = eta(jobs, now)
     ended = count[DONE] + count[FAILED]
     head = Table.grid(padding=(0, 2))
@@ -163,7 +165,7 @@ def ending(board: Board, seconds: float) -> str:
         "done before": sum(job.state == DONE and job.skipped for job in jobs),
         "failed": len(failed),
         "not finished": sum(job.state == RUNNING for job in jobs),
-        "not started": sum(job.state == WAITING for job in jobs),
+        "not started": sum(job.state in LATER for job in jobs),
     }
     parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     lines = [f"{len(jobs)} runs in {duration(seconds)}: {parts}"]
