@@ -260,6 +260,13 @@ def test_each_link_leads_somewhere(page: pages.Page) -> None:
             assert anchor in pages.Page(target).anchors, link
 
 
+def test_each_page_is_in_the_index() -> None:
+    index = pages.Page(command.ROOT / "docs" / "README.md")
+    assert {page.path.name for page in pages.PAGES if page.path.parent == index.path.parent} - {*index.links} == {
+        "README.md"
+    }
+
+
 def test_each_file_that_is_named_exists() -> None:
     folders = r"(?:conf|sqakd|tests|docs|benchmarks|results)/[\w/.-]+"
     named = {span for page in pages.PAGES for span in page.spans if re.fullmatch(folders, span)}
