@@ -5,12 +5,12 @@ Everything behind this file gets objects and plain data.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import joblib
 import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
@@ -25,8 +25,7 @@ from sqakd.console import quiet_libraries
 from sqakd.quantize import Scheme
 from sqakd.runs import Run, identity
 from sqakd.sentence import Sentence
-
-SIGTERM_STATUS = 143
+from sqakd.sweep.job import SIGTERM_STATUS
 
 
 class Told(CompactHydraException):
@@ -47,7 +46,7 @@ OmegaConf.register_new_resolver("added", lambda parts: added(parts), replace=Tru
 OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
 # ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
 # ${jobs:} is how many runs this machine takes at a time; ${gpus:} is how many GPUs a run takes.
-OmegaConf.register_new_resolver("jobs", lambda: torch.cuda.device_count() or len(os.sched_getaffinity(0)), replace=True)
+OmegaConf.register_new_resolver("jobs", lambda: torch.cuda.device_count() or joblib.cpu_count(), replace=True)
 OmegaConf.register_new_resolver("gpus", lambda: int(torch.cuda.is_available()), replace=True)
 OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
 

@@ -91,16 +91,30 @@ def test_a_run_that_was_finished_before_says_so(board: Board, tmp_path: Path) ->
     assert board.jobs()[0].skipped
 
 
-def test_sigterm_to_one_process_fails_one_job_and_to_the_sweep_ends_it(board: Board) -> None:
-    with pytest.raises(JobError, match="stopped by SIGTERM"):
+def test_sigterm_to_one_process_fails_one_job(board: Board) -> None:
+    with pytest.raises(JobError, match="stopped by SIGTERM; the state is saved"):
         do(board, 0, work(SystemExit(143)), parent=os.getppid())
-    with pytest.raises(SystemExit):
-        do(board, 1, work(SystemExit(143)))
-    assert [job.state for job in board.jobs()] == [FAILED, FAILED, WAITING]
+    assert [job.state for job in board.jobs()] == [FAILED, WAITING, WAITING]
+
+
+@pytest.mark.parametrize("end", [SystemExit(143), SystemExit(-1), KeyboardInterrupt()])
+def test_a_job_that_is_stopped_can_be_started_again(board: Board, end: BaseException) -> None:
+    """By whoever stopped it: a scheduler that has queued it again, or a person."""
+    with pytest.raises(type(end)):
+        do(board, 0, work(end), run="half")
+    job = board.jobs()[0]
+    assert job.state == WAITING
+    assert ("the state is saved" in job.reason) == (getattr(end, "code", 0) == 143)
+    assert ending(board.jobs(), 9).splitlines()[:2] == [
+        "3 runs in 9 s: 1 not finished, 2 not started",
+        f"stopped: half: {job.reason}",
+    ]
+    assert do(board, 0, work(0.5)) == 0.5
+    assert board.jobs()[0].reason == ""
 
 
 def test_a_process_without_its_parent_asks_itself_to_stop(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT", 0.02)
+    monkeypatch.setattr(module, "LOOK", 0.02)
     asked = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
@@ -109,19 +123,6 @@ def test_a_process_without_its_parent_asks_itself_to_stop(board: Board, monkeypa
         assert do(board, 1, lambda: float(asked.wait(0.2)), parent=os.getppid()) == 0.0
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def test_a_running_job_gives_signs_of_life(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT", 0.02)
-
-    def look() -> float:
-        os.utime(board.file(0), (1, 1))
-        end = time.monotonic() + 5
-        while board.file(0).stat().st_mtime == 1 and time.monotonic() < end:
-            time.sleep(0.01)
-        return board.file(0).stat().st_mtime
-
-    assert do(board, 0, look) != 1
 
 
 def test_lost_jobs_wait_again_then_aside_until_they_are_given_up(board: Board) -> None:
@@ -164,6 +165,7 @@ def test_each_process_has_one_gpu(tmp_path: Path) -> None:
 def test_one_gpu_is_everybodys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     claim_device(tmp_path, ["0"], 4)
+    claim_device(tmp_path, [], 4)
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
     assert list(tmp_path.iterdir()) == []
 
@@ -186,6 +188,9 @@ def test_time_left(tmp_path: Path) -> None:
     assert left[2] == 50  # half of its epochs took 50 s
     assert left[3] == 90  # as long as the one that was trained; the one done before does not count
     assert left[None] == (50 + 90 + 100) / 2
+    resumed = replace(jobs[2], begun=4)
+    assert eta([resumed], 100)[2] == 50 / 1 * 5  # one new epoch took 50 s, five are left
+    assert eta([replace(resumed, begun=5)], 100) == {}
     assert eta(jobs[1:], 100) == {2: 50}  # of one that has no epoch yet, nothing is known
 
 
@@ -225,10 +230,10 @@ def test_the_end_lists_what_failed(board: Board) -> None:
     do(board, 0, work(0.5), run="good")
     with pytest.raises(JobError):
         do(board, 1, work(RuntimeError("mistake")), run="bad")
-    text = ending(board, 90)
+    text = ending(board.jobs(), 90)
     assert text.startswith("3 runs in 90 s: 1 trained, 1 failed, 1 not started\n")
     assert "failed: bad: RuntimeError: mistake\n        log: " in text
     assert text.endswith("\nthe same command does only what is missing")
     do(board, 2, work(0.5))
     board.write(replace(board.jobs()[1], state=DONE))
-    assert ending(board, 90) == "3 runs in 90 s: 3 trained"
+    assert ending(board.jobs(), 90) == "3 runs in 90 s: 3 trained"

@@ -11,10 +11,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
@@ -27,11 +29,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.sqakd_launchers.names import take_names
 
+if TYPE_CHECKING:  # Hydra imports this file at each start; the sweep's parts only when there is one
+    from sqakd.sweep.board import Board
+
 # How launchers say that a process went without a word; found by name, because only the chosen one is installed.
 LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "WorkerCrashedError", "OutOfMemoryError")
 MOST = 3  # a job whose process vanishes so often has failed
-SILENT = 90.0  # seconds without a sign of life after which a process is gone
-LOOK = 5.0  # seconds between two looks at processes that nobody waits for
+PROCESSES, JOBS, HERE = "processes", "jobs", "here"
 
 
 class Watched(Launcher):
@@ -39,20 +43,25 @@ class Watched(Launcher):
 
     Args:
         inner: full name of the launcher's class.
-        when_lost: after a process vanished, relaunch (all processes of the launcher are gone with it) or wait (the
-            others go on by themselves).
+        starts: what it starts: processes on this machine, which all go when one of them vanishes; jobs that live on
+            their own, each of which is launched and waited for by itself; or nothing, runs are done here.
         needs: what to install if the class is not there.
+        at_once: so many jobs at a time, if it starts jobs; None: all.
         settings: the launcher's own.
     """
 
-    def __init__(self, inner: str, when_lost: str, needs: str = "", **settings: Any) -> None:
+    def __init__(self, inner: str, starts: str, needs: str = "", at_once: int | None = None, **settings: Any) -> None:
         try:
             self.inner: Launcher = get_class(inner)(**settings)
         except ImportError as error:
             raise CompactHydraException(
-                f"this launcher is not installed ({error}); type pip install {needs}"
+                f"this launcher is not installed: type pip install {needs} ({error})"
             ) from error
-        self.when_lost, self.settings = when_lost, settings
+        processes = int(settings.get("n_jobs", 1))
+        self.processes = processes if processes > 0 else os.cpu_count() or 1  # n_jobs=-1 is joblib's word for all
+        # joblib starts no process for one at a time
+        self.starts = HERE if starts == PROCESSES and self.processes == 1 else starts
+        self.at_once = at_once
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
@@ -69,33 +78,57 @@ class Watched(Launcher):
             plain = BasicLauncher()
             plain.setup(hydra_context=self.context, task_function=self.task, config=self.config)
             return plain.launch(job_overrides, initial_job_idx)
-        from sqakd.sweep.board import Board  # not at the top: Hydra imports this file at each start
+        from sqakd.sweep.board import Board
         from sqakd.sweep.view import ending, watching
 
         words = [(initial_job_idx + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
         board = Board.new(Path(self.config.hydra.sweep.dir), words)
-        processes = int(self.settings.get("n_jobs", 0))
-        here = processes == 1 or isinstance(self.inner, BasicLauncher)  # joblib starts no process for one at a time
-        processes = processes if processes >= 0 else os.cpu_count() or 1  # n_jobs=-1 is joblib's word for all
-        parent = 0 if here or self.when_lost == "wait" else os.getpid()
-        task = partial(_job, self.task, board.folder, Path.cwd(), parent, _devices(), processes)
+        parent = os.getpid() if self.starts == PROCESSES else 0
+        devices = _devices() if self.starts == PROCESSES else []
+        task = partial(_job, self.task, board.folder, Path.cwd(), parent, devices, self.processes)
         self.inner.setup(hydra_context=self.context, task_function=task, config=self.config)
         began = time.monotonic()
-        if not here:  # else the run in this process saves its own state
+        if self.starts != HERE:  # else the run in this process saves its own state
             signal.signal(signal.SIGTERM, _stop)
+        results: Sequence[JobReturn] = []
         try:
             with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, watching(board, out):
                 results = self._all(board, job_overrides, initial_job_idx)
         finally:  # also when the sweep was told to stop
-            print(ending(board, time.monotonic() - began), flush=True)  # noqa: T201
+            _tell_failures(board, results)
+            print(ending(board.jobs(), time.monotonic() - began), flush=True)  # noqa: T201
         searching = self.config.hydra.runtime.choices.get("hydra/sweeper", "basic") != "basic"
         failed = sum(result.status != JobStatus.COMPLETED for result in results)
         if failed and not searching:
             raise SystemExit(f"{failed} of {len(results)} runs failed")
         return results
 
-    def _all(self, board: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
-        """Results of all jobs; those that were put aside are done last, each alone."""
+    def _all(self, board: Board, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+        if self.starts == HERE:
+            return self.inner.launch(job_overrides, first)
+        if self.starts == JOBS:
+            return self._each(board, job_overrides, first)
+        return self._together(board, job_overrides, first)
+
+    def _each(self, board: Board, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """Launch each job by itself and wait for it, so that one that vanishes says nothing of the others."""
+
+        def one(place: int) -> JobReturn:
+            try:
+                return self.inner.launch([job_overrides[place]], first + place)[0]
+            except Exception as error:
+                return _failed(job_overrides[place], error)
+
+        prepare(self.inner)
+        threads = ThreadPoolExecutor(min(self.at_once or len(job_overrides), len(job_overrides)))
+        try:
+            return list(threads.map(one, range(len(job_overrides))))
+        except KeyboardInterrupt:  # the threads would be waited for
+            print("stopped by Ctrl-C; jobs that run go on, the same command waits for them", flush=True)  # noqa: T201
+            os._exit(130)
+
+    def _together(self, board: Board, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """Launch all jobs; those that were put aside are done last, each alone."""
         from sqakd.sweep.board import ASIDE, WAITING
 
         results = self._until_done(board, job_overrides, first)
@@ -106,19 +139,48 @@ class Watched(Launcher):
                 results[place] = self._until_done(board, [job_overrides[place]], job.number)[0]
         return results
 
-    def _until_done(self, board: Any, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-        """The launcher's own results; where it lost a process, it launches again, or what the board says."""
+    def _until_done(self, board: Board, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+        """Launch, and launch again where a process vanished: what is done by then is not done again."""
         while True:
             try:
                 return list(self.inner.launch(job_overrides, first))
             except Exception as error:
-                if not any(kind.__name__ in LOST for kind in type(error).__mro__):
+                if not _is_lost(error) or not board.lose(MOST):  # before any job began: it would go on forever
                     raise
-                if self.when_lost == "wait":
-                    _wait(board)
-                    return [_returned(job, words) for job, words in zip(board.jobs(), job_overrides, strict=True)]
-                if not board.lose(MOST):  # before any job began: it would go on forever
-                    raise
+
+
+def prepare(inner: Launcher) -> None:
+    """What a launcher would begin in each of several threads is begun here once."""
+    if type(inner).__name__ == "RayLauncher":
+        from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
+
+        start_ray(inner.ray_cfg.init)
+
+
+def _is_lost(error: BaseException) -> bool:
+    return any(kind.__name__ in LOST for kind in type(error).__mro__)
+
+
+def _failed(words: Sequence[str], error: Exception) -> JobReturn:
+    result = JobReturn(overrides=list(words), status=JobStatus.FAILED)
+    result.return_value = error
+    return result
+
+
+def _tell_failures(board: Board, results: Sequence[JobReturn]) -> None:
+    """Put on the board what failed without a word of its own there."""
+    from sqakd.sweep.board import DONE, FAILED, vanished
+    from sqakd.sweep.job import reason
+
+    for job, result in zip(board.jobs(), results, strict=False):
+        if result.status == JobStatus.COMPLETED or job.state in (DONE, FAILED):
+            continue
+        try:
+            result.return_value  # noqa: B018  # raises what the job raised
+        except Exception as error:
+            words = vanished(1) if _is_lost(error) else reason(error)
+            with suppress(OSError):
+                board.write(replace(job, state=FAILED, ended=time.time(), reason=words))
 
 
 def _job(
@@ -135,13 +197,14 @@ def _job(
     number, board = int(HydraConfig.get().job.num), Board(folder)
     if "recipe" not in cfg:  # export.py
         return do(board, number, partial(task, cfg), parent=parent)
+    epochs = cfg.recipe.epochs
     return do(
         board,
         number,
         partial(task, cfg),
         run=f"{cfg.name}-seed{cfg.seed}",
         folder=Path(cfg.paths.runs) / cfg.name / f"seed{cfg.seed}",
-        epochs=int(cfg.recipe.epochs),
+        epochs=epochs if isinstance(epochs, int) else 0,
         parent=parent,
     )
 
@@ -161,29 +224,3 @@ def _devices() -> list[str]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(index) for index in range(torch.cuda.device_count())]
-
-
-def _wait(board: Any) -> None:
-    """Until no job runs or waits any more; one that gives no sign of life has failed."""
-    from sqakd.sweep.board import FAILED, RUNNING, WAITING, vanished
-
-    seen: dict[int, tuple[float, float]] = {}  # by number: when its file was touched, and when that was noticed
-    while any(job.state in (WAITING, RUNNING) for job in board.jobs()):
-        now = time.monotonic()
-        for job in board.jobs():
-            touched = board.file(job.number).stat().st_mtime if job.state == RUNNING else 0.0
-            if seen.get(job.number, (None, 0.0))[0] != touched:
-                seen[job.number] = (touched, now)
-            elif job.state == RUNNING and now - seen[job.number][1] > SILENT:
-                board.write(replace(job, state=FAILED, ended=time.time(), reason=vanished(1)))
-        time.sleep(LOOK)
-
-
-def _returned(job: Any, words: Sequence[str]) -> JobReturn:
-    from sqakd.sweep.board import DONE
-    from sqakd.sweep.job import JobError
-
-    done = job.state == DONE
-    result = JobReturn(overrides=list(words), status=JobStatus.COMPLETED if done else JobStatus.FAILED)
-    result.return_value = job.score if done else JobError(job.reason)
-    return result

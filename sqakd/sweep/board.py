@@ -2,8 +2,7 @@
 
     runs/.sweeps/<start>/  jobs.json  0.json 1.json ...  0-<run>.log ...
 
-A job is one run of the sweep. Its file is replaced as a whole by the process that has the job; while it runs, the file
-is touched every few seconds, which is how others know that it lives.
+A job is one run of the sweep. Its file is replaced as a whole by the process that has the job.
 """
 
 from __future__ import annotations
@@ -33,12 +32,13 @@ class Job:
         run: name and seed of its run, once known.
         folder: of its run.
         epochs: of its run.
+        begun: so many of them were done when it started.
         log: file that takes its output.
         started: seconds since 1970; 0 if it has not.
         ended: likewise.
         skipped: whether its run had been finished before.
         score: top-1 (or agreement with the teacher) of the last epoch, 0 to 1.
-        reason: why it failed.
+        reason: why it failed, or stopped.
         lost: how often its process vanished.
     """
 
@@ -48,6 +48,7 @@ class Job:
     run: str = ""
     folder: str = ""
     epochs: int = 0
+    begun: int = 0
     log: str = ""
     started: float = 0.0
     ended: float = 0.0

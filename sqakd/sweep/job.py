@@ -15,9 +15,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sqakd.sweep.board import ASIDE, DONE, FAILED, RUNNING, Board, Job
+from sqakd.sweep.board import ASIDE, DONE, FAILED, RUNNING, WAITING, Board, Job
 
-BEAT = 5.0  # seconds between two signs of life
+LOOK = 5.0  # seconds between two looks at the parent
+SIGTERM_STATUS = 143
 _HELD: list[FileLock] = []  # of this process's device, until the process ends
 
 
@@ -60,7 +61,6 @@ def do(
     if job.state == ASIDE:
         return None
     log = board.folder / f"{number}-{run or 'run'}.log"
-    finished = folder is not None and (folder / "record.json").exists()
     job = replace(
         job,
         state=RUNNING,
@@ -69,38 +69,47 @@ def do(
         epochs=epochs,
         log=str(log),
         started=time.time(),
-        skipped=finished,
+        skipped=folder is not None and (folder / "record.json").exists(),
+        reason="",
     )
+    job = replace(job, begun=epochs_done(job))
     board.write(job)
-    with _output_to(log), _alive(board.file(number), parent):
+    with _output_to(log), _following(parent):
         try:
             score = work()
-        except (Exception, SystemExit) as error:
-            if not parent and isinstance(error, SystemExit):  # the sweep itself is to stop
-                _end(board, job, reason=_reason(error))
+        except (Exception, SystemExit, KeyboardInterrupt) as error:
+            if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and not parent):
+                # The sweep is to stop, or a scheduler stops this job and will start it again.
+                board.write(replace(job, state=WAITING, reason=reason(error)))
                 raise
-            if not getattr(error, "told", False):
+            if not getattr(error, "told", False) and isinstance(error, Exception):
                 traceback.print_exc()
-            _end(board, job, reason=_reason(error))
-            raise JobError(_reason(error)) from error
-        except KeyboardInterrupt:
-            _end(board, job, reason="stopped by Ctrl-C; the same command continues")
-            raise
+            board.write(replace(job, state=FAILED, ended=time.time(), reason=reason(error)))
+            raise JobError(reason(error)) from error
     board.write(replace(job, state=DONE, ended=time.time(), score=score))
     return score
 
 
-def _end(board: Board, job: Job, *, reason: str) -> None:
-    board.write(replace(job, state=FAILED, ended=time.time(), reason=reason))
-
-
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Why a job ended, in one line."""
     text = str(error).strip()
-    if isinstance(error, SystemExit):
-        return "stopped by SIGTERM; the state is saved, the same command continues"
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        if getattr(error, "code", None) == SIGTERM_STATUS:
+            return "stopped by SIGTERM; the state is saved, the same command continues"
+        return "stopped; the same command continues from the last whole epoch"
     if getattr(error, "told", False):
         return text.removeprefix("error: ")
+    if isinstance(error, JobError):
+        return text
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}".rstrip(": ")
+
+
+def epochs_done(job: Job) -> int:
+    """Whole epochs in its run's metrics.csv."""
+    try:
+        return max(len((Path(job.folder) / "metrics.csv").read_text().splitlines()) - 1, 0) if job.folder else 0
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -121,25 +130,25 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alive(file: Path, parent: int) -> Iterator[None]:
-    """Touch the file while the block runs; without its parent, this process asks itself to save and stop."""
+def _following(parent: int) -> Iterator[None]:
+    """While the block runs: without its parent, this process asks itself to save and stop."""
     ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(BEAT):
-            with suppress(OSError):
-                os.utime(file)
-            if parent and os.getppid() != parent:
+    def look() -> None:
+        while not ended.wait(LOOK):
+            if os.getppid() != parent:
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
+    thread = threading.Thread(target=look, daemon=True)
+    if parent:
+        thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join()
+        if parent:
+            thread.join()
 
 
 def claim_device(folder: Path, devices: Sequence[str], processes: int) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from sqakd.plan import duration
 from sqakd.sweep.board import ASIDE, DONE, FAILED, RUNNING, WAITING, Board, Job
+from sqakd.sweep.job import epochs_done
 
 REFRESH = 1.0  # seconds
 BEST = 3  # so many of the finished runs are shown
@@ -35,7 +35,9 @@ def watching(board: Board, out: TextIO) -> Iterator[None]:
     console = Console(file=out, highlight=False)
     ended = threading.Event()
     lines = _Lines()
-    live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+    # Not console.is_terminal: variables of the environment can force that where the output is a file.
+    shown = out.isatty() and not console.is_dumb_terminal
+    live = Live(console=console, refresh_per_second=4, transient=True) if shown else None
 
     def show() -> None:
         jobs = board.jobs()
@@ -48,7 +50,8 @@ def watching(board: Board, out: TextIO) -> Iterator[None]:
 
     def follow() -> None:
         while not ended.wait(REFRESH):
-            show()
+            with suppress(OSError):  # a shared disk may not answer for a moment
+                show()
 
     thread = threading.Thread(target=follow, daemon=True)
     with live or nullcontext():
@@ -90,6 +93,8 @@ def _line(job: Job) -> str:
     if job.state == FAILED:
         return f"FAILED: {job.name}: {job.reason}" + (f" (log: {job.log})" if job.log else "")
     if job.state in LATER:
+        if job.reason:
+            return f"{job.name}: {job.reason}"
         when = " when the others are done" if job.state == ASIDE else ""
         return f"its process was killed, it is started again{when}: {job.name}"
     return f"started: {job.name}"
@@ -97,14 +102,6 @@ def _line(job: Job) -> str:
 
 def _percent(before: str, score: float | None) -> str:
     return "" if score is None else f"{before}{100 * score:.2f}%"
-
-
-def epochs_done(job: Job) -> int:
-    """Whole epochs in its run's metrics.csv."""
-    try:
-        return max(len((Path(job.folder) / "metrics.csv").read_text().splitlines()) - 1, 0)
-    except OSError:
-        return 0
 
 
 def eta(jobs: Sequence[Job], now: float) -> dict[int | None, float]:
@@ -118,8 +115,8 @@ def eta(jobs: Sequence[Job], now: float) -> dict[int | None, float]:
     left: dict[int | None, float] = {}
     for job in running:
         done = epochs_done(job)
-        if done:
-            left[job.number] = (now - job.started) / done * (job.epochs - done)
+        if done > job.begun:
+            left[job.number] = (now - job.started) / (done - job.begun) * (job.epochs - done)
         elif trained:
             left[job.number] = max(sum(trained) / len(trained) - (now - job.started), 0.0)
     if running and len(left) == len(running) and (trained or not waiting):
@@ -147,31 +144,30 @@ def as_table(jobs: Sequence[Job], now: float) -> RenderableType:
         body.add_column(title, justify="left" if title in ("", "run") else "right", overflow="fold")
     for job in [job for job in jobs if job.state == RUNNING][:SHOWN]:
         rest = duration(left[job.number]) if job.number in left else ""
-        body.add_row(Text("running", "cyan"), job.name, f"{epochs_done(job)}/{job.epochs}", "", rest)
+        body.add_row(Text("running", "cyan"), Text(job.name), f"{epochs_done(job)}/{job.epochs}", "", rest)
     for job in [job for job in jobs if job.state == FAILED][-SHOWN:]:
         body.add_row(Text("failed", "red"), Text(f"{job.name}: {job.reason}"), "", "", "")
     finished = [job for job in jobs if job.state == DONE and job.score is not None]
     for job in sorted(finished, key=lambda job: -(job.score or 0.0))[:BEST]:
-        body.add_row(Text("best so far", "green"), job.name, "", _percent("", job.score), "")
+        body.add_row(Text("best so far", "green"), Text(job.name), "", _percent("", job.score), "")
     return Group(head, body)
 
 
-def ending(board: Board, seconds: float) -> str:
-    """What came of a sweep: the sum, and each failed job with its reason and log."""
-    jobs = board.jobs()
-    failed = [job for job in jobs if job.state == FAILED]
+def ending(jobs: Sequence[Job], seconds: float) -> str:
+    """What came of a sweep: the sum, and each failed or stopped job with its reason and log."""
     counts = {
         "trained": sum(job.state == DONE and not job.skipped for job in jobs),
         "done before": sum(job.state == DONE and job.skipped for job in jobs),
-        "failed": len(failed),
-        "not finished": sum(job.state == RUNNING for job in jobs),
-        "not started": sum(job.state in LATER for job in jobs),
+        "failed": sum(job.state == FAILED for job in jobs),
+        "not finished": sum(job.state == RUNNING or (job.state in LATER and bool(job.reason)) for job in jobs),
+        "not started": sum(job.state in LATER and not job.reason for job in jobs),
     }
     parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     lines = [f"{len(jobs)} runs in {duration(seconds)}: {parts}"]
-    for job in failed:
-        lines.append(f"failed: {job.name}: {job.reason}")
-        lines += [f"        log: {job.log}"] if job.log else []
+    for job in jobs:
+        if job.reason and job.state != DONE:
+            lines.append(f"{'failed' if job.state == FAILED else 'stopped'}: {job.name}: {job.reason}")
+            lines += [f"        log: {job.log}"] if job.log else []
     if sum(job.state == DONE for job in jobs) < len(jobs):
         lines.append("the same command does only what is missing")
     return "\n".join(lines)
