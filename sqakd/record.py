@@ -33,6 +33,7 @@ def make_record(
     paper: dict[str, Any] | None,
     training_seconds: float,
     device: torch.device,
+    devices: int = 1,
 ) -> dict[str, Any]:
     """The record of a finished run, plain data.
 
@@ -46,6 +47,7 @@ def make_record(
         paper: the published number of the run's cell, if there is one (`sqakd.paper.published`).
         training_seconds: of all epochs, over all starts.
         device: what it was trained on.
+        devices: how many of them.
     """
     config = sentence.config
     names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
@@ -77,6 +79,7 @@ def make_record(
         "commit": commit(),
         "versions": versions(),
         "device": device_name(device),
+        "devices": devices,
         "threads": torch.get_num_threads(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": " ".join(["python train.py", *sentence.overrides]),

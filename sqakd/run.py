@@ -334,16 +334,20 @@ class Training:
         )
 
     def _record(self, task: Task) -> dict[str, Any]:
+        devices = task.trainer.world_size
+        # Batch norm works on each device's share of a batch, so this is not the cell that one device trains.
+        apart = devices > 1 and not self.config["trainer"]["sync_batchnorm"]
         return make_record(
             self.sentence,
             self.history.rows,
-            changes=self.changes,
+            changes=self.changes | ({"trainer.devices": devices} if apart else {}),
             cost=cost(task.student, self.data.image_shape),
             labels_used=self.objective.needs_labels,
             float_record=self.float_record,
-            paper=self.paper,
+            paper=None if apart else self.paper,
             training_seconds=self.history.seconds,
             device=task.device,
+            devices=devices,
         )
 
     def _finish(self, task: Task, record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import command
@@ -24,6 +25,9 @@ def test_two_processes_end_where_one_does(tmp_path: Path, quantizer: str) -> Non
     runs = tmp_path / "runs"
     train(runs, f"quantizer={quantizer}", "bits=4", "name=one")
     train(runs, f"quantizer={quantizer}", "bits=4", "name=two", "trainer.devices=2", "trainer.strategy=ddp")
+    records = [json.loads((runs / name / "seed0" / "record.json").read_text()) for name in ("one", "two")]
+    assert [record["devices"] for record in records] == [1, 2]
+    assert records[1]["changes"] == records[0]["changes"] | {"trainer.devices": 2}, "it is not one device's cell"
     one, two = (command.weights(runs / name / "seed0") for name in ("one", "two"))
     start = command.weights(runs / "digits-plain-none-w32a32-none" / "seed0")
     for name, tensor in one.items():

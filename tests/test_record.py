@@ -74,7 +74,14 @@ def test_a_record_says_what_ran_and_what_came_out() -> None:
     assert record["drop_from_float"] == 0.25 - 0.125
     assert record["float_run"] == {"name": "float", "seed": 3, "scores": FLOAT["scores"]}
     expected = {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "choices": {"kd": "sqakd"}, "epochs": 3}
-    expected |= {"labels_used": False, "parameters": 1000, "packed_bytes": 1250, "bit_operations": 8000}
+    expected |= {
+        "device": record["device"],
+        "devices": 1,
+        "labels_used": False,
+        "parameters": 1000,
+        "packed_bytes": 1250,
+        "bit_operations": 8000,
+    }
     expected |= {"images_per_second": 200, "training_seconds": 1.23, "command": "python train.py bits=1 seed=3"}
     assert {key: record[key] for key in expected} == expected
     assert {"torch", "lightning", "python", "sqakd"} == record["versions"].keys()
