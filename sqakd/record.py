@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import shlex
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -79,7 +80,7 @@ def make_record(
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python train.py", *sentence.overrides]),
+        "command": shlex.join(["python", "train.py", *sentence.overrides]),
     }
     if float_record and "top1" in float_record["scores"] and "top1" in scores:
         record["drop_from_float"] = float_record["scores"]["top1"]["last"] - scores["top1"]["last"]
