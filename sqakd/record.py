@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import shlex
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -82,7 +83,7 @@ def make_record(
         "devices": devices,
         "threads": torch.get_num_threads(),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python train.py", *sentence.overrides]),
+        "command": shlex.join(["python", "train.py", *sentence.overrides]),
     }
     if float_record and "top1" in float_record["scores"] and "top1" in scores:
         record["drop_from_float"] = float_record["scores"]["top1"]["last"] - scores["top1"]["last"]

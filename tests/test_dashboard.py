@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -18,9 +20,9 @@ from sqakd import paper
 from sqakd.dashboard import definition, workspace
 from sqakd.dashboard.__main__ import main
 from sqakd.dashboard.definition import KINDS, Definition, Panel
+from sqakd.dashboard.page import PICTURES
 from sqakd.loggers.names import PLACEHOLDERS, pattern
 from sqakd.record import spread
-from sqakd.report.panels import PANELS
 from sqakd.report.records import read_results
 
 KEY = "0" * 40
@@ -72,7 +74,14 @@ def test_it_shows_what_it_is_for(shown: Definition) -> None:
 
 def test_each_panel_can_be_shown_in_both_ways(shown: Definition) -> None:
     assert workspace.BUILDERS.keys() == set(KINDS)
-    assert {panel.picture for panel in shown.panels} == PANELS.keys()
+    assert {panel.picture for panel in shown.panels} == PICTURES.keys()
+
+
+def test_unlike_cells_are_put_together_only_where_the_title_says_so(shown: Definition) -> None:
+    for panel in shown.panels:
+        if panel.group not in (None, "choices.cell"):
+            assert panel.kind == "lines", panel.title
+            assert panel.title.endswith(", all runs that are shown")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +273,7 @@ def make_run(runs: Path, quantizer: str, kd: str, bits: int) -> None:
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(record))
     (folder / "metrics.csv").write_text(
-        "epoch,train/loss,val/top1,val/agreement,val/kl\n0,2,0.5,0.625,2\n1,1,0.75,0.875,1\n"
+        "epoch,train/loss,val/top1,val/agreement,val/kl\n0,2,0.5,0.625,2\n1,1,0.75,0.875,0.0123\n"
     )
     if bits < 32:
         (folder / "quantizers.csv").write_text(
@@ -279,7 +288,55 @@ def check_page(file: Path, runs: Path, shown: Definition, published: Path | None
     for section in shown.sections:
         assert f'id="{section.name}"' in text
     for panel in shown.panels:
-        assert PANELS[panel.picture](results) in text, panel.picture
+        assert PICTURES[panel.picture](results) in text, panel.picture
+
+
+# What a picture says where it shows a number that it does not call by its name.
+SAID = {
+    "record/bit_operations": "against bit-operations",
+    "record/packed_bytes": "against packed size",
+    "clip_low": "values that a layer's quantizer tells apart",
+    "clip_high": "values that a layer's quantizer tells apart",
+    "entropy": "Entropy: the bits",
+    "used": "a code without a shade is never used",
+}
+
+
+def test_a_panels_picture_shows_its_metrics(runs: Path, shown: Definition) -> None:
+    """Those of each epoch by the names that they are logged by, in the caption and for those who do not see it."""
+    results = read_results([runs])
+    for panel in shown.panels:
+        text = html.unescape(PICTURES[panel.picture](results))
+        label = "".join(re.findall('aria-label="([^"]*)"', text))
+        caption = text.partition("<figcaption>")[2]
+        for metric in (*panel.metrics, *([panel.x] if panel.x else [])):
+            said = SAID.get(metric) or SAID.get(metric.rpartition("/")[2])
+            if metric.startswith(("train/", "val/")):
+                assert f"({metric})" in caption, panel.title
+                assert f"({metric}) by epoch" in label, panel.title
+            elif said:
+                assert said in caption + label, panel.title
+
+
+def test_curves_are_those_of_their_metric(runs: Path) -> None:
+    results = read_results([runs])
+    last = {"curves": "75.00 (1)", "loss": "1 (1)", "agreement_curves": "87.50 (1)", "divergence": "0.0123 (1)"}
+    for name, value in last.items():
+        drawn = re.findall("<title>(cifar10 resnet20 ewgs W2A2 sqakd: .*?)</title>", PICTURES[name](results))
+        assert drawn[0] == f"cifar10 resnet20 ewgs W2A2 sqakd: {value} after epoch 2"
+    for metric in ("train/loss", "val/kl"):
+        for file in runs.glob("*/seed0/metrics.csv"):
+            file.write_text(file.read_text().replace(metric, "else"))
+    results = read_results([runs])
+    assert "No quantized run here has train/loss in its metrics.csv." in PICTURES["loss"](results)
+    assert "No quantized run here has val/kl in its metrics.csv." in PICTURES["divergence"](results)
+    assert "<svg" in PICTURES["agreement_curves"](results)
+
+
+def test_a_cost_is_that_of_the_record(runs: Path) -> None:
+    results = read_results([runs])
+    assert "75.00 (1), 2.0 kB</title>" in PICTURES["pareto"](results)
+    assert "75.00 (1), 0.004 million</title>" in PICTURES["operations"](results)
 
 
 def test_without_a_login_it_says_so_and_writes_the_same_panels(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,18 @@ def test_a_record_says_what_ran_and_what_came_out() -> None:
     assert {key: record[key] for key in expected} == expected
     assert {"torch", "lightning", "python", "sqakd"} == record["versions"].keys()
     assert json.loads(json.dumps(record)) == record
+
+
+def test_a_records_command_can_be_pasted_into_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("dataset.folder=my photos", "plus=[bn,ema]", "quantizer/rounding=stochastic", "name=it's", "bits=1")
+    monkeypatch.setattr(sys.modules[__name__], "SENTENCE", replace(SENTENCE, overrides=words))
+    said = make(LABELLED)["command"]
+    done = subprocess.run(
+        ["sh", "-c", said.replace("python train.py", "printf '%s\n'")], capture_output=True, text=True
+    )
+    assert said.startswith("python train.py ")
+    assert tuple(done.stdout.splitlines()) == words
+    assert "'plus=[bn,ema]'" in said, "some shells read brackets as a pattern"
 
 
 def test_the_best_divergence_is_the_smallest() -> None:

@@ -143,6 +143,17 @@ def test_another_rounding_is_another_quantizer(folders: tuple[Path, Path]) -> No
     assert [row["ours, last"] for row in rows if row["quantizer"] == "ewgs+ste"] == ["30.00 (1)"]
 
 
+def test_a_word_within_quotes_is_no_rounding(folders: tuple[Path, Path]) -> None:
+    name = "cifar10-net-ewgs-w2a2-sqakd"
+    quoted = "python train.py quantizer=ewgs 'dataset.folder=my quantizer/rounding=ste' 'quantizer/rounding=ewgs'"
+    store(folders[0], record(name, 0, 0.3, command=quoted) | {"name": "other"})
+    store(folders[0], record(name, 0, 0.2, command="python train.py dataset.folder=it's") | {"name": "zz-again"})
+    found = read_results([folders[0]]).cells
+    ours = Cell("cifar10", "net", "ewgs", 2, 2, "sqakd")
+    assert {"ewgs", "ewgs+ewgs", "lsq"} == {cell.quantizer for cell in found}
+    assert [run.record["name"] for run in found[ours]] == [name] * 3, "written without quotes, by an earlier version"
+
+
 def test_the_released_reading_stands_beside_the_papers_number(folders: tuple[Path, Path]) -> None:
     store(folders[0], record("cifar10-net-ewgs_released-w2a2-sqakd_released", 0, 0.9))
     store(folders[0], record("cifar10-net-ewgs_released-w2a2-none_matched", 0, 0.8))

@@ -25,7 +25,7 @@ class Panel:
         title: its heading.
         kind: lines (over epochs), bars (last values) or points (one number over another).
         metrics: names of `sqakd.loggers.names`; LAYER stands for every layer.
-        picture: the report's panel that shows the same.
+        picture: what is nearest to it on the page (docs/dashboard.md).
         group: key of the configuration whose runs are put together, or None.
         x: of points: a metric, or config.KEY.
         log: whether the axis of the numbers (of points, the horizontal one) is logarithmic.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +171,7 @@ def read_record(file: Path) -> Record:
 def cell_of(record: Record) -> Cell:
     """The cell that a record belongs to."""
     choices = record["choices"]
-    rounding = next((w for w in record["command"].split() if w.startswith("quantizer/rounding=")), "")
+    rounding = next((w for w in words(record["command"]) if w.startswith("quantizer/rounding=")), "")
     return Cell(
         choices["dataset"],
         record["model"],
@@ -180,6 +181,18 @@ def cell_of(record: Record) -> Cell:
         "+".join([choices["kd"], *([choices["plus"]] if choices.get("plus") else [])]),
         ", ".join(f"{key}={json.dumps(value)}" for key, value in record["changes"].items()),
     )
+
+
+def words(command: str) -> list[str]:
+    """Words of a command as a shell reads it; earlier versions wrote them without quotes.
+
+    >>> words("python train.py 'name=my run' bits=1"), words("python train.py name=it's")
+    (['python', 'train.py', 'name=my run', 'bits=1'], ['python', 'train.py', "name=it's"])
+    """
+    try:
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
 
 
 def read_numbers(file: Path, *needed: str) -> Rows:

@@ -18,7 +18,7 @@ class Row:
     Attributes:
         published: a line of paper.csv.
         runs: ours, one for each seed.
-        labels: the cell that differs in nothing but its loss, which is labels alone; None if nobody has run it.
+        labels: the cell of labels alone that it is held to (`labels_alone`); None if nobody has run it.
         labels_runs: its runs.
     """
 
@@ -65,12 +65,17 @@ def scores(runs: Iterable[Finished], score: str, kind: str) -> list[float]:
 def labels_alone(cell: Cell, ours: Mapping[Cell, Sequence[Finished]]) -> Cell | None:
     """The finished cell that learns from labels alone and is otherwise the same; None if there is none.
 
+    What a cell adds (`plus`) is to be on both sides; where labels were not run with it, the base is labels without it.
     A loss of the released scripts amounts to another learning rate, so it is held to labels at that rate if they were
     run.
     """
-    if cell.kd in (LABELS, LABELS_MATCHED):
+    kd, plus, added = cell.kd.partition("+")
+    at_that_rate = kd.endswith(RELEASED) or kd == LABELS_MATCHED
+    bases = [LABELS_MATCHED, LABELS] if at_that_rate else [LABELS]
+    if kd in bases and not added:
         return None
-    wanted = [LABELS_MATCHED, LABELS] if cell.kd.split("+")[0].endswith(RELEASED) else [LABELS]
+    stacked = [] if kd in bases else [base + plus + added for base in bases]
+    wanted = [*stacked, *bases]
     return next((base for kd in wanted if (base := replace(cell, kd=kd)) in ours), None)
 
 

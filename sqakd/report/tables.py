@@ -27,8 +27,10 @@ PAPER_LEGEND = (
 )
 LABELS_LEGEND = (
     "The same network, quantizer and bits, trained from labels alone: ours minus that, in points of top-1, with the"
-    " standard error (se) over both sides' seeds. Better or worse only beyond two standard errors; a single seed has no"
-    " standard error, and no verdict. All seeds see the same validation images. With three seeds a side, chance alone"
+    " standard error (se) over both sides' seeds. The column labels names the base: where labels were not run with the"
+    " same additions (plus), it is labels without them, and the difference is that of the whole stack. Better or"
+    " worse only beyond two standard errors; a single seed has no standard error, and no verdict. All"
+    " seeds see the same validation images. With three seeds a side, chance alone"
     " goes beyond two standard errors in one comparison of nine to one of five; with two, more often."
 )
 NAMES = ("data", "model", "quantizer", "bits", "kd", "changed")

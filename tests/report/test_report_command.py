@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import command
@@ -11,6 +12,7 @@ import pytest
 from made_runs import Made, make_grid, make_run
 
 from sqakd.report.records import Cell, read_results
+from sqakd.report.rows import labels_alone
 from sqakd.report.write import write_report
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
@@ -199,6 +201,44 @@ def test_a_loss_of_the_released_scripts_is_held_to_labels_at_its_learning_rate(t
         "sqakd_released": "none_matched",
     }
     assert lines["sqakd"]["labels_last_verdict"] == "", "a single seed"
+
+
+@pytest.mark.parametrize(
+    ("kd", "run", "expected"),
+    [
+        ("sqakd+bn+ema", ["none", "none+bn", "none+bn+ema"], "none+bn+ema"),
+        ("sqakd+bn+ema", ["none", "none+bn"], "none"),
+        ("sqakd+bn+ema", ["none+bn"], None),
+        ("sqakd", ["none+bn", "none"], "none"),
+        ("sqakd_released+bn", ["none", "none_matched", "none+bn", "none_matched+bn"], "none_matched+bn"),
+        ("sqakd_released+bn", ["none", "none_matched", "none+bn"], "none+bn"),
+        ("sqakd_released+bn", ["none", "none_matched"], "none_matched"),
+        ("none+bn", ["none"], "none"),
+        ("none_matched+bn", ["none", "none+bn", "none_matched"], "none_matched"),
+        ("none", ["none", "none_matched"], None),
+        ("none_matched", ["none"], None),
+    ],
+)
+def test_what_is_added_is_on_both_sides_if_it_was_run(kd: str, run: list[str], expected: str | None) -> None:
+    def cell(name: str) -> Cell:
+        return Cell("digits16", "resnet20", "ewgs", 2, 2, name)
+
+    found = labels_alone(cell(kd), {cell(name): [] for name in [*run, kd]})
+    assert found == (None if expected is None else cell(expected))
+
+
+def test_a_stack_says_what_it_is_held_to(tmp_path: Path) -> None:
+    for kd, plus in (("none", ""), ("none", "bn+ema"), ("sqakd", "bn+ema"), ("sqakd", "bn")):
+        made = replace(MADE, kd=f"{kd}+{plus}" if plus else kd)  # of its own name
+        make_run(tmp_path, made, choices={"dataset": "digits16", "quantizer": "ewgs", "kd": kd, "plus": plus})
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(tmp_path, tmp_path)
+    below = (tmp_path / "digits16.md").read_text().partition("## Against labels alone")[2]
+    rows = [line.split(" | ") for line in below.splitlines() if line.startswith("| ")]
+    column = rows[0].index("labels")
+    held = {row[rows[0].index("kd")]: row[column] for row in rows[2:]}
+    assert held == {"sqakd+bn": "none", "sqakd+bn+ema": "none+bn+ema", "none+bn+ema": "none"}
+    assert "whole stack" in below
 
 
 def test_a_changed_cell_is_not_held_to_an_unchanged_one(tmp_path: Path) -> None:

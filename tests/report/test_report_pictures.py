@@ -176,7 +176,7 @@ def test_without_anything_to_show_a_picture_says_why(tmp_path: Path) -> None:
     said = {name: words(parsed(name, results)) for name in PANELS}
     assert said["bits"] == "No quantized network has been trained."
     assert said["labels"].startswith("Nothing to compare")
-    assert said["curves"] == "No quantized run here has kept its metrics.csv."
+    assert said["curves"] == "No quantized run here has val/agreement in its metrics.csv."
     assert said["codes"] == said["ranges"] == "No quantized run here has kept its quantizers.csv."
     assert said["agreement"] == "No run was compared with a teacher."
     assert said["paper"] == "No published numbers were read."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from sqakd.report.charts.scatter import Spot, draw_scatter, front
 from sqakd.report.charts.svg import FLOAT, marker, tag, text
 from sqakd.report.methods import method, slots
@@ -17,27 +20,48 @@ NO_LATENCY = (
 )
 
 
+@dataclass(frozen=True)
+class Cost:
+    """A number of a record that accuracy is held to.
+
+    Attributes:
+        name: in a chart's title.
+        key: of the record.
+        divisor: from the record's unit to the chart's.
+        unit: of the chart.
+        form: of a number.
+        axis: what the chart's horizontal axis is.
+    """
+
+    name: str
+    key: str
+    divisor: float
+    unit: str
+    form: str
+    axis: str
+
+
+SIZE = Cost("size", "packed_bytes", 1000, "kB", ".1f", "packed size, kB")
+OPERATIONS = Cost("bit-operations", "bit_operations", 1e6, "million", ".4g", "bit-operations, million")
+
+
 def pareto(results: Results) -> str:
     """Accuracy against size and latency."""
-    known = slots(results.cells)
-    networks: dict[tuple[str, str], list[Cell]] = {}
-    for cell in results.cells:
-        networks.setdefault(cell.network, []).append(cell)
+    known, networks = slots(results.cells), _networks(results)
     charts = []
     for network, cells in networks.items():
         score = main_score(cells, results)
-        spots = [spot for cell in cells if (spot := _size(cell, results, score, _slot(cell, known)))]
+        spots = _spots(cells, results, score, known, SIZE)
         if spots:
-            title = named(network, networks, "size")
-            charts.append(_chart(title, spots, "packed size, kB", UNITS[score]))
+            title = named(network, networks, SIZE.name)
+            charts.append(_chart(title, spots, SIZE.axis, UNITS[score]))
         for where, timed in _latencies(network, results, known).items():
             title = named(network, networks, where)
             charts.append(_chart(title, timed, "latency of one image, ms (median)", "top-1 of the file, %"))
     if not charts:
         return nothing("Nothing to draw: no run has a score.")
-    names = {method(cell) for cell in results.cells if cell.bits != "float"}
     return figure(
-        legend(names, known, (marker(FLOAT, 13, 6), "float run")),
+        _legend(results),
         facets(charts, wide=True),
         caption="Top-1, last epoch, mean and standard deviation over seeds, against the bytes of the network: quantized"
         " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average, and"
@@ -51,6 +75,41 @@ def pareto(results: Results) -> str:
     )
 
 
+def operations(results: Results) -> str:
+    """Accuracy against bit-operations."""
+    known, networks = slots(results.cells), _networks(results)
+    charts = []
+    for network, cells in networks.items():
+        score = main_score(cells, results)
+        if spots := _spots(cells, results, score, known, OPERATIONS):
+            charts.append(_chart(named(network, networks, OPERATIONS.name), spots, OPERATIONS.axis, UNITS[score]))
+    if not charts:
+        return nothing("Nothing to draw: no run has a score.")
+    return figure(
+        _legend(results),
+        facets(charts, wide=True),
+        caption="Top-1, last epoch, mean and standard deviation over seeds, against the bit-operations of one image:"
+        " multiply-adds times the bits of both their factors. The line joins what nothing cheaper reaches on average,"
+        " and only its points have their bars; points within two standard errors are not told apart.",
+    )
+
+
+def _networks(results: Results) -> dict[tuple[str, str], list[Cell]]:
+    networks: dict[tuple[str, str], list[Cell]] = {}
+    for cell in results.cells:
+        networks.setdefault(cell.network, []).append(cell)
+    return networks
+
+
+def _legend(results: Results) -> str:
+    names = {method(cell) for cell in results.cells if cell.bits != "float"}
+    return legend(names, slots(results.cells), (marker(FLOAT, 13, 6), "float run"))
+
+
+def _spots(cells: Iterable[Cell], results: Results, score: str, known: dict[str, int], cost: Cost) -> list[Spot]:
+    return [spot for cell in cells if (spot := _spot(cell, results, score, _slot(cell, known), cost))]
+
+
 def _slot(cell: Cell, known: dict[str, int]) -> int:
     return FLOAT if cell.bits == "float" else known[method(cell)]
 
@@ -61,16 +120,16 @@ def _chart(title: str, spots: list[Spot], x_name: str, y_name: str) -> str:
     return facet(title, svg, tag("p", text(on_line), class_="note"))
 
 
-def _size(cell: Cell, results: Results, score: str, slot: int) -> Spot | None:
+def _spot(cell: Cell, results: Results, score: str, slot: int, cost: Cost) -> Spot | None:
     runs = results.cells[cell]
     values = scores(runs, score, "last")
     if not values:
         return None
     mean, std = mean_std(values)
-    size = runs[0].record["packed_bytes"] / 1000
-    title = f"{cell}: {show(values)}, {size:.1f} kB"
-    name = f"{_short(cell)}, {size:.1f} kB, {mean:.2f}"
-    return Spot(slot, size, mean, name, title, std if len(values) > 1 else None)
+    spent = runs[0].record[cost.key] / cost.divisor
+    title = f"{cell}: {show(values)}, {spent:{cost.form}} {cost.unit}"
+    name = f"{_short(cell)}, {spent:{cost.form}} {cost.unit}, {mean:.2f}"
+    return Spot(slot, spent, mean, name, title, std if len(values) > 1 else None)
 
 
 def _short(cell: Cell) -> str:

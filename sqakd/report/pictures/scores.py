@@ -98,8 +98,9 @@ def labels(results: Results) -> str:
         ),
         facets(facet(*chart) for chart in charts),
         caption="Top-1, last epoch, minus that of the same network, quantizer and bits trained from labels alone, in"
-        " points. Bars: two standard errors to each side. Filled: beyond two standard errors. An outline without a bar"
-        " is a single seed, which has no standard error, or seeds that showed no spread.",
+        " points; where labels were not run with the same additions (plus), without them, so that the difference is the"
+        " whole stack's. Bars: two standard errors to each side. Filled: beyond two standard errors. An outline"
+        " without a bar is a single seed, which has no standard error, or seeds that showed no spread.",
     )
 
 
