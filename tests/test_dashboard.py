@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,7 @@ def test_a_panels_picture_shows_its_metrics(runs: Path, shown: Definition) -> No
     """Those of each epoch by the names that they are logged by, in the caption and for those who do not see it."""
     results = read_results([runs])
     for panel in shown.panels:
+        ET.fromstring(PICTURES[panel.picture](results))
         text = html.unescape(PICTURES[panel.picture](results))
         label = "".join(re.findall('aria-label="([^"]*)"', text))
         caption = text.partition("<figcaption>")[2]
@@ -339,12 +341,12 @@ def test_a_cost_is_that_of_the_record(runs: Path) -> None:
     assert "75.00 (1), 0.004 million</title>" in PICTURES["operations"](results)
 
 
-def test_without_a_login_it_says_so_and_writes_the_same_panels(
+def test_without_a_login_it_says_so_and_writes_the_same_sections(
     runs: Path, shown: Definition, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([])
     said, file = capsys.readouterr().out.splitlines()
-    assert said == "no wandb login (type wandb login, or set WANDB_API_KEY): the same panels as a page"
+    assert said == "no wandb login (type wandb login, or set WANDB_API_KEY): the same sections as a page"
     assert file == "runs/dashboard.html"
     check_page(runs / "dashboard.html", runs, shown, paper.FILE)
 

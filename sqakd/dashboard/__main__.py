@@ -42,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
             project = options.project or yaml.safe_load(LOGGER.read_text(encoding="utf-8"))["wandb"]["project"]
             print(_publish(shown, options.entity, project, options.name or shown.name))  # noqa: T201
         elif not options.offline:
-            print("no wandb login (type wandb login, or set WANDB_API_KEY): the same panels as a page")  # noqa: T201
+            print("no wandb login (type wandb login, or set WANDB_API_KEY): the same sections as a page")  # noqa: T201
         if not online or options.html:
             file = options.html or options.runs / "dashboard.html"
             published = paper.FILE if paper.FILE.is_file() else None

@@ -34,12 +34,14 @@ class Metric:
         unit: what y is.
         what: it is, as the caption begins.
         score: of the float run, which is drawn to compare with; empty for none.
+        note: as the caption ends.
     """
 
     name: str
     unit: str
     what: str
     score: str = ""
+    note: str = ""
 
     @property
     def factor(self) -> float:
@@ -56,7 +58,8 @@ DIVERGENCE = Metric("val/kl", "divergence", f"Divergence from the teacher {ON_VA
 LOSS = Metric(
     "train/loss",
     "loss",
-    "Loss, mean of each epoch; different ways to train sum different parts, so their heights are not to be compared",
+    "Training loss, mean of each epoch",
+    note=" Different ways to train sum different parts: compare the shapes of their lines, not the heights.",
 )
 
 
@@ -111,7 +114,7 @@ def curves_of(metric: Metric, results: Results) -> str:
         facets(charts),
         caption=f"{metric.what} ({metric.name}): mean over seeds, with a band of one standard deviation to each side"
         " where there is more than one seed. Charts of the same bits share their scale, which leaves out what only the"
-        f" first quarter of the epochs reaches. At most {MOST} epochs of a run are drawn.",
+        f" first quarter of the epochs reaches. At most {MOST} epochs of a run are drawn.{metric.note}",
     )
 
 
