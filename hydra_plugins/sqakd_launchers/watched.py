@@ -149,7 +149,7 @@ class Watched(Launcher):
                     raise
 
 
-def prepare(inner: Launcher) -> None:
+def prepare(inner: Any) -> None:
     """What a launcher would begin in each of several threads is begun here once."""
     if type(inner).__name__ == "RayLauncher":
         from hydra_plugins.hydra_ray_launcher._launcher_util import start_ray
