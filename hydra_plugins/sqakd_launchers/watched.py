@@ -94,6 +94,8 @@ class Watched(Launcher):
         try:
             with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, watching(board, out):
                 results = self._all(board, job_overrides, initial_job_idx)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         finally:  # also when the sweep was told to stop
             _tell_failures(board, results)
             print(ending(board.jobs(), time.monotonic() - began), flush=True)  # noqa: T201
