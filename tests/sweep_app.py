@@ -18,7 +18,6 @@ from omegaconf import DictConfig
 from sqakd.compose import Told
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
-FOLDER = Path(sys.argv.pop(1))
 
 
 def work(cfg: DictConfig) -> float:
@@ -55,6 +54,6 @@ def stop(folder: Path) -> None:
 main = hydra.main(version_base="1.3", config_path=CONF, config_name="train")(work)
 
 if __name__ == "__main__":
-    sys.argv.append(f"paths.runs={FOLDER}")
+    sys.argv.append(f"paths.runs={sys.argv.pop(1)}")
     sys.argv.append(sys.argv.pop(sys.argv.index("-m")))
     main()

@@ -19,7 +19,7 @@ def train(runs: Path, *words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("quantizer", ["ewgs", "pact"])
+@pytest.mark.parametrize("quantizer", ["ewgs", pytest.param("pact", marks=pytest.mark.slow)])
 def test_two_processes_end_where_one_does(tmp_path: Path, quantizer: str) -> None:
     """To 2e-4 of each tensor's largest value: sums in another order; what differs grows with each rounding."""
     runs = tmp_path / "runs"

@@ -77,7 +77,7 @@ def test_a_slurm_job_that_vanishes_is_told_and_the_others_are_waited_for(tmp_pat
     assert "seed10: wrong word\n        log: " in result.stdout
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_when_the_sweep_is_killed_its_processes_save_and_stop(tmp_path: Path, end: signal.Signals) -> None:
     line = [*APP, str(tmp_path), "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,14", "-m"]
     parent = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)

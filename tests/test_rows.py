@@ -86,7 +86,7 @@ def train_row(table: str, row: str, runs: Path, **narrower: str) -> int:
 @pytest.mark.parametrize(
     ("table", "row", "narrower", "number"),
     [
-        ("table4", "cifar10_vgg8", {"bits": "1", "kd": "sqakd"}, 2),
+        pytest.param("table4", "cifar10_vgg8", {"bits": "1", "kd": "sqakd"}, 2, marks=pytest.mark.slow),
         ("table5", "tiny_resnet18", {"bits": "3", "quantizer": "lsq,pact,dorefa", "kd": "sqakd"}, 4),
         ("table6_released", "tiny_shufflenet_v2_dorefa_w8_released", {"kd": "sqakd_released,none_matched"}, 3),
     ],

@@ -93,7 +93,7 @@ def test_a_run_that_was_finished_before_says_so(board: Board, tmp_path: Path) ->
 
 def test_sigterm_to_one_process_fails_one_job(board: Board) -> None:
     with pytest.raises(JobError, match="stopped by SIGTERM; the state is saved"):
-        do(board, 0, work(SystemExit(143)), parent=os.getppid())
+        do(board, 0, work(SystemExit(143)), parent=os.getppid())  # it is there, so nobody is told to stop
     assert [job.state for job in board.jobs()] == [FAILED, WAITING, WAITING]
 
 
@@ -113,14 +113,23 @@ def test_a_job_that_is_stopped_can_be_started_again(board: Board, end: BaseExcep
     assert board.jobs()[0].reason == ""
 
 
-def test_a_process_without_its_parent_asks_itself_to_stop(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_its_parent_lets_its_job_stop_and_ends(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 0.02)
+    ended = threading.Event()
+    monkeypatch.setattr(os, "_exit", lambda status: ended.set())
+    parent = [os.getppid()]
+    monkeypatch.setattr(os, "getppid", lambda: parent[0])
     asked = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+
+    def lose_parent() -> float:
+        parent[0] = 1
+        return float(asked.wait(5) and not ended.is_set())
+
     try:
-        assert do(board, 0, lambda: float(asked.wait(5)), parent=1 if os.getppid() != 1 else 2) == 1.0
-        asked.clear()
-        assert do(board, 1, lambda: float(asked.wait(0.2)), parent=os.getppid()) == 0.0
+        assert do(board, 0, lambda: float(asked.wait(0.2)), parent=parent[0]) == 0.0
+        assert do(board, 1, lose_parent, parent=parent[0]) == 1.0
+        assert ended.wait(5)
     finally:
         signal.signal(signal.SIGTERM, before)
 

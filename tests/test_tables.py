@@ -44,6 +44,7 @@ def cells(table: str) -> tuple[DictConfig, ...]:
     cfg = composed(f"table={table}")
     assert cfg.hydra.mode.name == "MULTIRUN"
     params: dict[str, Any] = dict(cfg.hydra.sweeper.params)
+    params = {key: str(values).split(",")[0] if key == "seed" else values for key, values in params.items()}
     axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
     return tuple(composed(*words) for words in itertools.product(*axes))
 

@@ -15,16 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
-from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.sqakd_launchers.names import take_names
@@ -51,12 +50,11 @@ class Watched(Launcher):
     """
 
     def __init__(self, inner: str, starts: str, needs: str = "", at_once: int | None = None, **settings: Any) -> None:
+        module, _, name = inner.rpartition(".")
         try:
-            self.inner: Launcher = get_class(inner)(**settings)
-        except ImportError as error:
-            raise CompactHydraException(
-                f"this launcher is not installed: type pip install {needs} ({error})"
-            ) from error
+            self.inner: Launcher = getattr(import_module(module), name)(**settings)
+        except ImportError as error:  # not Hydra's own kind, which it would show as a representation
+            raise SystemExit(f"error: this launcher is not installed ({error}); type pip install {needs}") from error
         processes = int(settings.get("n_jobs", 1))
         self.processes = processes if processes > 0 else os.cpu_count() or 1  # n_jobs=-1 is joblib's word for all
         # joblib starts no process for one at a time

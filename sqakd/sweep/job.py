@@ -19,6 +19,8 @@ from sqakd.sweep.board import ASIDE, DONE, FAILED, RUNNING, WAITING, Board, Job
 
 LOOK = 5.0  # seconds between two looks at the parent
 SIGTERM_STATUS = 143
+_BUSY = threading.Event()  # while this process does a job
+_FOLLOWED: set[int] = set()  # parents that this process looks at
 _HELD: list[FileLock] = []  # of this process's device, until the process ends
 
 
@@ -74,7 +76,8 @@ def do(
     )
     job = replace(job, begun=epochs_done(job))
     board.write(job)
-    with _output_to(log), _following(parent):
+    _follow(parent)
+    with _output_to(log), _busy():
         try:
             score = work()
         except (Exception, SystemExit, KeyboardInterrupt) as error:
@@ -130,25 +133,29 @@ def _output_to(log: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _following(parent: int) -> Iterator[None]:
-    """While the block runs: without its parent, this process asks itself to save and stop."""
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.wait(LOOK):
-            if os.getppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    thread = threading.Thread(target=look, daemon=True)
-    if parent:
-        thread.start()
+def _busy() -> Iterator[None]:
+    _BUSY.set()
     try:
         yield
     finally:
-        ended.set()
-        if parent:
-            thread.join()
+        _BUSY.clear()
+
+
+def _follow(parent: int) -> None:
+    """From now on, without its parent, this process asks its job to save and stop, and ends; 0 is no parent."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK)
+        if _BUSY.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+        while _BUSY.is_set():
+            time.sleep(LOOK)
+        os._exit(SIGTERM_STATUS)
+
+    if parent and parent not in _FOLLOWED:
+        _FOLLOWED.add(parent)
+        threading.Thread(target=look, daemon=True).start()
 
 
 def claim_device(folder: Path, devices: Sequence[str], processes: int) -> None:
