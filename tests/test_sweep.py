@@ -116,7 +116,7 @@ def test_a_job_that_is_stopped_can_be_started_again(board: Board, end: BaseExcep
 def test_a_process_without_its_parent_lets_its_job_stop_and_ends(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK", 0.02)
     ended = threading.Event()
-    monkeypatch.setattr(os, "_exit", lambda status: ended.set())
+    monkeypatch.setattr(os, "_exit", lambda *_: ended.set())
     parent = [os.getppid()]
     monkeypatch.setattr(os, "getppid", lambda: parent[0])
     asked = threading.Event()
