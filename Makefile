@@ -23,7 +23,7 @@ demo: $(STAMP)  ## teacher, then label-free 2-bit student on real handwritten di
 	$(BIN)/python train.py quantizer=ewgs model=resnet20 bits=2
 	@echo "picture: runs/digits-resnet20-ewgs-w2a2-sqakd/seed0/picture.png"
 
-test: $(STAMP) browser  ## the tests (about twelve minutes on two cores)
+test: $(STAMP) browser  ## the tests (about sixteen minutes on two cores)
 	$(WITH_BROWSER) $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-all: check browser  ## style, types and all tests, also those that train every cell of the tables (an hour)
