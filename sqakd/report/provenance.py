@@ -40,7 +40,7 @@ def _row(run: Finished) -> str:
     scores = [run.score("top1", kind) for kind in KINDS]
     command = str(record["command"])
     fields = [
-        tag("code", text(f"{record['name']}/seed{run.seed}"), title=str(run.folder)),
+        tag("code", text(f"{record['name']}/seed{run.seed}"), title="/".join(run.folder.parts[-3:])),
         f'<button type="button" class="copy">Copy</button> {tag("code", text(command))}',
         *("-" if score is None else f"{score:.2f}" for score in scores),
         text(str(record.get("finished", UNKNOWN)).replace("T", " ").replace("+00:00", " UTC")),
