@@ -3,13 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from sqakd import deploy
+from sqakd.app import export
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
 def main(cfg: DictConfig) -> float | None:
     """Hydra calls this once per run."""
-    return deploy.main(cfg)
+    return export.main(cfg)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 import hydra
 from omegaconf import DictConfig
 
-from sqakd import run
+from sqakd.app import train
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Hydra calls this once per run."""
-    return run.main(cfg)
+    return train.main(cfg)
 
 
 if __name__ == "__main__":

@@ -25,14 +25,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from sqakd.kd.base import Objective
+from sqakd.kd.base import FeatureLoss, Seen
 from sqakd.kd.cktf import ContrastiveTransfer
 from sqakd.kd.contrastive import ContrastiveDistillation, contrastive_loss
-from sqakd.kd.features import FeatureLoss, Seen
+from sqakd.kd.objective import Objective
 from sqakd.kd.shapes import vector
 from sqakd.models.resnet import CifarResNet
-from sqakd.quantize import calibrate, quantize, split_parameters
-from sqakd.task import Task
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import quantize
+from sqakd.quantization.parameters import split_parameters
+from sqakd.training.task import Task
 
 IMAGES, CLASSES = 50_000, 10
 LAYERS = ["layer1:input", "layer1", "layer2", "layer3", "bn2:input"]

@@ -16,9 +16,9 @@ import time
 import torch
 from step import BATCH, make_task
 
-from sqakd.callbacks.hessian_scaling import HessianScaling
 from sqakd.dataset.batch import Batch
-from sqakd.quantize import quant_layers
+from sqakd.quantization.layers import quant_layers
+from sqakd.training.callbacks.hessian_scaling import HessianScaling
 
 CALLBACK = HessianScaling(update_every=10, batches=3, batch_size=32, max_probes=4, tolerance=1e-3, epsilon=1e-12)
 

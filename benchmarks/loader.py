@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 
-from sqakd.dataset.augment import Augment, Compose, CropFlip
 from sqakd.dataset.base import ImageDataModule
-from sqakd.dataset.colour import ColourJitter
 from sqakd.dataset.decoded import mapped
-from sqakd.dataset.resize import ResizeCentreCrop, ResizedCropFlip
+from sqakd.dataset.transforms.augment import Augment, Compose, CropFlip
+from sqakd.dataset.transforms.colour import ColourJitter
+from sqakd.dataset.transforms.resize import ResizeCentreCrop, ResizedCropFlip
 
 TINY_IMAGES, TINY_SHAPE = 100_000, (3, 64, 64)
 

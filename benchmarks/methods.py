@@ -19,8 +19,8 @@ from contrastive import make_step, spread, time_in_turn
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
-from sqakd.compose import parse
-from sqakd.kd.base import Objective
+from sqakd.app.compose import parse
+from sqakd.kd.objective import Objective
 
 CONF = Path(__file__).parents[1] / "conf"
 LIKE = ("sqakd_released", "none_matched")  # the same steps as others

@@ -24,9 +24,10 @@ from sqakd.export.report import as_markdown, speed_table
 from sqakd.export.streams import eight_bits
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.models.resnet import CifarResNet
-from sqakd.quantize import Scheme, calibrate, quantize
-from sqakd.quantizers.lsq import LearnedStep
-from sqakd.quantizers.rounding import StraightThrough
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import Scheme, quantize
+from sqakd.quantization.quantizers.lsq import LearnedStep
+from sqakd.quantization.quantizers.rounding import StraightThrough
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet20": (lambda: CifarResNet(blocks=3, num_classes=10), 32),

@@ -18,14 +18,16 @@ from functools import partial
 import torch
 from tqdm import tqdm
 
-from sqakd.kd.base import Objective
+from sqakd.kd.objective import Objective
 from sqakd.models.resnet import CifarResNet
-from sqakd.quantize import Scheme, calibrate, quantize, split_parameters
-from sqakd.quantizers.ewgs import ActivationBounds, WeightBounds
-from sqakd.quantizers.rounding import ElementWiseGradientScaling
-from sqakd.recipe import Recipe
-from sqakd.schedule import CosinePerEpoch
-from sqakd.task import Task
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import Scheme, quantize
+from sqakd.quantization.parameters import split_parameters
+from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
+from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
+from sqakd.training.recipe import Recipe
+from sqakd.training.schedule import CosinePerEpoch
+from sqakd.training.task import Task
 
 BATCH = 256
 EWGS = Scheme(

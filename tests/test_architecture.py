@@ -1,4 +1,4 @@
-"""Who may import whom; read from the source, so that a wrong arrow fails even where it is never executed."""
+"""Which room may import which. Imports are read from the source, so a wrong arrow fails even if it never runs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,48 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted((ROOT / "sqakd").rglob("*.py"))
+FILES = sorted([*(ROOT / "sqakd").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")])
 SCRIPTS = sorted(ROOT.glob("*.py"))
-PACKAGES = sorted(p.parent.name for p in (ROOT / "sqakd").glob("*/__init__.py"))
-# Where words become objects: composing, training, what a sweep would do, and exporting.
-ENTRANCE = {f"sqakd/{name}.py" for name in ("compose", "run", "forecast", "deploy")}
-FOUR = ("models", "quantizers", "kd", "dataset")
-# What one of the four may import of sqakd besides itself.
-ALSO = {
-    "models": set(),
-    "quantizers": set(),
-    "kd": {"sqakd.numbers"},
-    "dataset": {"sqakd.numbers", "sqakd.randomness"},
+
+GROUND = {"errors", "files", "numbers", "randomness"}
+# For each room, the rooms or modules of sqakd that it may import besides itself. docs/architecture.md draws this table.
+ROOMS: dict[str, set[str]] = {
+    **{name: set() for name in sorted(GROUND)},
+    "predict": set(),
+    "models": {"errors"},
+    "quantization": GROUND,
+    "kd": GROUND,
+    "dataset": GROUND,
+    "runs": GROUND | {"quantization.cost"},
+    "training": GROUND | {"quantization", "kd", "dataset", "runs"},
+    "report": GROUND | {"runs"},
+    "dashboard": GROUND | {"runs", "report"},
+    "export": GROUND | {"quantization", "runs", "report"},
+    "app": {
+        *GROUND,
+        *("models", "quantization", "kd", "dataset", "runs", "training", "report", "dashboard", "export"),
+    },
+    "hydra_plugins": {"app"},
 }
+# Packages that only some rooms may import.
+PACKAGES: dict[str, set[str]] = {
+    "hydra": {"app", "hydra_plugins"},
+    "omegaconf": {"app", "hydra_plugins"},
+    "pytorch_lightning": {"dataset", "training", "app"},
+    "lightning_fabric": {"dataset", "training", "app"},
+    "wandb_workspaces": {"dashboard"},
+    "onnxruntime": {"predict", "export"},
+    "openvino": {"export"},
+    "matplotlib": {"report", "export"},
+}
+# The report starts at once and runs where nothing is trained.
+HEAVY = ("torch", "pytorch_lightning", "numpy")
+
+
+def room_of(file: Path) -> str:
+    """The first folder or file below sqakd, or hydra_plugins."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return parts[0] if parts[0] == "hydra_plugins" else parts[1]
 
 
 def module_name(file: Path) -> str:
@@ -58,19 +87,26 @@ def below(name: str, *roots: str) -> bool:
     return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
-def files_of(package: str) -> list[Path]:
-    return sorted((ROOT / "sqakd" / package).rglob("*.py"))
-
-
-def of_ours(file: Path) -> Iterator[str]:
-    return (name for name in imports_of(file) if below(name, "sqakd"))
+def own_imports(file: Path) -> Iterator[str]:
+    """Names below sqakd that a file imports, without that prefix."""
+    return (name.partition(".")[2] for name in imports_of(file) if below(name, "sqakd") and name != "sqakd")
 
 
 def relative(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-def test_imports_are_seen_in_every_spelling() -> None:
+def arrows() -> set[tuple[str, str]]:
+    """(room, imported room) for every import in the package; rooms of the ground floor are one."""
+    return {
+        (room_of(file), "ground" if target in GROUND else target)
+        for file in FILES
+        for name in own_imports(file)
+        if (target := name.partition(".")[0]) != room_of(file) and target in ROOMS
+    }
+
+
+def test_imports_are_found_in_every_spelling() -> None:
     text = """
 import sqakd.a, b.c as d
 from sqakd import run
@@ -96,97 +132,64 @@ def f():
     }
 
 
-def test_there_are_files_to_check() -> None:
-    assert set(FOUR) <= set(PACKAGES)
-    assert all(len(files_of(package)) >= 2 for package in FOUR)
-    assert {"sqakd.run", "sqakd.task", "sqakd.layers", "sqakd.quantize"} <= {module_name(file) for file in FILES}
-    assert "train.py" in {file.name for file in SCRIPTS}
+def test_every_file_is_in_a_room() -> None:
+    assert {room_of(file) for file in FILES} - {"__init__"} == set(ROOMS)
 
 
-@pytest.mark.parametrize("package", FOUR)
-def test_models_quantizers_kd_and_dataset_stand_alone(package: str) -> None:
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
     wrong = {
-        relative(file): sorted(
-            name for name in of_ours(file) if not below(name, f"sqakd.{package}", *sorted(ALSO[package]))
-        )
-        for file in files_of(package)
+        relative(file): bad
+        for file in FILES
+        if room_of(file) == room
+        and (bad := sorted(name for name in own_imports(file) if not below(name, room, *ROOMS[room], "__version__")))
     }
-    assert {file: names for file, names in wrong.items() if names} == {}
+    assert wrong == {}
 
 
-@pytest.mark.parametrize("package", ["models", "quantizers", "kd"])
-def test_no_lightning_in_the_parts(package: str) -> None:
-    lightning = ("pytorch_lightning", "lightning", "lightning_fabric")
-    assert [relative(f) for f in files_of(package) if any(below(n, *lightning) for n in imports_of(f))] == []
+def test_the_rooms_have_no_circle() -> None:
+    left = {room: {name.partition(".")[0] for name in below} for room, below in ROOMS.items()}
+    while free := {room for room, targets in left.items() if not targets & left.keys()}:
+        left = {room: targets for room, targets in left.items() if room not in free}
+    # quantization.cost is below runs, and quantization imports the ground alone, so nothing may be left.
+    assert left == {}
 
 
-def test_hydra_stays_at_the_entrance() -> None:
-    users = {relative(f) for f in FILES + SCRIPTS if any(below(n, "hydra", "omegaconf") for n in imports_of(f))}
-    assert users == ENTRANCE | {file.name for file in SCRIPTS}
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_package_stays_in_its_rooms(package: str) -> None:
+    users = {room_of(file) for file in FILES if any(below(name, package) for name in imports_of(file))}
+    assert users <= PACKAGES[package]
+    assert users
 
 
-def test_layers_and_quantize_know_only_quantizers() -> None:
-    packages = [f"sqakd.{package}" for package in PACKAGES]
-    for name in ("layers", "quantize"):
-        known = {n for n in of_ours(ROOT / "sqakd" / f"{name}.py") if below(n, *packages)}
-        assert known, name
-        assert {n for n in known if not below(n, "sqakd.quantizers")} == set(), name
+def test_the_report_imports_nothing_heavy_at_its_start() -> None:
+    files = [file for file in FILES if room_of(file) == "report"]
+    users = {relative(file) for file in files if any(below(name, *HEAVY) for name in imports_of(file))}
+    assert users == set()
 
 
-def test_export_stands_on_layers_and_quantizers_alone() -> None:
-    """It takes a network and images, whoever made them; of what trains it knows nothing."""
-    known = ("layers", "quantize", "cost", "checkpoint", "files", "runs")
-    allowed = ("sqakd.export", "sqakd.quantizers.base", *(f"sqakd.{name}" for name in known))
-    wrong = {
-        relative(file): sorted(name for name in of_ours(file) if name != "sqakd" and not below(name, *allowed))
-        for file in files_of("export")
-    }
-    assert {file: names for file, names in wrong.items() if names} == {}
+def test_a_runtime_is_measured_without_anything_beside_it() -> None:
+    assert set(own_imports(ROOT / "sqakd" / "export" / "stopwatch.py")) == set()
 
 
-def test_the_report_reads_files_and_nothing_else() -> None:
-    """It starts at once and runs where nothing is trained; its charts know numbers, not runs."""
-    for package, allowed in (("report", ["sqakd.report", "sqakd.files"]), ("report/charts", ["sqakd.report.charts"])):
-        files = files_of(package)
-        assert len(files) > 4
-        assert {relative(f): n for f in files for n in of_ours(f) if n != "sqakd" and not below(n, *allowed)} == {}
-    heavy = ("torch", "pytorch_lightning", "matplotlib", "numpy")
-    assert [relative(f) for f in files_of("report") if any(below(name, *heavy) for name in imports_of(f))] == []
-
-
-def test_predict_and_the_stopwatch_need_nothing_of_ours() -> None:
-    """Predicting runs where only a runtime is installed; a runtime is measured without anything beside it."""
-    assert set(of_ours(ROOT / "sqakd" / "predict.py")) == set()
-    assert set(of_ours(ROOT / "sqakd" / "export" / "stopwatch.py")) == set()
-
-
-def test_training_needs_no_exporter() -> None:
-    """Its packages are an extra: only the entrance imports the export, and only when it is asked for."""
-    users = {relative(f) for f in FILES if any(below(name, "sqakd.export") for name in imports_of(f))}
-    assert {user for user in users if not user.startswith("sqakd/export/")} == {"sqakd/deploy.py"}
-    tree = ast.parse((ROOT / "sqakd" / "deploy.py").read_text(encoding="utf-8"))
+def test_training_imports_no_exporter() -> None:
+    """The exporter's packages are an extra, so app/export.py imports it only inside functions."""
+    users = {relative(file) for file in FILES if any(below(name, "export") for name in own_imports(file))}
+    assert {user for user in users if not user.startswith("sqakd/export/")} == {"sqakd/app/export.py"}
+    tree = ast.parse((ROOT / "sqakd" / "app" / "export.py").read_text(encoding="utf-8"))
     top = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
     assert not any((node.module or "").startswith("sqakd.export") for node in top)
 
 
-def test_training_needs_no_dashboard() -> None:
-    """Its package is an extra: one file imports it, which one entrance imports when there is a login."""
-    users = {relative(f) for f in FILES + SCRIPTS if any(below(name, "wandb_workspaces") for name in imports_of(f))}
+def test_the_dashboard_imports_its_optional_package_late() -> None:
+    users = {relative(file) for file in FILES if any(below(name, "wandb_workspaces") for name in imports_of(file))}
     assert users == {"sqakd/dashboard/workspace.py"}
-    outside = {relative(f) for f in FILES + SCRIPTS if any(below(n, "sqakd.dashboard") for n in imports_of(f))}
-    assert {user for user in outside if not user.startswith("sqakd/dashboard/")} == set()
     tree = ast.parse((ROOT / "sqakd" / "dashboard" / "__main__.py").read_text(encoding="utf-8"))
     top = {f"{node.module}.{a.name}" for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
-    assert "sqakd.dashboard.page" in top
     assert "sqakd.dashboard.workspace" not in top
-
-
-def test_nobody_imports_the_composition_root_but_the_scripts() -> None:
-    users = {relative(f) for f in FILES + SCRIPTS if any(below(n, "sqakd.run") for n in imports_of(f))}
-    assert users == {"train.py"}
 
 
 def test_packages_re_export_nothing() -> None:
     inits = [file for file in FILES if file.name == "__init__.py"]
-    assert len(inits) > len(FOUR)
+    assert len(inits) > 10
     assert [relative(file) for file in inits if imports_of(file)] == []

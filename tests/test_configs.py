@@ -17,8 +17,8 @@ from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object, instantiate
 
-from sqakd.compose import changes, parse
-from sqakd.sentence import Sentence
+from sqakd.app.compose import changes, parse
+from sqakd.runs.spec import Sentence
 
 CONF = command.ROOT / "conf"
 FILES = sorted(file for file in CONF.glob("*/**/*.yaml") if file.relative_to(CONF).parts[0] not in ("hydra", "local"))

@@ -28,7 +28,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from sqakd.compose import check_bits, parse
+from sqakd.app.compose import check_bits, parse
 
 CONF = command.ROOT / "conf"
 EXTRAS = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

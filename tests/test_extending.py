@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import load_digits
 
-from sqakd.compose import parse
+from sqakd.app.compose import parse
 
 PAGE, FILES = pages.EXTENDING, pages.FILES
 COMMANDS = [line for line in PAGE.commands if pages.made_elsewhere(line)]
@@ -92,7 +92,7 @@ def test_the_table_is_of_them(project: Path) -> None:
 
 
 def test_the_contract_tests_cover_them(project: Path) -> None:
-    files = ["tests/test_quantizer_contract.py", "tests/kd/test_feature_contract.py", "tests/test_plus_contract.py"]
+    files = ["tests/test_quantizer_contract.py", "tests/test_feature_contract.py", "tests/test_plus_contract.py"]
     new = "maxabs or cosine or (freeze_bn and resumed)"
     contract = run(project, "-m", "pytest", "-v", "-k", new, *files)
     assert contract.returncode == 0, contract.stdout

@@ -13,9 +13,9 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
-from sqakd.callbacks.history import History
-from sqakd.callbacks.resume import Resume
-from sqakd.trainer import top1
+from sqakd.training.callbacks.history import History
+from sqakd.training.callbacks.resume import Resume
+from sqakd.training.trainer import top1
 
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))
 # Gains that go together; as many as there are of one kind are tried apart.

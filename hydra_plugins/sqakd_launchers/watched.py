@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.sqakd_launchers.names import take_names
 
 if TYPE_CHECKING:  # Hydra imports this file at each start; the sweep's parts only when there is one
-    from sqakd.sweep.board import Board
+    from sqakd.app.sweep.board import Board
 
 # How launchers say that a process went without a word; found by name, because only the chosen one is installed.
 LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "WorkerCrashedError", "OutOfMemoryError")
@@ -76,8 +76,8 @@ class Watched(Launcher):
             plain = BasicLauncher()
             plain.setup(hydra_context=self.context, task_function=self.task, config=self.config)
             return plain.launch(job_overrides, initial_job_idx)
-        from sqakd.sweep.board import Board
-        from sqakd.sweep.view import ending, watching
+        from sqakd.app.sweep.board import Board
+        from sqakd.app.sweep.view import ending, watching
 
         words = [(initial_job_idx + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
         board = Board.new(Path(self.config.hydra.sweep.dir), words)
@@ -129,7 +129,7 @@ class Watched(Launcher):
 
     def _together(self, board: Board, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """Launch all jobs; those that were put aside are done last, each alone."""
-        from sqakd.sweep.board import ASIDE, WAITING
+        from sqakd.app.sweep.board import ASIDE, WAITING
 
         results = self._until_done(board, job_overrides, first)
         for job in board.jobs():
@@ -169,8 +169,8 @@ def _failed(words: Sequence[str], error: Exception) -> JobReturn:
 
 def _tell_failures(board: Board, results: Sequence[JobReturn]) -> None:
     """Put on the board what failed without a word of its own there."""
-    from sqakd.sweep.board import DONE, FAILED, vanished
-    from sqakd.sweep.job import reason
+    from sqakd.app.sweep.board import DONE, FAILED, vanished
+    from sqakd.app.sweep.job import reason
 
     for job, result in zip(board.jobs(), results, strict=False):
         if result.status == JobStatus.COMPLETED or job.state in (DONE, FAILED):
@@ -187,8 +187,8 @@ def _job(
     task: TaskFunction, folder: Path, here: Path, parent: int, devices: list[str], processes: int, cfg: DictConfig
 ) -> Any:
     """What each process does for a job; `here` is where the sweep was started, `folder` may be relative to it."""
-    from sqakd.sweep.board import Board
-    from sqakd.sweep.job import claim_device, do
+    from sqakd.app.sweep.board import Board
+    from sqakd.app.sweep.job import claim_device, do
 
     for source in HydraConfig.get().runtime.config_sources:  # this process has loaded the plugins anew
         take_names(Path(source.path))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from sqakd import paper
 from sqakd.dashboard import definition, page
 from sqakd.dashboard.definition import Definition
-from sqakd.loggers.wandb import has_login
+from sqakd.runs import paper
+from sqakd.runs.login import has_login
 
 LOGGER = definition.FILE.parent / "logger" / "wandb.yaml"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from sqakd.loggers.names import CHOICES, known
+from sqakd.runs.names import CHOICES, known
 
 FILE = Path(__file__).parents[2] / "conf" / "dashboard.yaml"
 KINDS = ("lines", "bars", "points")
@@ -24,7 +24,7 @@ class Panel:
     Attributes:
         title: its heading.
         kind: lines (over epochs), bars (last values) or points (one number over another).
-        metrics: names of `sqakd.loggers.names`; LAYER stands for every layer.
+        metrics: names of `sqakd.runs.names`; LAYER stands for every layer.
         picture: what is nearest to it on the page (docs/dashboard.md).
         group: key of the configuration whose runs are put together, or None.
         x: of points: a metric, or config.KEY.

@@ -11,7 +11,7 @@ import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
 from sqakd.dashboard.definition import CONFIG, Definition, Panel
-from sqakd.loggers.names import PLACEHOLDERS, pattern
+from sqakd.runs.names import PLACEHOLDERS, pattern
 
 MOST_RUNS = 200  # of a panel; wandb's own limit is ten
 TOGETHER = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from sqakd.dataset.augment import Augment, Compose, Unchanged, normalize
 from sqakd.dataset.batch import Batch
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
+from sqakd.dataset.transforms.augment import Augment, Compose, Unchanged, normalize
 from sqakd.randomness import stream
 
 SPLIT_SEED = 0  # which images are held out is part of the data set: it never depends on a run's seed

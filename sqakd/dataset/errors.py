@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqakd.errors import SqakdError
 
-class DataError(ValueError):
+
+class DataError(SqakdError):
     """Missing, damaged or contradictory data; the message says what was found, expected and what to type."""

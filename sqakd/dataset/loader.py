@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sqakd.dataset.augment import Augment
 from sqakd.dataset.batch import Batch
+from sqakd.dataset.transforms.augment import Augment
 from sqakd.randomness import stream
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.export.modules import IntegerLayer, Stored
-from sqakd.quantize import quant_layers
+from sqakd.quantization.layers import quant_layers
 
 
 @torch.no_grad()

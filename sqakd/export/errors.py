@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from sqakd.errors import SqakdError
 
-class ExportError(ValueError):
+
+class ExportError(SqakdError):
     """A network that cannot be exported as asked; the message says what was found and what to type."""

@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from sqakd.export.errors import ExportError
-from sqakd.layers import QuantLayer
+from sqakd.quantization.layers import QuantLayer
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)

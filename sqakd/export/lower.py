@@ -34,7 +34,7 @@ from sqakd.export.graph import (
 from sqakd.export.modules import Geometry, IntegerOutput, Quantize, RealOutput, Stored
 from sqakd.export.requantize import requantize
 from sqakd.export.spec import input_spec, weight_spec
-from sqakd.layers import QuantConv2d, QuantLayer
+from sqakd.quantization.layers import QuantConv2d, QuantLayer
 
 # A layer that several quantizers read is computed once for each, up to so many.
 READERS = 2
@@ -63,7 +63,7 @@ def lower(network: nn.Module, how: Lowering) -> fx.GraphModule:
     """The integer twin of a calibrated quantized network; the network itself stays as it was.
 
     Args:
-        network: images [N, C, H, W] -> logits; quantized by `sqakd.quantize`, on the CPU.
+        network: images [N, C, H, W] -> logits; quantized by `sqakd.quantization.convert`, on the CPU.
         how: see `Lowering`.
 
     Raises:

@@ -18,7 +18,6 @@ import onnx
 from torch import Tensor, fx, nn
 
 import sqakd
-from sqakd.cost import cost
 from sqakd.export.artefacts import arrays, describe, float_parts
 from sqakd.export.benchmark import Timing, benchmark
 from sqakd.export.compare import code_differences
@@ -30,6 +29,7 @@ from sqakd.export.report import write_report
 from sqakd.export.streams import eight_bit_skips, eight_bits
 from sqakd.export.to_onnx import OPSET, Deployed, to_onnx
 from sqakd.export.verify import Examples, Verdict, verify
+from sqakd.quantization.cost import cost
 
 Profile = Literal["exact", "int8", "trt"]
 PROFILES = ("exact", "int8", "trt")

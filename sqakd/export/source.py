@@ -12,10 +12,10 @@ import yaml
 from torch import Tensor
 
 import sqakd
-from sqakd.checkpoint import load_weights
 from sqakd.export.errors import ExportError
 from sqakd.files import sha256
-from sqakd.runs import identity
+from sqakd.runs.checkpoint import load_weights
+from sqakd.runs.spec import identity
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from sqakd.export.errors import ExportError
-from sqakd.quantizers.base import Quantizer
+from sqakd.quantization.quantizers.base import Quantizer
 
 FARTHEST = 2.0**100
 BISECTIONS = 160

@@ -1,121 +1,142 @@
-r"""What the student is trained on: a weighted sum of the label's and the teacher's word.
+"""What every loss on features promises: the base of the KD zoo.
 
-    total = ce * CE(student, label) + kl * KL_T(student || teacher) + feature * (sum of a feature loss's terms)
-
-SQAKD is ce = 0, kl = 1, feature = 0: no label is ever read.
+A loss names the layers it looks at (`taps`), makes parameters of its own once their shapes are known (`build`), draws
+its random numbers outside of the compiled step (`draw`) and returns one scalar for each thing it compares (`forward`).
+What a step leaves behind for the next one (memory banks) is written after the backward pass (`remember`).
 """
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-
-from sqakd.kd.features import FeatureLoss, Seen
-from sqakd.kd.kl import distillation_kl
 
 
-class Objective(nn.Module):
-    """Weights of the loss parts; a part of weight 0 is not computed.
+class Seen(NamedTuple):
+    """One batch as a loss sees it; the teacher's part counts as a constant.
 
-    Args:
-        ce: weight of the cross-entropy with the labels (gamma in SQAKD's code).
-        kl: weight of the KL divergence to the teacher (alpha).
-        feature: weight of the feature loss (beta).
-        temperature: of the KL divergence.
-        standardize: whether the KL divergence compares logits with mean 0 and standard deviation 1.
-        label_smoothing: share of the label's weight that is spread evenly over all classes.
-        feature_loss: what is compared besides the logits, or None.
-
-    Raises:
-        ValueError: if a weight is negative or all are zero, the temperature is not positive, or `feature` and
-            `feature_loss` contradict each other.
+    Attributes:
+        student: feature of each tap, [N, C, H, W] or [N, D], before any quantization.
+        teacher: the same of the teacher.
+        student_logits: [N, classes].
+        teacher_logits: [N, classes].
+        index: [N], position of each image in the training set.
+        draws: what `draw` returned.
     """
 
-    def __init__(
-        self,
-        *,
-        ce: float,
-        kl: float,
-        feature: float,
-        temperature: float,
-        standardize: bool,
-        label_smoothing: float,
-        feature_loss: FeatureLoss | None,
-    ) -> None:
+    student: list[Tensor]
+    teacher: list[Tensor]
+    student_logits: Tensor
+    teacher_logits: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    draws: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What a loss is built for.
+
+    Attributes:
+        student: features of a small batch at the student's taps; for their shapes.
+        teacher: the same of the teacher.
+        network: the quantized student.
+        images: size of the training set.
+        labels: [images] of the training set, or None.
+    """
+
+    student: list[Tensor]
+    teacher: list[Tensor]
+    network: nn.Module
+    images: int
+    labels: Tensor | None
+
+
+class FeatureLoss(nn.Module, ABC):
+    """Compares what student and teacher make of an image on the way to their logits."""
+
+    # Whether the loss itself reads labels of the training set (the cross-entropy beside it is another matter).
+    needs_labels = False
+    # Whether its buffers are the same in all processes of a training by its own doing, so that none has to send them.
+    keeps_buffers_equal = False
+    # Whether it compares layers before the logits; if not, a network need not name any.
+    looks_inside = True
+    # Passes over the training images before the student's own training, and their learning rate.
+    pretrain_epochs = 0
+    pretrain_lr = 0.0
+
+    def __init__(self) -> None:
         super().__init__()
-        if min(ce, kl, feature) < 0 or ce + kl + feature <= 0:
-            raise ValueError(
-                f"kd weights ce={ce} kl={kl} feature={feature}: expected none negative and at least one positive"
-            )
-        if feature > 0 and feature_loss is None:
-            raise ValueError(f"kd.feature={feature} is the weight of a feature loss and this kd has none; type kd=at")
-        if not temperature > 0:
-            raise ValueError(f"kd temperature={temperature}: expected a positive number; SQAKD uses 4")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"kd label_smoothing={label_smoothing}: expected a number from 0 to below 1")
-        self.ce, self.kl, self.feature = ce, kl, feature
-        self.temperature, self.standardize, self.label_smoothing = temperature, standardize, label_smoothing
-        # A stage before the training needs the loss even where the training itself gives it no weight (FSP).
-        staged = feature_loss is not None and feature_loss.pretrain_epochs > 0
-        self.feature_loss = feature_loss if feature > 0 or staged else None
+        self.names: list[str] = []
 
-    @property
-    def needs_labels(self) -> bool:
-        return self.ce > 0 or (self.feature_loss is not None and self.feature_loss.needs_labels)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.asks_teacher or self.feature_loss is not None
-
-    @property
-    def asks_teacher(self) -> bool:
-        """Whether the steps need the teacher; a stage before them may be all that does."""
-        return self.kl > 0 or self.feature > 0
-
-    @property
-    def parts(self) -> list[str]:
-        """Names of the parts that are computed."""
-        return [part for part in ("ce", "kl", "feature") if getattr(self, part) > 0]
-
-    def draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Random numbers of one step for the feature loss, on the device of `index`."""
-        return {} if self.feature_loss is None else self.feature_loss.draw(index, generator)
-
-    def remember(self) -> None:
-        """Called once per batch, when its gradients are there."""
-        if self.feature_loss is not None:
-            self.feature_loss.remember()
-
-    def forward(
-        self,
-        student_logits: Tensor,
-        teacher_logits: Tensor | None,
-        label: Tensor | None,
-        seen: Seen | None = None,
-    ) -> dict[str, Tensor]:
-        """Named loss parts, unweighted, and their weighted sum under "loss".
+    def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
+        """Layers to look at; what `Seen` holds, in this order.
 
         Args:
-            student_logits: [N, classes].
-            teacher_logits: [N, classes], or None if no part needs them.
-            label: [N] class indices, or None if no part needs them.
-            seen: features, or None if no part needs them.
+            layers: `feature_layers` of a model: the first map, each stage's map, and last the pooled vector.
+            network: the model itself.
         """
-        parts: dict[str, Tensor] = {}
-        if self.ce > 0:
-            assert label is not None
-            parts["ce"] = F.cross_entropy(student_logits.float(), label, label_smoothing=self.label_smoothing)
-        if self.kl > 0:
-            assert teacher_logits is not None
-            parts["kl"] = distillation_kl(
-                student_logits, teacher_logits, temperature=self.temperature, standardize=self.standardize
-            )
-        if self.feature > 0:
-            assert seen is not None
-            assert self.feature_loss is not None
-            # Features may come in bfloat16; what is made of them is computed in float32.
-            with torch.autocast(student_logits.device.type, enabled=False):
-                parts["feature"] = torch.stack(self.feature_loss(seen)).sum()
-        total = sum((getattr(self, name) * part for name, part in parts.items()), student_logits.new_zeros(()))
-        return {"loss": total, **parts}
+        return list(layers)
+
+    def build(self, example: Example) -> None:
+        """Make parameters and buffers.
+
+        Raises:
+            ValueError: if the shapes do not go together; see `mismatch`.
+        """
+
+    def draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Random numbers of one step, on the device of `index` and of the generator."""
+        return {}
+
+    @abstractmethod
+    def forward(self, seen: Seen) -> list[Tensor]:
+        """Scalars whose sum is the loss, one for each name in `names`."""
+
+    def remember(self) -> None:
+        """Write what the next step needs to know of this one; called once the gradients are there."""
+
+    def set_pretraining(self, *, epochs: int, lr: float) -> None:
+        """For constructors of losses with a stage before the training; 0 epochs leave it out.
+
+        Raises:
+            ValueError: for a length or a learning rate that is none.
+        """
+        if not isinstance(epochs, int) or epochs < 0:
+            raise ValueError(f"kd.feature_loss.pretrain_epochs={epochs!r}: expected a whole number >= 0")
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"kd.feature_loss.pretrain_lr={lr!r}: expected a number >= 0")
+        self.pretrain_epochs, self.pretrain_lr = epochs, lr
+
+    def pretrain_parameters(
+        self, network: Sequence[nn.Parameter], quantizer: Sequence[nn.Parameter]
+    ) -> list[nn.Parameter]:
+        """What the stage before the training trains; those of the student that its loss does not reach are left out.
+
+        Args:
+            network: the student's, without those of its quantizers.
+            quantizer: those of its quantizers.
+        """
+        return []
+
+    def pretrain_loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Loss of that stage.
+
+        Args:
+            student: feature of each tap; empty if the stage trains nothing of the student, which then does not run.
+            teacher: feature of each tap.
+        """
+        raise NotImplementedError
+
+
+def mismatch(loss: FeatureLoss, tap: str, student: Tensor, teacher: Tensor, wanted: str) -> ValueError:
+    """The error of features that do not go together: both shapes, and what to type."""
+    return ValueError(
+        f"{type(loss).__name__} at {tap}: the student's feature has shape {list(student.shape[1:])} and the teacher's"
+        f" {list(teacher.shape[1:])}; expected {wanted}. Choose other layers with model.feature_layers=[...] (student)"
+        f" and teacher.feature_layers=[...], or another kd"
+    )

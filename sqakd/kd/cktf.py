@@ -21,8 +21,8 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from sqakd.kd.base import Example, Seen, mismatch
 from sqakd.kd.contrastive import Contrastive
-from sqakd.kd.features import Example, Seen, mismatch
 from sqakd.kd.shapes import is_map, vector
 
 Normalise = Literal["image", "batch"]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sqakd.kd.features import Example, FeatureLoss, Seen, mismatch
+from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
 from sqakd.kd.shapes import vector
 
 

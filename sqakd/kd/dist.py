@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sqakd.kd.features import Example, FeatureLoss, Seen
+from sqakd.kd.base import Example, FeatureLoss, Seen
 
 SMALLEST_LENGTH = 1e-3
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqakd.kd.attention import attention
-from sqakd.kd.features import Example, FeatureLoss, Seen, mismatch
+from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
 from sqakd.kd.shapes import is_map, to_smaller
 
 SLOPE = 0.1

@@ -19,7 +19,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sqakd.kd.features import Example, FeatureLoss, Seen, mismatch
+from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
 from sqakd.kd.shapes import is_map, to_smaller
 
 

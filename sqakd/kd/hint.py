@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.kd.features import Example, FeatureLoss, Seen, mismatch
+from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
 from sqakd.kd.shapes import is_map
 
 

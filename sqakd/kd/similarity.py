@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.kd.features import FeatureLoss, Seen
+from sqakd.kd.base import FeatureLoss, Seen
 
 
 def similarities(feature: Tensor) -> Tensor:

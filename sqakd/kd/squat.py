@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.kd.features import Example, FeatureLoss, Seen, mismatch
+from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
 
 Distance = Literal["l2", "l1", "cosine"]
 

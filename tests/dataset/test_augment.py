@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchvision import transforms
 
-from sqakd.dataset.augment import Augment, Compose, CropFlip, normalize
-from sqakd.dataset.colour import ColourJitter
-from sqakd.dataset.resize import ResizedCropFlip
+from sqakd.dataset.transforms.augment import Augment, Compose, CropFlip, normalize
+from sqakd.dataset.transforms.colour import ColourJitter
+from sqakd.dataset.transforms.resize import ResizedCropFlip
 from sqakd.randomness import stream
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from sqakd.dataset.colour import ColourJitter
+from sqakd.dataset.transforms.colour import ColourJitter
 from sqakd.randomness import stream
 
 STRENGTHS = [(0.2, 0.2, 0.2), (0.9, 0.0, 0.0), (0.0, 0.9, 0.0), (0.0, 0.0, 0.9), (2.0, 2.0, 2.0)]

@@ -10,11 +10,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from sqakd.dataset.augment import Compose, CropFlip
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.dataset.loader import Loader
-from sqakd.dataset.resize import ResizedCropFlip
+from sqakd.dataset.transforms.augment import Compose, CropFlip
+from sqakd.dataset.transforms.resize import ResizedCropFlip
 
 AUGMENT = CropFlip(padding=2, flip=True)
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from sqakd.dataset.augment import Augment, Compose, CropFlip, Unchanged
-from sqakd.dataset.cutmix import CutMix, partners
 from sqakd.dataset.loader import Loader
-from sqakd.dataset.trivial import CHANGES, LEVELS, TrivialAugment
+from sqakd.dataset.transforms.augment import Augment, Compose, CropFlip, Unchanged
+from sqakd.dataset.transforms.cutmix import CutMix, partners
+from sqakd.dataset.transforms.trivial import CHANGES, LEVELS, TrivialAugment
 from sqakd.randomness import stream
 
 BOTH: list[Augment] = [CutMix(probability=1.0), TrivialAugment(strength=1.0, translate=0.5)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from sqakd.dataset.resize import ResizeCentreCrop, ResizedCropFlip, resample, resampling
+from sqakd.dataset.transforms.resize import ResizeCentreCrop, ResizedCropFlip, resample, resampling
 from sqakd.randomness import stream
 
 SHAPES = [(64, 64, 224), (64, 64, 64), (40, 64, 24), (96, 80, 56), (1, 1, 3), (5, 2, 3)]

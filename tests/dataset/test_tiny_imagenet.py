@@ -24,11 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from sqakd.dataset import tiny_imagenet
-from sqakd.dataset.augment import Compose
-from sqakd.dataset.colour import ColourJitter
 from sqakd.dataset.errors import DataError
-from sqakd.dataset.resize import ResizeCentreCrop, ResizedCropFlip
 from sqakd.dataset.tiny_imagenet import TinyImageNet
+from sqakd.dataset.transforms.augment import Compose
+from sqakd.dataset.transforms.colour import ColourJitter
+from sqakd.dataset.transforms.resize import ResizeCentreCrop, ResizedCropFlip
 from sqakd.dataset.tree import Tree
 
 CONFIG = Path(__file__).parents[2] / "conf/dataset/tiny_imagenet.yaml"

@@ -19,8 +19,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from sqakd.app.export import export_run
 from sqakd.dataset.digits import Digits
-from sqakd.deploy import export_run
 from sqakd.export import pipeline
 from sqakd.export.verify import Verdict
 from sqakd.predict import Model

@@ -15,8 +15,9 @@ from sqakd.export.errors import ExportError
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.modules import IntegerOutput
 from sqakd.export.streams import integer_layers
-from sqakd.layers import QuantLayer
-from sqakd.quantize import calibrate, quant_layers, quantize
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import quantize
+from sqakd.quantization.layers import QuantLayer, quant_layers
 
 PLAIN = Lowering()
 

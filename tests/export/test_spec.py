@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from export_networks import convert, expected_refusal
-from test_quantizer_contract import METHODS, Case
+from quantizer_cases import METHODS, Case
 from torch import Tensor, nn
 
 from sqakd.export.errors import ExportError
 from sqakd.export.spec import InputSpec, WeightSpec, input_spec, weight_spec
-from sqakd.layers import QuantLayer
+from sqakd.quantization.layers import QuantLayer
 
 BITS = range(1, 9)
 SIGNS = ("unsigned", "signed")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 
+from sqakd.kd.base import Example, Seen
 from sqakd.kd.cktf import ContrastiveTransfer, Normalise, stage_vector
 from sqakd.kd.contrastive import (
     Contrast,
@@ -21,7 +22,6 @@ from sqakd.kd.contrastive import (
     contrastive_loss,
     log_normaliser,
 )
-from sqakd.kd.features import Example, Seen
 from sqakd.kd.memory import Memory, from_all_processes
 from sqakd.kd.negatives import OtherClasses
 

@@ -10,10 +10,10 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn import functional as F
 
-from sqakd.kd.base import Objective
+from sqakd.kd.base import Seen
 from sqakd.kd.dist import RelationMatching, relations
-from sqakd.kd.features import Seen
 from sqakd.kd.kl import distillation_kl
+from sqakd.kd.objective import Objective
 
 
 def logits(n: int = 12, classes: int = 7, seed: int = 0) -> Tensor:

@@ -11,7 +11,7 @@ import small
 import torch
 from hydra.utils import instantiate
 
-from sqakd.features import Features
+from sqakd.kd.hooks import Features
 from sqakd.kd.shapes import vector
 
 SENTENCE = ["kd=at", *command.SMALL]

@@ -11,12 +11,12 @@ import small
 import torch
 from torch import Tensor, nn
 
-from sqakd.kd.features import Seen
+from sqakd.kd.base import Seen
 from sqakd.kd.squat import Distance, SQuaT, code_distance
-from sqakd.layers import QuantConv2d
-from sqakd.quantizers.ewgs import ActivationBounds
-from sqakd.quantizers.rounding import ElementWiseGradientScaling
-from sqakd.task import Task
+from sqakd.quantization.layers import QuantConv2d
+from sqakd.quantization.quantizers.ewgs import ActivationBounds
+from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
+from sqakd.training.task import Task
 
 D = golden.load("08_squat_feature")
 # The teacher's grid is the student's own; the reference has cases where it is finer or coarser.

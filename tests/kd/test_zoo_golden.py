@@ -14,13 +14,13 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from sqakd.features import Features
 from sqakd.kd.attention import attention_loss
+from sqakd.kd.base import Example, FeatureLoss
 from sqakd.kd.correlation import CorrelationCongruence, correlation_loss
 from sqakd.kd.factor import FactorTransfer, encoder, factor_loss
-from sqakd.kd.features import Example, FeatureLoss
 from sqakd.kd.fsp import flow, flow_losses
 from sqakd.kd.hint import hint_loss, regressor
+from sqakd.kd.hooks import Features
 from sqakd.kd.nst import selectivity_loss
 from sqakd.kd.relational import angle_loss, distance_loss
 from sqakd.kd.similarity import similarity_loss

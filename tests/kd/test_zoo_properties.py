@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.kd.attention import attention_loss
+from sqakd.kd.base import Example
 from sqakd.kd.correlation import correlation_loss
 from sqakd.kd.factor import FactorTransfer, factor_loss
-from sqakd.kd.features import Example
 from sqakd.kd.fsp import SolutionFlow, flow_losses
 from sqakd.kd.hint import Hint, regressor
 from sqakd.kd.nst import selectivity_loss

@@ -14,13 +14,13 @@ import small
 import torch
 from made_runs import Made, make_export, make_grid, make_run
 
-from sqakd.callbacks.quantizer_statistics import statistics
-from sqakd.layers import QuantLayer
+from sqakd.quantization.layers import QuantLayer
 from sqakd.report.charts.lines import MOST
 from sqakd.report.headline import headline
 from sqakd.report.panels import PANELS, TITLES
 from sqakd.report.pictures.layers import clip_range
 from sqakd.report.records import Results, read_results
+from sqakd.training.callbacks.quantizer_statistics import statistics
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
 table8,digits16,resnet20,ewgs,2,none,97.00,,paper,here

@@ -1,0 +1,26 @@
+"""The base class of the errors that a user can cause and fix."""
+
+from __future__ import annotations
+
+
+class SqakdError(ValueError):
+    """Bad input: the message says what was found and what was expected, in the words of the library.
+
+    The library does not know how it is called, so a message contains no command-line advice. An application looks up
+    what to type by `topic`; `facts` fill the gaps of that advice.
+
+    Args:
+        message: what was found and what was expected.
+        topic: key of the advice for this error, e.g. "range.empty"; None if the message alone is enough.
+        facts: values for the placeholders of the advice.
+
+    Example:
+        >>> error = SqakdError("per-channel range is empty: channel 3 is all zero", topic="range.empty", channel=3)
+        >>> str(error), error.topic, error.facts
+        ('per-channel range is empty: channel 3 is all zero', 'range.empty', {'channel': 3})
+    """
+
+    def __init__(self, message: str, *, topic: str | None = None, **facts: object) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.facts = facts

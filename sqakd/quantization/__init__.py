@@ -1,0 +1,1 @@
+"""Quantized layers and quantizers, and the conversion of a float network."""

@@ -1,0 +1,128 @@
+"""Swap the layers of a float network for quantized ones, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
+from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.quantization.quantizers.rounding import Rounding
+from sqakd.quantization.selection import by_kind, select
+
+TWINS: dict[type[nn.Module], type[QuantLayer]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
+FirstLast = Literal["float", "8", "same", "first"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """How a network is quantized: range x rounding for weights and for inputs, and what the outer layers get.
+
+    Attributes:
+        weight: makes a weight quantizer when called with `rounding=`, `shape=` (and `bits=` for 8-bit outer layers).
+        input: the same for the layer's input activation.
+        rounding: makes a rounding rule; each quantizer gets its own.
+        per_channel: whether each output channel of a weight has its own range.
+        output_scale: whether a layer has a learned factor on its output.
+        first_last: the first and the last layer stay "float" (as in the papers), get "8" bits, or the "same" bits;
+            "first": only the first layer stays float.
+    """
+
+    weight: Callable[..., Quantizer]
+    input: Callable[..., Quantizer]
+    rounding: Callable[[], Rounding]
+    per_channel: bool
+    output_scale: bool
+    first_last: FirstLast
+
+    def __post_init__(self) -> None:
+        if str(self.first_last) not in ("float", "8", "same", "first"):
+            raise ValueError(f"first_last={self.first_last!r}: expected float, 8, same or first")
+        for key in ("per_channel", "output_scale"):
+            if not isinstance(getattr(self, key), bool):  # any other word would count as true
+                raise ValueError(f"quantizer.{key}={getattr(self, key)!r}: expected true or false")
+
+    def check(self) -> None:
+        """Make one quantizer of each kind, so that wrong bits are refused before anything is trained."""
+        for quantizer in (self.weight, self.input):
+            quantizer(rounding=self.rounding(), shape=())
+
+    def convert(self, layer: nn.Module, **bits: int) -> QuantLayer:
+        """The quantized twin of a Conv2d or Linear; `bits=8` overrides the scheme's own."""
+
+        def make(quantizer: Callable[..., Quantizer], shape: tuple[int, ...]) -> Quantizer:
+            return quantizer(rounding=self.rounding(), shape=shape, **bits)
+
+        return TWINS[type(layer)].from_float(
+            layer,
+            weight=partial(make, self.weight),
+            input=partial(make, self.input),
+            output_scale=self.output_scale,
+            per_channel=self.per_channel,
+        )
+
+
+def quantize(
+    model: nn.Module,
+    scheme: Scheme,
+    *,
+    first: Sequence[str] | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+) -> list[str]:
+    """Swap the convolutions and linear layers of a float network, in place.
+
+    Whatever else has weights stays float, and one warning names it.
+
+    Args:
+        model: any network; layers are taken in the order in which the modules are registered.
+        scheme: what to swap them for.
+        first: modules whose layers all count as first; None: the first layer is the first.
+        image_shape: channels, height, width. With it the network runs once, and layers that are never called (some
+            networks read their weights instead) stay float too.
+
+    Returns:
+        Names of the layers that are quantized now, in order.
+
+    Raises:
+        ValueError: if the network has no layer to quantize, lacks a module of `first`, or is quantized already.
+    """
+    if any(True for _ in quant_layers(model)):
+        raise ValueError("the network is quantized already; quantize a float network")
+    found = select(model, types=TWINS, first=first, image_shape=image_shape)
+    swapped = {}
+    for layer in found.layers:
+        if (layer in found.outer and scheme.first_last == "float") or (
+            layer in found.first and scheme.first_last == "first"
+        ):
+            continue
+        bits = {"bits": 8} if layer in found.outer and str(scheme.first_last) == "8" else {}
+        swapped[layer] = scheme.convert(layer, **bits)
+    if not swapped:
+        raise ValueError(
+            f"found {len(found.layers)} Conv2d and Linear layers and none to quantize with"
+            f" first_last={scheme.first_last}; the first and the last layer stay float, so a network needs three, or"
+            f" type quantizer.first_last=same"
+        )
+    if found.others:
+        warnings.warn(f"these parts of the network stay float: {by_kind(found.others)}", stacklevel=2)
+    _replace(model, swapped)
+    return [found.layers[layer] for layer in swapped]
+
+
+def dequantize(model: nn.Module) -> list[str]:
+    """Put the float layers back, in place; undoes `quantize`, the trained weights stay. Returns their names."""
+    layers = {layer: name for name, layer in quant_layers(model)}
+    _replace(model, {layer: layer.to_float() for layer in layers})
+    return list(layers.values())
+
+
+def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
+    """Put new modules in place of old ones, under every name that an old one has."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in new:
+            model.set_submodule(name, new[module])

@@ -1,0 +1,72 @@
+"""What methods with a zero on their grid share: whole numbers low .. high, signed where the input has a sign."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.quantization.quantizers.rounding import Mask, Rounding
+
+Signed = bool | Literal["auto"]
+
+
+class IntegerQuantizer(Quantizer):
+    """Codes 0 .. 2**b - 1, or two's complement -2**(b-1) .. 2**(b-1) - 1 where values have a sign.
+
+    With one bit, two's complement would be {-1, 0}: a signed tensor gets {-1, +1} instead.
+
+    Args:
+        bits: 1 to 8.
+        rounding: how codes are rounded and what gradient that has.
+        shape: of the range.
+        signed: whether values have a sign; "auto" looks whether the calibration batch has a negative value.
+        mask: which elements' gradient passes at the ends of the range, see `sqakd.quantization.quantizers.rounding`.
+    """
+
+    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed, mask: Mask) -> None:
+        super().__init__(bits=bits, rounding=rounding, shape=shape)
+        if signed not in (True, False, "auto"):
+            raise ValueError(f"signed={signed!r}: expected true, false or auto")
+        if mask not in ("value", "code"):
+            raise ValueError(f"mask={mask!r}: expected value or code")
+        self.detect, self.signed, self.mask = signed == "auto", signed is True, mask
+
+    def calibrate(self, x: Tensor) -> None:
+        if self.detect and not self.calibrated:
+            self.signed = bool((x < 0).any())
+        super().calibrate(x)
+
+    @property
+    def low(self) -> int:
+        """The lowest code."""
+        if not self.signed:
+            return 0
+        return -1 if self.bits == 1 else -(2 ** (self.bits - 1))
+
+    @property
+    def high(self) -> int:
+        """The highest code."""
+        if not self.signed:
+            return self.steps
+        return 1 if self.bits == 1 else 2 ** (self.bits - 1) - 1
+
+    def integers(self, x: Tensor, density: Tensor) -> Tensor:
+        """Codes low .. high of `x`, `density` of them per unit."""
+        if self.signed and self.bits == 1:
+            one = 1 / density
+            return 2 * self.level(x, -one, one) - 1
+        codes: Tensor = self.rounding(x, None, density, self.low, self.high, self.mask)
+        return codes
+
+    def grid(self) -> Tensor:
+        return torch.arange(self.low, self.high + 1, self.high - self.low if self.bits == 1 else 1, dtype=torch.int16)
+
+    def get_extra_state(self) -> Tensor:
+        """What "auto" found belongs to the state; a tensor, because checkpoints hold plain data only."""
+        return torch.tensor(self.signed)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.signed = bool(state)

@@ -1,0 +1,67 @@
+"""Histograms of each quantized layer's weight and input, for loggers that can show them. Once per epoch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from sqakd.quantization.calibrate import visit
+from sqakd.quantization.layers import QuantLayer
+from sqakd.training.callbacks.first_batch import FirstBatch
+from sqakd.training.task import Task
+
+BINS = 64
+
+
+class Histograms(FirstBatch):
+    """Sends histograms to TensorBoard and Weights & Biases; without such a logger it does nothing.
+
+    The inputs are those of the first validation batch.
+
+    Args:
+        every_n_epochs: distance of the snapshots.
+    """
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Task)
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
+        if not due or not loggers or not trainer.is_global_zero or self.images is None:
+            return
+
+        def look(name: str, layer: QuantLayer, x: Tensor) -> None:
+            for kind, tensor in (("weight", layer.weight), ("input", x)):
+                counts, edges = histogram(tensor)
+                for logger in loggers:
+                    send(logger, f"histogram/{name}/{kind}", counts, edges, trainer.global_step)
+
+        visit(pl_module.student, self.images, look, training=False)
+
+
+def histogram(x: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Counts [BINS] and edges [BINS + 1] of a tensor's values."""
+    return np.histogram(x.detach().float().cpu().numpy(), bins=BINS)
+
+
+def send(logger: Logger, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
+    """One histogram in the way each service takes it."""
+    if isinstance(logger, WandbLogger):
+        import wandb  # only where it is the chosen logger
+
+        logger.experiment.log({name: wandb.Histogram(np_histogram=(counts, edges)), "trainer/global_step": step})
+    elif isinstance(logger, TensorBoardLogger):
+        centres = (edges[:-1] + edges[1:]) / 2
+        logger.experiment.add_histogram_raw(
+            name,
+            min=edges[0],
+            max=edges[-1],
+            num=int(counts.sum()),
+            sum=float(counts @ centres),
+            sum_squares=float(counts @ centres**2),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )

@@ -1,0 +1,118 @@
+"""What each quantizer does: its range, its scales, how often each code is used. Once per epoch, never in the step."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from sqakd.files import write_text
+from sqakd.quantization.calibrate import visit
+from sqakd.quantization.layers import QuantLayer, quant_layers
+from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.training.callbacks.first_batch import FirstBatch
+from sqakd.training.callbacks.history import as_csv
+from sqakd.training.task import Task
+
+COMMON = ("clip_low", "clip_high", "entropy", "used")  # what every method has; their means over the layers are logged
+
+
+class QuantizerStatistics(FirstBatch):
+    """Writes quantizers.csv (the latest epoch, one row per layer and tensor) and logs the numbers.
+
+    The inputs' codes are counted on the first validation batch.
+
+    Args:
+        every_n_epochs: distance of the snapshots.
+        file: quantizers.csv of the run, or None to log only.
+    """
+
+    def __init__(self, *, every_n_epochs: int, file: str | None) -> None:
+        super().__init__(every_n_epochs=every_n_epochs)
+        self.file = None if file is None else Path(file)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or last
+        if not due or not trainer.is_global_zero or self.images is None:
+            return
+        assert isinstance(pl_module, Task)
+        rows = statistics(pl_module.student, self.images)
+        if not rows:
+            return
+        if self.file is not None:
+            write_text(self.file, as_csv(rows))
+        numbers = named(rows, [name for name, _ in quant_layers(pl_module.student)])
+        numbers["epoch"] = float(trainer.current_epoch)
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+
+
+def named(rows: list[dict[str, float]], layers: list[str]) -> dict[str, float]:
+    """The rows as a logger wants them: {"quantizer/LAYER/weight/clip_high": 0.5, ..., "layers/weight/entropy": 0.9}.
+
+    Args:
+        rows: what `statistics` returned.
+        layers: names of the quantized layers, in network order.
+    """
+    numbers: dict[str, float] = {}
+    for tensor, is_weight in (("weight", 1.0), ("input", 0.0)):
+        chosen = [row for row in rows if row["is_weight"] == is_weight]
+        for row in chosen:
+            own = {key: value for key, value in row.items() if key not in ("layer", "is_weight", "bits")}
+            numbers |= {f"quantizer/{layers[int(row['layer'])]}/{tensor}/{key}": own[key] for key in own}
+        numbers |= {f"layers/{tensor}/{key}": sum(row[key] for row in chosen) / len(chosen) for key in COMMON}
+    return numbers
+
+
+def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
+    """One row per quantizer, the weight's before the input's, in network order.
+
+    Args:
+        model: a quantized network; run once in evaluation mode.
+        images: normalised batch [N, C, H, W].
+
+    Returns:
+        layer (its position), is_weight, bits, the range's own numbers (for example lower and upper), the rounding's
+        (delta), what all methods have in common, output_scale and the share of each code (code_<integer>). In common:
+        clip_low and clip_high, the method's bounds, or the ends of its grid where it has none; entropy of the codes, in
+        bits; used, the share of the codes that occur at all.
+    """
+    position = {name: i for i, (name, _) in enumerate(quant_layers(model))}
+    rows: dict[str, list[dict[str, float]]] = {}
+
+    def look(name: str, layer: QuantLayer, x: Tensor) -> None:
+        common = {} if layer.output_scale is None else {"output_scale": float(layer.output_scale.detach())}
+        rows[name] = [
+            {"layer": position[name], "is_weight": is_weight, **_describe(quantizer, tensor), **common}
+            for is_weight, quantizer, tensor in (
+                (1.0, layer.weight_quantizer, layer.weight),
+                (0.0, layer.input_quantizer, x),
+            )
+        ]
+
+    visit(model, images, look, training=False)
+    return [row for name in position for row in rows.get(name, [])]
+
+
+def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
+    numbers: dict[str, float] = {"bits": quantizer.bits}
+    state = [*quantizer.named_parameters(), *quantizer.named_buffers()]
+    for name, value in state:
+        if value.numel() == 1 and name not in ("calibrated", "unit"):
+            numbers[name.removeprefix("rounding.")] = float(value.detach())
+    grid, codes = quantizer.grid().tolist(), quantizer.codes(x)
+    counts = torch.bincount(codes.integers.flatten().int() - grid[0], minlength=grid[-1] - grid[0] + 1)
+    shares = counts.double() / counts.sum()
+    low, high = (codes.scale * (code - codes.zero_point) for code in (grid[0], grid[-1]))
+    bounds = dict(state)
+    return numbers | {
+        "clip_low": float(bounds.get("lower", low).detach().min()),
+        "clip_high": float(bounds.get("upper", high).detach().max()),
+        "entropy": float(torch.special.entr(shares).sum()) / math.log(2),
+        "used": int((counts > 0).sum()) / len(grid),
+        **{f"code_{code}": float(shares[code - grid[0]]) for code in grid},
+    }

@@ -1,0 +1,61 @@
+"""Weights & Biases as a view of the run: online with a login, offline without one, and never a question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from sqakd.randomness import stream_seed
+from sqakd.runs.login import has_login
+
+
+class WandbRun(WandbLogger):
+    """Lightning's logger, closed when its run ends: a sweep trains several runs in one process."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=0 if status == "success" else 1)
+            self._experiment = None
+
+
+def wandb_logger(
+    *,
+    project: str,
+    name: str,
+    seed: int,
+    group: str,
+    job_type: str | None,
+    tags: list[str],
+    plus: list[str],
+    folder: str,
+) -> WandbRun:
+    """A logger whose run id depends on name, seed and folder, so that a resumed run continues the same curve.
+
+    Args:
+        project: wandb project.
+        name: the run's name.
+        seed: the run's seed.
+        group: runs that belong together, e.g. one row of a table.
+        job_type: what the run is part of, e.g. a table; None for nothing.
+        tags: shown beside the run.
+        plus: more tags, none or several.
+        folder: where offline files go.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return WandbRun(
+        project=project,
+        name=f"{name}-seed{seed}",
+        id=f"{stream_seed(name, seed, folder):016x}",
+        group=group,
+        job_type=job_type,
+        tags=list(dict.fromkeys([*tags, *plus])),
+        save_dir=folder,
+        offline=not has_login(),
+        resume="allow",
+        settings=wandb.Settings(quiet=True, console="off"),
+    )

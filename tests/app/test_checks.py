@@ -1,0 +1,261 @@
+"""Bad input ends in one sentence that says what is wrong and what to type, before a run folder is claimed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import command
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from PIL import Image
+
+from sqakd.app.train import main
+from sqakd.models.resnet import CifarResNet
+
+STUDENT, TEACHER = "digits-resnet20-ewgs-w2a2-sqakd", "digits-resnet20-none-w32a32-none"
+FOLDER = ["dataset=imagefolder", "dataset.image_size=32"]
+
+
+@pytest.fixture(autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        yield
+    HydraConfig.instance().cfg = None
+
+
+def train(base: Path, *words: str) -> float | None:
+    """What train.py does with these words, in this process; its files are below `base`."""
+    own = ["model.net.blocks=1", "recipe.epochs=2", "trainer.accelerator=cpu"]
+    own += [f"paths.runs={base / 'runs'}", f"paths.data={base / 'data'}"]
+    cfg = compose("train", overrides=[*own, *words], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return main(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+
+
+def refusal(base: Path, *words: str) -> str:
+    """The sentence in which the command ends; Python writes it to stderr and exits with 1."""
+    with pytest.raises(SystemExit) as stopped:
+        train(base, *words)
+    message = stopped.value.code
+    assert isinstance(message, str)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    return message
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything in a folder, but for locks, which say nothing about a run."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(found)}
+
+
+def save_network(file: Path, *, blocks: int = 1, classes: int = 10) -> str:
+    torch.save(CifarResNet(blocks=blocks, num_classes=classes).state_dict(), file)
+    return f"teacher.checkpoint={file}"
+
+
+def save_images(folder: Path, count: int = 20) -> str:
+    folder.mkdir()
+    for i in range(count):
+        Image.new("L", (32, 32), 10 * i).save(folder / f"{i}.png")
+    return f"dataset.folder={folder}"
+
+
+class Malice:
+    """Unpickling this runs code; the folder it would make tells whether it was run."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+def test_the_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
+    done = command.train("bits=0", runs=tmp_path / "runs")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: bits=0: expected a whole number from 1 to 8")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["bits=9"], "bits=9: expected a whole number from 1 to 8"),
+        (["bits=2.5"], "bits=2.5: expected a whole number from 1 to 8"),
+        (["w_bits=0"], "bits=0: expected a whole number from 1 to 8"),
+        (["a_bits=two"], "bits='two': expected a whole number from 1 to 8"),
+        (["quantizer=none", "bits=2"], "bits are w2 a2: leave bits away, or choose a quantizer"),
+        (["dataset=imagefolder"], "type dataset.folder=VALUE"),
+        (["dataset=imagefolder", "dataset.folder=absent"], "dataset.folder=absent is not a folder; expected train/"),
+        (["recipe.epochs=0"], "recipe.epochs=0: expected a whole number of at least 1"),
+        (["recipe.lr=fast"], "recipe.lr='fast': expected a number >= 0"),
+        (["recipe.gradient_clip=-1"], "recipe.gradient_clip=-1: expected a positive number, or null"),
+        (["+recipe.optimizer.speed=1"], "recipe.optimizer: Adam.__init__() got an unexpected keyword argument 'speed'"),
+        (["kd.temperature=0"], "temperature=0: expected a positive number"),
+        (["quantizer.first_last=none"], "first_last='none': expected float, 8, same or first"),
+        (["quantizer.rounding.delta=-1"], "delta=-1: expected 'hessian' or a number >= 0"),
+        (["teacher.checkpoint=absent.pt"], "no checkpoint at absent.pt"),
+        (["trainer.accelerator=cuda"], "CUDAAccelerator"),
+        (["trainer.precision=half"], "Precision 'half' is invalid"),
+        (["callbacks.quantizer_statistics.every_n_epochs=0"], "every_n_epochs=0: expected at least 1"),
+    ],
+)
+def test_words_that_cannot_be(words: list[str], says: str, tmp_path: Path) -> None:
+    if "trainer.accelerator=cuda" in words and torch.cuda.is_available():
+        pytest.skip("this machine has it")
+    assert says in refusal(tmp_path, *words)
+    assert files(tmp_path) == {}
+
+
+def test_missing_cifar(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "dataset=cifar10")
+    assert str(tmp_path / "data") in message
+    assert "dataset.download=true" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_truncated_cifar(tmp_path: Path) -> None:
+    archive = tmp_path / "data" / "cifar-10-python.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(b"\x1f\x8b half of it")
+    before = files(tmp_path)
+    message = refusal(tmp_path, "dataset=cifar10")
+    assert f"{archive} is truncated or altered" in message
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("kd", ["none", "kd"])
+def test_labels_that_images_do_not_have(kd: str, tmp_path: Path) -> None:
+    message = refusal(tmp_path, *FOLDER, save_images(tmp_path / "images"), f"kd={kd}")
+    assert f"kd={kd} reads labels" in message
+    assert "type kd=sqakd" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_teacher_for_images_without_labels(tmp_path: Path) -> None:
+    message = refusal(tmp_path, *FOLDER, save_images(tmp_path / "images"))
+    assert "type teacher.checkpoint=FILE" in message
+    assert files(tmp_path / "runs") == {}
+
+
+def test_an_image_that_is_none(tmp_path: Path) -> None:
+    folder = save_images(tmp_path / "images")
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    before = files(tmp_path / "images")
+    message = refusal(tmp_path, *FOLDER, folder)
+    assert "broken.png (UnidentifiedImageError)" in message
+    assert "dataset.unreadable=skip" in message
+    assert files(tmp_path / "images") == before
+    assert files(tmp_path / "data") == {}
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ({"classes": 7}, "tells 7 classes apart and the data set has 10"),
+        ({"blocks": 2}, "made for another network"),
+    ],
+)
+def test_a_teacher_that_does_not_fit(shape: dict[str, int], says: str, tmp_path: Path) -> None:
+    word = save_network(tmp_path / "theirs.pt", **shape)
+    before = files(tmp_path)
+    message = refusal(tmp_path, word)
+    assert says in message
+    assert str(tmp_path / "theirs.pt") in message
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"epoch,top1\n0,0.5\n", b"PK\x03\x04 half an archive", b"\x80\x02."])
+def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "theirs.pt").write_bytes(content)
+    message = refusal(tmp_path, f"teacher.checkpoint={tmp_path / 'theirs.pt'}")
+    assert str(tmp_path / "theirs.pt") in message
+    assert len(message) > len(str(tmp_path / "theirs.pt")) + 40, "it says why"
+    assert files(tmp_path) == {"theirs.pt": content}
+
+
+def test_a_checkpoint_with_code_is_not_run(tmp_path: Path) -> None:
+    trace = tmp_path / "it-ran"
+    torch.save(
+        {"state_dict": CifarResNet(blocks=1, num_classes=10).state_dict(), "x": Malice(trace)}, tmp_path / "x.pt"
+    )
+    message = refusal(tmp_path, f"teacher.checkpoint={tmp_path / 'x.pt'}")
+    assert "loading it could run code" in message
+    assert not trace.exists()
+    assert files(tmp_path).keys() == {"x.pt"}
+
+
+def test_a_word_that_was_refused_can_be_corrected(tmp_path: Path) -> None:
+    """A refused teacher leaves no claim on the run's name."""
+    refusal(tmp_path, save_network(tmp_path / "seven.pt", classes=7))
+    score = train(tmp_path, save_network(tmp_path / "ten.pt"), "recipe.epochs=1")
+    assert score is not None
+    record = json.loads((tmp_path / "runs" / STUDENT / "seed0" / "record.json").read_text())
+    assert record["scores"]["top1"]["last"] == score
+
+
+def test_runs_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    message = refusal(tmp_path, f"paths.runs={tmp_path / 'file' / 'runs'}")
+    assert "Not a directory" in message
+    assert "type paths.runs=FOLDER" in message
+    assert files(tmp_path) == {"file": b"not a folder"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose runs hold the finished teacher."""
+    base = tmp_path_factory.mktemp("trained")
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        train(base, "quantizer=none", "recipe.epochs=1")
+    return base
+
+
+def diverged(base: Path, *words: str) -> str:
+    """The message of a student that diverges; its finished teacher is as before."""
+    teacher = base / "runs" / TEACHER
+    before = files(teacher)
+    assert "seed0/record.json" in before
+    message = refusal(base, "teacher.recipe.epochs=1", *words)
+    assert "lower learning rate" in message
+    assert "recipe.gradient_clip=1" in message
+    assert files(teacher) == before
+    return message
+
+
+def test_divergence_names_the_layer(trained: Path) -> None:
+    message = diverged(trained, "recipe.lr=1e30", "name=fast")
+    assert "the loss is nan in epoch 0" in message
+    assert "layer bn2 is the first with a non-finite output" in message
+    assert "recipe.lr=5e+29" in message
+    left = files(trained / "runs" / "fast" / "seed0")
+    assert left.keys() <= {"config.yaml", "metrics.csv"}
+
+
+def test_divergence_keeps_the_last_whole_epoch(trained: Path) -> None:
+    layer = "layer2.0.conv1"
+    poison: list[str] = ["callbacks.progress._target_=poison.Poison", f"+callbacks.progress.layer={layer}"]
+    poison += ["+callbacks.progress.victim=resnet20-ewgs", "+callbacks.progress.epoch=1", "+callbacks.progress.step=3"]
+    message = diverged(trained, *poison)
+    assert "the loss is nan in epoch 1, step 26" in message
+    assert f"layer {layer} has non-finite weight" in message
+    run = trained / "runs" / STUDENT / "seed0"
+    state: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 23
+    assert all(torch.isfinite(t).all() for t in state["state_dict"].values() if t.is_floating_point())
+    assert not (run / "record.json").exists()
+
+    assert train(trained, "teacher.recipe.epochs=1") is not None
+    first, second = command.metrics(run)
+    assert (first["epoch"], second["epoch"]) == ("0", "1")
+    assert float(second["train/loss"]) < float(first["train/loss"])

@@ -1,0 +1,158 @@
+"""The teacher stays as it is: asked in several ways that do not depend on each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import command
+import pytest
+import small
+import torch
+from torch import Tensor, nn
+
+from sqakd.training.task import Task
+
+WORDS = ("recipe.epochs=1",)
+OBJECTIVES = ["kd=sqakd", "kd=kd"]
+
+
+class Rough(nn.Module):
+    """A network whose every part behaves differently in training: batch norm, dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.dropout = small.network(seed=7), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.dropout(self.net(x))
+        return logits
+
+
+def distilling(*words: str) -> Task:
+    return small.make_task(small.quantized("quantizer=ewgs"), Rough(), *WORDS, *words)
+
+
+def teacher_of(task: Task) -> nn.Module:
+    assert task.teacher is not None
+    return task.teacher
+
+
+def tensors(tree: Any) -> Iterator[Tensor]:
+    """All tensors in a checkpoint, however deep."""
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from tensors(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from tensors(value)
+
+
+def test_it_stays_in_evaluation_mode() -> None:
+    task = distilling()
+    for _ in range(2):
+        task.train()
+        assert not any(module.training for module in teacher_of(task).modules())
+        assert all(module.training for module in task.student.modules())
+        task.eval()
+    images = small.batch(4)
+    task.train()
+    assert torch.equal(task.teacher_logits(images), task.teacher_logits(images))  # type: ignore[arg-type]
+
+
+def test_it_has_no_gradient() -> None:
+    task = distilling()
+    assert not any(parameter.requires_grad for parameter in teacher_of(task).parameters())
+    logits = task.teacher_logits(small.batch(4).requires_grad_())
+    assert logits is not None
+    assert not logits.requires_grad
+    assert logits.grad_fn is None
+    task.losses(small.batch(4), None)["loss"].backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is None for parameter in teacher_of(task).parameters())
+    assert any(parameter.grad is not None for parameter in task.student.parameters())
+
+
+def test_the_optimizer_does_not_know_it() -> None:
+    task = distilling()
+    its_own = set(teacher_of(task).parameters())
+    optimized = [parameter for group in task.configure_optimizers().param_groups for parameter in group["params"]]
+    assert its_own.isdisjoint(task.parameters())
+    assert its_own.isdisjoint(optimized)
+    assert set(optimized) == set(task.student.parameters())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_it_is_in_no_checkpoint(objective: str, tmp_path: Path) -> None:
+    task = distilling(objective)
+    trainer = small.fit(task, tmp_path)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    students = {f"student.{name}" for name in task.student.state_dict()}
+    for state in (task.state_dict(), checkpoint["state_dict"]):
+        assert students < state.keys()
+        assert not [name for name in state.keys() - students if not name.startswith("train_means.")]
+    saved = [tensor for tensor in tensors(checkpoint) if tensor.is_floating_point()]
+    assert any(torch.equal(tensor, task.student.get_parameter("conv1.weight")) for tensor in saved)
+    for parameter in teacher_of(task).parameters():
+        if parameter.ndim > 1:  # vectors of batch norm are all ones or zeros
+            assert not any(torch.equal(tensor, parameter) for tensor in saved)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_training_leaves_it_bit_identical(objective: str, tmp_path: Path) -> None:
+    task = distilling(objective, "recipe.weight_decay=0.1")
+    teacher = teacher_of(task)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    student = {name: tensor.clone() for name, tensor in task.student.state_dict().items()}
+    small.fit(task, tmp_path)
+    assert task.teacher is teacher
+    assert list(teacher.state_dict()) == list(before)
+    assert {"net.bn1.running_mean", "net.bn1.running_var", "net.bn1.num_batches_tracked"} <= before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert not any(module.training for module in teacher.modules())
+    changed = [name for name, tensor in task.student.state_dict().items() if not torch.equal(tensor, student[name])]
+    assert {"conv1.weight", "bn1.running_mean"} <= set(changed), "the student has learned meanwhile"
+
+
+def test_it_follows_to_another_precision_and_device() -> None:
+    task = distilling()
+    assert task.double() is task
+    floats = [t for t in teacher_of(task).state_dict().values() if t.is_floating_point()]
+    assert {tensor.dtype for tensor in floats} == {torch.float64}
+    logits = task.teacher_logits(small.batch(2).double())
+    assert logits is not None
+    assert logits.dtype == torch.float64
+    task.to("meta")
+    assert {tensor.device.type for tensor in teacher_of(task).state_dict().values()} == {"meta"}
+    assert not any(parameter.requires_grad for parameter in teacher_of(task).parameters())
+
+
+def test_a_task_without_a_teacher_has_none() -> None:
+    task = small.make_task(small.network(), None, "quantizer=none")
+    assert task.teacher is None
+    assert task.teacher_logits(small.batch(2)) is None
+    assert task.double().teacher is None
+
+
+def test_a_checkpoint_s_own_score_counts_only_on_the_same_images(tmp_path: Path) -> None:
+    """Another data set's accuracy beside this one's would be no drop from float."""
+    runs = tmp_path / "runs"
+    words = [*command.SMALL, "dataset.limit=32", "recipe.epochs=1"]
+    assert command.train("dataset=digits16", "quantizer=none", *words, runs=runs).returncode == 0
+    weights = runs / "digits16-resnet20-none-w32a32-none" / "seed0" / "weights.pt"
+    for dataset, known in (("digits16", True), ("digits", False)):
+        done = command.train(f"dataset={dataset}", f"teacher.checkpoint={weights}", *words, runs=runs)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((runs / f"{dataset}-resnet20-ewgs-w2a2-sqakd" / "seed0" / "record.json").read_text())
+        assert (record["float_run"] is not None) == known
+        assert ("drop_from_float" in record) == known
+
+
+def test_a_plan_is_one_of_three_words(tmp_path: Path) -> None:
+    done = command.train("plan=mesure", runs=tmp_path / "runs")
+    assert done.returncode != 0
+    assert "plan='mesure': expected true, measure or false" in done.stderr

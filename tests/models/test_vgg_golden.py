@@ -1,0 +1,102 @@
+"""The VGGs against the reference numbers: float, quantized with EWGS, parameter counts, initialisation."""
+
+from __future__ import annotations
+
+import golden_data as golden
+import numpy as np
+import pytest
+import torch
+from golden_networks import check_float, check_quantized, ewgs_scheme
+from torch import Tensor, nn
+
+from sqakd.models.vgg import VGG
+from sqakd.quantization.convert import quantize
+from sqakd.quantization.parameters import split_parameters
+
+BLOCKS = {
+    "vgg8": [1, 1, 1, 1, 1],
+    "vgg11": [1, 1, 2, 2, 2],
+    "vgg13": [2, 2, 2, 2, 2],
+    "vgg16": [2, 2, 3, 3, 3],
+    "vgg19": [2, 2, 4, 4, 4],
+}
+
+
+def make(name: str) -> VGG:
+    classes = int(golden.load(f"06_cifar_{name}_bn_fp")["num_classes"])
+    return VGG(blocks=BLOCKS[name], pools=3, num_classes=classes)
+
+
+@pytest.mark.parametrize("name", ["vgg8", "vgg13"])
+def test_float_network(name: str) -> None:
+    check_float(make(name), f"{name}_bn")
+
+
+@pytest.mark.parametrize("name", ["vgg8", "vgg13"])
+def test_features(name: str) -> None:
+    """What distillation reads: the five stages, and the input of the classifier."""
+    d = golden.load(f"06_cifar_{name}_bn_fp")
+    model = make(name)
+    golden.fill(model, golden.names(f"06_cifar_{name}_bn_layers"), int(d["seed"]))
+    features: list[Tensor] = []
+    for i in range(5):
+        model.get_submodule(f"layer{i}").register_forward_hook(lambda _, __, output: features.append(output))
+    model.classifier.register_forward_pre_hook(lambda _, args: features.append(args[0]))
+    with torch.no_grad():
+        model.eval()(golden.images(d["input_shape"], int(d["seed"]), calibration=False))
+    assert [[*f.shape[1:], 1, 1][:3] for f in features] == d["feat_shapes"].tolist()
+    assert np.allclose([float(f.mean()) for f in features], d["feat_mean_eval"], rtol=1e-5)
+    assert np.allclose([float(f.std(correction=0)) for f in features], d["feat_std_eval"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vgg8", "vgg13"])
+def test_quantized_network(name: str) -> None:
+    check_quantized(make(name), f"{name}_bn", first=["layer0"], tolerance=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "ten_classes", "hundred_classes", "layers"),
+    [
+        ("vgg8", 3_918_858, 3_965_028, 4),
+        ("vgg11", 9_231_114, 9_277_284, 7),
+        ("vgg13", 9_416_010, 9_462_180, 8),
+        ("vgg16", 14_728_266, 14_774_436, 11),
+        ("vgg19", 20_040_522, 20_086_692, 14),
+    ],
+)
+def test_parameter_counts(name: str, ten_classes: int, hundred_classes: int, layers: int) -> None:
+    for classes, count in ((10, ten_classes), (100, hundred_classes)):
+        with torch.device("meta"):
+            model = VGG(blocks=BLOCKS[name], pools=3, num_classes=classes)
+            assert sum(p.numel() for p in model.parameters()) == count
+            assert len(quantize(model, ewgs_scheme(2), first=["layer0"])) == layers
+        network, quantizer = split_parameters(model)
+        assert sum(p.numel() for p in network) == count
+        assert sum(p.numel() for p in quantizer) == 5 * layers
+
+
+def test_initialisation() -> None:
+    """Convolutions N(0, 2 / (9 * outputs)), classifier N(0, 0.01^2), no bias."""
+    model = make("vgg8")
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    for layer in convolutions[1:]:
+        assert float(layer.weight.detach().std()) == pytest.approx(np.sqrt(2 / (9 * layer.out_channels)), rel=0.02)
+    assert float(model.classifier.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
+    biases = [p for name, p in model.named_parameters() if name.endswith(("conv2d.bias", "classifier.bias"))]
+    assert [bool(bias.any()) for bias in biases] == [False] * 6
+
+
+def test_pools() -> None:
+    """Three for 32 pixels and for 224; the fourth brings 64 pixels to the same 4x4."""
+    sizes: list[int] = []
+    for pools, size in ((3, 32), (4, 64)):
+        model = VGG(blocks=BLOCKS["vgg8"], pools=pools, num_classes=10).eval()
+        model.layer4.register_forward_hook(lambda _, __, output: sizes.append(output.shape[-1]))
+        model(torch.zeros(1, 3, size, size))
+    assert sizes == [4, 4]
+
+
+@pytest.mark.parametrize(("blocks", "pools"), [([1, 1, 1], 3), ([1, 1, 0, 1, 1], 3), ([1] * 5, 6)])
+def test_impossible_stages_are_refused(blocks: list[int], pools: int) -> None:
+    with pytest.raises(ValueError, match=r"(blocks|pools)=.*expected"):
+        VGG(blocks=blocks, pools=pools, num_classes=10)

@@ -1,0 +1,48 @@
+"""The picture of a run, drawn again by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqakd.report import run_picture
+
+
+def draw(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["picture.py", *words])
+    run_picture.main()
+
+
+def test_without_a_folder_it_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        draw(monkeypatch)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("usage: python -m sqakd.report.run_picture")
+    assert "FOLDER" in said
+
+
+def test_a_folder_without_a_finished_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"error: {tmp_path} holds no finished run \(no record\.json\)"):
+        draw(monkeypatch, str(tmp_path))
+
+
+def test_each_folder_gets_its_picture(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+        scores = {"top1": {"last": 0.5, "best": 0.5, "mean_of_last_5": 0.5}}
+        record = {"name": folder.name, "seed": 0, "scores": scores, "packed_bytes": 1000, "float_run": None}
+        (folder / "record.json").write_text(json.dumps(record))
+        (folder / "metrics.csv").write_text("epoch,train/loss,val/top1\n0,2,0.25\n1,1,0.5\n")
+    draw(monkeypatch, *map(str, folders))
+    files = [folder / "picture.png" for folder in folders]
+    assert capsys.readouterr().out.split() == [str(file) for file in files]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)

@@ -1,0 +1,166 @@
+"""Weights on disk: what comes back, what strangers' files may look like, what is refused, what survives a failure."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sqakd.models.resnet import CifarResNet
+from sqakd.runs.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
+
+FACTS: dict[str, Any] = {"num_classes": 10, "class_names": ["a", "b"], "mean": [0.1, 0.2], "record": {"seed": 3}}
+
+
+def network(classes: int = 10, blocks: int = 1, seed: int = 0) -> CifarResNet:
+    torch.manual_seed(seed)
+    return CifarResNet(blocks=blocks, num_classes=classes)
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy that later changes of the network leave alone."""
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return list(a) == list(b) and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    file, saved, other = tmp_path / "weights.pt", network(seed=1), network(seed=2)
+    saved(torch.randn(4, 3, 32, 32))  # batch norm's statistics are no longer their initial values
+    save_weights(file, saved, FACTS)
+    weights, facts = load_weights(file)
+    assert facts == FACTS
+    assert same_tensors(weights, saved.state_dict())
+    assert not same_tensors(weights, other.state_dict())
+    restore(other, weights, source=str(file))
+    assert same_tensors(other.state_dict(), saved.state_dict())
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
+
+
+def test_the_file_is_plain_data(tmp_path: Path) -> None:
+    save_weights(tmp_path / "weights.pt", network(), FACTS)
+    content = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert content.keys() == {"weights", "facts"}
+    assert all(type(tensor) is Tensor and not tensor.requires_grad for tensor in content["weights"].values())
+
+
+LAYOUTS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "bare": lambda w: w,
+    "ordered": lambda w: OrderedDict(w),
+    "state_dict": lambda w: {"state_dict": w, "epoch": 3, "best_acc1": 0.5},
+    "model": lambda w: {"model": w, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}},
+    "weights": lambda w: {"weights": w},
+    "parallel": lambda w: {"state_dict": {f"module.{name}": tensor for name, tensor in w.items()}},
+    "compiled": lambda w: {f"_orig_mod.{name}": tensor for name, tensor in w.items()},
+    "parallel of compiled": lambda w: {"model": {f"module._orig_mod.{name}": tensor for name, tensor in w.items()}},
+    "lightning": lambda w: {"state_dict": {f"student.{name}": tensor for name, tensor in w.items()}},
+    "parameters": lambda w: {name: nn.Parameter(t) if t.is_floating_point() else t for name, t in w.items()},
+    "with a number": lambda w: {**w, "epoch": 3},
+    "compiled of parallel": lambda w: {f"_orig_mod.module.{name}": tensor for name, tensor in w.items()},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_foreign_layouts(layout: str, zipped: bool, tmp_path: Path) -> None:
+    expected = network(seed=1)
+    content = LAYOUTS[layout](state(expected))
+    torch.save(content, tmp_path / "theirs.pth", _use_new_zipfile_serialization=zipped)
+    weights, facts = load_weights(tmp_path / "theirs.pth")
+    assert facts == {}
+    model = network(seed=2)
+    restore(model, weights, source="theirs.pth")
+    assert same_tensors(model.state_dict(), state(expected))
+
+
+class Malice:
+    """Unpickling this runs code; the file it would make tells whether it was run."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_code_is_not_opened(zipped: bool, tmp_path: Path) -> None:
+    file, trace = tmp_path / "stranger.pth", tmp_path / "it-ran"
+    content = {"state_dict": state(network()), "extra": Malice(trace)}
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match="loading it could run code"):
+        load_weights(file)
+    assert not trace.exists()
+
+
+def test_a_plain_pickle_with_code_is_not_opened(tmp_path: Path) -> None:
+    file, trace = tmp_path / "stranger.pkl", tmp_path / "it-ran"
+    file.write_bytes(pickle.dumps(Malice(trace)))
+    with pytest.raises(CheckpointError):
+        load_weights(file)
+    assert not trace.exists()
+
+
+def test_missing_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*teacher\.checkpoint=FILE"):
+        load_weights(tmp_path / "absent.pt")
+    whole = tmp_path / "weights.pt"
+    save_weights(whole, network(), FACTS)
+    content = whole.read_bytes()
+    for name, damaged in (
+        ("empty", b""),
+        ("half", content[: len(content) // 2]),
+        ("text", b"<html>404 not found</html>"),
+        ("flipped", content[:2000] + bytes(b ^ 255 for b in content[2000:2400]) + content[2400:]),
+    ):
+        file = tmp_path / f"{name}.pt"
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=name):
+            load_weights(file)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], 5, {"state_dict": {}}])
+def test_files_without_tensors(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match="expected a state dict"):
+        load_weights(tmp_path / "other.pt")
+
+
+def test_another_network_is_refused_and_nothing_is_loaded() -> None:
+    model = network(blocks=1)
+    before = state(model)
+    with pytest.raises(CheckpointError, match=r"made for another network: it lacks nothing and adds .*model@teacher="):
+        restore(model, state(network(blocks=2, seed=1)), source="big.pt")
+    with pytest.raises(CheckpointError, match=r"linear\.\w+ has shape .*Only|its classes are others"):
+        restore(model, state(network(classes=7, seed=1)), source="seven.pt")
+    assert same_tensors(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_number_of_classes(classes: int) -> None:
+    assert num_classes(network(classes).state_dict()) == classes
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "weights.pt"
+    save_weights(file, network(seed=1), FACTS)
+    before = file.read_bytes()
+
+    def disk_is_full(content: object, target: Path) -> None:
+        Path(target).write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", disk_is_full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(file, network(seed=2), FACTS)
+    assert file.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]

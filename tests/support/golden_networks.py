@@ -1,0 +1,89 @@
+"""What a network has to reproduce of the reference numbers, in float and with EWGS quantizers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import golden_data as golden
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import Scheme, quantize
+from sqakd.quantization.layers import QuantConv2d, quant_layers
+from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
+from sqakd.quantization.quantizers.rounding import StraightThrough
+
+SCALARS = {
+    "lW": "weight_quantizer.lower",
+    "uW": "weight_quantizer.upper",
+    "lA": "input_quantizer.lower",
+    "uA": "input_quantizer.upper",
+    "output_scale": "output_scale",
+}
+
+
+def bits_of(levels: np.ndarray) -> int:
+    return int(np.log2(levels))
+
+
+def ewgs_scheme(bits: int) -> Scheme:
+    return Scheme(
+        weight=partial(WeightBounds, bits=bits),
+        input=partial(ActivationBounds, bits=bits),
+        rounding=StraightThrough,
+        per_channel=False,
+        output_scale=True,
+        first_last="float",
+    )
+
+
+def check_running_statistics(model: nn.Module, reference: np.ndarray) -> None:
+    """Sum of all running means and of all running variances; means cancel, so their magnitudes say what is close."""
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
+    for key, wanted in zip(("running_mean", "running_var"), reference, strict=True):
+        values = [getattr(norm, key).double() for norm in norms]
+        magnitude = sum(float(value.abs().sum()) for value in values)
+        assert abs(sum(float(value.sum()) for value in values) - float(wanted)) <= 1e-5 * magnitude, key
+
+
+def check_float(model: nn.Module, name: str) -> None:
+    """Logits in both modes."""
+    d = golden.load(f"06_cifar_{name}_fp")
+    golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
+    x = golden.images(d["input_shape"], int(d["seed"]), calibration=False)
+    assert golden.error(model.eval()(x), d["logits_eval"]) <= 1e-5
+    assert golden.error(model.train()(x), d["logits_train"]) <= 1e-4
+    check_running_statistics(model, d["bn_running_sums_after_train"])
+
+
+def check_quantized(model: nn.Module, name: str, *, first: list[str] | None, tolerance: float) -> None:
+    """Names of the quantized layers, their ranges after calibration, their codes, and the logits in both modes."""
+    d = golden.load(f"06_cifar_{name}_ewgs")
+    golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
+    swapped = quantize(model, ewgs_scheme(bits_of(d["levels_w"])), first=first)
+    assert swapped == golden.names(f"06_cifar_{name}_ewgs_qconvs")
+
+    calibrate(model, golden.images(d["input_shape"], int(d["seed"]), calibration=True))
+    layers = [layer for _, layer in quant_layers(model)]
+    for key, path in SCALARS.items():
+        got = [layer.get_parameter(path).item() for layer in layers]
+        assert np.allclose(got, d[key], rtol=1e-5, atol=1e-7), key
+    check_running_statistics(model, d["bn_running_sums_after_init"])
+
+    x = golden.images(d["input_shape"], int(d["seed"]), calibration=False)
+    histograms: list[list[int]] = []
+
+    def count(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, QuantConv2d)
+        histograms.append(torch.bincount(layer.input_quantizer.codes(args[0]).integers.flatten()).tolist())
+
+    hooks = [layer.register_forward_pre_hook(count) for layer in layers]
+    logits = model.eval()(x)
+    for hook in hooks:
+        hook.remove()
+    flips = np.abs(np.array(histograms) - d["act_code_hist_eval"])
+    assert flips.max() <= 0.001 * d["act_code_hist_eval"].sum(axis=1).max()
+    assert golden.error(logits, d["logits_eval"]) <= tolerance
+    assert golden.error(model.train()(x), d["logits_train"]) <= 1e-4

@@ -1,0 +1,192 @@
+"""The moving average against its recurrence, batch-norm statistics against the batches themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import small
+import torch
+from torch import Tensor, nn
+
+from sqakd.quantization.layers import quant_layers
+from sqakd.training.callbacks.batch_norm import BatchNormStatistics, measure
+from sqakd.training.callbacks.ema import WeightAverage
+from sqakd.training.task import Task
+
+STEPS, EPOCHS = 3, 3
+
+
+def distilling(*words: str) -> Task:
+    words = (f"recipe.epochs={EPOCHS}", "recipe.lr=0.01", "recipe.batch_size=8", *words)
+    return small.make_task(small.quantized("quantizer=ewgs"), small.network(seed=7), *words)
+
+
+def real(task: Task) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in task.student.state_dict().items() if v.is_floating_point()}
+
+
+class Watch(pl.Callback):
+    """What the student holds after each step, and while it is evaluated."""
+
+    def __init__(self) -> None:
+        self.trained: list[dict[str, Tensor]] = []
+        self.evaluated: list[dict[str, Tensor]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.trained.append(real(pl_module))
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self.evaluated.append(real(pl_module))
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor], *, rtol: float = 0.0) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=rtol, atol=rtol) for k in a)
+
+
+# moving average
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1.0, 1000.0])
+def test_the_average_follows_its_recurrence(epochs: float, tmp_path: Path) -> None:
+    task, watch = distilling(), Watch()
+    expected = real(task)
+    small.fit(task, tmp_path, callbacks=[watch, WeightAverage(epochs=epochs)])
+    averages = []
+    for n, values in enumerate(watch.trained):
+        d = min(max(0.0, 1 - 1 / (epochs * STEPS)), (1 + n) / (10 + n))
+        expected = {k: d * a + (1 - d) * values[k] for k, a in expected.items()}
+        averages.append(expected)
+    assert len(averages) == STEPS * EPOCHS
+    batches = len(watch.evaluated) // EPOCHS
+    for epoch in range(EPOCHS):
+        for seen in watch.evaluated[epoch * batches : (epoch + 1) * batches]:
+            assert same(seen, averages[STEPS * (epoch + 1) - 1], rtol=1e-5)
+    assert same(real(task), averages[-1], rtol=1e-5)
+    assert not same(watch.evaluated[-1], watch.trained[-1], rtol=1e-5)
+
+
+def test_a_memory_of_less_than_a_step_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"plus\.ema\.epochs=0\.1 is no longer than one optimizer step of 3"):
+        small.fit(distilling(), tmp_path, callbacks=[WeightAverage(epochs=0.1)])
+
+
+def test_training_goes_on_as_without(tmp_path: Path) -> None:
+    with_it, without = Watch(), Watch()
+    small.fit(distilling(), tmp_path, callbacks=[WeightAverage(epochs=1.0), BatchNorm(), with_it])
+    small.fit(distilling(), tmp_path, callbacks=[without])
+    learned = {name for name, _ in distilling().student.named_parameters()}
+    for a, b in zip(with_it.trained, without.trained, strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in learned)
+
+
+def test_other_bits_start_a_new_average(tmp_path: Path) -> None:
+    class Lower(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+            if trainer.current_epoch == 2:
+                for _, layer in quant_layers(pl_module.student):
+                    layer.weight_quantizer.bits = 1
+
+    watch, average = Watch(), WeightAverage(epochs=1000.0)
+    small.fit(distilling(), tmp_path, callbacks=[Lower(), watch, average])
+    assert average.updates == STEPS - 1
+    expected = watch.trained[2 * STEPS]
+    for n, values in enumerate(watch.trained[2 * STEPS + 1 :]):
+        d = (1 + n) / (10 + n)
+        expected = {k: d * a + (1 - d) * values[k] for k, a in expected.items()}
+    assert same(watch.evaluated[-1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("epochs", [0.0, -1.0, float("nan"), float("inf"), "abc", True, None])
+def test_a_memory_has_a_length(epochs: Any) -> None:
+    with pytest.raises(ValueError, match=r"plus\.ema\.epochs="):
+        WeightAverage(epochs=epochs)
+
+
+# batch norm
+
+
+def BatchNorm(**changes: Any) -> BatchNormStatistics:  # noqa: N802  # stands for the class
+    return BatchNormStatistics(**{"batches": 2, "batch_size": 8, "augmented": False} | changes)
+
+
+def test_statistics_are_the_plain_average_over_the_batches() -> None:
+    task = distilling()
+    batches = [small.batch(8, seed) for seed in (1, 2, 3)]
+    inputs: dict[nn.Module, list[Tensor]] = {}
+    norms = [m for m in task.student.modules() if isinstance(m, nn.BatchNorm2d)]
+    hooks = [m.register_forward_pre_hook(lambda m, args: inputs.setdefault(m, []).append(args[0])) for m in norms]
+    modes = [m.training for m in task.student.modules()]
+    measure(task, batches)
+    assert [m.training for m in task.student.modules()] == modes
+    for hook in hooks:
+        hook.remove()
+    assert len(norms) >= 7
+    for norm in norms:
+        assert norm.momentum == 0.1
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        seen = inputs[norm]
+        mean = torch.stack([x.mean((0, 2, 3)) for x in seen]).mean(0)
+        var = torch.stack([x.transpose(0, 1).flatten(1).var(1) for x in seen]).mean(0)
+        assert torch.allclose(norm.running_mean, mean, atol=1e-5)
+        assert torch.allclose(norm.running_var, var, rtol=1e-4, atol=1e-6)
+
+
+def test_measuring_twice_changes_nothing() -> None:
+    """The earlier statistics have no part in it, nor has anything else a memory."""
+    task, batches = distilling(), [small.batch(8, 1), small.batch(8, 2)]
+    measure(task, batches)
+    first, random = real(task), torch.get_rng_state()
+    measure(task, batches)
+    assert same(first, real(task))
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in task.parameters())
+
+
+def test_dropout_stays_asleep() -> None:
+    task = distilling()
+    task.student.layer1.append(nn.Dropout(0.9))  # type: ignore[union-attr, operator]
+    measure(task, [small.batch(8)])
+    once = real(task)
+    measure(task, [small.batch(8)])
+    assert same(once, real(task))
+
+
+def test_a_network_without_batch_norm_is_left_alone() -> None:
+    task = distilling()
+    for parent in list(task.student.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+    runs: list[object] = []
+    task.student.register_forward_hook(lambda *_: runs.append(0))
+    measure(task, [small.batch(8)])
+    assert runs == []
+
+
+@pytest.mark.parametrize(
+    ("augmented", "batch_size", "expected"), [(False, 8, [8, 8]), (True, 8, [8, 8]), (False, 64, [24])]
+)
+def test_the_images_are_training_images(
+    augmented: bool, batch_size: int, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[Tensor]] = []
+    monkeypatch.setattr("sqakd.training.callbacks.batch_norm.measure", lambda _, batches: seen.append(batches))
+    small.fit(distilling(), tmp_path, callbacks=[BatchNorm(augmented=augmented, batch_size=batch_size)])
+    assert [[len(images) for images in epoch] for epoch in seen] == [expected] * EPOCHS
+    assert not torch.equal(seen[0][0], seen[1][0]), "another draw in each epoch"
+    data = small.images()
+    plain = data.on_after_batch_transfer(
+        next(iter(data.train_dataloader()))._replace(image=data.train_images, draws={}), 0
+    )
+    known = {tuple(image.flatten()[:50].tolist()) for image in plain.image}
+    assert all(tuple(image.flatten()[:50].tolist()) in known for image in seen[0][0]) != augmented
+
+
+@pytest.mark.parametrize("name", ["batches", "batch_size"])
+def test_there_is_something_to_measure_on(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"plus\.bn\.{name}=0"):
+        BatchNorm(**{name: 0})

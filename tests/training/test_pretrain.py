@@ -1,0 +1,134 @@
+"""The stage before the training: what it trains, what it leaves alone, and that a kill does not change its end."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import command
+import pytest
+import small
+import torch
+from torch import Tensor
+
+from sqakd.models.resnet import CifarResNet
+from sqakd.quantization.parameters import split_parameters
+from sqakd.runs.checkpoint import save_weights
+from sqakd.training.callbacks.divergence import DivergenceError
+from sqakd.training.pretrain import Pretraining, pretrain
+from sqakd.training.task import Task
+
+SHORT = ("recipe.epochs=1", "recipe.batch_size=8", "kd.feature_loss.pretrain_epochs=2")
+
+
+def make(*words: str) -> Task:
+    task = small.make_task(small.quantized(), small.network(seed=1), *SHORT, *words)
+    task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=None)
+    return task
+
+
+def do(task: Task, folder: Path) -> None:
+    how = {"accelerator": "cpu", "devices": 1}
+    pretrain(task, small.images(), how, images=small.batch(2), file=folder / "pretrain.ckpt", callbacks=[])
+
+
+def state(task: Task) -> dict[str, Tensor]:
+    assert task.teacher is not None
+    teacher = {f"teacher.{name}": value for name, value in task.teacher.state_dict().items()}
+    return {name: value.clone() for name, value in (task.state_dict() | teacher).items()}
+
+
+def changed(task: Task, folder: Path) -> set[str]:
+    """Names of the tensors that the stage changes."""
+    before = state(task)
+    required = {name: p.requires_grad for name, p in task.named_parameters()}
+    do(task, folder)
+    assert {name: p.requires_grad for name, p in task.named_parameters()} == required
+    return {name for name, value in state(task).items() if not torch.equal(value, before[name])}
+
+
+def test_factor_transfer_trains_its_paraphraser_alone(tmp_path: Path) -> None:
+    task = make("kd=ft")
+    moved = changed(task, tmp_path)
+    loss = "objective.feature_loss"
+    assert moved == {name for name in task.state_dict() if name.startswith((f"{loss}.paraphrase", f"{loss}.restore"))}
+
+
+def after(name: str) -> bool:
+    """Whether a layer comes after the last map, where the loss of the flow does not reach."""
+    return name.startswith(("student.bn2", "student.linear"))
+
+
+def test_the_flow_trains_the_student_s_weights_as_far_as_it_reaches(tmp_path: Path) -> None:
+    task = make("kd=fsp")
+    moved = changed(task, tmp_path)
+    network, quantizer = ({id(p) for p in group} for group in split_parameters(task.student))
+    parameters = dict(task.named_parameters())
+    assert quantizer
+    assert {n for n, p in parameters.items() if id(p) in network and not after(n)} == moved & parameters.keys()
+    assert not any(name.startswith("teacher") for name in moved)
+
+
+def test_the_released_flow_trains_the_quantizers_too(tmp_path: Path) -> None:
+    task = make("kd=fsp", "kd.feature_loss.quantizers=true", "recipe.lr=0.1")
+    moved = changed(task, tmp_path)
+    parameters = dict(task.named_parameters())
+    assert {name for name in parameters if not after(name)} == moved & parameters.keys()
+
+
+def test_after_the_flow_the_task_is_alone() -> None:
+    """The loss has no part in the second stage, in which the teacher does not even run."""
+    task = make("kd=fsp")
+    calls: list[object] = []
+    assert task.teacher is not None
+    task.teacher.register_forward_hook(lambda *args: calls.append(args))
+    label = torch.arange(8)
+    assert task.eager_losses(small.batch(8), label, label, {}).keys() == {"loss", "ce"}
+    assert calls == []
+    assert task.features is not None
+    assert task.features[0].seen == {}
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    for kd in ("ft", "fsp"):
+        task = make(f"kd={kd}", "kd.feature_loss.pretrain_lr=0.01")
+        images = small.batch(8, 5)
+        before = float(Pretraining(task, images).loss(images).detach())
+        do(task, tmp_path / kd)
+        assert float(Pretraining(task, images).loss(images).detach()) < before
+
+
+def test_no_epochs_no_stage(tmp_path: Path) -> None:
+    task = make("kd=ft", "kd.feature_loss.pretrain_epochs=0")
+    assert changed(task, tmp_path) == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_divergence_stops_the_run_and_is_not_kept(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match=r"kd\.feature_loss\.pretrain_lr=5e\+29"):
+        do(make("kd=ft", "kd.feature_loss.pretrain_lr=1e30"), tmp_path)
+    assert list(tmp_path.glob("*.ckpt")) == []
+
+
+def test_killed_in_the_stage_the_same_command_ends_in_the_same_bits(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_weights(tmp_path / "teacher.pt", CifarResNet(blocks=1, num_classes=10), {})
+    words = ["dataset=digits16", "kd=ft", "model.net.blocks=1", "recipe.epochs=1", "kd.feature_loss.pretrain_epochs=3"]
+    words += [f"teacher.checkpoint={tmp_path / 'teacher.pt'}", "callbacks.hessian_scaling=null"]
+    name = "digits16-resnet20-ewgs-w2a2-ft"
+    killer = {"victim": "before", "epoch": 1, "step": 5, "signal_name": "SIGKILL"}
+    kill = ["callbacks.progress._target_=kill_at.KillAt", *(f"+callbacks.progress.{k}={v}" for k, v in killer.items())]
+    runs = {which: tmp_path / which / "runs" for which in ("whole", "killed")}
+    for folder in runs.values():
+        folder.parent.mkdir()
+    whole = command.train(*words, runs=runs["whole"])
+    killed = command.train(*words, *kill, runs=runs["killed"])
+    resumed = command.train(*words, runs=runs["killed"])
+    assert (whole.returncode, killed.returncode, resumed.returncode) == (0, -signal.SIGKILL, 0), resumed.stderr
+    lines = [f"(before the training): epoch {epoch}/3" for epoch in (1, 2, 3)]
+    assert [line in whole.stderr for line in lines] == [True, True, True]
+    assert [line in resumed.stderr for line in lines] == [False, True, True]
+    there, here = (folder / name / "seed0" for folder in runs.values())
+    assert command.same_bits(command.weights(there), command.weights(here))
+    assert command.metrics(there) == command.metrics(here)
+    assert [file.name for file in (here / "checkpoints").iterdir()] == ["last.ckpt"]
