@@ -18,7 +18,12 @@ DATASET: dict[str, str] = {}
 
 TRAINING: dict[str, str] = {}
 
-RUNS: dict[str, str] = {}
+RUNS: dict[str, str] = {
+    "record.newer": "update sqakd to the version that wrote it",
+    "record.damaged": "delete {file}: the same command then trains the run again, or resumes it from its checkpoint",
+    "record.export": "delete {file} or export the run again",
+    "paper.damaged": "restore {file} from the repository, or delete it: runs are then compared with nothing published",
+}
 
 EXPORT: dict[str, str] = {}
 

@@ -81,7 +81,8 @@ def measure(sentence: Sentence, train: Train) -> float:
         train(few)
         record = run_of(few).record()
     assert record is not None
-    return float(images / record["images_per_second"])
+    assert record.images_per_second is not None
+    return images / record.images_per_second
 
 
 def impossible(sentence: Sentence) -> str:

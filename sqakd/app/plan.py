@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sqakd.runs.folder import Run, RunError
+from sqakd.runs.record import find_records, read_record
 
 
 class Plan:
@@ -62,10 +62,11 @@ class Plan:
         folder = run.folder.parent.parent
         if folder not in self.rates:
             self.rates[folder] = []
-            for file in sorted(folder.glob("*/seed*/record.json")):
-                record = json.loads(file.read_text())
+            for file in find_records(folder):
+                record = read_record(file)
                 config = yaml.safe_load(file.with_name("config.yaml").read_text())
-                self.rates[folder].append((_work(config), record["training_seconds"] / record["epochs"]))
+                if record.training_seconds is not None:
+                    self.rates[folder].append((_work(config), record.training_seconds / record.epochs))
         return self.rates[folder]
 
     def total(self) -> str:

@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,10 @@ from sqakd.randomness import stream_seed
 from sqakd.report.run_picture import draw_run
 from sqakd.runs.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
 from sqakd.runs.folder import Run, RunError
+from sqakd.runs.make_record import make_record
 from sqakd.runs.names import choices
 from sqakd.runs.paper import published
-from sqakd.runs.record import main_score, make_record, summary
+from sqakd.runs.record import Record
 from sqakd.runs.spec import Sentence
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.callbacks.divergence import Divergence
@@ -102,10 +104,10 @@ def train(sentence: Sentence) -> float | None:
             record = run.record()
             if record is None:
                 record = training.result()
-                say(f"finished: {summary(record)}")
-                return main_score(record)
-    say(f"done before: {summary(record)}")
-    return main_score(record)
+                say(f"finished: {record.summary()}")
+                return record.main_score
+    say(f"done before: {record.summary()}")
+    return record.main_score
 
 
 def shared(sentence: Sentence) -> bool:
@@ -169,7 +171,7 @@ class Training:
         if len(schedules) > 1:
             raise ValueError(f"plus={' and plus='.join(schedules)} both say the bits of each epoch; choose one of them")
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Record:
         """Train, then write weights, picture and record; returns the record."""
         say(f"run {self.run.folder}")
         student, teacher = self._networks()
@@ -193,10 +195,12 @@ class Training:
         for logger in trainer.loggers:
             logger.log_hyperparams(self.config | {"choices": choices(self.sentence, self.changes)})
         trainer.fit(task, datamodule=self.data, ckpt_path=resume, weights_only=True)
+        assert result.record is not None
+        record = result.record
         if trainer.is_global_zero:
-            self._finish(task, result.record)
+            record = self._finish(task, record)
         trainer.strategy.barrier()
-        return result.record
+        return record
 
     def _task(self, student: nn.Module, teacher: nn.Module | None, objective: Objective, classes: int) -> Task:
         return Task(
@@ -283,11 +287,12 @@ class Training:
         restore(student, weights, source=source)
         return student
 
-    def _teacher_weights(self) -> tuple[dict[str, Tensor], str, dict[str, Any] | None]:
+    def _teacher_weights(self) -> tuple[dict[str, Tensor], str, Record | None]:
         file = self.config["teacher"]["checkpoint"]
         if file is not None:
             weights, facts = load_weights(Path(file))
-            return weights, str(file), self._of_these_images(facts.get("record"))
+            known = facts.get("record")
+            return weights, str(file), self._of_these_images(None if known is None else Record.from_dict(known))
         if not self.data.labelled:
             raise ValueError(
                 "a teacher cannot be trained on images without labels; type teacher.checkpoint=FILE"
@@ -295,16 +300,14 @@ class Training:
             )
         return self._float_run("model@teacher")
 
-    def _of_these_images(self, record: dict[str, Any] | None) -> dict[str, Any] | None:
+    def _of_these_images(self, record: Record | None) -> Record | None:
         """A checkpoint's own record, if its scores are about this data set; others say nothing here."""
-        if record is None or record["choices"]["dataset"] != self.sentence.choices["dataset"]:
+        if record is None or record.dataset != self.sentence.choices["dataset"]:
             return None
-        mine, its = (
-            {k: v for k, v in c.items() if k.startswith("dataset.")} for c in (self.changes, record["changes"])
-        )
+        mine, its = ({k: v for k, v in c.items() if k.startswith("dataset.")} for c in (self.changes, record.changes))
         return record if mine == its else None
 
-    def _float_run(self, role: str) -> tuple[dict[str, Tensor], str, dict[str, Any]]:
+    def _float_run(self, role: str) -> tuple[dict[str, Tensor], str, Record]:
         """Weights of the float run of one network: found under runs/, or trained now, exactly once."""
         sentence = parse(self.sentence.float_run(role))
         run = run_of(sentence)
@@ -315,7 +318,7 @@ class Training:
         except RunError as error:
             raise RunError(f"{error} (it is this student's float run; model.name=ANOTHER_NAME renames both)") from error
         weights, facts = load_weights(run.weights)
-        return weights, str(run.weights), facts["record"]
+        return weights, str(run.weights), Record.from_dict(facts["record"])
 
     def _report_teacher(self, teacher: nn.Module, device: torch.device) -> None:
         """Measure the teacher before the student starts; a wrong teacher should not cost a night."""
@@ -334,7 +337,7 @@ class Training:
             folder=self.run.folder,
         )
 
-    def _record(self, task: Task) -> dict[str, Any]:
+    def _record(self, task: Task) -> Record:
         devices = task.trainer.world_size
         # Batch norm works on each device's share of a batch, so this is not the cell that one device trains.
         apart = devices > 1 and not self.config["trainer"]["sync_batchnorm"]
@@ -351,9 +354,9 @@ class Training:
             devices=devices,
         )
 
-    def _finish(self, task: Task, record: dict[str, Any]) -> None:
+    def _finish(self, task: Task, record: Record) -> Record:
         facts = {
-            "record": record,
+            "record": record.to_dict(),
             "num_classes": self.classes,
             "class_names": self.data.class_names,
             "mean": self.data.mean,
@@ -362,7 +365,8 @@ class Training:
             "quantizer": self.config["quantizer"],
         }
         save_weights(self.run.weights, task.student, facts)
-        record["weights_sha256"] = sha256(self.run.weights)
+        record = replace(record, weights_sha256=sha256(self.run.weights))
         draw_run(self.run.folder, record)
         self.run.finish(record)
         self.run.pretraining.unlink(missing_ok=True)  # superseded by the training's own checkpoint long ago
+        return record

@@ -8,8 +8,6 @@ a different one is refused, so that nothing is ever overwritten.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from sqakd.errors import SqakdError
 from sqakd.files import write_text
+from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.spec import differences, identity
 
 
@@ -62,12 +61,9 @@ class Run:
         finally:
             lock.release()
 
-    def record(self) -> dict[str, Any] | None:
+    def record(self) -> Record | None:
         """The finished run's record, or None."""
-        if not self.record_file.exists():
-            return None
-        record: dict[str, Any] = json.loads(self.record_file.read_text())
-        return record
+        return read_record(self.record_file) if self.record_file.exists() else None
 
     def check(self) -> None:
         """Refuse a folder that belongs to another configuration.
@@ -100,6 +96,6 @@ class Run:
         except OSError as error:
             raise RunError(f"cannot write {file}: {error.strerror}; type paths.runs=FOLDER") from error
 
-    def finish(self, record: dict[str, Any]) -> None:
+    def finish(self, record: Record) -> None:
         """Write the record last: its existence says that everything else is complete."""
-        write_text(self.record_file, json.dumps(record, indent=2) + os.linesep)
+        write_record(self.record_file, record)

@@ -151,7 +151,7 @@ def test_a_word_within_quotes_is_no_rounding(folders: tuple[Path, Path]) -> None
     found = read_results([folders[0]]).cells
     ours = Cell("cifar10", "net", "ewgs", 2, 2, "sqakd")
     assert {"ewgs", "ewgs+ewgs", "lsq"} == {cell.quantizer for cell in found}
-    assert [run.record["name"] for run in found[ours]] == [name] * 3, "written without quotes, by an earlier version"
+    assert [run.record.name for run in found[ours]] == [name] * 3, "written without quotes, by an earlier version"
 
 
 def test_the_released_reading_stands_beside_the_papers_number(folders: tuple[Path, Path]) -> None:
@@ -195,7 +195,7 @@ def test_different_lengths_show(folders: tuple[Path, Path]) -> None:
 def test_a_file_that_is_no_record_is_named(folders: tuple[Path, Path]) -> None:
     file = folders[0] / "digits-net-lsq-w2a2-none" / "seed0" / "record.json"
     file.write_text("{}")
-    with pytest.raises(ValueError, match=f"{file} is no record of a run"):
+    with pytest.raises(ValueError, match=f"{file} is not a record of a run"):
         read_results([folders[0]])
 
 

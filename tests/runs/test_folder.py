@@ -13,6 +13,7 @@ from typing import Any
 import command
 import pytest
 import yaml
+from made_runs import Made, made_record
 
 from sqakd.files import replacing, write_text
 from sqakd.runs.folder import Run, RunError
@@ -119,7 +120,7 @@ def test_another_configuration_is_refused(act: str, tmp_path: Path) -> None:
 
 
 def test_a_record_means_finished(tmp_path: Path) -> None:
-    run, record = Run(tmp_path, CONFIG), {"seed": 0, "scores": {"top1": {"last": 0.1 + 0.2}}, "float_run": None}
+    run, record = Run(tmp_path, CONFIG), made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0))
     assert run.record() is None
     run.finish(record)
     assert Run(tmp_path, CONFIG).record() == record
