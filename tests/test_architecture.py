@@ -41,7 +41,7 @@ PACKAGES: dict[str, set[str]] = {
     "wandb_workspaces": {"dashboard"},
     "onnxruntime": {"predict", "export"},
     "openvino": {"export"},
-    "matplotlib": {"report", "export"},
+    "matplotlib": {"report"},
 }
 # The report starts at once and runs where nothing is trained.
 HEAVY = ("torch", "pytorch_lightning", "numpy")

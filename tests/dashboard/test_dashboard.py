@@ -22,7 +22,7 @@ from sqakd.dashboard import definition, workspace
 from sqakd.dashboard.__main__ import main
 from sqakd.dashboard.definition import KINDS, Definition, Panel
 from sqakd.dashboard.page import PICTURES
-from sqakd.report.records import read_results
+from sqakd.report.results import read_results
 from sqakd.runs import paper
 from sqakd.runs.make_record import spread
 from sqakd.runs.names import PLACEHOLDERS, pattern
@@ -90,13 +90,13 @@ def test_unlike_cells_are_put_together_only_where_the_title_says_so(shown: Defin
     ("changes", "message"),
     [
         ({"kind": "pie"}, "panel 'x': kind=pie: expected one of lines, bars, points"),
-        ({"metrics": ()}, "panel 'x': expected at least one name under metrics"),
-        ({"metrics": ("val/top9",)}, "x: no run logs 'val/top9'; the names are in docs/dashboard.md"),
-        ({"group": "choices.colour"}, "x: 'choices.colour' is no key to tell runs apart; choose one of name, seed,"),
-        ({"x": "record/packed_bytes"}, "panel 'x': x belongs to points, and to points alone"),
-        ({"kind": "points"}, "panel 'x': x belongs to points, and to points alone"),
+        ({"metrics": ()}, "panel 'x': no metrics: expected at least one name"),
+        ({"metrics": ("val/top9",)}, "x: no run logs 'val/top9': expected a name of docs/dashboard.md"),
+        ({"group": "choices.colour"}, "x: runs cannot be grouped by 'choices.colour': expected one of name, seed,"),
+        ({"x": "record/packed_bytes"}, "panel 'x': kind=lines, x=record/packed_bytes: points have x, and other"),
+        ({"kind": "points"}, "panel 'x': kind=points, x=None: points have x, and other"),
         ({"kind": "points", "x": "record/weight"}, "x: no run logs 'record/weight'"),
-        ({"kind": "points", "x": "config.weight"}, "x: 'weight' is no key"),
+        ({"kind": "points", "x": "config.weight"}, "x: runs cannot be grouped by 'weight'"),
     ],
 )
 def test_a_panel_that_would_stay_empty_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -113,7 +113,7 @@ def test_a_panel_that_would_stay_empty_is_refused(changes: dict[str, Any], messa
         (lambda node: node.update(colour="red"), "unexpected keyword argument 'colour'"),
         (lambda node: node["sections"][0]["panels"][0].pop("picture"), "missing 1 required .* 'picture'"),
         (lambda node: node.update(columns=["record/speed"]), "the list of runs: no run logs 'record/speed'"),
-        (lambda node: node.update(group="colour"), "the list of runs: 'colour' is no key"),
+        (lambda node: node.update(group="colour"), "the list of runs: runs cannot be grouped by 'colour'"),
     ],
 )
 def test_a_definition_that_says_something_else_is_refused(
@@ -127,7 +127,7 @@ def test_a_definition_that_says_something_else_is_refused(
 
 
 def test_a_definition_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"gone\.yaml defines no dashboard \(FileNotFoundError"):
+    with pytest.raises(ValueError, match=r"gone\.yaml does not define a dashboard \(FileNotFoundError"):
         definition.read(tmp_path / "gone.yaml")
 
 
@@ -226,7 +226,10 @@ def test_what_the_server_refuses_is_told_in_a_sentence(server: type[Server], mon
         raise wandb.errors.CommError("no such project")
 
     monkeypatch.setattr(server, "execute_graphql", refuse)
-    with pytest.raises(SystemExit, match=r"error: wandb did not take the workspace \(no such project\); --project"):
+    with pytest.raises(
+        SystemExit,
+        match=r"error: wandb refused the workspace \(no such project\); choose the project .* with --project",
+    ):
         main([])
 
 
@@ -297,9 +300,9 @@ def check_page(file: Path, runs: Path, shown: Definition, published: Path | None
 SAID = {
     "record/bit_operations": "against bit-operations",
     "record/packed_bytes": "against packed size",
-    "clip_low": "values that a layer's quantizer tells apart",
-    "clip_high": "values that a layer's quantizer tells apart",
-    "entropy": "Entropy: the bits",
+    "clip_low": "Clip range of each layer's quantizer",
+    "clip_high": "Clip range of each layer's quantizer",
+    "entropy": "Entropy of the codes in bits",
     "used": "a code without a shade is never used",
 }
 
@@ -347,7 +350,7 @@ def test_without_a_login_it_says_so_and_writes_the_same_sections(
 ) -> None:
     main([])
     said, file = capsys.readouterr().out.splitlines()
-    assert said == "no wandb login (type wandb login, or set WANDB_API_KEY): the same sections as a page"
+    assert said == "no wandb login (run wandb login, or set WANDB_API_KEY): writing the same sections as a page"
     assert file == "runs/dashboard.html"
     check_page(runs / "dashboard.html", runs, shown, paper.FILE)
 

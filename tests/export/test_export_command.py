@@ -29,7 +29,7 @@ NAME = "digits16-resnet20-ewgs-w2a2-sqakd"
 WORDS = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2", *command.SMALL]
 QUICK = {"rounds": 1, "seconds": 0.01, "batches": [2], "threads": [1]}
 FILES = {"model.onnx", "model.float.onnx", "weights_int.npz", "layers.json", "record.json", "report.md", "report.html"}
-FILES |= {"layers.png", "latency.png", "pareto.png"}
+FILES |= {"layers.svg", "latency.svg", "pareto.svg"}
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +125,8 @@ def test_the_report_shows_what_was_measured(trained: Path) -> None:
         assert row["peak_bytes"] > 1e7
         assert f"{row['p50_ms']:.3f}" in text
         assert f"{row['p50_ms']:.3f}" in page
-    assert page.count("data:image/png") == 3
-    assert all(f"({name})" in text for name in ("layers.png", "latency.png", "pareto.png"))
+    assert page.count("<figure>") == 3
+    assert all(f"({name})" in text for name in ("layers.svg", "latency.svg", "pareto.svg"))
 
 
 def test_the_integers_alone_give_the_next_layers_levels(trained: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from sqakd.app.plan import Plan, duration
-from sqakd.report.records import Cell, read_results
+from sqakd.report.cells import Cell
+from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 from sqakd.runs.folder import Run
 

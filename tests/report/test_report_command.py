@@ -11,8 +11,9 @@ import command
 import pytest
 from made_runs import Made, make_grid, make_run
 
-from sqakd.report.records import Cell, read_results
-from sqakd.report.rows import labels_alone
+from sqakd.report.cells import Cell
+from sqakd.report.comparisons import labels_alone
+from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
@@ -73,14 +74,14 @@ def test_a_readme_without_markers_is_left_alone_unless_it_is_meant(project: Path
     said, _ = report(project)
     assert "README.md" not in said
     _, error = report(project, "--readme", "README.md")
-    assert error.startswith("error: README.md: no marker: type <!-- report:NAME -->")
+    assert error.startswith("error: README.md: no marker: expected <!-- report:NAME --> and <!-- /report -->")
     _, error = report(project, "--readme", "nowhere.md")
-    assert error == "error: cannot read nowhere.md: No such file or directory; type --readme FILE"
+    assert error == "error: cannot read nowhere.md: No such file or directory"
 
 
 def test_a_name_that_is_meant_must_exist(project: Path) -> None:
     _, error = report(project, "--readme", "README.md")
-    assert error.startswith("error: README.md: line 6: no table 'gone'; there is digits16, digits16-labels, ")
+    assert error.startswith("error: README.md: line 6: no table 'gone'; expected one of digits16, digits16-labels, ")
     assert not (project / "results" / "ours.csv").exists(), "nothing is written"
 
 
@@ -96,7 +97,7 @@ def test_a_name_that_is_meant_must_exist(project: Path) -> None:
             ["--results", "nowhere"],
             "cannot read the published numbers in nowhere/paper.csv: No such file or directory",
         ),
-        (["--html", "nowhere/page.html"], "no folder nowhere for page.html; make it, or type another one"),
+        (["--html", "nowhere/page.html"], "cannot write nowhere/page.html: the folder nowhere does not exist"),
     ],
 )
 def test_a_place_that_does_not_exist_is_named(words: list[str], message: str, project: Path) -> None:
@@ -180,10 +181,10 @@ def test_each_loss_is_held_to_labels_alone(project: Path) -> None:
         error = ((float(line[f"top1_{kind}_std"]) ** 2 + float(base[f"top1_{kind}_std"]) ** 2) / 3) ** 0.5
         assert float(line[f"labels_{kind}_difference"]) == pytest.approx(value, abs=2e-4)
         assert float(line[f"labels_{kind}_standard_error"]) == pytest.approx(error, abs=2e-4)
-        expected = "not told apart" if abs(value) <= 2 * error else "better" if value > 0 else "worse"
+        expected = "not distinguishable" if abs(value) <= 2 * error else "better" if value > 0 else "worse"
         assert line[f"labels_{kind}_verdict"] == expected
     text = (project / "results" / "digits16.md").read_text()
-    _, _, below = text.partition("## Against labels alone")
+    _, _, below = text.partition("## Compared with labels alone")
     last, best, tail = (f"{float(line[f'labels_{k}_difference']):+.2f}" for k in ("last", "best", "mean_of_last_5"))
     assert (
         "| last: difference | last: verdict | best: difference | best: verdict | mean of last 5: difference |" in below
@@ -237,12 +238,12 @@ def test_a_stack_says_what_it_is_held_to(tmp_path: Path) -> None:
         make_run(tmp_path, made, choices={"dataset": "digits16", "quantizer": "ewgs", "kd": kd, "plus": plus})
     (tmp_path / "paper.csv").write_text(PAPER)
     write_report(tmp_path, tmp_path)
-    below = (tmp_path / "digits16.md").read_text().partition("## Against labels alone")[2]
+    below = (tmp_path / "digits16.md").read_text().partition("## Compared with labels alone")[2]
     rows = [line.split(" | ") for line in below.splitlines() if line.startswith("| ")]
     column = rows[0].index("labels")
     held = {row[rows[0].index("kd")]: row[column] for row in rows[2:]}
     assert held == {"sqakd+bn": "none", "sqakd+bn+ema": "none+bn+ema", "none+bn+ema": "none"}
-    assert "whole stack" in below
+    assert "includes the effect of the add-ons" in below
 
 
 def test_a_changed_cell_is_not_held_to_an_unchanged_one(tmp_path: Path) -> None:
@@ -253,4 +254,4 @@ def test_a_changed_cell_is_not_held_to_an_unchanged_one(tmp_path: Path) -> None:
     assert cell == Cell("digits16", "resnet20", "ewgs", 2, 2, "sqakd", "recipe.epochs=3")
     (tmp_path / "paper.csv").write_text(PAPER)
     write_report(tmp_path, tmp_path)
-    assert "Against labels alone" not in (tmp_path / "digits16.md").read_text()
+    assert "Compared with labels alone" not in (tmp_path / "digits16.md").read_text()

@@ -15,11 +15,11 @@ import torch
 from made_runs import Made, make_export, make_grid, make_run
 
 from sqakd.quantization.layers import QuantLayer
-from sqakd.report.charts.lines import MOST
+from sqakd.report.charts.lines import MOST_POINTS
 from sqakd.report.headline import headline
 from sqakd.report.panels import PANELS, TITLES
-from sqakd.report.pictures.layers import clip_range
-from sqakd.report.records import Results, read_results
+from sqakd.report.pictures.ranges_and_codes import clip_range
+from sqakd.report.results import Results, read_results
 from sqakd.training.callbacks.quantizer_statistics import statistics
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
@@ -100,7 +100,7 @@ def test_curves_are_thinned_and_their_band_is_for_seeds(results: Results) -> Non
     lines = {tips(line)[0]: line.get("d", "") for line in classes(found["ewgs W2A2"], "line")}
     assert len(lines) == 3
     long = next(d for tip, d in lines.items() if "squat" in tip)
-    assert long.count("L") + 1 == MOST
+    assert long.count("L") + 1 == MOST_POINTS
     assert all(d.count("L") + 1 == 20 for d in lines.values() if d != long)
     assert len(classes(found["ewgs W2A2"], "band")) == 2
 
@@ -114,7 +114,7 @@ def test_codes_show_each_code_in_use_and_count_those_that_are_not(tmp_path: Path
     weights, inputs = found["sqakd, seed 3: weights"], found["sqakd, seed 3: inputs"]
     assert sum(path.get("d", "").count("M") for path in classes(weights, "heat")) == 3
     assert tips(weights) == ["layer 0, weights: 3 of 4 codes, 1.50 bits; most: -1 (50%)"]
-    assert words(weights).endswith("entropy 1.50 of 2 bits; never used: 1 codes")
+    assert words(weights).endswith("entropy 1.50 of 2 bits; never used: 1 code")
     assert sum(path.get("d", "").count("M") for path in classes(inputs, "heat")) == 2
     assert words(inputs).endswith("entropy 0.81 of 2 bits; never used: 2 codes")
 
@@ -167,7 +167,7 @@ def test_published_numbers_stand_beside_ours(results: Results) -> None:
     tree = parsed("paper", results)
     assert list(charts(tree)) == ["table8 digits16 resnet20"]
     assert len(classes(charts(tree)["table8 digits16 resnet20"], "paper")) == 2
-    assert "None of these runs is a cell of: table9 (1)" in words(tree)
+    assert "No run is a cell of: table9 (1)" in words(tree)
 
 
 def test_without_anything_to_show_a_picture_says_why(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_without_anything_to_show_a_picture_says_why(tmp_path: Path) -> None:
     assert said["bits"] == "No quantized network has been trained."
     assert said["labels"].startswith("Nothing to compare")
     assert said["curves"] == "No quantized run here has val/agreement in its metrics.csv."
-    assert said["codes"] == said["ranges"] == "No quantized run here has kept its quantizers.csv."
+    assert said["codes"] == said["ranges"] == "No quantized run has a quantizers.csv."
     assert said["agreement"] == "No run was compared with a teacher."
     assert said["paper"] == "No published numbers were read."
 
@@ -225,5 +225,5 @@ def test_the_headline_stands_alone(results: Results, tmp_path: Path) -> None:
 
 def test_no_headline_without_a_quantized_network(tmp_path: Path) -> None:
     make_run(tmp_path, Made("digits16", "resnet20", "none", 32, "none", 0))
-    with pytest.raises(ValueError, match="leave --picture away"):
+    with pytest.raises(ValueError, match="no quantized network has been trained"):
         headline(read_results([tmp_path], None))

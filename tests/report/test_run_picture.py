@@ -29,7 +29,7 @@ def test_without_a_folder_it_says_what_to_type(
 
 
 def test_a_folder_without_a_finished_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=rf"error: {tmp_path} holds no finished run \(no record\.json\)"):
+    with pytest.raises(SystemExit, match=rf"error: {tmp_path} has no finished run: expected a record\.json"):
         draw(monkeypatch, str(tmp_path))
 
 
