@@ -47,7 +47,7 @@ class Panel:
             raise SqakdError(f"panel {self.title!r}: no metrics: expected at least one name")
         if (self.kind == "points") != (self.x is not None):
             raise SqakdError(
-                f"panel {self.title!r}: kind={self.kind}, x={self.x}: points need x, and other kinds have none"
+                f"panel {self.title!r}: kind={self.kind}, x={self.x}: points need x, other kinds have none"
             )
         x = [] if self.x is None or self.x.startswith(CONFIG) else [self.x]
         for metric in (*self.metrics, *x):

@@ -1,4 +1,4 @@
-"""The published number of a cell: found for the cell itself, and for nothing that only resembles it."""
+"""The published number of a cell: found for this cell, and not for similar ones."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def test_the_cell_is_found_in_the_first_table_that_has_a_number(file: Path) -> N
     assert other.top1 == 0.8652
 
 
-def test_the_float_run_has_its_own(file: Path) -> None:
+def test_a_float_run_has_a_published_number(file: Path) -> None:
     found = published(sentence(w_bits=32, a_bits=32, quantizer="none", kd="none"), {}, file=file)
     assert found == Published(top1=0.9263, source="re-run", table="table4", cell="its own")
 
 
 @pytest.mark.parametrize("cell", [sentence(quantizer="ewgs_released"), sentence(kd="sqakd_released")])
-def test_the_released_reading_stands_beside_the_same_cell(cell: Sentence, file: Path) -> None:
+def test_the_released_reading_is_compared_with_the_same_cell(cell: Sentence, file: Path) -> None:
     found = published(cell, {}, file=file)
     assert found == Published(top1=0.9165, source="re-run", table="table4", cell="without _released")
 
@@ -68,21 +68,21 @@ def test_the_released_reading_stands_beside_the_same_cell(cell: Sentence, file: 
         sentence("quantizer/rounding=ste"),
     ],
 )
-def test_what_differs_is_another_cell(other: Sentence, file: Path) -> None:
+def test_a_cell_that_differs_has_no_published_number(other: Sentence, file: Path) -> None:
     assert published(other, {}, file=file) is None
 
 
-def test_a_run_with_changes_is_no_cell(file: Path) -> None:
+def test_a_run_with_changes_has_no_published_number(file: Path) -> None:
     assert published(sentence(), {"recipe.epochs": 3}, file=file) is None
 
 
-def test_without_the_file_there_is_nothing_to_compare_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_published_number_without_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert published(sentence(), {}, file=tmp_path / "paper.csv") is None
     monkeypatch.setattr(paper, "FILE", tmp_path / "paper.csv")
     assert published(sentence(), {}) is None
 
 
-def test_the_projects_own_file_is_read() -> None:
+def test_the_file_of_the_project_is_read() -> None:
     assert command.ROOT / "results" / "paper.csv" == paper.FILE
     found = published(sentence(), {})
     assert found is not None
