@@ -25,7 +25,7 @@ demo: $(STAMP)  ## train a teacher and its label-free 2-bit student on handwritt
 	@echo "picture: runs/digits-resnet20-ewgs-w2a2-sqakd/seed0/picture.png"
 
 quick: $(STAMP)  ## run the unit tests (under two minutes on two cores)
-	$(PYTEST) -m "not (integration or exhaustive or slow)"
+	$(PYTEST) --quick
 
 test: $(STAMP) browser  ## run the tests that a change must pass (about sixteen minutes on two cores)
 	$(WITH_BROWSER) $(PYTEST)
