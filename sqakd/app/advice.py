@@ -18,7 +18,11 @@ DATASET: dict[str, str] = {}
 
 TRAINING: dict[str, str] = {}
 
-RUNS: dict[str, str] = {}
+RUNS: dict[str, str] = {
+    "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",
+    "run.unwritable": "make it writable, or type paths.runs=FOLDER",
+    "run.config_damaged": "restore the file, or delete the run's folder",
+}
 
 EXPORT: dict[str, str] = {}
 
