@@ -14,8 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from sqakd.app.compose import read, told
+from sqakd.app.compose import spec_of
 from sqakd.app.console import say
+from sqakd.app.errors import report_errors
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import normalize
 from sqakd.quantization.convert import Scheme, dequantize, quantize
@@ -33,7 +34,7 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         Agreement of the file with the trained network.
     """
-    return told(lambda: export_run(read(cfg, HydraConfig.get()).config))
+    return report_errors(lambda: export_run(spec_of(cfg, HydraConfig.get()).config))
 
 
 def export_run(config: dict[str, Any]) -> float:

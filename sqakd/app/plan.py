@@ -115,7 +115,7 @@ class Plan:
         if runs not in self.times:
             self.times[runs] = []
             for folder in find_runs(runs):
-                if (record := folder.read_record()) is not None:
+                if (record := folder.read_record()) is not None and record.training_seconds is not None:
                     seconds = record.training_seconds / record.epochs
                     self.times[runs].append((work(folder.read_config()), seconds))
         return self.times[runs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import joblib
@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 def register() -> None:
     """Register every resolver; a second call changes nothing."""
-    own = {
+    own: dict[str, Callable[..., Any]] = {
         "joined": lambda *parts: "_".join(str(p) for p in parts if p),
         "plus": lambda parts: "-" + "+".join(names) if (names := addon_names(parts)) else "",
         "added": addon_names,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,8 +16,9 @@ from sqakd.quantization.cost import cost
 from sqakd.report.run_picture import draw_run
 from sqakd.runs.checkpoint import save_weights
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.make_record import make_record
 from sqakd.runs.paper import published
-from sqakd.runs.record import Published, Record, make_record
+from sqakd.runs.record import Published, Record
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.history import History
 from sqakd.training.task import Task
@@ -86,7 +87,7 @@ def write_results(
             "quantizer": spec.config["quantizer"],
         }
         save_weights(folder.weights, task.student, facts)
-        record = record.with_weights(sha256(folder.weights))
+        record = replace(record, weights_sha256=sha256(folder.weights))
         draw_run(folder.path, record)
         folder.finish(record)
         folder.pretraining.unlink(missing_ok=True)  # the training's own checkpoint has long replaced it

@@ -21,7 +21,7 @@ from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.names import choices
-from sqakd.runs.record import Record, main_score, summary
+from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.divergence import Divergence
 from sqakd.training.callbacks.history import History
@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> float | None:
         if spec.config["plan"]:
             plan_runs([spec], train)
             return None
-        return main_score(train(spec))
+        return train(spec).main_score
 
     return report_errors(run)
 
@@ -68,9 +68,9 @@ def train(spec: Spec) -> Record:
             if (record := folder.read_record()) is None:
                 say(f"run {folder.path}")
                 record = fit(spec, parts, find_networks(spec, parts, network, train), comparison, folder)
-                say(f"finished: {summary(record)}")
+                say(f"finished: {record.summary()}")
                 return record
-    say(f"done before: {summary(record)}")
+    say(f"done before: {record.summary()}")
     return record
 
 

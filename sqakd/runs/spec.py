@@ -71,8 +71,11 @@ class Spec:
     def saved(self) -> dict[str, Any]:
         """The content of config.yaml: the configuration and the choices that belong to the identity."""
         chosen = {group: self.choices[group] for group in CHOICES if self.choices.get(group, "None") != "None"}
-        classes = (override.lstrip("+").partition("=") for override in self.overrides)
-        return self.config | {"choices": chosen | {key: value for key, _, value in classes if key.endswith(TARGET)}}
+        for override in self.overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            if key.endswith(f".{TARGET}") and value.startswith(OWN) and not _is_execution(key):
+                chosen[key] = value
+        return self.config | {"choices": chosen}
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        if any(prefix == key or prefix.startswith(key + ".") for key in NOT_IDENTITY):
+        if _is_execution(prefix):
             return
         if prefix.rpartition(".")[2] == TARGET and str(value).startswith(OWN) and not prefix.startswith("choices."):
             return
@@ -105,6 +108,10 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
 
     walk("", saved)
     return flat
+
+
+def _is_execution(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
