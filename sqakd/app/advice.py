@@ -14,7 +14,22 @@ KD: dict[str, str] = {}
 
 MODELS: dict[str, str] = {}
 
-DATASET: dict[str, str] = {}
+DATASET: dict[str, str] = {
+    "data.missing": "type dataset.download=true to fetch it, or dataset.root=FOLDER if it is in another folder",
+    "data.archive": "delete it and type dataset.download=true, or put an intact copy there",
+    "data.download": "download the file yourself and put it there",
+    "data.unpacked": (
+        "delete {folder}, and put an intact {archive} into {root} or type dataset.download=true to fetch it"
+    ),
+    "data.root": "choose another folder with dataset.root=FOLDER",
+    "data.cache": "choose another folder with dataset.cache=FOLDER",
+    "data.unreadable": "remove them, or type dataset.unreadable=skip",
+    "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
+    "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",
+    "data.image_size": "give dataset.evaluate the same size",
+    "tiny_imagenet.unlisted": "add the classes to wnids.txt, or remove the folders",
+    "tiny_imagenet.size": "put the original there, or use dataset=imagefolder for images of other sizes",
+}
 
 TRAINING: dict[str, str] = {}
 
@@ -22,6 +37,9 @@ RUNS: dict[str, str] = {
     "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",
     "run.unwritable": "make it writable, or type paths.runs=FOLDER",
     "run.config_damaged": "restore the file, or delete the run's folder",
+    "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
+    "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
+    "checkpoint.other_network": "choose the network that the checkpoint was made for, e.g. model@teacher=resnet32",
 }
 
 EXPORT: dict[str, str] = {}
