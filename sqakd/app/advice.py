@@ -10,9 +10,25 @@ from sqakd.errors import SqakdError
 
 QUANTIZATION: dict[str, str] = {}
 
-KD: dict[str, str] = {}
+KD: dict[str, str] = {
+    "kd.shapes": "choose other layers with model.feature_layers=[...] (student) and teacher.feature_layers=[...],"
+    " or another kd",
+    "kd.layer": "choose layers with model.feature_layers=[...] (student) and teacher.feature_layers=[...]",
+    "kd.no_feature_loss": "choose a kd with a feature loss, e.g. kd=at",
+    "kd.no_negatives": "use kd=sqakd, which needs no labels",
+    "kd.intermediate": "for the pooled vector alone use kd=crd",
+    "kd.not_quantized": "choose a quantizer, e.g. quantizer=ewgs, or another kd",
+}
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "model.torchvision_name": 'python -c "from torchvision import models; print(models.list_models(models))" lists all',
+    "model.torchvision_weights": "put that file into torch's cache (TORCH_HOME), or use model.weights=null",
+    "model.timm_name": 'python -c "import timm; print(timm.list_models())" lists all',
+    "model.timm_weights": "put the file into Hugging Face's cache (HF_HOME), or use model.weights=null",
+    "model.timm_missing": "install it with: pip install sqakd[timm]",
+    "model.images": "choose another model, or a data set with images of the size that it was made for, e.g."
+    " dataset=imagefolder dataset.image_size=224",
+}
 
 DATASET: dict[str, str] = {
     "data.missing": "type dataset.download=true to fetch it, or dataset.root=FOLDER if it is in another folder",

@@ -14,7 +14,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from sqakd.dataset.batch import Batch
-from sqakd.kd.base import Example, Seen
+from sqakd.kd.base import FeatureBatch, SetupInfo
 from sqakd.kd.hooks import Features
 from sqakd.kd.kl import distillation_kl
 from sqakd.kd.objective import Objective
@@ -105,12 +105,13 @@ class Task(pl.LightningModule):
 
     def _tap(self, network: nn.Module, layers: Sequence[str], *, key: str) -> Features:
         assert self.objective.feature_loss is not None
-        if self.objective.feature_loss.looks_inside and len(layers) < 3:
+        if self.objective.feature_loss.uses_layers and len(layers) < 3:
             raise ValueError(
                 f"{key}={list(layers)}: this kd looks at the network's layers; name at least three: its first map, the"
                 f" map of each stage and its pooled vector, e.g. {key}=[layer1:input,layer1,layer2,fc:input]"
             )
-        return Features(network, self.objective.feature_loss.taps(layers, network), key=key)
+        owner = "student" if network is self.student else "teacher"
+        return Features(network, self.objective.feature_loss.taps(layers, network), owner=owner)
 
     def build_feature_loss(self, images: Tensor, *, training_images: int, labels: Tensor | None) -> None:
         """Let the feature loss make its parameters for the networks' shapes; before training and before a resume.
@@ -141,16 +142,16 @@ class Task(pl.LightningModule):
             )
         loss.names = student.taps
         torch.manual_seed(stream_seed(self.seed, "feature loss"))
-        loss.build(
-            Example(
+        loss.setup(
+            SetupInfo(
                 student=student.take(),
                 teacher=teacher.take(),
                 network=self.student,
-                images=training_images,
+                training_images=training_images,
                 labels=labels,
             )
         )
-        if loss.keeps_buffers_equal:  # a memory of all training images would else be sent around before every step
+        if loss.synchronizes_buffers:  # a memory of all training images would else be sent around before every step
             ignored = [f"objective.feature_loss.{name}" for name, _ in loss.named_buffers()]
             self._ddp_params_and_buffers_to_ignore = ignored
 
@@ -196,7 +197,7 @@ class Task(pl.LightningModule):
             index: [N], positions in the training set; for feature losses.
             draws: what `draw` returned.
         """
-        teacher = self.teacher_logits(images) if self.objective.asks_teacher else None
+        teacher = self.teacher_logits(images) if self.objective.needs_teacher_each_step else None
         student, seen = self.student(images), None
         if self.features is not None:
             if self.objective.feature > 0:
@@ -208,11 +209,11 @@ class Task(pl.LightningModule):
 
     def _seen(
         self, student: Tensor, teacher: Tensor | None, index: Tensor | None, draws: dict[str, Tensor] | None
-    ) -> Seen:
+    ) -> FeatureBatch:
         assert self.features is not None
         assert teacher is not None
         assert index is not None
-        return Seen(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
+        return FeatureBatch(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
 
     @torch.no_grad()
     def feature_terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -257,7 +258,7 @@ class Task(pl.LightningModule):
         return losses["loss"]
 
     def on_after_backward(self) -> None:
-        self.objective.remember()
+        self.objective.after_backward()
 
     def on_train_epoch_end(self) -> None:
         for name, mean in self.train_means.items():
