@@ -22,7 +22,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.app.advice import explain
 from sqakd.app.console import quiet_libraries
-from sqakd.app.sweep.job import SIGTERM_STATUS
+from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.quantization.convert import Scheme
 from sqakd.runs.folder import Run
 from sqakd.runs.spec import Sentence, identity
@@ -32,7 +32,7 @@ from sqakd.training.callbacks.divergence import DivergenceError
 class Told(CompactHydraException):
     """A run of a sweep that failed for a reason that its message tells; the others go on."""
 
-    told = True
+    is_user_error = True
 
 
 # ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
