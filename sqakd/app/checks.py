@@ -31,10 +31,8 @@ def check_mode(spec: Spec) -> None:
     Raises:
         SqakdError: with what to type.
     """
-    plan, hydra = spec.config["plan"], HydraConfig.get()
-    if plan not in PLANS:
-        raise SqakdError(f"plan={plan!r}: expected true, measure or false")
-    if hydra.mode == RunMode.MULTIRUN and shared(spec) and not plan and "SLURM_NTASKS" not in os.environ:
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN and shared(spec) and "SLURM_NTASKS" not in os.environ:
         raise SqakdError(
             f"trainer.devices={spec.config['trainer']['devices']} in a sweep, whose runs have one device each; type"
             f" trainer.devices=1 hydra/launcher=joblib for several runs at the same time, or start this run alone"
@@ -45,6 +43,16 @@ def check_mode(spec: Spec) -> None:
             f"hydra/sweeper={sweeper} would choose by the validation images, which here are the images that results"
             f" are reported on; type dataset.holdout=0.2 to choose by a part of the training images"
         )
+
+
+def check_plan(spec: Spec) -> None:
+    """Refuse a value of `plan` that means nothing.
+
+    Raises:
+        SqakdError: naming the values there are.
+    """
+    if spec.config["plan"] not in PLANS:
+        raise SqakdError(f"plan={spec.config['plan']!r}: expected true, measure or false")
 
 
 def shared(spec: Spec) -> bool:

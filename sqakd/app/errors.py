@@ -12,14 +12,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.app.advice import explain
 from sqakd.app.console import quiet_libraries
-from sqakd.app.sweep.job import SIGTERM_STATUS
+from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError
 
 
 class RunFailed(CompactHydraException):
     """Raised when one run of a sweep fails for a reason the user can fix. The other runs continue."""
 
-    told = True
+    is_user_error = True
 
 
 def report_errors(action: Callable[[], float | None]) -> float | None:
@@ -37,7 +37,7 @@ def report_errors(action: Callable[[], float | None]) -> float | None:
         raise SystemExit(SIGTERM_STATUS) from None
     except SqakdError as error:
         message = f"error: {explain(error)}"
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             print(message, file=sys.stderr, flush=True)  # noqa: T201
             raise RunFailed(message) from error
         raise SystemExit(message) from error

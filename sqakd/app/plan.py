@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from sqakd.app.advice import explain
-from sqakd.app.checks import check_bits
+from sqakd.app.checks import check_bits, check_plan
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import say
+from sqakd.app.errors import report_errors
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.teacher import Train
 from sqakd.errors import SqakdError
@@ -38,6 +39,7 @@ def plan_runs(specs: Iterable[Spec], train: Train) -> None:
     """
     plan = Plan()
     for spec in specs:
+        check_plan(spec)
         measured = train if spec.config["plan"] == "measure" else None
         problem = impossible(spec)
         for float_run in [] if problem else plan.float_runs(spec):
@@ -46,6 +48,16 @@ def plan_runs(specs: Iterable[Spec], train: Train) -> None:
                 problem = "its float run is refused"
         plan.add(spec, problem, measured)
     say(plan.total())
+
+
+def plan_sweep(jobs: Iterable[Sequence[str]]) -> None:
+    """Print the plan of a sweep's jobs, each given by its overrides; expected errors end it in one line."""
+    from sqakd.app.train import train  # the training itself plans single runs
+
+    def plan() -> None:
+        plan_runs((compose_spec(overrides) for overrides in jobs), train)
+
+    report_errors(plan)
 
 
 class Plan:

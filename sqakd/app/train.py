@@ -40,10 +40,10 @@ def main(cfg: DictConfig) -> float | None:
 
     def run() -> float | None:
         spec = spec_of(cfg, HydraConfig.get())
-        check_mode(spec)
         if spec.config["plan"]:
             plan_runs([spec], train)
             return None
+        check_mode(spec)
         return train(spec).main_score
 
     return report_errors(run)
