@@ -14,7 +14,7 @@ import torch
 from sqakd.app.advice import explain
 from sqakd.app.checks import check_bits, check_plan
 from sqakd.app.compose import compose_spec, make
-from sqakd.app.console import say
+from sqakd.app.console import duration, say
 from sqakd.app.errors import report_errors
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.teacher import Train
@@ -203,16 +203,3 @@ def work(config: Mapping[str, Any]) -> tuple[Any, ...]:
         *(recipe.get(key) for key in WORK_RECIPE),
         *(trainer.get(key) for key in WORK_TRAINER),
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it.
-
-    Example:
-        >>> duration(50), duration(3000), duration(50000), duration(500000)
-        ('50 s', '50 min', '13.9 h', '5.8 days')
-    """
-    for unit, length, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < limit:
-            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"
