@@ -16,6 +16,7 @@ GROUND = {"errors", "files", "numbers", "randomness"}
 # For each room, the rooms or modules of sqakd that it may import besides itself. docs/architecture.md draws this table.
 ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
+    "numbers": {"errors"},
     "predict": set(),
     "models": {"errors"},
     "quantization": GROUND,
