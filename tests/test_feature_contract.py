@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from sqakd.kd.base import Example, FeatureLoss, Seen
-from sqakd.training.callbacks.progress import Progress
+from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.pretrain import pretrain
 from sqakd.training.task import Task
@@ -153,7 +153,7 @@ class Stop(Exception):  # noqa: N818  # it is no error
     """The end of a process, as far as one process can see it."""
 
 
-class StopAt(Progress):
+class StopAt(ProgressBar):
     """Ends the training before one step of one stage; a progress bar because those run in both stages."""
 
     def __init__(self, *, before_training: bool, epoch: int, step: int) -> None:
