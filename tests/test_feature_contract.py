@@ -17,7 +17,7 @@ from torch import Tensor
 from sqakd.app.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
-from sqakd.training.callbacks.progress import Progress
+from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.pretrain import pretrain
 from sqakd.training.task import Task
@@ -159,7 +159,7 @@ class Stop(Exception):  # noqa: N818  # it is no error
     """Simulated end of the process."""
 
 
-class StopAt(Progress):
+class StopAt(ProgressBar):
     """Callback that ends the training before one step of one stage.
 
     It is a progress bar, because progress bars are the callbacks that run in both stages.

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from sqakd.errors import SqakdError
 
-QUANTIZATION: dict[str, str] = {}
+QUANTIZATION: dict[str, str] = {
+    "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
+    "hessian.no_second_derivative": "use quantizer.rounding.delta=0.001 for a fixed scaling, or quantizer/rounding=ste",
+    "quantization.no_layer": "use quantizer.first_last=same",
+    "quantizer.bits": "use for instance bits=2, or quantizer=none for the float network",
+}
 
 KD: dict[str, str] = {
     "kd.shapes": "choose other layers with model.feature_layers=[...] (student) and teacher.feature_layers=[...],"
@@ -47,7 +52,19 @@ DATASET: dict[str, str] = {
     "tiny_imagenet.size": "put the original there, or use dataset=imagefolder for images of other sizes",
 }
 
-TRAINING: dict[str, str] = {}
+TRAINING: dict[str, str] = {
+    "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"
+    " recipe.gradient_clip=1",
+    "divergence.pretraining": "a lower learning rate may help, e.g. kd.feature_loss.pretrain_lr={lr:g}"
+    " name=ANOTHER_NAME",
+    "ema.too_short": "use for instance plus.ema.epochs={epochs}",
+    "feature_layers.too_few": "name them with model.feature_layers=[layer1:input,layer1,layer2,fc:input] (student) or"
+    " teacher.feature_layers=[...]",
+    "feature_layers.unequal": "name as many with model.feature_layers=[...] and teacher.feature_layers=[...]",
+    "task.no_labels": "use kd=sqakd, which needs no labels",
+    "task.no_teacher": "use teacher.checkpoint=FILE, or let the run train a teacher",
+    "trainer.half_precision": "use trainer.precision=bf16-mixed",
+}
 
 RUNS: dict[str, str] = {
     "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",

@@ -31,12 +31,12 @@ from sqakd.models.torchvision import torchvision_network
 from sqakd.models.trial import try_network
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, dequantize, quantize
+from sqakd.quantization.curvature import estimate
 from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
 from sqakd.quantization.selection import select
 from sqakd.runs.spec import Sentence
-from sqakd.training.callbacks.hessian_scaling import estimate
 
 IMAGES = (3, 64, 64)
 
