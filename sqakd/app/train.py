@@ -109,4 +109,5 @@ def fit(spec: Spec, parts: Parts, networks: Networks, comparison: Comparison, fo
     for logger in trainer.loggers:
         logger.log_hyperparams(spec.config | {"choices": choices(spec, comparison.changes)})
     trainer.fit(task, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True)
+    assert result.record is not None
     return write_results(spec, parts, networks, task, result.record, folder, trainer)

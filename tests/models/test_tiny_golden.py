@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
 from sqakd.quantization.convert import quantize
 
 # (option of `model=`, name in the reference).
@@ -28,7 +28,7 @@ NETWORKS = [
 
 def make(option: str) -> tuple[nn.Module, dict[str, Any]]:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        model = parse([f"model={option}"]).config["model"]
+        model = compose_spec([f"model={option}"]).config["model"]
     return instantiate(model["net"], num_classes=200), model
 
 

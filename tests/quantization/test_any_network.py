@@ -17,13 +17,13 @@ import command
 import pytest
 import torch
 from hydra import initialize_config_dir
-from hydra.errors import InstantiationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
 from sqakd.app.advice import explain
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
+from sqakd.app.overrides import float_run_overrides
 from sqakd.app.train import train
 from sqakd.errors import SqakdError
 from sqakd.models.timm import timm_network
@@ -36,7 +36,8 @@ from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quan
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
 from sqakd.quantization.selection import select
-from sqakd.runs.spec import Sentence
+from sqakd.runs.record import Record
+from sqakd.runs.spec import Spec
 
 IMAGES = (3, 64, 64)
 
@@ -438,9 +439,9 @@ def test_the_first_forward_pass_leaves_no_trace() -> None:
 # sentences
 
 
-def sentence(*words: str) -> Sentence:
+def spec(*overrides: str) -> Spec:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return parse(list(words))
+        return compose_spec(list(overrides))
 
 
 @pytest.mark.parametrize(
@@ -456,15 +457,15 @@ def sentence(*words: str) -> Sentence:
     ],
 )
 def test_runs_and_their_float_runs_are_named_by_the_network(words: list[str], name: str) -> None:
-    student = sentence(*words)
+    student = spec(*words)
     assert student.config["name"] == f"digits-{name}-ewgs-w2a2-sqakd"
-    teacher = sentence(*student.float_run("model@teacher")).config
+    teacher = spec(*float_run_overrides(student, "model@teacher")).config
     assert teacher["name"] == f"digits-{name}-none-w32a32-none"
     assert teacher["model"] == student.config["model"]
 
 
 def test_student_and_teacher_from_the_same_collection() -> None:
-    student = sentence(
+    student = spec(
         "model=torchvision",
         "teacher.arch=resnet50",
         "teacher.weights=DEFAULT",
@@ -473,24 +474,24 @@ def test_student_and_teacher_from_the_same_collection() -> None:
         "model.first=[features.0]",
     )
     assert student.config["name"] == "digits-torchvision_mobilenet_v2-ewgs-w2a2-sqakd"
-    teacher = sentence(*student.float_run("model@teacher")).config
+    teacher = spec(*float_run_overrides(student, "model@teacher")).config
     assert teacher["name"] == "digits-torchvision_resnet50_DEFAULT-none-w32a32-none"
     assert teacher["model"]["net"]["weights"] == "DEFAULT"
-    own = sentence(*student.float_run("model")).config
+    own = spec(*float_run_overrides(student, "model")).config
     assert own["name"] == "digits-torchvision_mobilenet_v2-none-w32a32-none"
     assert own["model"]["first"] is None  # is about quantizing, and so must not change the float run
 
 
-def make_run(runs: Path, *words: str) -> float | None:
+def make_run(runs: Path, *overrides: str) -> Record:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return train(parse([f"paths.runs={runs}", *words]))
+        return train(compose_spec([f"paths.runs={runs}", *overrides]))
 
 
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (["model=torchvision", "model.arch=resnet5O"], InstantiationException, "resnet5O.*; close: resnet50"),
-        (["model.first=[layer11]"], ValueError, r"first=\['layer11'\]: the network has no .*; it has .*layer1"),
+        (["model=torchvision", "model.arch=resnet5O"], SqakdError, "resnet5O.*; close: resnet50"),
+        (["model.first=[layer11]"], SqakdError, r"first=\['layer11'\]: the network has no .*; it has .*layer1"),
     ],
 )
 def test_a_wrong_network_is_refused_before_anything_is_written(
