@@ -73,6 +73,10 @@ RUNS: dict[str, str] = {
     "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
     "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
     "checkpoint.other_network": "choose the network that the checkpoint was made for, e.g. model@teacher=resnet32",
+    "record.newer": "update sqakd to the version that wrote it",
+    "record.damaged": "delete {file}: the same command then trains the run again, or resumes it from its checkpoint",
+    "record.export": "delete {file} or export the run again",
+    "paper.damaged": "restore {file} from the repository, or delete it: runs are then compared with nothing published",
 }
 
 EXPORT: dict[str, str] = {}

@@ -107,7 +107,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, comparison: Comparison, fo
             callbacks=parts.callbacks,
         )
     for logger in trainer.loggers:
-        logger.log_hyperparams(spec.config | {"choices": choices(spec, comparison.changes)})
+        logger.log_hyperparams(spec.config | {"choices": choices(spec, dict(comparison.changes))})
     trainer.fit(task, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True)
     assert result.record is not None
     return write_results(spec, parts, networks, task, result.record, folder, trainer)

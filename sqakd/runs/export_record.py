@@ -48,12 +48,12 @@ class Verdict:
     @classmethod
     def from_fields(cls, fields: Fields) -> Verdict:
         """Return the verdict in a JSON object."""
-        optional = ("largest_difference", "median_difference", "spread", "top1", "trained_top1")
+        optional = "largest_difference", "median_difference", "spread", "top1", "trained_top1"
         return cls(
             runtime=fields.text("runtime"),
             images=fields.whole("images"),
             agreement=fields.number("agreement"),
-            **{name: fields.number(name) for name in optional if fields.has(name)},
+            **fields.known({fields.number: optional}),
         )
 
 
@@ -80,8 +80,7 @@ class Sizes:
     @classmethod
     def from_fields(cls, fields: Fields) -> Sizes:
         """Return the sizes in a JSON object."""
-        optional = ("parameters_at_their_bits", "file_gzip", "unpacked", "float_gzip")
-        known = {name: fields.whole(name) for name in optional if fields.has(name)}
+        known = fields.known({fields.whole: ("parameters_at_their_bits", "file_gzip", "unpacked", "float_gzip")})
         return cls(file=fields.whole("file"), float=fields.whole("float"), **known)
 
 
@@ -129,12 +128,15 @@ class Timed:
     def from_fields(cls, fields: Fields) -> Timed:
         """Return the measured time in a JSON object."""
         return cls(
-            **{name: fields.text(name) for name in ("name", "version")},
-            **{name: fields.whole(name) for name in ("batch", "threads", "runs")},
-            **{name: fields.number(name) for name in ("p10_ms", "p50_ms", "p90_ms")},
-            ratio=fields.number("ratio") if fields.has("ratio") else None,
-            load_ms=fields.number("load_ms") if fields.has("load_ms") else None,
-            peak_bytes=fields.whole("peak_bytes") if fields.has("peak_bytes") else None,
+            name=fields.text("name"),
+            version=fields.text("version"),
+            batch=fields.whole("batch"),
+            threads=fields.whole("threads"),
+            runs=fields.whole("runs"),
+            p10_ms=fields.number("p10_ms"),
+            p50_ms=fields.number("p50_ms"),
+            p90_ms=fields.number("p90_ms"),
+            **fields.known({fields.number: ("ratio", "load_ms"), fields.whole: ("peak_bytes",)}),
         )
 
 
@@ -152,7 +154,7 @@ class Benchmark:
     machine: Mapping[str, Any]
     rows: Sequence[Timed]
     executed: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    missing: Sequence[str] = ()
+    missing: Sequence[str] = field(default_factory=list)
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Benchmark:
@@ -214,8 +216,8 @@ class ExportRecord:
     parameters: int | None = None
     bit_operations: int | None = None
     float_source: str | None = None
-    stays_float: Sequence[Mapping[str, Any]] = ()
-    layers: Sequence[Mapping[str, Any]] = ()
+    stays_float: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    layers: Sequence[Mapping[str, Any]] = field(default_factory=list)
     versions: Mapping[str, str] = field(default_factory=dict)
     benchmark: Benchmark | None = None
 
@@ -234,19 +236,16 @@ class ExportRecord:
             SqakdError: if a field is missing or of the wrong type.
         """
         fields = Fields(content)
-        known = {
-            name: read(name)
-            for read, names in {
+        known = fields.known(
+            {
                 fields.text: ("dataset", "model", "quantizer", "config_hash", "pack", "float_source"),
                 fields.whole: ("w_bits", "a_bits", "opset", "parameters", "bit_operations"),
                 fields.number: ("gate", "logits_without_propagation"),
                 fields.flag: ("preprocess",),
                 fields.plain_list: ("stays_float", "layers"),
                 fields.texts: ("versions",),
-            }.items()
-            for name in names
-            if fields.has(name)
-        }
+            }
+        )
         return cls(
             name=fields.text("name"),
             seed=fields.whole("seed"),

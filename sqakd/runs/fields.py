@@ -1,10 +1,10 @@
-"""Checked access to the fields of a JSON object: a field is missing or of the wrong type in one line, not a traceback."""
+"""Checked access to the fields of a JSON object; a missing or wrong field is reported in one line."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,14 @@ class Fields:
     def plain_list(self, key: str) -> list[dict[str, Any]]:
         """Return a list of objects as they are, without a check of their fields."""
         return [inner.content for inner in self.inside_list(key)]
+
+    def known(self, readers: Mapping[Callable[[str], Any], Sequence[str]]) -> dict[str, Any]:
+        """Return the optional fields that are there, by name.
+
+        Args:
+            readers: names of optional fields by the method that reads them, e.g. {fields.text: ("device",)}.
+        """
+        return {name: read(name) for read, names in readers.items() for name in names if self.has(name)}
 
     def inside(self, key: str) -> Fields:
         """Return the fields of an inner object."""

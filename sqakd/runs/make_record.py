@@ -55,7 +55,9 @@ def make_record(
         )
         for name in names
     }
-    float_run = float_record and FloatRun(name=float_record.name, seed=float_record.seed, scores=float_record.scores)
+    float_run = None
+    if float_record is not None:
+        float_run = FloatRun(name=float_record.name, seed=float_record.seed, scores=float_record.scores)
     top1, float_top1 = scores.get("top1"), float_run.scores.get("top1") if float_run else None
     return Record(
         name=config["name"],

@@ -79,7 +79,7 @@ def read_paper(file: Path) -> list[PaperRow]:
         with file.open(encoding="utf-8", newline="") as lines:
             return [PaperRow.from_texts(texts) for texts in csv.DictReader(lines)]
     except OSError as error:
-        raise SqakdError(f"cannot read {file}: {error.strerror}; expected a table of published numbers") from error
+        raise SqakdError(f"cannot read the published numbers in {file}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, InvalidOperation, csv.Error) as error:
         raise SqakdError(
             f"{file} is not a table of published numbers ({type(error).__name__}: {error}): expected the columns"

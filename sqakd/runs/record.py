@@ -231,25 +231,20 @@ class Record:
         version = fields.whole("version") if fields.has("version") else 1
         if version > VERSION:
             raise SqakdError(
-                f"record version {version}, but this code reads versions 1 to {VERSION}",
-                topic="record.newer",
-                version=version,
+                f"record version {version}, but this code reads versions 1 to {VERSION}", topic="record.newer"
             )
         choices = fields.inside("choices")
         for group in ("dataset", "quantizer", "kd"):
             choices.text(group)
-        known = {
-            name: read(name)
-            for read, names in {
+        known = fields.known(
+            {
                 fields.text: ("commit", "device", "finished", "weights_sha256"),
                 fields.whole: ("parameters", "devices", "threads"),
                 fields.number: ("images_per_second", "training_seconds", "drop_from_float", "difference_from_paper"),
                 fields.flag: ("labels_used",),
                 fields.texts: ("versions",),
-            }.items()
-            for name in names
-            if fields.has(name)
-        }
+            }
+        )
         return cls(
             name=fields.text("name"),
             seed=fields.whole("seed"),
@@ -298,7 +293,7 @@ def read_record(file: Path) -> Record:
         return Record.from_dict(read_json(file))
     except SqakdError as error:
         if error.topic == "record.newer":
-            raise SqakdError(f"{file}: {error}", topic="record.newer", **error.facts) from error
+            raise SqakdError(f"{file}: {error}", topic="record.newer") from error
         raise SqakdError(f"{file} is not a record of a run ({error})", topic="record.damaged", file=file) from error
 
 

@@ -51,8 +51,8 @@ def test_every_file_of_a_run_is_below_its_folder() -> None:
     assert folder == RunFolder.of_spec(spec(seed=3))
     assert folder.runs == Path("runs")
     assert folder.sibling("other", 0).path == Path("runs/other/seed0")
-    files = (folder.config, folder.metrics, folder.quantizers, folder.record, folder.weights, folder.picture)
-    files += (folder.checkpoint, folder.pretraining, folder.export("exact"))
+    files = [folder.config, folder.metrics, folder.quantizers, folder.record, folder.weights, folder.picture]
+    files += [folder.checkpoint, folder.pretraining, folder.export("exact")]
     assert len(set(files)) == 9
     assert all(file.is_relative_to(folder.path) for file in files)
 
