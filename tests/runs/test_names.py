@@ -28,8 +28,8 @@ from sqakd.training.callbacks.quantizer_statistics import named, statistics
 STUDENT, TEACHER = "digits16-resnet20-ewgs-w2a2-sqakd", "digits16-resnet20-none-w32a32-none"
 WORDS = ["dataset=digits16", "bits=2", "model.net.blocks=1", "logger=wandb", "trainer.accelerator=cpu"]
 PAPER = """\
-table,dataset,model,quantizer,bits,kd,top1,top5,kind
-table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper
+table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper,here
 """
 # Logged by other sentences: other objectives, other methods, what is on top.
 ELSEWHERE = {"preliminary", "train/ce", "train/feature", "train/distance_to_grid"}
