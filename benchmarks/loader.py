@@ -9,7 +9,7 @@ the same path as in training: the data module's loader, then its `on_after_batch
 measured in the same pass.
 
 Memory is measured for Tiny-ImageNet's whole training part: 100,000 images in a mapped file of 1.2 GB, each image read
-once in random order. Pages of the file count while they are resident; the operating system may reclaim them at any time.
+once in random order. Pages of the file count while they are resident; the operating system may reclaim them any time.
 """
 
 from __future__ import annotations
