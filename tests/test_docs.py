@@ -278,7 +278,7 @@ def test_each_file_that_is_named_exists() -> None:
 
 
 def test_the_readers_own_settings_are_taken(tmp_path: Path) -> None:
-    text = (command.ROOT / "docs" / "words.md").read_text(encoding="utf-8")
+    text = (command.ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     block = re.search(r"`conf/local/default.yaml`.*?```yaml\n(.*?)```", text, re.DOTALL)
     assert block
     (tmp_path / "conf").mkdir()

@@ -43,6 +43,7 @@ DATASET: dict[str, str] = {
         "delete {folder}, and put an intact {archive} into {root} or type dataset.download=true to fetch it"
     ),
     "data.root": "choose another folder with dataset.root=FOLDER",
+    "data.folder": "choose another folder with dataset.folder=FOLDER",
     "data.cache": "choose another folder with dataset.cache=FOLDER",
     "data.unreadable": "remove them, or type dataset.unreadable=skip",
     "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",

@@ -119,12 +119,12 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def mixes(self) -> bool:
-        """Whether a training image contains parts of other images."""
+        """True if a training image may contain parts of other images."""
         return self.augment is not None and self.augment.mixes
 
     @property
     def labelled(self) -> bool:
-        """Whether the training images have labels."""
+        """True if the training images have labels."""
         return self.train_labels is not None
 
     @property

@@ -78,7 +78,7 @@ class ImageFolder(ImageDataModule):
     def _list_files(self) -> tuple[list[Path], list[Path]]:
         """Return the paths of the training images and of the validation images."""
         if not self.folder.is_dir():
-            raise DataError(f"folder={self.folder} is not a folder; expected {LAYOUTS}")
+            raise DataError(f"{self.folder} is not a folder; expected {LAYOUTS}", topic="data.folder")
         train, val = _images_below(self.folder / "train"), _images_below(self.folder / "val")
         if train and not val:
             return self._hold_out(train)

@@ -125,7 +125,8 @@ def test_folder_with_too_few_images_is_refused(tmp_path: Path, inside: str) -> N
 
 def test_missing_folder_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     message = refusal(lambda: load_folder(tmp_path / "images"))
-    assert f"folder={tmp_path / 'images'} is not a folder" in message
+    assert "dataset.folder=FOLDER" in message
+    assert f"{tmp_path / 'images'} is not a folder" in message
     assert "train/CLASS/IMAGE" in message
     assert not (tmp_path / "cache").exists()
 
