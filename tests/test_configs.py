@@ -18,6 +18,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object, instantiate
 
 from sqakd.app.compose import changes, compose_spec
+from sqakd.app.overrides import float_run_overrides
 from sqakd.runs.spec import Spec
 
 CONF = command.ROOT / "conf"
@@ -198,7 +199,7 @@ def test_the_teacher_may_be_another_network() -> None:
 )
 def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(words: list[str], role: str) -> None:
     shown = sentence(*words)
-    assert sentence(*shown.float_run(role)).config["recipe"] == shown.config["teacher"]["recipe"]
+    assert sentence(*float_run_overrides(shown, role)).config["recipe"] == shown.config["teacher"]["recipe"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from torch import nn
 
+from sqakd.app.compose import located
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.app.tasks import make_task, set_up_feature_loss
 from sqakd.app.teacher import teacher_model
@@ -91,7 +92,8 @@ def check_parts(spec: Spec, parts: Parts) -> None:
     schedules = [name for name, part in parts.addons.items() if isinstance(part, BitsSchedule)]
     if len(schedules) > 1:
         raise SqakdError(f"plus={' and plus='.join(schedules)} both set the bits of each epoch; choose one of them")
-    parts.data.setup()
+    with located("dataset"):
+        parts.data.setup()
     if parts.objective.needs_labels and not parts.data.labelled:
         raise SqakdError(
             f"kd={spec.choices['kd']} reads labels, but the images of this data set have none;"

@@ -5,7 +5,9 @@ Everything behind the application gets objects and plain data; it never sees a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra import compose
@@ -91,19 +93,41 @@ def make(node: Mapping[str, Any] | None, key: str, **arguments: Any) -> Any:
         raise _located(error, key) from error
 
 
+@contextmanager
+def located(key: str) -> Iterator[None]:
+    """Let errors of the block say where in the configuration the cause is.
+
+    Args:
+        key: of the node that the block works with; it becomes the beginning of the message.
+
+    Raises:
+        SqakdError: in place of the library's own.
+    """
+    try:
+        yield
+    except SqakdError as error:
+        raise SqakdError(_with_key(key, str(error)), topic=error.topic, **error.facts) from error
+
+
 def _located(error: InstantiationException, key: str) -> SqakdError:
     """Return the constructor's own error, with the key of the node that it is about.
 
     Hydra reports the key below the node as a line "full_key: weight" at the end of its message.
     """
     below = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
-    where = f"{key}.{below}" if below else key
     cause: BaseException = error
     while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
         cause = cause.__cause__
     message = " ".join((str(cause).splitlines() or [type(cause).__name__])[0].split())
-    name, is_argument, _ = message.partition("=")
-    text = f"{where}.{message}" if is_argument and name.isidentifier() else f"{where}: {message}"
-    if isinstance(cause, SqakdError):
-        return SqakdError(text, topic=cause.topic, **cause.facts)
-    return SqakdError(text)
+    text = _with_key(f"{key}.{below}" if below else key, message)
+    return SqakdError(text, topic=cause.topic, **cause.facts) if isinstance(cause, SqakdError) else SqakdError(text)
+
+
+def _with_key(key: str, message: str) -> str:
+    """Put a key before a message; an argument's name at its beginning becomes part of the key.
+
+    Example:
+        >>> _with_key("recipe", "lr=-1: expected a number >= 0"), _with_key("kd", "no weight is positive")
+        ('recipe.lr=-1: expected a number >= 0', 'kd: no weight is positive')
+    """
+    return f"{key}.{message}" if re.match(r"[a-z_][a-z0-9_.]*(=|: )", message) else f"{key}: {message}"

@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sqakd.app.checks import check_mode, check_network, check_parts, shared
-from sqakd.app.compose import make, spec_of
+from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import first_process, say
 from sqakd.app.errors import report_errors
 from sqakd.app.parts import Parts, make_parts
@@ -80,13 +80,12 @@ def fit(spec: Spec, parts: Parts, networks: Networks, comparison: Comparison, fo
     task = make_task(spec, parts, student, networks.teacher, parts.objective, networks.classes)
     history = History(folder.metrics)
     result = Result(lambda: record_of(spec, parts, networks, task, history, comparison))
-    trainer = make_trainer(
-        parts.recipe,
-        spec.config["trainer"],
-        callbacks=[Divergence(every_n_steps=50), history, *parts.callbacks, Resume(folder.checkpoint), result],
-        loggers=[make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()],
-        folder=folder.path,
-    )
+    callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, Resume(folder.checkpoint), result]
+    loggers = [make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()]
+    with located("trainer"):
+        trainer = make_trainer(
+            parts.recipe, spec.config["trainer"], callbacks=callbacks, loggers=loggers, folder=folder.path
+        )
     device = trainer.strategy.root_device
     if networks.teacher is not None:
         report_teacher(spec, parts, networks.teacher, device)
