@@ -30,7 +30,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from sqakd.app.compose import check_bits, parse
+from sqakd.app.checks import check_bits
+from sqakd.app.compose import compose_spec
 
 CONF = command.ROOT / "conf"
 EXTRAS = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -91,13 +92,14 @@ def flags_and_runs(arguments: list[str]) -> tuple[list[str], list[list[str]]]:
 def check_run(*overrides: str) -> None:
     """Compose the overrides, and create all objects that need no data."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = parse(list(overrides), complete=False).config
+        spec = compose_spec(list(overrides), complete=False)
+    config = spec.config
     missing = "???"
     for part in ("dataset", "kd", "recipe", "callbacks", "quantizer", "plus"):
         if config.get(part) and missing not in str(config[part]):
             made = instantiate(config[part])
             if part == "quantizer":
-                check_bits(config, made)
+                check_bits(spec, made)
     with torch.device("meta"):
         instantiate(
             config["model"]["net"], num_classes=10, **({"weights": None} if "weights" in config["model"] else {})
@@ -293,7 +295,7 @@ def test_documented_local_settings_take_effect(tmp_path: Path) -> None:
     (tmp_path / "conf" / "local").mkdir()
     (tmp_path / "conf" / "local" / "default.yaml").write_text(block[1])
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
-        config = parse([]).config
+        config = compose_spec([]).config
     assert config["paths"]["data"] == "/scratch/data"
     assert config["dataset"]["_target_"].endswith("Digits")
     assert (config["trainer"]["compile"], config["trainer"]["precision"]) == (True, "bf16-mixed")

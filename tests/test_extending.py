@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import load_digits
 
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
 
 PAGE, FILES = pages.EXTENDING, pages.FILES
 COMMANDS = [line for line in PAGE.commands if pages.uses_example_part(line)]
@@ -77,9 +77,9 @@ def test_commands_of_the_page_compose(project: Path) -> None:
     with initialize_config_dir(str(project / "conf"), version_base="1.3"):
         for line in COMMANDS:
             assert pages.split_command(line)[:2] == ["python", "train.py"]
-            parse(pages.split_command(line)[2:])
+            compose_spec(pages.split_command(line)[2:])
         for span in SPANS:
-            parse(span.split())
+            compose_spec(span.split())
 
 
 def test_example_table_combines_the_example_parts(project: Path) -> None:
@@ -87,7 +87,7 @@ def test_example_table_combines_the_example_parts(project: Path) -> None:
         params = compose("train", ["table=mine"], return_hydra_config=True).hydra.sweeper.params
         axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
         first, last = ([axis[end] for axis in axes] for end in (0, -1))
-        names = [parse(overrides).config["name"] for overrides in (first, last)]
+        names = [compose_spec(overrides).config["name"] for overrides in (first, last)]
     assert names == ["arrays-plain-ewgs-w2a2-none", "arrays-plain-maxabs-w4a4-cosine"]
 
 
