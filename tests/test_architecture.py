@@ -102,12 +102,10 @@ def relative(file: Path) -> str:
 
 def arrows() -> set[tuple[str, str]]:
     """Return (room, imported room) for every import; the rooms of the ground floor count as one."""
-    return {
-        (room_of(file), "ground" if target in GROUND else target)
-        for file in FILES
-        for name in own_imports(file)
-        if (target := name.partition(".")[0]) != room_of(file) and target in ROOMS
-    }
+    names = {room: "ground" if room in GROUND else room for room in ROOMS}
+    ends = {(room_of(file), name.partition(".")[0]) for file in FILES for name in own_imports(file)}
+    drawn = {(names[room], names[target]) for room, target in ends if room in names and target in names}
+    return {(room, target) for room, target in drawn if room != target}
 
 
 def test_every_form_of_import_is_found() -> None:
