@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
@@ -23,10 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.sqakd_launchers.launcher import HERE, JOBS, PROCESSES, TrackedLauncher
 from hydra_plugins.sqakd_launchers.schemas import hide_schemas
+from sqakd.app.plan import plan_sweep
 from sqakd.app.sweep.job import failure_reason, run_job
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
 from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore, killed_reason
 from sqakd.app.sweep.view import show_progress, summary
+from sqakd.runs.folder import RunFolder
 
 MAX_LOSSES = 3  # a job whose process was killed so often has failed
 
@@ -43,10 +44,9 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         SystemExit: if any job failed, unless the sweeper is a search.
     """
     config = launcher.config
-    if OmegaConf.select(config, "plan"):  # a plan trains nothing, and one process has to add up its runs
-        plain = BasicLauncher()
-        plain.setup(hydra_context=launcher.context, task_function=launcher.task, config=config)
-        return plain.launch(job_overrides, first)
+    if OmegaConf.select(config, "plan"):
+        plan_sweep([list(filter_overrides(one)) for one in job_overrides])
+        return []
     overrides = [(first + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
     store = JobStore.create(Path(config.hydra.sweep.dir), overrides)
     pooled = launcher.starts == PROCESSES
@@ -191,7 +191,7 @@ def _execute(
         number,
         partial(task, cfg),
         run=f"{cfg.name}-seed{cfg.seed}",
-        folder=Path(cfg.paths.runs) / cfg.name / f"seed{cfg.seed}",
+        folder=RunFolder.of(cfg.paths.runs, cfg.name, cfg.seed).path,
         epochs=epochs if isinstance(epochs, int) else 0,
         parent=parent,
     )

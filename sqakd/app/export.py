@@ -14,12 +14,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from sqakd.app.compose import read, told
+from sqakd.app.compose import spec_of
 from sqakd.app.console import say
+from sqakd.app.errors import report_errors
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import normalize
 from sqakd.quantization.convert import Scheme, dequantize, quantize
 from sqakd.runs.checkpoint import load_weights, restore
+from sqakd.runs.export_record import read_exports
 
 if TYPE_CHECKING:
     from sqakd.export.pipeline import Trained
@@ -33,7 +35,7 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         Agreement of the file with the trained network.
     """
-    return told(lambda: export_run(read(cfg, HydraConfig.get()).config))
+    return report_errors(lambda: export_run(spec_of(cfg, HydraConfig.get()).config))
 
 
 def export_run(config: dict[str, Any]) -> float:
@@ -45,7 +47,6 @@ def export_run(config: dict[str, Any]) -> float:
     try:  # not above: training needs none of the packages that the export needs
         from sqakd.export import pipeline
         from sqakd.export.benchmark import Timing
-        from sqakd.export.report import read_exports
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
         raise ValueError(f"export.py needs a package ({error}); type: pip install 'sqakd[export]'") from error
@@ -57,17 +58,17 @@ def export_run(config: dict[str, Any]) -> float:
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
     say(f"exporting {source.folder} as {options.profile}{speed}")
     folder = Path(config["folder"] or source.folder / f"export-{options.profile}")
-    others = read_exports(source.folder.resolve().parents[1])
+    others = list(read_exports(source.folder.resolve().parents[1]))
     record = pipeline.export(trained, options, folder, others)
-    for verdict in record["verify"]:
+    for verdict in record.verify:
         say(
-            f"{verdict['runtime']} agrees with the trained network on {100 * verdict['agreement']:.2f}% of"
-            f" {verdict['images']} validation images"
+            f"{verdict.runtime} agrees with the trained network on {100 * verdict.agreement:.2f}% of"
+            f" {verdict.images} validation images"
         )
-    sizes = record["sizes"]
+    sizes = record.sizes
     say(f"{folder / 'report.html'}: proof, sizes and speed")
-    say(f"{folder / 'model.onnx'}: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
-    return min(float(verdict["agreement"]) for verdict in record["verify"])
+    say(f"{folder / 'model.onnx'}: {sizes.file / 1000:.1f} kB, float {sizes.float / 1000:.1f} kB")
+    return min(verdict.agreement for verdict in record.verify)
 
 
 def trained_network(source: Source) -> Trained:
@@ -105,13 +106,13 @@ def trained_network(source: Source) -> Trained:
         std=list(facts["std"]),
         resize={"margin": int(getattr(data.evaluate, "margin", 0))},
         identity={
-            "name": source.record["name"],
-            "seed": source.record["seed"],
-            "dataset": source.record["choices"]["dataset"],
-            "model": source.record["model"],
-            "quantizer": source.record["choices"]["quantizer"],
-            "w_bits": source.record["w_bits"],
-            "a_bits": source.record["a_bits"],
+            "name": source.record.name,
+            "seed": source.record.seed,
+            "dataset": source.record.dataset,
+            "model": source.record.model,
+            "quantizer": source.record.quantizer,
+            "w_bits": source.record.w_bits,
+            "a_bits": source.record.a_bits,
             "config_hash": source.config_hash,
         },
         calibration=lambda n: data.probe_batches(count=1, size=n, epoch=0)[0].image,

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +28,9 @@ from sqakd.export.pack import PACKS, Pack, pack
 from sqakd.export.report import write_report
 from sqakd.export.streams import eight_bit_skips, eight_bits
 from sqakd.export.to_onnx import OPSET, Deployed, to_onnx
-from sqakd.export.verify import Examples, Verdict, verify
+from sqakd.export.verify import Examples, verify
 from sqakd.quantization.cost import cost
+from sqakd.runs.export_record import ExportRecord, Verdict, write_export
 
 Profile = Literal["exact", "int8", "trt"]
 PROFILES = ("exact", "int8", "trt")
@@ -111,7 +112,7 @@ class Trained:
     validation: Callable[[], Iterable[Examples]]
 
 
-def export(trained: Trained, options: Options, folder: Path, others: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+def export(trained: Trained, options: Options, folder: Path, others: Iterable[ExportRecord] = ()) -> ExportRecord:
     """Write all files of one export.
 
     Args:
@@ -147,13 +148,13 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[di
         layers = describe(lowered)
         for layer in layers:
             layer["codes_that_differ"] = shares.get(layer["name"])
-        record = trained.identity | {
+        facts = trained.identity | {
             "profile": options.profile,
             "pack": options.pack,
             "preprocess": options.preprocess,
             "gate": options.least_agreement,
             "opset": OPSET,
-            "verify": [verdict.plain() for verdict in verdicts],
+            "verify": [asdict(verdict) for verdict in verdicts],
             "logits_without_propagation": difference,
             "sizes": {
                 "parameters_at_their_bits": used.packed_bytes,
@@ -171,16 +172,17 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[di
             "versions": versions(),
         }
         if options.benchmark.rounds:
-            record["benchmark"] = benchmark(
+            facts["benchmark"] = benchmark(
                 {"float": place / "model.float.onnx", options.profile: place / "model.onnx"},
                 _deployed(trained, trained.float_network, options),
                 trained.image_shape,
                 pixels=options.preprocess,
                 timing=options.benchmark,
             )
+        record = ExportRecord.from_dict(facts)
         write_report(place, record, others)
         (place / "layers.json").write_text(json.dumps(layers, indent=1), encoding="utf-8")
-        (place / "record.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        write_export(place / "record.json", record)
     return record
 
 

@@ -15,6 +15,7 @@ import sqakd
 from sqakd.export.errors import ExportError
 from sqakd.files import sha256
 from sqakd.runs.checkpoint import load_weights
+from sqakd.runs.record import Record, read_record
 from sqakd.runs.spec import identity
 
 
@@ -32,7 +33,7 @@ class Source:
 
     folder: Path
     config: dict[str, Any]
-    record: dict[str, Any]
+    record: Record
     weights: dict[str, Tensor]
     facts: dict[str, Any]
 
@@ -45,10 +46,10 @@ class Source:
     @property
     def float_weights(self) -> Path | None:
         """Weights of the float network that the run started from, if they are still there."""
-        origin = self.record.get("float_run")
-        if not origin:
+        origin = self.record.float_run
+        if origin is None:
             return None
-        file = self.folder.parent.parent / str(origin["name"]) / f"seed{origin['seed']}" / "weights.pt"
+        file = self.folder.parent.parent / origin.name / f"seed{origin.seed}" / "weights.pt"
         return file if file.is_file() else None
 
 
@@ -67,17 +68,16 @@ def read_run(folder: Path) -> Source:
         raise ExportError(f"the run {folder} is not finished: it has no record.json; the command that began it goes on")
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        trained_with, parts = str(record["versions"]["sqakd"]), (config["model"]["net"], config["dataset"])
+        parts = config["model"]["net"], config["dataset"]
     except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ExportError(
-            f"config.yaml or record.json of {folder} is damaged ({type(error).__name__}: {error})"
-        ) from error
+        raise ExportError(f"config.yaml of {folder} is damaged ({type(error).__name__}: {error})") from error
     del parts
+    record = read_record(folder / "record.json")
+    trained_with = record.versions.get("sqakd", "(unknown)")
     if _series(trained_with) != _series(sqakd.__version__):
         raise ExportError(
             f"{folder} was trained with sqakd {trained_with} and this is {sqakd.__version__}, where its configuration"
-            f" may mean something else; export it with the version that trained it (commit {record.get('commit')})"
+            f" may mean something else; export it with the version that trained it (commit {record.commit})"
         )
     if config["quantizer"] is None:
         raise ExportError(f"{folder} is a float run; export is for runs with a quantizer, e.g. quantizer=ewgs bits=2")
@@ -92,15 +92,14 @@ def _series(version: str) -> tuple[str, ...]:
     return tuple(parts[:2]) if parts[0] == "0" else tuple(parts[:1])
 
 
-def _check_untouched(folder: Path, record: dict[str, Any], facts: dict[str, Any]) -> None:
-    known = record.get("weights_sha256")
-    if known is not None and sha256(folder / "weights.pt") != known:
+def _check_untouched(folder: Path, record: Record, facts: dict[str, Any]) -> None:
+    if record.weights_sha256 is not None and sha256(folder / "weights.pt") != record.weights_sha256:
         raise ExportError(
             f"{folder / 'weights.pt'} is not the file that the run wrote (its checksum is another one than in"
             f" record.json); put the original back, or train again under another name"
         )
     own = facts.get("record")
-    if not isinstance(own, dict) or own.get("scores") != record["scores"]:
+    if not isinstance(own, dict) or own.get("scores") != record.to_dict()["scores"]:
         raise ExportError(
             f"{folder / 'weights.pt'} belongs to another run than record.json beside it; put its own back"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sqakd.export.to_onnx import INPUT
+from sqakd.runs.export_record import Verdict
 
 Logits = NDArray[np.float32]
 # Opens a file: its own name and version, and what turns a batch into logits.
@@ -32,34 +32,6 @@ class Examples(NamedTuple):
     pixels: Tensor
     images: Tensor
     labels: Tensor | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One runtime against the trained network.
-
-    Attributes:
-        runtime: name and version.
-        images: how many were compared.
-        agreement: share of images with the same first class.
-        largest_difference: of two logits.
-        median_difference: of each image's most different logit.
-        spread: standard deviation of the trained network's logits, for comparison.
-        top1: of the file; None without labels.
-        trained_top1: of the trained network, on the same images; None without labels.
-    """
-
-    runtime: str
-    images: int
-    agreement: float
-    largest_difference: float
-    median_difference: float
-    spread: float
-    top1: float | None
-    trained_top1: float | None
-
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def onnxruntime_session(file: Path) -> tuple[str, Callable[[NDArray[Any]], Logits]]:

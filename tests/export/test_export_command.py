@@ -22,8 +22,8 @@ from PIL import Image
 from sqakd.app.export import export_run
 from sqakd.dataset.digits import Digits
 from sqakd.export import pipeline
-from sqakd.export.verify import Verdict
 from sqakd.predict import Model
+from sqakd.runs.export_record import Verdict
 
 NAME = "digits16-resnet20-ewgs-w2a2-sqakd"
 WORDS = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2", *command.SMALL]
@@ -163,7 +163,7 @@ def test_again_takes_the_place_of_the_first(trained: Path) -> None:
 
 
 def test_a_file_that_disagrees_is_not_written(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict = Verdict("a runtime", 96, 0.99, 1.0, 1.0, 1.0, None, None)
+    verdict = Verdict(runtime="a runtime", images=96, agreement=0.99, largest_difference=1.0, spread=1.0)
     monkeypatch.setattr(pipeline, "verify", lambda *_, **__: [verdict])
     message = refused(copy, folder=str(copy / "x"))
     assert "agrees with the trained network on 99.00% of 96 validation images, less than the gate of 99.50%" in message
@@ -191,7 +191,7 @@ def test_a_run_of_another_version(copy: Path) -> None:
     file.write_text(json.dumps(content))
     assert "was trained with sqakd 0.0.7 and this is" in refused(copy)
     file.write_text("{")
-    assert "is damaged" in refused(copy)
+    assert "record.json is not a record of a run" in refused(copy)
 
 
 def test_weights_that_were_changed(copy: Path) -> None:

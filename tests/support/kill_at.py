@@ -7,10 +7,10 @@ import signal
 
 import pytorch_lightning as pl
 
-from sqakd.training.callbacks.progress import Progress
+from sqakd.training.callbacks.progress_bar import ProgressBar
 
 
-class KillAt(Progress):
+class KillAt(ProgressBar):
     def __init__(self, *, label: str, lines: int, victim: str, epoch: int, step: int, signal_name: str) -> None:
         super().__init__(label=label, lines=lines)
         self.at = (victim, epoch, step)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytorch_lightning as pl
 import torch
 
-from sqakd.training.callbacks.progress import Progress
+from sqakd.training.callbacks.progress_bar import ProgressBar
 
 
-class Poison(Progress):
+class Poison(ProgressBar):
     def __init__(self, *, label: str, lines: int, victim: str, layer: str, epoch: int, step: int) -> None:
         super().__init__(label=label, lines=lines)
         self.victim, self.layer, self.at = victim, layer, (epoch, step)

@@ -15,7 +15,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from sqakd.app.compose import Told
+from sqakd.app.errors import RunFailed
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
 
@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> float:
     print(f"this is seed {cfg.seed}")
     os.system("echo from another program")
     if cfg.seed == 10:
-        raise Told("error: wrong value")
+        raise RunFailed("error: wrong value")
     if cfg.seed == 11:
         raise RuntimeError("a mistake\nin two lines")
     if cfg.seed == 13 or (cfg.seed == 12 and first_try):

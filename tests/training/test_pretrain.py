@@ -86,7 +86,7 @@ def test_after_the_flow_the_task_is_alone() -> None:
     assert task.eager_losses(small.batch(8), label, label, {}).keys() == {"loss", "ce"}
     assert calls == []
     assert task.features is not None
-    assert task.features[0].seen == {}
+    assert task.features[0].recorded == {}
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:

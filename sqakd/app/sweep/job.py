@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqakd.app.sweep.process import SIGTERM_STATUS, exit_with, job_running, output_to
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, JobStore
+from sqakd.runs.folder import RunFolder
 
 
 class JobError(Exception):
@@ -57,10 +58,10 @@ def run_job(
         run=run,
         folder=str(folder or ""),
         epochs=epochs,
-        epochs_before=0 if folder is None else epochs_done(folder),
+        epochs_before=0 if folder is None else RunFolder(folder).epochs_done,
         log=str(log),
         started=time.time(),
-        skipped=folder is not None and (folder / "record.json").exists(),
+        skipped=folder is not None and RunFolder(folder).finished,
         reason="",
     )
     store.write(job)
@@ -100,11 +101,3 @@ def failure_reason(error: BaseException) -> str:
 def _is_user_error(error: BaseException) -> bool:
     """Return whether the message alone tells the user what to do, so that no traceback is needed."""
     return getattr(error, "is_user_error", False)
-
-
-def epochs_done(folder: Path) -> int:
-    """Return the number of whole epochs in a run's metrics.csv."""
-    try:
-        return max(len((folder / "metrics.csv").read_text().splitlines()) - 1, 0)
-    except OSError:
-        return 0

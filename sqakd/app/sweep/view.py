@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sqakd.app.plan import duration
-from sqakd.app.sweep.job import epochs_done
+from sqakd.app.console import duration
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
+from sqakd.runs.folder import RunFolder
 
 REFRESH_SECONDS = 1.0
 MAX_ROWS = 16  # of running jobs, and as many of failed ones
@@ -108,7 +108,7 @@ def _percent(score: float | None) -> str:
 
 
 def _epochs_done(job: Job) -> int:
-    return epochs_done(Path(job.folder)) if job.folder else 0
+    return RunFolder(Path(job.folder)).epochs_done if job.folder else 0
 
 
 def seconds_left(jobs: Sequence[Job], now: float) -> dict[int | None, float]:

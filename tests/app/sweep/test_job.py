@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sqakd.app.compose import Told
+from sqakd.app.errors import RunFailed
 from sqakd.app.sweep.job import JobError, run_job
 from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore
 from sqakd.app.sweep.view import summary
@@ -50,7 +50,7 @@ def test_output_returns_to_the_terminal_after_the_job(store: JobStore, capfd: py
 @pytest.mark.parametrize(
     ("error", "reason", "traceback"),
     [
-        (Told("error: wrong value"), "wrong value", False),
+        (RunFailed("error: wrong value"), "wrong value", False),
         (RuntimeError("a mistake\nin two lines"), "RuntimeError: a mistake", True),
         (MemoryError(), "MemoryError", True),
     ],

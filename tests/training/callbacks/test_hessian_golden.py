@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqakd.dataset.batch import Batch
+from sqakd.quantization.curvature import estimate, recorded_codes
 from sqakd.quantization.layers import QuantConv2d
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
-from sqakd.training.callbacks import hessian_scaling
-from sqakd.training.callbacks.hessian_scaling import HessianScaling, estimate
+from sqakd.training.callbacks.hessian_scaling import HessianScaling
 from sqakd.training.task import Task
 
 FILES = ["02_hessian_bn_w1a1_prior", "02_hessian_bn_w2a2", "02_hessian_nobn_w2a2"]
@@ -92,7 +92,7 @@ def test_gradients_and_diagonal(file: str) -> None:
     d = golden.load(file)
     model = TinyNet(d).train()
     targets = model.targets()
-    with hessian_scaling._recorded_codes(targets) as codes:
+    with recorded_codes(targets) as codes:
         loss = batch_loss(model, d, 0)()
     assert float(loss.detach()) == pytest.approx(float(d["loss"][0]), rel=1e-5)
     tensors = [codes[quantizer] for quantizer in targets]
