@@ -22,9 +22,8 @@ from sqakd.quantization.convert import Scheme, dequantize, quantize
 from sqakd.runs.checkpoint import load_weights, restore
 
 if TYPE_CHECKING:
-    from sqakd.export.pipeline import Trained
     from sqakd.export.source import Source
-    from sqakd.export.verify import Examples
+    from sqakd.export.trained import Trained, ValidationBatch
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -44,14 +43,14 @@ def export_run(config: dict[str, Any]) -> float:
     """
     try:  # not above: training needs none of the packages that the export needs
         from sqakd.export import pipeline
-        from sqakd.export.benchmark import Timing
+        from sqakd.export.options import Options, Timing
         from sqakd.export.report import read_exports
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
         raise ValueError(f"export.py needs a package ({error}); type: pip install 'sqakd[export]'") from error
-    keys = [field.name for field in fields(pipeline.Options)]
+    keys = [field.name for field in fields(Options)]
     timing = Timing(**config["benchmark"])
-    options = pipeline.Options(**{key: config[key] for key in keys} | {"benchmark": timing})
+    options = Options(**{key: config[key] for key in keys} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
     trained = trained_network(source)
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
@@ -76,7 +75,7 @@ def trained_network(source: Source) -> Trained:
     Raises:
         ValueError: if its parts do not fit.
     """
-    from sqakd.export.pipeline import Trained
+    from sqakd.export.trained import Trained
 
     config, facts = source.config, source.facts
     node = OmegaConf.create(config)
@@ -119,12 +118,12 @@ def trained_network(source: Source) -> Trained:
     )
 
 
-def _examples(data: ImageDataModule) -> Iterator[Examples]:
+def _examples(data: ImageDataModule) -> Iterator[ValidationBatch]:
     """Validation batches as pixels and normalised; the pixels are whole numbers, also where an image was resized."""
-    from sqakd.export.verify import Examples
+    from sqakd.export.trained import ValidationBatch
 
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
     for batch in data.val_dataloader():
         pixels = batch.image if data.evaluate is None else data.evaluate(batch.image)
         pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-        yield Examples(pixels, normalize(pixels, mean, std), batch.label)
+        yield ValidationBatch(pixels, normalize(pixels, mean, std), batch.label)
