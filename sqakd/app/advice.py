@@ -31,6 +31,7 @@ MODELS: dict[str, str] = {
     "model.timm_name": 'python -c "import timm; print(timm.list_models())" lists all',
     "model.timm_weights": "put the file into Hugging Face's cache (HF_HOME), or use model.weights=null",
     "model.timm_missing": "install it with: pip install sqakd[timm]",
+    "model.weights": "or use model.weights=null for random weights",
     "model.images": "choose another model, or a data set with images of the size that it was made for, e.g."
     " dataset=imagefolder dataset.image_size=224",
 }
