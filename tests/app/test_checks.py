@@ -106,7 +106,10 @@ def test_the_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
         (["teacher.checkpoint=absent.pt"], "no checkpoint at absent.pt"),
         (["trainer.accelerator=cuda"], "CUDAAccelerator"),
         (["trainer.precision=half"], "Precision 'half' is invalid"),
-        (["callbacks.quantizer_statistics.every_n_epochs=0"], "every_n_epochs=0: expected at least 1"),
+        (
+            ["callbacks.quantizer_statistics.every_n_epochs=0"],
+            "every_n_epochs=0: expected a whole number of at least 1",
+        ),
     ],
 )
 def test_words_that_cannot_be(words: list[str], says: str, tmp_path: Path) -> None:
