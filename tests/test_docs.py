@@ -121,8 +121,7 @@ def check_train(arguments: list[str]) -> None:
 
 
 def check_export(overrides: list[str]) -> None:
-    from sqakd.export.benchmark import Timing
-    from sqakd.export.pipeline import Options
+    from sqakd.export.options import Options, Timing
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("export", overrides))

@@ -59,7 +59,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_page_has_an_example_of_each_part() -> None:
     kinds = {Path(path).parent.as_posix() for path in FILES}
     groups = ("quantizer", "kd", "model", "dataset", "plus", "experiment", "table")
-    packages = ("quantizers", "kd", "models", "dataset", "callbacks")
+    packages = ("quantization/quantizers", "kd", "models", "dataset", "training/callbacks")
     assert {*(f"conf/{group}" for group in groups), *(f"sqakd/{package}" for package in packages)} <= kinds
 
 

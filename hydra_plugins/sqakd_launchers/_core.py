@@ -49,24 +49,17 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         return []
     overrides = [(first + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
     store = JobStore.create(Path(config.hydra.sweep.dir), overrides)
-    shares_machine = launcher.starts == PROCESSES
-    parent = os.getpid() if shares_machine else 0
-    gpus = visible_gpus() if shares_machine else []
+    pooled = launcher.starts == PROCESSES
+    parent, gpus = (os.getpid(), visible_gpus()) if pooled else (0, [])
     task = partial(_execute, launcher.task, store.folder, Path.cwd(), parent, gpus, launcher.processes)
     launcher.inner.setup(hydra_context=launcher.context, task_function=task, config=config)
-    sweep = _Sweep(launcher.inner, store, job_overrides, first)
-    started = time.monotonic()
     if launcher.starts != HERE:  # else the run in this process handles SIGTERM and saves its state
         exit_on_sigterm()
+    started = time.monotonic()
     results: Sequence[JobReturn] = []
     try:
         with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, show_progress(store, out):
-            if launcher.starts == HERE:
-                results = launcher.inner.launch(job_overrides, first)
-            elif launcher.starts == JOBS:
-                results = sweep.run_independently(launcher.at_once)
-            else:
-                results = sweep.run_in_pool()
+            results = _Sweep(launcher.inner, store, job_overrides, first).run(launcher.starts, launcher.at_once)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     finally:  # also if the sweep is interrupted
@@ -95,7 +88,15 @@ class _Sweep:
     job_overrides: Sequence[Sequence[str]]
     first: int
 
-    def run_independently(self, at_once: int | None) -> list[JobReturn]:
+    def run(self, starts: str, at_once: int | None) -> Sequence[JobReturn]:
+        """Run all jobs; see `TrackedLauncher` for the arguments."""
+        if starts == JOBS:
+            return self._run_independently(at_once)
+        if starts == PROCESSES:
+            return self._run_in_pool()
+        return self.launcher.launch(self.job_overrides, self.first)
+
+    def _run_independently(self, at_once: int | None) -> list[JobReturn]:
         """Launch and await each job by itself, because a launcher gives up all jobs of a call if one vanishes."""
 
         def run_one(index: int) -> JobReturn:
@@ -117,7 +118,7 @@ class _Sweep:
             )
             os._exit(130)
 
-    def run_in_pool(self) -> list[JobReturn]:
+    def _run_in_pool(self) -> list[JobReturn]:
         """Launch all jobs together, then those that were set aside, each alone."""
         results = self._launch_until_done(self.job_overrides, self.first)
         for job in self.store.jobs():
@@ -128,7 +129,10 @@ class _Sweep:
         return results
 
     def _launch_until_done(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
-        """Launch jobs, and launch them again each time a process is killed; finished jobs return at once then."""
+        """Launch jobs, and launch all of them again whenever a process was killed.
+
+        Jobs that have ended are not run again (`run_job`).
+        """
         while True:
             try:
                 return list(self.launcher.launch(job_overrides, first))

@@ -31,6 +31,7 @@ MODELS: dict[str, str] = {
     "model.timm_name": 'python -c "import timm; print(timm.list_models())" lists all',
     "model.timm_weights": "put the file into Hugging Face's cache (HF_HOME), or use model.weights=null",
     "model.timm_missing": "install it with: pip install sqakd[timm]",
+    "model.weights": "or use model.weights=null for random weights",
     "model.images": "choose another model, or a data set with images of the size that it was made for, e.g."
     " dataset=imagefolder dataset.image_size=224",
 }
@@ -80,7 +81,22 @@ RUNS: dict[str, str] = {
     "paper.damaged": "restore {file} from the repository, or delete it: runs are then compared with nothing published",
 }
 
-EXPORT: dict[str, str] = {}
+EXPORT: dict[str, str] = {
+    "export.benchmark": "use benchmark.rounds=0 to export without measuring speed",
+    "export.changed_weights": "put the run's own weights.pt back, or train again with another name=NAME",
+    "export.depends_on_batch": "train with quantizer=dorefa, the quantizer of the paper, instead",
+    "export.folder": "use folder=ANOTHER_FOLDER",
+    "export.gate": "use gate=NUMBER to accept less",
+    "export.input_needs_nine_bits": "train with a_bits=7, or with a quantizer that has a zero on its grid, e.g."
+    " quantizer=lsq",
+    "export.no_quantized_layer": "export a run with a quantizer, e.g. quantizer=ewgs bits=2",
+    "export.no_run": "use run=runs/NAME/seed0, the folder of a finished run",
+    "export.other_version": "export it with the version that trained it (commit {commit})",
+    "export.trt_codes": "train with quantizer=lsq a_bits={bits}, or use profile=exact",
+    "export.unfinished": "repeat the command that started the run, which resumes it",
+    "export.weights_need_nine_bits": "use regrid=true to round them to -127 .. 127 (about one percent of error, which"
+    " is reported), or train with w_bits=7 or quantizer=lsq",
+}
 
 REPORT: dict[str, str] = {}
 

@@ -123,7 +123,7 @@ def check_network(spec: Spec, parts: Parts) -> nn.Module:
     network = make_network(spec.config["model"], image_shape, classes, pretrained=parts.is_float)
     student = copy.deepcopy(network)
     if parts.scheme is not None:
-        quantize_network(student, parts.scheme, spec, image_shape, quietly=False)
+        quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=False)
     if parts.objective.feature_loss is not None:
         teacher = make_network(teacher_model(spec), image_shape, classes)
         trial = make_task(spec, parts, student, teacher, copy.deepcopy(parts.objective), classes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,18 +94,23 @@ def make_network(
 
 
 def quantize_network(
-    network: nn.Module, scheme: Scheme, spec: Spec, image_shape: tuple[int, int, int], *, quietly: bool
+    network: nn.Module,
+    scheme: Scheme,
+    first: Sequence[str] | None,
+    image_shape: tuple[int, int, int],
+    *,
+    quietly: bool,
 ) -> None:
     """Quantize a run's network in place.
 
     Args:
         network: float.
         scheme: how to quantize it.
-        spec: of the run; its model node says which layers count as the first.
+        first: modules whose layers count as the first; None: the first layer.
         image_shape: channels, height, width.
         quietly: whether to omit the warning about layers that stay float, because it was given before.
     """
     with warnings.catch_warnings():
         if quietly:
             warnings.simplefilter("ignore")
-        quantize(network, scheme, first=spec.config["model"]["first"], image_shape=image_shape)
+        quantize(network, scheme, first=first, image_shape=image_shape)

@@ -100,7 +100,7 @@ def find_networks(spec: Spec, parts: Parts, network: nn.Module, train: Train) ->
         student = make_network(spec.config["model"], image_shape, classes)
         restore(student, start.tensors, source=start.source)
     if parts.scheme is not None:
-        quantize_network(student, parts.scheme, spec, image_shape, quietly=True)
+        quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=True)
     return Networks(student, teacher, classes, start.record)
 
 

@@ -33,7 +33,8 @@ def timm_network(*, arch: str, weights: bool | str | None, num_classes: int) -> 
         name = f"{arch}.{weights}"
         tags = [known.partition(".")[2] for known in timm.list_pretrained(f"{arch}.*")]
         if weights not in tags:
-            raise SqakdError(f"{arch} has no weights {weights!r}; choose one of DEFAULT, {', '.join(tags)}, or none")
+            choices = ", ".join(["DEFAULT", *tags])
+            raise SqakdError(f"{arch} has no weights {weights!r}; choose one of {choices}", topic="model.weights")
     try:
         network: nn.Module = timm.create_model(name, pretrained=bool(weights), num_classes=num_classes)
     except (OSError, RuntimeError) as error:

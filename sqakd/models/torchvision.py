@@ -62,7 +62,8 @@ def _weights(arch: str, name: str) -> Any:
     """Return torchvision's entry for the pretrained weights `name` of a network."""
     choices = models.get_model_weights(arch)
     if name not in choices.__members__:
-        raise SqakdError(f"{arch} has no weights {name!r}; choose one of {', '.join(choices.__members__)}, or none")
+        names = ", ".join(choices.__members__)
+        raise SqakdError(f"{arch} has no weights {name!r}; choose one of {names}", topic="model.weights")
     return choices[name]
 
 

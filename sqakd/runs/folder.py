@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from sqakd.errors import SqakdError
 from sqakd.files import write_text
 from sqakd.runs.record import Record, read_record, write_record
+from sqakd.runs.renames import with_current_paths
 from sqakd.runs.spec import Spec, differences, identity
 
 
@@ -116,7 +117,7 @@ class RunFolder:
         return read_record(self.record) if self.finished else None
 
     def read_config(self) -> dict[str, Any]:
-        """Return the content of config.yaml.
+        """Return the content of config.yaml, with today's import paths of our classes.
 
         Raises:
             RunError: if the file is missing or damaged.
@@ -131,7 +132,8 @@ class RunFolder:
                 f"{self.config} holds a {type(saved).__name__}, expected the keys of a configuration",
                 topic="run.config_damaged",
             )
-        return saved
+        current: dict[str, Any] = with_current_paths(saved)
+        return current
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -71,7 +71,7 @@ class Task(pl.LightningModule):
         if objective.needs_teacher and teacher is None:
             raise SqakdError("this kd needs a teacher, and there is none", topic="task.no_teacher")
         if objective.needs_labels and not labelled:
-            raise SqakdError("this kd reads labels, and the data set has none", topic="task.no_labels")
+            raise SqakdError("this kd reads labels and the data set has none", topic="task.no_labels")
         self.student = student
         self.objective = objective
         self.recipe = recipe

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sqakd.kd.base import FeatureBatch
 from sqakd.kd.cktf import ContrastiveTransfer, stage_vector
-from sqakd.kd.contrastive import ContrastiveTerm
+from sqakd.kd.contrastive_term import ContrastiveTerm
 
 LOSS, GRADIENT, BANK = 1e-5, 1e-4, 1e-6
 CRD = golden.load("04_kd_crd")

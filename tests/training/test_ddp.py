@@ -1,4 +1,4 @@
-"""Two processes train what one process trains, from the same global batches."""
+"""Distributed training: two processes end in the weights of one process, with the same global batches."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def train(runs: Path, *words: str) -> None:
 
 
 @pytest.mark.parametrize("quantizer", ["ewgs", pytest.param("pact", marks=pytest.mark.slow)])
-def test_two_processes_end_where_one_does(tmp_path: Path, quantizer: str) -> None:
-    """To 2e-4 of each tensor's largest value: sums in another order; what differs grows with each rounding."""
+def test_two_processes_end_in_the_weights_of_one(tmp_path: Path, quantizer: str) -> None:
+    """The tolerance is 2e-4 of each tensor's largest value: sums have another order, and rounding amplifies that."""
     runs = tmp_path / "runs"
     train(runs, f"quantizer={quantizer}", "bits=4", "name=one")
     train(runs, f"quantizer={quantizer}", "bits=4", "name=two", "trainer.devices=2", "trainer.strategy=ddp")
     records = [json.loads((runs / name / "seed0" / "record.json").read_text()) for name in ("one", "two")]
     assert [record["devices"] for record in records] == [1, 2]
-    assert records[1]["changes"] == records[0]["changes"] | {"trainer.devices": 2}, "it is not one device's cell"
+    assert records[1]["changes"] == records[0]["changes"] | {"trainer.devices": 2}, (
+        "a run on two devices is another cell"
+    )
     one, two = (command.weights(runs / name / "seed0") for name in ("one", "two"))
     start = command.weights(runs / "digits-plain-none-w32a32-none" / "seed0")
     for name, tensor in one.items():
@@ -39,7 +41,7 @@ def test_two_processes_end_where_one_does(tmp_path: Path, quantizer: str) -> Non
         assert float(second["train/loss"]) == pytest.approx(float(first["train/loss"]), rel=1e-3)
 
 
-def test_a_sweep_of_runs_with_two_devices_is_refused(tmp_path: Path) -> None:
+def test_sweep_of_runs_with_two_devices_is_refused(tmp_path: Path) -> None:
     done = command.train(*WORDS, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1", "-m", runs=tmp_path / "runs")
     assert done.returncode == 1
     assert "type trainer.devices=1 hydra/launcher=joblib" in done.stdout

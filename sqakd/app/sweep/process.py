@@ -88,7 +88,7 @@ def exit_on_sigterm() -> None:
     def stop(number: int, frame: object) -> None:
         if sys.stdout.isatty():
             print("\x1b[?25h")  # noqa: T201  # show the cursor, which the progress table hides
-        print("stopped by SIGTERM; begun runs are saved, the same command continues", flush=True)  # noqa: T201
+        print("stopped by SIGTERM; interrupted runs are saved, the same command continues", flush=True)  # noqa: T201
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
 
