@@ -435,13 +435,13 @@ def test_trial_pass_does_not_change_the_network() -> None:
 # Commands.
 
 
-def sentence(*words: str) -> Sentence:
+def sentence(*overrides: str) -> Sentence:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return parse(list(words))
+        return parse(list(overrides))
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("overrides", "name"),
     [
         (["model=vgg13"], "vgg13"),
         (["model=resnet18"], "resnet18"),
@@ -452,8 +452,8 @@ def sentence(*words: str) -> Sentence:
         (["model.net.blocks=1", "model.name=thin"], "thin"),
     ],
 )
-def test_runs_and_float_runs_are_named_by_the_network(words: list[str], name: str) -> None:
-    student = sentence(*words)
+def test_runs_and_float_runs_are_named_by_the_network(overrides: list[str], name: str) -> None:
+    student = sentence(*overrides)
     assert student.config["name"] == f"digits-{name}-ewgs-w2a2-sqakd"
     teacher = sentence(*student.float_run("model@teacher")).config
     assert teacher["name"] == f"digits-{name}-none-w32a32-none"
@@ -478,23 +478,23 @@ def test_student_and_teacher_from_the_same_collection() -> None:
     assert own["model"]["first"] is None  # `first` is about quantization, so it must not change the float run
 
 
-def make_run(runs: Path, *words: str) -> float | None:
+def make_run(runs: Path, *overrides: str) -> float | None:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return train(parse([f"paths.runs={runs}", *words]))
+        return train(parse([f"paths.runs={runs}", *overrides]))
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "message"),
+    ("overrides", "error", "message"),
     [
         (["model=torchvision", "model.arch=resnet5O"], InstantiationException, "resnet5O.*; close: resnet50"),
         (["model.first=[layer11]"], ValueError, r"first=\['layer11'\]: the network has no .*; it has .*layer1"),
     ],
 )
 def test_wrong_network_is_refused_before_anything_is_written(
-    words: list[str], error: type[Exception], message: str, tmp_path: Path
+    overrides: list[str], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        make_run(tmp_path / "runs", *words)
+        make_run(tmp_path / "runs", *overrides)
     assert not (tmp_path / "runs").exists()
 
 
@@ -508,9 +508,9 @@ def test_network_for_larger_images_is_refused_in_one_line(tmp_path: Path) -> Non
 
 def test_wrong_teacher_can_be_corrected(tmp_path: Path) -> None:
     """A failed command does not claim the student's folder."""
-    words = ["model@teacher=torchvision", "teacher.arch=alexnet"]
+    overrides = ["model@teacher=torchvision", "teacher.arch=alexnet"]
     with pytest.raises(ValueError, match="torchvision_alexnet cannot take images"):
-        make_run(tmp_path / "runs", *words)
+        make_run(tmp_path / "runs", *overrides)
     assert not list((tmp_path / "runs").rglob("config.yaml"))
 
 
