@@ -26,9 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from sqakd.kd.base import FeatureLoss, Seen
+from sqakd.kd.base import FeatureBatch, FeatureLoss
 from sqakd.kd.cktf import ContrastiveTransfer
-from sqakd.kd.contrastive import ContrastiveDistillation, contrastive_loss
+from sqakd.kd.contrastive import ContrastiveDistillation
+from sqakd.kd.nce import contrastive_loss
 from sqakd.kd.objective import Objective
 from sqakd.kd.shapes import vector
 from sqakd.models.resnet import CifarResNet
@@ -50,7 +51,7 @@ class Gathered(ContrastiveDistillation):
         size = (len(index), self.negatives)
         return {"negatives": torch.randint(IMAGES, size, generator=generator, device=index.device)}
 
-    def forward(self, seen: Seen) -> list[Tensor]:
+    def forward(self, seen: FeatureBatch) -> list[Tensor]:
         contrast: Any = self.contrasts[0]
         s = F.normalize(contrast.student(vector(seen.student[0]).float()))
         t = F.normalize(contrast.teacher(vector(seen.teacher[0]).float()))
@@ -69,7 +70,7 @@ class Whole(ContrastiveDistillation):
     """CRD with each image compared with the whole memory, from which its negatives are then chosen."""
 
     def draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        self.others.candidates = IMAGES
+        self.sampler.candidates = IMAGES
         return super().draw(index, generator)
 
 
@@ -128,7 +129,7 @@ def make_step(objective: Objective, batch: int, compile: bool) -> Callable[[], N
         losses = task.losses(images, label, index, objective.draw(index, generator))
         optimizer.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
-        objective.remember()
+        objective.after_backward()
         optimizer.step()
 
     return step

@@ -20,7 +20,7 @@ from contrastive import make_step, spread, time_in_turn
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
 from sqakd.kd.objective import Objective
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         methods: dict[str, Objective] = {
-            name: instantiate(parse([f"kd={name}"]).config["kd"]) for name in ["sqakd", *options.methods]
+            name: instantiate(compose_spec([f"kd={name}"]).config["kd"]) for name in ["sqakd", *options.methods]
         }
     steps = {name: make_step(objective, options.batch, options.compile) for name, objective in methods.items()}
     clock = time.process_time if options.cpu_time else time.perf_counter

@@ -31,14 +31,14 @@ ROOMS: dict[str, set[str]] = {
         *GROUND,
         *("models", "quantization", "kd", "dataset", "runs", "training", "report", "dashboard", "export"),
     },
-    "hydra_plugins": {"app"},
+    "hydra_plugins": {"app", "runs"},
 }
 # Packages that only some rooms may import.
 PACKAGES: dict[str, set[str]] = {
     "hydra": {"app", "hydra_plugins"},
     "omegaconf": {"app", "hydra_plugins"},
     "pytorch_lightning": {"dataset", "training", "app"},
-    "lightning_fabric": {"dataset", "training", "app"},
+    "lightning_fabric": {"training"},
     "wandb_workspaces": {"dashboard"},
     "onnxruntime": {"predict", "export"},
     "openvino": {"export"},

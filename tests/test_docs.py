@@ -28,7 +28,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from sqakd.app.compose import check_bits, parse
+from sqakd.app.checks import check_bits
+from sqakd.app.compose import compose_spec
 
 CONF = command.ROOT / "conf"
 EXTRAS = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -85,13 +86,14 @@ def settings(words: list[str]) -> tuple[list[str], list[list[str]]]:
 def check_sentence(*words: str) -> None:
     """It composes; its objects can be made as far as that needs no data."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = parse(list(words), complete=False).config
+        spec = compose_spec(list(words), complete=False)
+    config = spec.config
     missing = "???"
     for part in ("dataset", "kd", "recipe", "callbacks", "quantizer", "plus"):
         if config.get(part) and missing not in str(config[part]):
             made = instantiate(config[part])
             if part == "quantizer":
-                check_bits(config, made)
+                check_bits(spec, made)
     with torch.device("meta"):
         instantiate(
             config["model"]["net"], num_classes=10, **({"weights": None} if "weights" in config["model"] else {})
@@ -112,8 +114,7 @@ def check_train(words: list[str]) -> None:
 
 
 def check_export(words: list[str]) -> None:
-    from sqakd.export.benchmark import Timing
-    from sqakd.export.pipeline import Options
+    from sqakd.export.options import Options, Timing
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("export", words))
@@ -276,7 +277,7 @@ def test_each_file_that_is_named_exists() -> None:
 
 
 def test_the_readers_own_settings_are_taken(tmp_path: Path) -> None:
-    text = (command.ROOT / "docs" / "words.md").read_text(encoding="utf-8")
+    text = (command.ROOT / "docs" / "options.md").read_text(encoding="utf-8")
     block = re.search(r"`conf/local/default.yaml`.*?```yaml\n(.*?)```", text, re.DOTALL)
     assert block
     (tmp_path / "conf").mkdir()
@@ -286,7 +287,7 @@ def test_the_readers_own_settings_are_taken(tmp_path: Path) -> None:
     (tmp_path / "conf" / "local").mkdir()
     (tmp_path / "conf" / "local" / "default.yaml").write_text(block[1])
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
-        config = parse([]).config
+        config = compose_spec([]).config
     assert config["paths"]["data"] == "/scratch/data"
     assert config["dataset"]["_target_"].endswith("Digits")
     assert (config["trainer"]["compile"], config["trainer"]["precision"]) == (True, "bf16-mixed")

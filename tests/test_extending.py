@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from sklearn.datasets import load_digits
 
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
 
 PAGE, FILES = pages.EXTENDING, pages.FILES
 COMMANDS = [line for line in PAGE.commands if pages.made_elsewhere(line)]
@@ -77,9 +77,9 @@ def test_what_the_page_says_to_type(project: Path) -> None:
     with initialize_config_dir(str(project / "conf"), version_base="1.3"):
         for line in COMMANDS:
             assert pages.words_of(line)[:2] == ["python", "train.py"]
-            parse(pages.words_of(line)[2:])
+            compose_spec(pages.words_of(line)[2:])
         for span in WORDS:
-            parse(span.split())
+            compose_spec(span.split())
 
 
 def test_the_table_is_of_them(project: Path) -> None:
@@ -87,7 +87,7 @@ def test_the_table_is_of_them(project: Path) -> None:
         params = compose("train", ["table=mine"], return_hydra_config=True).hydra.sweeper.params
         axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
         first, last = ([axis[end] for axis in axes] for end in (0, -1))
-        names = [parse(words).config["name"] for words in (first, last)]
+        names = [compose_spec(words).config["name"] for words in (first, last)]
     assert names == ["arrays-plain-ewgs-w2a2-none", "arrays-plain-maxabs-w4a4-cosine"]
 
 

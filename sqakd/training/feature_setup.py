@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
-from sqakd.kd.base import Example, FeatureLoss
+from sqakd.kd.base import FeatureLoss, SetupInfo
 from sqakd.kd.hooks import Features
 from sqakd.quantization.probe import in_mode
 
@@ -27,14 +27,13 @@ def tap(loss: FeatureLoss, network: nn.Module, layers: Sequence[str], *, owner: 
     Raises:
         SqakdError: if the loss reads layers inside the network and there are too few, or one does not exist.
     """
-    if loss.looks_inside and len(layers) < FEWEST_LAYERS:
+    if loss.uses_layers and len(layers) < FEWEST_LAYERS:
         raise SqakdError(
             f"this kd reads layers of the {owner}, and its feature layers are {list(layers)}; expected at least"
             f" {FEWEST_LAYERS}: the first map, the map of each stage and the pooled vector",
             topic="feature_layers.too_few",
         )
-    key = "model.feature_layers" if owner == "student" else "teacher.feature_layers"
-    return Features(network, loss.taps(layers, network), key=key)
+    return Features(network, loss.taps(layers, network), owner=owner)
 
 
 def build(
@@ -75,12 +74,12 @@ def build(
         )
     loss.names = of_student.taps
     torch.manual_seed(seed)
-    loss.build(
-        Example(
+    loss.setup(
+        SetupInfo(
             student=of_student.take(),
             teacher=of_teacher.take(),
             network=student,
-            images=training_images,
+            training_images=training_images,
             labels=labels,
         )
     )

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from sqakd.dataset.batch import Batch
 from sqakd.errors import SqakdError
-from sqakd.kd.base import Seen
+from sqakd.kd.base import FeatureBatch
 from sqakd.kd.hooks import Features
 from sqakd.kd.objective import Objective
 from sqakd.quantization.parameters import split_parameters, weight_decays
@@ -124,7 +124,7 @@ class Task(pl.LightningModule):
             labels=labels,
             seed=stream_seed(self.seed, "feature loss"),
         )
-        if loss.keeps_buffers_equal:  # otherwise DDP would broadcast a whole memory bank before every step
+        if loss.synchronizes_buffers:  # otherwise DDP would broadcast a whole memory bank before every step
             ignored = [f"objective.feature_loss.{name}" for name, _ in loss.named_buffers()]
             self._ddp_params_and_buffers_to_ignore = ignored
 
@@ -162,7 +162,7 @@ class Task(pl.LightningModule):
             index: [N], positions in the training set; for feature losses.
             draws: result of `draw`.
         """
-        teacher = self.teacher_logits(images) if self.objective.asks_teacher else None
+        teacher = self.teacher_logits(images) if self.objective.needs_teacher_each_step else None
         student, seen = self.student(images), None
         if self.features is not None:
             if self.objective.feature > 0:
@@ -174,12 +174,12 @@ class Task(pl.LightningModule):
 
     def _seen(
         self, student: Tensor, teacher: Tensor | None, index: Tensor | None, draws: dict[str, Tensor] | None
-    ) -> Seen:
+    ) -> FeatureBatch:
         """Return the arguments of the feature loss; both networks must have run just before."""
         assert self.features is not None
         assert teacher is not None
         assert index is not None
-        return Seen(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
+        return FeatureBatch(self.features[0].take(), self.features[1].take(), student, teacher, index, draws or {})
 
     @torch.no_grad()
     def feature_terms(self, batch: Batch) -> dict[str, Tensor]:
@@ -225,7 +225,7 @@ class Task(pl.LightningModule):
         return losses["loss"]
 
     def on_after_backward(self) -> None:
-        self.objective.remember()
+        self.objective.after_backward()
 
     def on_train_epoch_end(self) -> None:
         for name, mean in self.train_means.compute().items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
@@ -46,7 +47,7 @@ def make_trainer(
         folder: folder of the run.
 
     Raises:
-        SqakdError: if the precision is too low for sums of integer codes.
+        SqakdError: if the precision is too low for sums of integer codes, or Lightning refuses an argument.
     """
     if str(trainer_config.get("precision")).startswith("16"):
         raise SqakdError(
@@ -55,15 +56,18 @@ def make_trainer(
             topic="trainer.half_precision",
         )
     own = {key: value for key, value in trainer_config.items() if key not in TASK_KEYS}
-    return pl.Trainer(
-        max_epochs=recipe.epochs,
-        accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.gradient_clip,
-        callbacks=list(callbacks),
-        logger=list(loggers) or False,
-        default_root_dir=folder,
-        **OFF | own,
-    )
+    try:
+        return pl.Trainer(
+            max_epochs=recipe.epochs,
+            accumulate_grad_batches=recipe.accumulate,
+            gradient_clip_val=recipe.gradient_clip,
+            callbacks=list(callbacks),
+            logger=list(loggers) or False,
+            default_root_dir=folder,
+            **OFF | own,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise SqakdError(" ".join(str(error).split())) from error
 
 
 def max_epochs(trainer: pl.Trainer) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 import sys
 import warnings
 from functools import partial
@@ -16,13 +17,13 @@ import command
 import pytest
 import torch
 from hydra import initialize_config_dir
-from hydra.errors import InstantiationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
 from sqakd.app.advice import explain
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
+from sqakd.app.overrides import float_run_overrides
 from sqakd.app.train import train
 from sqakd.errors import SqakdError
 from sqakd.models.timm import timm_network
@@ -35,7 +36,8 @@ from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quan
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
 from sqakd.quantization.selection import select
-from sqakd.runs.spec import Sentence
+from sqakd.runs.record import Record
+from sqakd.runs.spec import Spec
 
 IMAGES = (3, 64, 64)
 
@@ -350,26 +352,30 @@ def test_layers_keep_their_settings() -> None:
 
 
 def test_unknown_names_are_refused_with_close_ones() -> None:
-    with pytest.raises(ValueError, match=r"no network 'resnet5O'; close: resnet50.*list_models"):
+    with pytest.raises(SqakdError, match=r"no network 'resnet5O'; close: resnet50") as error:
         torchvision_network(arch="resnet5O", weights=None, num_classes=10)
-    with pytest.raises(ValueError, match=r"no network 'fcn_resnet50';.*list_models"):  # a segmentation network
+    assert "list_models" in explain(error.value)
+    with pytest.raises(SqakdError, match="no network 'fcn_resnet50'") as error:  # it segments
         torchvision_network(arch="fcn_resnet50", weights=None, num_classes=10)
+    assert "list_models" in explain(error.value)
     with pytest.raises(ValueError, match=r"resnet18 has no weights 'imagenet'; choose one of IMAGENET1K_V1, DEFAULT"):
         torchvision_network(arch="resnet18", weights="imagenet", num_classes=10)
 
 
 def test_unknown_names_of_timm_are_refused_with_close_ones() -> None:
     pytest.importorskip("timm")
-    with pytest.raises(ValueError, match=r"no network 'resnet5O'; close: .*resnet50.*list_models"):
+    with pytest.raises(SqakdError, match=r"no network 'resnet5O'; close: .*resnet50") as error:
         timm_network(arch="resnet5O", weights=None, num_classes=10)
+    assert "list_models" in explain(error.value)
     with pytest.raises(ValueError, match=r"resnet18 has no weights 'imagenet'; choose one of DEFAULT, .*a1_in1k"):
         timm_network(arch="resnet18", weights="imagenet", num_classes=10)
 
 
 def test_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install sqakd\[timm\]"):
+    with pytest.raises(SqakdError) as error:
         timm_network(arch="resnet18", weights=None, num_classes=10)
+    assert "pip install sqakd[timm]" in explain(error.value)
 
 
 def test_failed_download_of_weights_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,16 +418,17 @@ def test_pretrained_weights_with_another_number_of_classes(
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (nn.Conv2d(3, 10, 64), r"odd cannot take images of 3x32x32: .*[Kk]ernel size.*dataset\.image_size=224"),
+        (nn.Conv2d(3, 10, 64), r"odd cannot take images of 3x32x32: .*[Kk]ernel size.*; .*dataset\.image_size=224"),
         (nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 7)), r"shape \(2, 7\); expected logits \(2, 10\)"),
         (nn.Identity(), r"shape \(2, 3, 32, 32\); expected logits"),
         (models.GoogLeNet(10, init_weights=False), r"returns a GoogLeNetOutputs; expected one tensor"),
     ],
 )
 def test_incompatible_network_is_refused_in_one_line(network: nn.Module, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as error:
+    with pytest.raises(SqakdError) as error:
         try_network(network, name="odd", image_shape=(3, 32, 32), num_classes=10)
-    assert "\n" not in str(error.value)
+    assert re.search(message, explain(error.value))
+    assert "\n" not in explain(error.value)
 
 
 def test_trial_pass_does_not_change_the_network() -> None:
@@ -435,9 +442,9 @@ def test_trial_pass_does_not_change_the_network() -> None:
 # Commands.
 
 
-def sentence(*overrides: str) -> Sentence:
+def spec(*overrides: str) -> Spec:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return parse(list(overrides))
+        return compose_spec(list(overrides))
 
 
 @pytest.mark.parametrize(
@@ -453,15 +460,15 @@ def sentence(*overrides: str) -> Sentence:
     ],
 )
 def test_runs_and_float_runs_are_named_by_the_network(overrides: list[str], name: str) -> None:
-    student = sentence(*overrides)
+    student = spec(*overrides)
     assert student.config["name"] == f"digits-{name}-ewgs-w2a2-sqakd"
-    teacher = sentence(*student.float_run("model@teacher")).config
+    teacher = spec(*float_run_overrides(student, "model@teacher")).config
     assert teacher["name"] == f"digits-{name}-none-w32a32-none"
     assert teacher["model"] == student.config["model"]
 
 
 def test_student_and_teacher_from_the_same_collection() -> None:
-    student = sentence(
+    student = spec(
         "model=torchvision",
         "teacher.arch=resnet50",
         "teacher.weights=DEFAULT",
@@ -470,24 +477,24 @@ def test_student_and_teacher_from_the_same_collection() -> None:
         "model.first=[features.0]",
     )
     assert student.config["name"] == "digits-torchvision_mobilenet_v2-ewgs-w2a2-sqakd"
-    teacher = sentence(*student.float_run("model@teacher")).config
+    teacher = spec(*float_run_overrides(student, "model@teacher")).config
     assert teacher["name"] == "digits-torchvision_resnet50_DEFAULT-none-w32a32-none"
     assert teacher["model"]["net"]["weights"] == "DEFAULT"
-    own = sentence(*student.float_run("model")).config
+    own = spec(*float_run_overrides(student, "model")).config
     assert own["name"] == "digits-torchvision_mobilenet_v2-none-w32a32-none"
     assert own["model"]["first"] is None  # `first` is about quantization, so it must not change the float run
 
 
-def make_run(runs: Path, *overrides: str) -> float | None:
+def make_run(runs: Path, *overrides: str) -> Record:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return train(parse([f"paths.runs={runs}", *overrides]))
+        return train(compose_spec([f"paths.runs={runs}", *overrides]))
 
 
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
-        (["model=torchvision", "model.arch=resnet5O"], InstantiationException, "resnet5O.*; close: resnet50"),
-        (["model.first=[layer11]"], ValueError, r"first=\['layer11'\]: the network has no .*; it has .*layer1"),
+        (["model=torchvision", "model.arch=resnet5O"], SqakdError, "resnet5O.*; close: resnet50"),
+        (["model.first=[layer11]"], SqakdError, r"first=\['layer11'\]: the network has no .*; it has .*layer1"),
     ],
 )
 def test_wrong_network_is_refused_before_anything_is_written(

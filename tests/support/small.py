@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.digits import Digits
 from sqakd.kd.objective import Objective
@@ -36,7 +36,7 @@ TRAIN, VAL = 24, 20
 def config(*overrides: str) -> DictConfig:
     """Return the configuration composed from overrides; it is cached, so do not change it."""
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return OmegaConf.create(parse(list(overrides)).config)
+        return OmegaConf.create(compose_spec(list(overrides)).config)
 
 
 @cache

@@ -93,7 +93,7 @@ def test_after_fsp_the_training_ignores_the_teacher() -> None:
     assert task.eager_losses(small.batch(8), label, label, {}).keys() == {"loss", "ce"}
     assert calls == []
     assert task.features is not None
-    assert task.features[0].seen == {}
+    assert task.features[0].recorded == {}
 
 
 def test_loss_of_the_stage_decreases(tmp_path: Path) -> None:
