@@ -13,13 +13,13 @@ import torch
 from sqakd.quantization.cost import Cost
 from sqakd.runs.environment import commit, device_name, versions
 from sqakd.runs.record import FloatRun, Published, Record, Score
-from sqakd.runs.spec import Sentence
+from sqakd.runs.spec import Spec
 
 LOWER_IS_BETTER = ("kl",)
 
 
 def make_record(
-    sentence: Sentence,
+    spec: Spec,
     rows: Sequence[Mapping[str, float]],
     *,
     changes: Mapping[str, Any],
@@ -34,7 +34,7 @@ def make_record(
     """Return the record of a finished run, without the checksum of its weights.
 
     Args:
-        sentence: what was run.
+        spec: what was run.
         rows: one per epoch, as in metrics.csv.
         changes: values that differ from those of the choices alone.
         cost: of the trained network.
@@ -45,7 +45,7 @@ def make_record(
         device: the device that trained the run.
         devices: how many devices trained it together.
     """
-    config = sentence.config
+    config = spec.config
     # Preliminary epochs had more bits than the run, so they are not a result.
     judged = [row for row in rows if not row.get("preliminary")]
     names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
@@ -62,7 +62,7 @@ def make_record(
     return Record(
         name=config["name"],
         seed=config["seed"],
-        choices=sentence.choices,
+        choices=spec.choices,
         changes=changes,
         model=config["model"]["name"],
         w_bits=config["w_bits"],
@@ -83,7 +83,7 @@ def make_record(
         devices=devices,
         threads=torch.get_num_threads(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "train.py", *sentence.overrides]),
+        command=shlex.join(["python", "train.py", *spec.overrides]),
         drop_from_float=float_top1.last - top1.last if float_top1 and top1 else None,
         difference_from_paper=top1.last - paper.top1 if paper and top1 else None,
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqakd.errors import SqakdError
 from sqakd.runs.record import ITS_OWN, ROUNDING, WITHOUT_RELEASED, Published
-from sqakd.runs.spec import Sentence
+from sqakd.runs.spec import Spec
 
 FILE = Path(__file__).parents[2] / "results" / "paper.csv"
 COLUMNS = ("table", "dataset", "model", "quantizer", "bits", "kd", "top1", "top5", "kind", "source")
@@ -89,13 +89,13 @@ def read_paper(file: Path) -> list[PaperRow]:
         ) from error
 
 
-def published(sentence: Sentence, changes: Mapping[str, Any], *, file: Path | None = None) -> Published | None:
+def published(spec: Spec, changes: Mapping[str, Any], *, file: Path | None = None) -> Published | None:
     """Return the published number of a run's cell; if several tables have the cell, that of the first.
 
     A cell of the released code's reading ("_released") is compared with the paper's cell without that suffix.
 
     Args:
-        sentence: what is run.
+        spec: what is run.
         changes: values that differ from those of the choices alone; a run with changes is not a cell of the paper.
         file: another paper.csv than the project's own.
 
@@ -106,8 +106,8 @@ def published(sentence: Sentence, changes: Mapping[str, Any], *, file: Path | No
         SqakdError: if the file cannot be read as a table of published numbers.
     """
     file = FILE if file is None else file
-    config, choices = sentence.config, sentence.choices
-    other_rounding = any(override.startswith(ROUNDING) for override in sentence.overrides)
+    config, choices = spec.config, spec.choices
+    other_rounding = any(override.startswith(ROUNDING) for override in spec.overrides)
     if changes or choices.get("plus") or other_rounding or config["w_bits"] != config["a_bits"] or not file.is_file():
         return None
     methods = choices["quantizer"], choices["kd"]

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from sqakd.app.plan import Plan, duration
 from sqakd.report.cells import Cell
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
-from sqakd.runs.folder import Run
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
 table9,cifar10,net,ewgs,2,sqakd,91.50,99.25,paper,here
@@ -202,36 +199,6 @@ def test_a_damaged_record_is_named(folders: tuple[Path, Path]) -> None:
 
 def test_bits_of_a_cell() -> None:
     assert [Cell("d", "m", "q", *bits, "k").bits for bits in ((32, 32), (1, 4))] == ["float", "W1A4"]
-
-
-def test_a_plan_knows_how_long_from_finished_runs(tmp_path: Path) -> None:
-    name = "digits-net-ewgs-w2a2-sqakd"
-    store(tmp_path, record(name, 0, 0.9))
-    plan = Plan()
-    config: dict[str, Any] = {
-        "name": name,
-        "dataset": {"_target_": "digits", "image_size": 32},
-        "model": {"net": {"blocks": 3}},
-        "teacher": {"net": {"blocks": 3}},
-        "kd": {"kl": 1.0, "feature_loss": None},
-        "quantizer": {"bits": 2},
-        "recipe": {"epochs": 100, "batch_size": 64},
-        "trainer": {"precision": "32-true"},
-    }
-    (tmp_path / name / "seed0" / "config.yaml").write_text(yaml.safe_dump(config))
-    assert plan.add(Run(tmp_path / name / "seed0", config)) == f"done     {tmp_path / name / 'seed0'}"
-    assert plan.add(Run(tmp_path / name / "seed0", config)) is None
-    line = plan.add(Run(tmp_path / name / "seed1", config))
-    assert line == f"train    {tmp_path / name / 'seed1'}  about {duration(500)}"
-    smaller = config | {"dataset": config["dataset"] | {"image_size": 16}}
-    other = Run(tmp_path / "smaller" / "seed0", smaller)
-    assert plan.add(other) == f"train    {other.folder}", "another amount of work for each image"
-    wrong = Run(tmp_path / "wrong" / "seed0", config)
-    assert plan.add(wrong, "bits=9") == f"refused  {wrong.folder}  bits=9"
-    assert (
-        plan.total() == "4 runs: 1 done, 2 train, 1 refused; about 8 min on one device; 1 of unknown length"
-        " (plan=measure trains a few steps of each)"
-    )
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])

@@ -12,9 +12,9 @@ import torch
 from sqakd.quantization.cost import Cost
 from sqakd.runs.make_record import make_record, spread
 from sqakd.runs.record import Published, Record, Score
-from sqakd.runs.spec import Sentence
+from sqakd.runs.spec import Spec
 
-SENTENCE = Sentence(
+SENTENCE = Spec(
     {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "model": {"name": "net"}},
     {"dataset": "digits", "quantizer": "ewgs", "kd": "sqakd"},
     ("bits=1", "seed=3"),
@@ -30,7 +30,7 @@ def make(
     rows: list[dict[str, float]],
     float_record: Record | None = None,
     paper: Published | None = None,
-    sentence: Sentence = SENTENCE,
+    sentence: Spec = SENTENCE,
 ) -> Record:
     return make_record(
         sentence,

@@ -11,7 +11,7 @@ import pytest
 from sqakd.runs import paper
 from sqakd.runs.paper import published
 from sqakd.runs.record import Published
-from sqakd.runs.spec import Sentence
+from sqakd.runs.spec import Spec
 
 HEADER = "table,dataset,model,quantizer,bits,kd,top1,top5,kind,source\n"
 ROWS = """\
@@ -29,10 +29,10 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "paper.csv"
 
 
-def sentence(*words: str, w_bits: int = 2, a_bits: int = 2, model: str = "resnet20", **choices: str) -> Sentence:
+def sentence(*words: str, w_bits: int = 2, a_bits: int = 2, model: str = "resnet20", **choices: str) -> Spec:
     config: dict[str, Any] = {"w_bits": w_bits, "a_bits": a_bits, "model": {"name": model}}
     own = {"dataset": "cifar10", "quantizer": "ewgs", "kd": "sqakd", "model": "resnet20"}
-    return Sentence(config, own | choices, words)
+    return Spec(config, own | choices, words)
 
 
 def test_the_cell_is_found_in_the_first_table_that_has_a_number(file: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_float_run_has_a_published_number(file: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", [sentence(quantizer="ewgs_released"), sentence(kd="sqakd_released")])
-def test_the_released_reading_is_compared_with_the_same_cell(cell: Sentence, file: Path) -> None:
+def test_the_released_reading_is_compared_with_the_same_cell(cell: Spec, file: Path) -> None:
     found = published(cell, {}, file=file)
     assert found == Published(top1=0.9165, source="re-run", table="table4", cell="without _released")
 
@@ -68,7 +68,7 @@ def test_the_released_reading_is_compared_with_the_same_cell(cell: Sentence, fil
         sentence("quantizer/rounding=ste"),
     ],
 )
-def test_a_cell_that_differs_has_no_published_number(other: Sentence, file: Path) -> None:
+def test_a_cell_that_differs_has_no_published_number(other: Spec, file: Path) -> None:
     assert published(other, {}, file=file) is None
 
 

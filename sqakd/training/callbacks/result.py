@@ -1,4 +1,4 @@
-"""The finished run's record, given to the loggers while they are still open."""
+"""The record of a finished run, sent to the loggers while they are still open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqakd.runs.record import Record
 
 
 class Result(pl.Callback):
-    """Makes the record when training is over.
+    """Makes the record at the end of the training.
 
     Args:
         make: returns the record.
