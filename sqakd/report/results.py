@@ -11,8 +11,9 @@ from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell, cell_of, paper_cell
 from sqakd.report.csv_files import Numbers, read_numbers
 from sqakd.runs.export_record import ExportRecord, read_exports
+from sqakd.runs.folder import RunFolder, find_finished
 from sqakd.runs.paper import PaperRow, read_paper
-from sqakd.runs.record import Record, find_records, read_record
+from sqakd.runs.record import Record, read_record
 
 # Each score of a run is aggregated over its epochs in three ways; these are the fields of `sqakd.runs.record.Score`.
 AGGREGATES = ("last", "best", "mean_of_last_5")
@@ -93,29 +94,29 @@ def read_results(runs: Iterable[Path], paper: Path | None = None) -> Results:
 
 
 def _read_cells(folders: Iterable[Path]) -> dict[Cell, list[FinishedRun]]:
-    cells: dict[Cell, dict[int, tuple[Path, Record]]] = defaultdict(dict)
-    for folder in folders:
-        files = find_records(folder)
-        if not files:  # an empty report would overwrite a full one
-            raise NoRunsError(f"no finished run in {folder}: expected {folder}/NAME/seed0/record.json")
-        for file in files:
-            record = read_record(file)
-            cells[cell_of(record)].setdefault(record.seed, (file.parent, record))
+    cells: dict[Cell, dict[int, tuple[RunFolder, Record]]] = defaultdict(dict)
+    for runs in folders:
+        finished = find_finished(runs)
+        if not finished:  # an empty report would overwrite a full one
+            raise NoRunsError(f"no finished run in {runs}: expected {runs}/NAME/seed0/record.json")
+        for folder in finished:
+            record = read_record(folder.record)
+            cells[cell_of(record)].setdefault(record.seed, (folder, record))
     return {
         cell: [
-            FinishedRun(place, record, _curve(place), _quantizers(place) if i == 0 else [])
-            for i, (_, (place, record)) in enumerate(sorted(cells[cell].items()))
+            FinishedRun(folder.path, record, _curve(folder), _quantizers(folder) if i == 0 else [])
+            for i, (_, (folder, record)) in enumerate(sorted(cells[cell].items()))
         ]
         for cell in sorted(cells, key=lambda cell: cell.order)
     }
 
 
-def _curve(folder: Path) -> Numbers:
-    return read_numbers(folder / "metrics.csv", "epoch")
+def _curve(folder: RunFolder) -> Numbers:
+    return read_numbers(folder.metrics, "epoch")
 
 
-def _quantizers(folder: Path) -> Numbers:
-    return read_numbers(folder / "quantizers.csv", "layer", "is_weight", "bits")
+def _quantizers(folder: RunFolder) -> Numbers:
+    return read_numbers(folder.quantizers, "layer", "is_weight", "bits")
 
 
 def _paper_tables(file: Path) -> dict[str, dict[Cell, PaperRow]]:
