@@ -6,12 +6,10 @@ Everything behind this file gets objects and plain data.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import joblib
-import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, InstantiationException
@@ -22,6 +20,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.app.advice import explain
 from sqakd.app.console import quiet_libraries
+from sqakd.app.resolvers import added
 from sqakd.app.sweep.job import SIGTERM_STATUS
 from sqakd.quantization.convert import Scheme
 from sqakd.runs.folder import Run
@@ -33,28 +32,6 @@ class Told(CompactHydraException):
     """A run of a sweep that failed for a reason that its message tells; the others go on."""
 
     told = True
-
-
-# ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
-# ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
-# ${added:node} is [a, b] for the same node: for tags.
-# ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
-OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
-OmegaConf.register_new_resolver(
-    "plus", lambda parts: "-" + "+".join(names) if (names := added(parts)) else "", replace=True
-)
-OmegaConf.register_new_resolver("added", lambda parts: added(parts), replace=True)
-OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
-# ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
-# ${jobs:} is how many runs this machine takes at a time; ${gpus:} is how many GPUs a run takes.
-OmegaConf.register_new_resolver("jobs", lambda: torch.cuda.device_count() or joblib.cpu_count(), replace=True)
-OmegaConf.register_new_resolver("gpus", lambda: int(torch.cuda.is_available()), replace=True)
-OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
-
-
-def _typed(group: str, sign: str) -> str:
-    chosen = [word.partition("=")[2] for word in HydraConfig.get().overrides.task if word.startswith(f"{group}=")]
-    return sign + chosen[-1] if chosen else ""
 
 
 def told(action: Callable[[], float | None]) -> float | None:
@@ -100,11 +77,6 @@ def read(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Sentence:
     if names:
         choices["plus"] = "+".join(names)
     return Sentence({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
-
-
-def added(plus: Mapping[str, Any] | None) -> list[str]:
-    """Names of what a `plus` node adds, in order; values for something that is not chosen add nothing."""
-    return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
 
 
 def parse(words: list[str], *, complete: bool = True) -> Sentence:

@@ -70,7 +70,7 @@ def _allowed(sentence: Sentence) -> Sentence:
             f" type trainer.devices=1 hydra/launcher=joblib for several runs at a time, or give this run alone"
         )
     sweeper = HydraConfig.get().runtime.choices.get("hydra/sweeper", "basic")
-    if sweeper != "basic" and not sentence.config["dataset"]["holdout"]:
+    if sweeper not in ("basic", "table") and not sentence.config["dataset"]["holdout"]:
         raise ValueError(
             f"hydra/sweeper={sweeper} chooses by the result on the validation images, which here are those that results"
             f" are reported on; type dataset.holdout=0.2 to choose by a part of the training images"
