@@ -11,7 +11,7 @@ ${gpus:}               how many GPUs one run takes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def deviations(dataset: str, model: str, quantizer: str, bits: int | None) -> di
     found: dict[str, Any] = {}
     for cells, values in _rows():
         if all(chosen[key] in options for key, options in cells.items()):
+            assert not found.keys() & values.keys(), f"{ROWS.name}: two entries give {cells} the same value"
             found |= values
     return found
 
@@ -115,7 +116,7 @@ def register() -> None:
     def gpus() -> int:
         return int(torch.cuda.is_available())
 
-    resolvers = {"cell": of_cell, "row": of_row, "joined": joined, "added": added}
+    resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": added}
     resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
