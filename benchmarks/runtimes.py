@@ -1,8 +1,9 @@
-"""Speed of exported networks: float, as trained (exact) and in 8 bits throughout (int8), in each runtime.
+"""Speed of exported networks in each runtime: float, as trained (exact), and 8-bit throughout (int8).
 
     python benchmarks/runtimes.py [--model resnet20] [--bits 2] [--rounds 7] [--seconds 0.5] [--threads 1 2]
 
-Weights are random: the time does not depend on them. Each runtime has a process of its own and all are asked in turn.
+Weights are random, because the time does not depend on them. Each runtime runs in a process of its own, and each round
+measures all of them one after the other.
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ import torch
 from torch import nn
 from torchvision import models
 
-from sqakd.export.benchmark import Timing, benchmark
+from sqakd.export.benchmark import benchmark
+from sqakd.export.eight_bit import quantize_float_parts
 from sqakd.export.lower import Lowering, lower
+from sqakd.export.options import Timing
 from sqakd.export.report import as_markdown, speed_table
-from sqakd.export.streams import eight_bits
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, quantize
 from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.quantization.quantizers.rounding import StraightThrough
+from sqakd.runs.export_record import Benchmark
+from sqakd.runs.fields import Fields
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet20": (lambda: CifarResNet(blocks=3, num_classes=10), 32),
@@ -37,7 +41,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
 
 
 def make_files(folder: Path, model: str, bits: int) -> tuple[dict[str, Path], nn.Module, tuple[int, int, int]]:
-    """The three files, and the float network."""
+    """Write the three files; return them with the float network and the shape of an image."""
     torch.manual_seed(0)
     make, size = MODELS[model]
     network = make()
@@ -62,13 +66,14 @@ def make_files(folder: Path, model: str, bits: int) -> tuple[dict[str, Path], nn
     calibrate(network, images)
     lowered = lower(network.eval(), Lowering())
     onnx.save(to_onnx(Deployed(lowered, None, None), shape, weights="cast"), files["exact"])
-    eight_bits(lowered, images)
+    quantize_float_parts(lowered, images)
     onnx.save(to_onnx(Deployed(lowered, None, None), shape, weights="dequantize"), files["int8"])
     return files, float_network, shape
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Speed of exported networks, in each runtime.")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Measure the speed of exported networks in each runtime.")
     parser.add_argument("--model", choices=MODELS, default="resnet20")
     parser.add_argument("--bits", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
@@ -80,7 +85,7 @@ def main() -> None:
         files, network, shape = make_files(Path(folder), options.model, options.bits)
         measured = benchmark(files, network, shape, pixels=False, timing=timing)
     print(measured["machine"])
-    print(as_markdown([speed_table(measured["rows"])]))
+    print(as_markdown([speed_table(Benchmark.from_fields(Fields(measured)).rows)]))
     for name, operators in measured["executed"].items():
         print(f"{name}: {operators}")
 

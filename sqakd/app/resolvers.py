@@ -37,11 +37,11 @@ def cell(config: Mapping[str, Any]) -> str:
     quantizer = choices["quantizer"] + typed("quantizer/rounding", "+")
     bits = f"w{config['w_bits']}a{config['a_bits']}"
     parts = [choices["dataset"], config["model"]["name"], quantizer, bits, choices["kd"]]
-    add_ons = added(config.get("plus"))
+    add_ons = addon_names(config.get("plus"))
     return "-".join([*parts, *(["+".join(add_ons)] if add_ons else [])])
 
 
-def added(plus: Mapping[str, Any] | None) -> list[str]:
+def addon_names(plus: Mapping[str, Any] | None) -> list[str]:
     """Return the sorted names of the add-ons in a `plus` node; values of an add-on that is not chosen do not count."""
     return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
 
@@ -116,10 +116,7 @@ def register() -> None:
     def gpus() -> int:
         return int(torch.cuda.is_available())
 
-    resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": added}
+    resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
     resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
-
-
-register()

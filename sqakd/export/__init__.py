@@ -1,1 +1,1 @@
-"""From a trained run to integers: lowering, ONNX, proof, measurement."""
+"""Export of a trained low-bit network: lowering to integers, ONNX file, proof of equality, speed."""

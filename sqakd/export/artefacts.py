@@ -1,11 +1,11 @@
-"""What the export leaves behind besides the model: integers, scales and thresholds for those who write their own code.
+"""The files beside the model, for those who write their own code: integers, scales and thresholds.
 
-weights_int.npz   LAYER.weight      the trained whole numbers
-                  LAYER.scale       value of one accumulator unit, batch norm and all factors included   [C]
-                  LAYER.offset      value of accumulator 0                                               [C]
-                  LAYER.thresholds  where the next layer's input is made of this one's sums: smallest
-                                    sign * accumulator with at least level low + 1, low + 2 .. high      [C, levels]
-                  LAYER.sign        -1 where the value falls as the accumulator rises                    [C]
+weights_int.npz   LAYER.weight      trained integers
+                  LAYER.scale       real value of one accumulator unit, batch norm and all factors included    [C]
+                  LAYER.offset      real value of accumulator 0                                                [C]
+                  LAYER.thresholds  only where the layer writes the next layer's integers: smallest
+                                    sign * accumulator that reaches level low + 1, low + 2 .. high     [C, levels]
+                  LAYER.sign        -1 where the real value falls as the accumulator rises, otherwise 1        [C]
 layers.json       geometry, bits, and how each layer's input becomes integers
 
 level = low + number of thresholds <= sign * accumulator;   code = gap * level - zero_point
@@ -20,38 +20,40 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from sqakd.export.modules import IntegerLayer, IntegerOutput
-from sqakd.export.streams import integer_layers
+from sqakd.export.modules import IntegerLayer, IntegerOutput, integer_layers
 
 
-def arrays(lowered: fx.GraphModule) -> dict[str, NDArray[Any]]:
-    """Contents of weights_int.npz."""
-    found: dict[str, NDArray[Any]] = {}
+def integer_arrays(lowered: fx.GraphModule) -> dict[str, NDArray[Any]]:
+    """Return the contents of weights_int.npz."""
+    arrays: dict[str, NDArray[Any]] = {}
     for name, layer in named_layers(lowered).items():
-        integers = layer.weight_spec.integers.numpy()
+        integers = layer.integer_weight.integers.numpy()
         narrow = np.abs(integers).max() <= 127
-        found[f"{name}.weight"] = integers.astype(np.int8 if narrow else np.int16)
-        found[f"{name}.scale"] = layer.scale.numpy()
-        found[f"{name}.offset"] = layer.offset.numpy()
+        arrays[f"{name}.weight"] = integers.astype(np.int8 if narrow else np.int16)
+        arrays[f"{name}.scale"] = layer.scale.numpy()
+        arrays[f"{name}.offset"] = layer.offset.numpy()
         if isinstance(layer, IntegerOutput):
-            found[f"{name}.thresholds"] = layer.certificate.stairs.numpy().astype(np.int32)
-            found[f"{name}.sign"] = np.where(layer.scale.numpy() < 0, -1, 1).astype(np.int8)
-    return found
+            arrays[f"{name}.thresholds"] = layer.solution.stairs.numpy().astype(np.int32)
+            arrays[f"{name}.sign"] = np.where(layer.scale.numpy() < 0, -1, 1).astype(np.int8)
+    return arrays
 
 
 def named_layers(lowered: fx.GraphModule) -> dict[str, IntegerLayer]:
-    """Integer layers by their trained layer's name; one that is computed for several readers gets a number."""
-    found: dict[str, IntegerLayer] = {}
+    """Return the integer layers by the name of their trained layer.
+
+    A layer that is computed once for each of several readers occurs several times; the copies get numbers.
+    """
+    layers: dict[str, IntegerLayer] = {}
     for layer in integer_layers(lowered):
         name, number = layer.name, 2
-        while name in found:
+        while name in layers:
             name, number = f"{layer.name}_{number}", number + 1
-        found[name] = layer
-    return found
+        layers[name] = layer
+    return layers
 
 
-def describe(lowered: fx.GraphModule) -> list[dict[str, Any]]:
-    """Contents of layers.json; plain data, one entry for each integer layer."""
+def describe_layers(lowered: fx.GraphModule) -> list[dict[str, Any]]:
+    """Return the contents of layers.json: plain data, one entry per integer layer."""
     return [_describe(name, layer) for name, layer in named_layers(lowered).items()]
 
 
@@ -59,29 +61,29 @@ def _describe(name: str, layer: IntegerLayer) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": name,
         "kind": "linear" if layer.geometry is None else "convolution",
-        "shape": list(layer.weight_spec.integers.shape),
-        "w_bits": layer.weight_spec.bits,
-        "a_bits": layer.stored.spec.bits,
+        "shape": list(layer.integer_weight.integers.shape),
+        "w_bits": layer.integer_weight.bits,
+        "a_bits": layer.stored.input.bits,
         "geometry": None if layer.geometry is None else asdict(layer.geometry),
-        "input": asdict(layer.stored.spec),
+        "input": asdict(layer.stored.input),
         "head_room": layer.head_room,
-        "regrid_error": layer.weight_spec.error,
+        "regrid_error": layer.integer_weight.error,
         "output": "real",
     }
     if isinstance(layer, IntegerOutput):
-        certificate = layer.certificate
+        solution = layer.solution
         entry |= {
             "output": "integers",
-            "next_input": asdict(layer.next.spec) | {"low": layer.low, "high": layer.high},
-            "wrong_sums": int(certificate.wrong.sum()),
-            "reachable_sums": int(certificate.reachable.sum()),
-            "constant_channels": int((certificate.sign == 0).sum()),
+            "next_input": asdict(layer.next.input) | {"low": layer.low, "high": layer.high},
+            "wrong_sums": int(solution.wrong.sum()),
+            "reachable_sums": int(solution.reachable.sum()),
+            "constant_channels": int((solution.sign == 0).sum()),
         }
     return entry
 
 
 def float_parts(lowered: fx.GraphModule) -> list[dict[str, Any]]:
-    """Modules with parameters that stay float, with how many."""
+    """Return the modules that stay float and have parameters, each with the number of its parameters."""
     return [
         {"name": name, "kind": type(module).__name__, "parameters": sum(p.numel() for p in module.parameters(False))}
         for name, module in lowered.named_modules()

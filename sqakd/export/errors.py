@@ -1,4 +1,4 @@
-"""The one error of the export."""
+"""The error of the export."""
 
 from __future__ import annotations
 
@@ -6,4 +6,8 @@ from sqakd.errors import SqakdError
 
 
 class ExportError(SqakdError):
-    """A network that cannot be exported as asked; the message says what was found and what to type."""
+    """Raised when a run or a network cannot be exported as requested."""
+
+    def in_layer(self, name: str) -> ExportError:
+        """Return the same error with a layer's name in front of its message."""
+        return ExportError(f"layer {name}: {self}", topic=self.topic, **self.facts)

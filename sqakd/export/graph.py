@@ -1,4 +1,4 @@
-"""A network as a graph of calls, and the questions that lowering asks about one call."""
+"""A network as a graph of calls (torch.fx), and what lowering needs to know about one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqakd.export.errors import ExportError
 from sqakd.quantization.layers import QuantLayer
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+NO_OPS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 ADDITIONS = (torch.add, operator.add, operator.iadd)
 INFINITY = float("inf")
 
@@ -25,24 +25,24 @@ class _Tracer(fx.Tracer):
 
 
 def trace(network: nn.Module) -> fx.GraphModule:
-    """The calls of a network in evaluation; quantized layers stay whole. The network's modules are shared.
+    """Return the calls of a network in evaluation; quantized layers are single calls, and modules are shared.
 
     Raises:
-        ExportError: if what it computes depends on values, so that no fixed graph stands for it.
+        ExportError: if the network's forward branches on values, so that it has no fixed graph.
     """
     try:
         graph = _Tracer().trace(network.eval())
-    except Exception as error:  # whatever the network's own code runs into when it is given symbols for tensors
+    except Exception as error:  # tracing runs the network's own code on symbols, which may raise anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ExportError(
-            f"{type(network).__name__} cannot be written as a fixed graph ({reason}): its forward decides by values, so"
-            f" it cannot be exported"
+            f"{type(network).__name__} has no fixed graph ({reason}): its forward branches on values, so it cannot be"
+            f" exported"
         ) from error
     return fx.GraphModule(network, graph, type(network).__name__)
 
 
 def module_of(node: fx.Node) -> nn.Module | None:
-    """The module that a node calls."""
+    """Return the module that a node calls, or None if the node calls something else."""
     if node.op != "call_module":
         return None
     owner = node.graph.owning_module
@@ -51,7 +51,7 @@ def module_of(node: fx.Node) -> nn.Module | None:
 
 
 def calls(graph: fx.Graph, *types: type[nn.Module]) -> Iterator[tuple[fx.Node, nn.Module]]:
-    """Nodes that call a module of these types, in order."""
+    """Yield the nodes that call a module of these types, with the module, in order."""
     for node in list(graph.nodes):
         module = module_of(node)
         if isinstance(module, types):
@@ -59,7 +59,7 @@ def calls(graph: fx.Graph, *types: type[nn.Module]) -> Iterator[tuple[fx.Node, n
 
 
 def add_call(graph: fx.Graph, after: fx.Node, name: str, module: nn.Module, *args: fx.Node) -> fx.Node:
-    """A call of a new module, put behind `after`; a name that is taken gets a number."""
+    """Add a module to the network and a call of it behind the node `after`; a name in use gets a number."""
     owner = graph.owning_module
     assert owner is not None
     taken, unique, number = dict(owner.named_modules()), name, 2
@@ -70,15 +70,21 @@ def add_call(graph: fx.Graph, after: fx.Node, name: str, module: nn.Module, *arg
         return graph.call_module(unique, args)
 
 
-def does_nothing(node: fx.Node) -> bool:
-    """Dropout and the like, in evaluation."""
+def replace(node: fx.Node, new: fx.Node) -> None:
+    """Let all readers of `node` read `new`, except `new` itself, and remove `node`."""
+    node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+    node.graph.erase_node(node)
+
+
+def is_no_op(node: fx.Node) -> bool:
+    """Return whether a call has no effect in evaluation, such as dropout."""
     if node.op == "call_function" and node.target in (F.dropout, F.dropout2d):
         return True
-    return isinstance(module_of(node), NOTHING)
+    return isinstance(module_of(node), NO_OPS)
 
 
 def clamp_of(node: fx.Node) -> tuple[float, float] | None:
-    """Lowest and highest value that a node lets through if it is ReLU, ReLU6 or another fixed clamp."""
+    """Return the lowest and highest value of a ReLU, ReLU6 or other fixed clamp, or None for other calls."""
     module = module_of(node)
     if isinstance(module, nn.ReLU):
         return 0.0, INFINITY
@@ -96,15 +102,19 @@ def clamp_of(node: fx.Node) -> tuple[float, float] | None:
     return None
 
 
-def _ends(node: fx.Node, otherwise: tuple[float, float]) -> tuple[Any, Any]:
+def _ends(node: fx.Node, default: tuple[float, float]) -> tuple[Any, Any]:
+    """Return the two bounds of a call of clamp or hardtanh, given by position, by name or not at all."""
     given = [*list(node.args[1:3]), None, None]
     low = node.kwargs.get("min", node.kwargs.get("min_val", given[0]))
     high = node.kwargs.get("max", node.kwargs.get("max_val", given[1]))
-    return otherwise[0] if low is None else low, otherwise[1] if high is None else high
+    return default[0] if low is None else low, default[1] if high is None else high
 
 
 def moves_values(node: fx.Node) -> bool:
-    """Whether a node only picks, joins or reorders values, so that a rising function may go before or behind it."""
+    """Return whether a call only selects, joins or reorders values.
+
+    A function of single values that never falls gives the same result before such a call and behind it.
+    """
     if isinstance(module_of(node), nn.MaxPool2d):
         return not getattr(module_of(node), "return_indices", False)
     if isinstance(module_of(node), nn.Flatten):
@@ -113,22 +123,22 @@ def moves_values(node: fx.Node) -> bool:
 
 
 def sources(node: fx.Node) -> list[fx.Node]:
-    """What a value-moving node reads: one tensor, or the tensors that it joins."""
+    """Return the inputs of a call that moves values: one tensor, or the tensors that it joins."""
     first = node.args[0] if node.args else node.kwargs.get("input", node.kwargs.get("tensors"))
     several = first if isinstance(first, list | tuple) else [first]
     return [source for source in several if isinstance(source, fx.Node)]
 
 
 def adds(node: fx.Node) -> bool:
-    """Whether a node adds two tensors."""
+    """Return whether a call adds two tensors."""
     is_sum = (node.op == "call_function" and node.target in ADDITIONS) or (
         node.op == "call_method" and node.target in ("add", "add_")
     )
     return is_sum and len(node.args) == 2 and all(isinstance(arg, fx.Node) for arg in node.args)
 
 
-def tidy(module: fx.GraphModule) -> fx.GraphModule:
-    """Drop calls and modules that nothing needs any more."""
+def cleaned(module: fx.GraphModule) -> fx.GraphModule:
+    """Remove calls and modules without a reader, and return the module."""
     module.graph.eliminate_dead_code()
     module.graph.lint()
     module.delete_all_unused_submodules()

@@ -1,115 +1,46 @@
-"""The layers of a lowered network: integers as buffers, everything else as plain numbers."""
+"""The modules of a lowered network: integers as buffers, everything else as plain numbers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sqakd.export import ops
 from sqakd.export.errors import ExportError
-from sqakd.export.requantize import Requantized
-from sqakd.export.spec import INT8_HIGH, InputSpec, WeightSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """How a spec's integers lie in memory.
-
-    Attributes:
-        spec: the integers.
-        signed: int8 with zero point 0 (what TensorRT asks for); else uint8 from 0.
-    """
-
-    spec: InputSpec
-    signed: bool
-
-    def __post_init__(self) -> None:
-        if self.signed and (self.spec.gap != 1 or self.spec.code_range[1] > INT8_HIGH):
-            low, high = self.spec.code_range
-            raise ExportError(
-                f"profile=trt keeps inputs as int8 with zero point 0, and the codes {low} .. {high}"
-                f" of a layer's input do not fit; train with a_bits={min(7, self.spec.bits)} quantizer=lsq, or type"
-                f" profile=exact"
-            )
-
-    @property
-    def base(self) -> int:
-        """What is taken off every stored integer."""
-        return self.spec.zero_point if self.signed else 0
-
-    @property
-    def zero_point(self) -> int:
-        return self.spec.zero_point - self.base
-
-    @property
-    def shift(self) -> int:
-        return self.spec.shift - self.base
-
-    def levels(self, low: int, high: int) -> tuple[int, int]:
-        """Stored levels of levels counted from 0."""
-        return low - self.base, high - self.base
+from sqakd.export.geometry import Geometry
+from sqakd.export.graph import module_of
+from sqakd.export.integer_input import unsigned_8_bits
+from sqakd.export.integer_weight import INT8_HIGH, IntegerWeight, head_room, per_channel
+from sqakd.export.requantization import Requantization
+from sqakd.export.stored import StoredInput
 
 
 class Quantize(nn.Module):
-    """Real values -> stored integers of a layer's input; any shape."""
+    """The rounding of real values to a layer's stored input integers; any shape."""
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: StoredInput) -> None:
         super().__init__()
         self.stored = stored
 
     def forward(self, x: Tensor) -> Tensor:
-        spec = self.stored.spec
-        low, high = self.stored.levels(0, spec.levels)
-        y: Tensor = ops.quantize(x, spec.origin, spec.step, self.stored.shift, low, high, spec.gap, self.stored.signed)
-        return y
-
-
-@dataclass(frozen=True, kw_only=True)
-class Geometry:
-    """Of a convolution; `pads` are top, left, bottom, right."""
-
-    stride: tuple[int, int]
-    pads: tuple[int, int, int, int]
-    dilation: tuple[int, int]
-    groups: int
-
-    @classmethod
-    def of(cls, layer: nn.Conv2d, name: str) -> Geometry:
-        """Raises ExportError for a padding other than zeros."""
-        if layer.padding_mode != "zeros":
-            raise ExportError(
-                f"layer {name} pads with padding_mode={layer.padding_mode!r}, for which no integer convolution exists;"
-                f" only zeros can be exported"
-            )
-        if layer.padding == "valid":
-            pads = (0, 0, 0, 0)
-        elif layer.padding == "same":
-            total = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-            top, left = (t // 2 for t in total)
-            pads = (top, left, total[0] - top, total[1] - left)
-        else:
-            top, left = (int(p) for p in layer.padding)
-            pads = (top, left, top, left)
-        stride, dilation = (
-            (int(layer.stride[0]), int(layer.stride[1])),
-            (int(layer.dilation[0]), int(layer.dilation[1])),
-        )
-        return cls(stride=stride, pads=pads, dilation=dilation, groups=layer.groups)
+        input = self.stored.input
+        return ops.quantize(x, input.origin, self.stored.levels(0, input.levels))
 
 
 class IntegerLayer(nn.Module):
-    """What convolutions and linear layers on codes share.
+    """A convolution or linear layer that reads stored integers.
+
+    Its real output is scale * acc + offset per channel, where acc is the sum of codes times trained integers.
 
     Args:
-        name: of the layer in the trained network.
-        weight: its integers.
-        stored: its input's integers.
-        scale: value of one accumulator unit after what was folded, float64 [C].
-        offset: value of accumulator 0, float64 [C].
-        geometry: of a convolution; None for a linear layer.
+        name: name of the layer in the trained network.
+        weight: integers of the weight.
+        stored: integers of the input.
+        scale: real value of one accumulator unit, batch norm and output scale included, float64 [C].
+        offset: real value of accumulator 0, float64 [C].
+        geometry: geometry of a convolution; None for a linear layer.
     """
 
     weight: Tensor
@@ -120,117 +51,127 @@ class IntegerLayer(nn.Module):
         self,
         *,
         name: str,
-        weight: WeightSpec,
-        stored: Stored,
+        weight: IntegerWeight,
+        stored: StoredInput,
         scale: Tensor,
         offset: Tensor,
         geometry: Geometry | None,
     ) -> None:
         super().__init__()
-        self.name, self.weight_spec, self.stored, self.geometry = name, weight, stored, geometry
+        self.name, self.integer_weight, self.stored, self.geometry = name, weight, stored, geometry
         self.scale, self.offset = scale, offset
-        self.head_room = max(1, INT8_HIGH // max(1, int(weight.integers.abs().max())))
+        self.head_room = head_room(weight.integers)
         self.sign = torch.ones(len(scale), dtype=torch.long)
 
-    def place(self) -> tuple[Any, ...]:
-        """The geometry as operators take it."""
-        geometry = self.geometry
-        assert geometry is not None
-        return list(geometry.stride), list(geometry.pads), list(geometry.dilation), geometry.groups
+    @property
+    def tensors(self) -> ops.WeightTensors:
+        """The weight as operators take it."""
+        return ops.WeightTensors(integers=self.weight, scale=self.weight_scale, bias=self.bias)
 
-    def folded(self, factor: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Scale and offset after y -> factor * y + shift."""
-        return self.scale * factor.double(), self.offset * factor.double() + shift.double()
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that build another layer from the same trained layer."""
+        return {
+            "name": self.name,
+            "weight": self.integer_weight,
+            "stored": self.stored,
+            "scale": self.scale,
+            "offset": self.offset,
+            "geometry": self.geometry,
+        }
 
 
 class RealOutput(IntegerLayer):
-    """Stored integers -> real values: where something other than one quantizer reads the output.
+    """A layer from stored integers to real values, for outputs that something other than quantizers reads.
 
     Args:
-        flip: see `requantize`.
+        positive_scales: see `sqakd.export.requantization.solve_requantization`.
         **layer: see `IntegerLayer`.
     """
 
-    def __init__(self, *, flip: bool, **layer: Any) -> None:
+    def __init__(self, *, positive_scales: bool, **layer: Any) -> None:
         super().__init__(**layer)
-        self.flip = flip
-        weights = self.head_room * self.weight_spec.integers.long()
-        per_channel = (-1, *[1] * (weights.ndim - 1))
-        flipped = torch.where((self.scale < 0) & flip, -1, 1)
-        fits = (weights * flipped.view(per_channel)).flatten(1).amax(dim=1) <= INT8_HIGH
+        self.positive_scales = positive_scales
+        # A real output does not need the head-room; it is used here too so that all layers are stored alike.
+        weights = self.head_room * self.integer_weight.integers.long()
+        shape = per_channel(weights)
+        flipped = torch.where((self.scale < 0) & positive_scales, -1, 1)
+        # -128 has no counterpart in int8, so a channel that contains it keeps its sign.
+        fits = (weights * flipped.view(shape)).flatten(1).amax(dim=1) <= INT8_HIGH
         self.sign = torch.where(fits, flipped, 1)
-        self.register_buffer("weight", (weights * self.sign.view(per_channel)).to(torch.int8))
-        scale = self.scale * self.sign / (self.stored.spec.scale * self.head_room)
+        self.register_buffer("weight", (weights * self.sign.view(shape)).to(torch.int8))
+        scale = self.scale * self.sign / (self.stored.input.scale * self.head_room)
         self.register_buffer("weight_scale", scale.float())
         self.register_buffer("bias", self.offset.float())
 
     def forward(self, x: Tensor) -> Tensor:
-        input = (self.weight, self.weight_scale, self.bias, self.stored.spec.scale, self.stored.zero_point)
-        y: Tensor
-        y = ops.multiply(x, *input) if self.geometry is None else ops.convolve(x, *input, *self.place())
-        return y
+        if self.geometry is None:
+            return ops.multiply(x, self.tensors, self.stored.codes)
+        return ops.convolve(x, self.tensors, self.stored.codes, self.geometry)
 
     def with_affine(self, factor: Tensor, shift: Tensor) -> RealOutput:
-        """The same layer followed by y -> factor * y + shift, per output channel."""
-        scale, offset = self.folded(factor, shift)
-        return RealOutput(
-            flip=self.flip,
-            name=self.name,
-            weight=self.weight_spec,
-            stored=self.stored,
-            scale=scale,
-            offset=offset,
-            geometry=self.geometry,
-        )
+        """Return this layer followed by y -> factor * y + shift, per output channel [C]."""
+        scale = self.scale * factor.double()
+        offset = self.offset * factor.double() + shift.double()
+        return RealOutput(positive_scales=self.positive_scales, **self.arguments | {"scale": scale, "offset": offset})
 
 
 class IntegerOutput(IntegerLayer):
-    """Stored integers -> stored integers of the next layer; `certificate` says how many sums get another level."""
+    """A convolution from stored integers to the next layer's stored integers.
 
-    def __init__(self, *, certificate: Requantized, next: Stored, low: int, high: int, **layer: Any) -> None:
+    Args:
+        solution: stored weight, scales and biases, with the count of accumulators that get a wrong level.
+        next: integers of the next layer's input.
+        low: lowest level of the output; above 0 behind a clamp that cuts the lowest levels off.
+        high: highest level of the output.
+        **layer: see `IntegerLayer`.
+
+    Raises:
+        ExportError: if a bias cannot be stored in single precision.
+    """
+
+    def __init__(self, *, solution: Requantization, next: StoredInput, low: int, high: int, **layer: Any) -> None:
         super().__init__(**layer)
-        self.certificate, self.next, self.low, self.high = certificate, next, low, high
-        self.head_room, self.sign = certificate.head_room, certificate.sign
-        unit = torch.tensor(self.stored.spec.scale, dtype=torch.float32) * certificate.weight_scale
-        self.register_buffer("weight", certificate.weight)
-        self.register_buffer("weight_scale", certificate.weight_scale)
-        self.register_buffer("bias", (certificate.bias.double() * unit.double()).float())
-        if not torch.equal((self.bias / unit).round().long(), certificate.bias):
+        self.solution, self.next, self.low, self.high = solution, next, low, high
+        self.head_room, self.sign = solution.head_room, solution.sign
+        unit = torch.tensor(self.stored.input.scale, dtype=torch.float32) * solution.weight_scale
+        self.register_buffer("weight", solution.weight)
+        self.register_buffer("weight_scale", solution.weight_scale)
+        # The file stores bias * unit in float32, and the runtime divides by the unit again when it builds its integer
+        # kernel. The division must give back the same whole number.
+        self.register_buffer("bias", (solution.bias.double() * unit.double()).float())
+        if not torch.equal((self.bias / unit).round().long(), solution.bias):
             raise ExportError(f"layer {self.name}: a bias is too large for single precision")
 
     def forward(self, x: Tensor) -> Tensor:
-        low, high = self.next.levels(self.low, self.high)
-        y: Tensor = ops.requantize(
-            x,
-            self.weight,
-            self.weight_scale,
-            self.bias,
-            self.stored.spec.scale,
-            self.stored.zero_point,
-            *self.place(),
-            self.next.spec.step,
-            self.next.shift,
-            low,
-            high,
-            self.next.spec.gap,
-            self.next.signed,
-        )
-        return y
+        assert self.geometry is not None
+        output = self.next.levels(self.low, self.high)
+        return ops.requantize(x, self.tensors, self.stored.codes, self.geometry, output)
 
 
-class Eight(nn.Module):
-    """A stream of real values on 256 levels over [low, high], 0 among them; any shape."""
+class FakeQuantize(nn.Module):
+    """The rounding of real values to 256 real values over [low, high], 0 included; any shape.
+
+    Args:
+        low: smallest value that occurs.
+        high: largest value that occurs.
+        signed: whether the integers behind the values are int8 with zero point 0, symmetric around 0.
+    """
 
     def __init__(self, low: float, high: float, *, signed: bool) -> None:
         super().__init__()
-        low, high = min(low, 0.0), max(high, 0.0)
         self.signed = signed
         if signed:
             self.scale, self.zero_point = max(-low, high, 1e-12) / INT8_HIGH, 0
         else:
-            self.scale = max(high - low, 1e-12) / 255
-            self.zero_point = round(-low / self.scale)
+            input = unsigned_8_bits(low, high)
+            self.scale, self.zero_point = input.scale, input.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = ops.eight(x, self.scale, self.zero_point, self.signed)
-        return y
+        return ops.fake_quantize(x, self.scale, self.zero_point, self.signed)
+
+
+def integer_layers(module: fx.GraphModule) -> list[IntegerLayer]:
+    """Return the layers that compute with integers, in the order in which they run."""
+    found = dict.fromkeys(module_of(node) for node in module.graph.nodes)
+    return [layer for layer in found if isinstance(layer, IntegerLayer)]

@@ -1,204 +1,134 @@
-r"""The operators of a lowered network: real arithmetic in torch, and the names under which ONNX gets its own nodes.
+r"""The operators of a lowered network: exact integer arithmetic in torch, and the names that become ONNX nodes.
 
-    quantize      real values -> stored integers                                    (x - origin) / step
-    convolve      stored integers -> real values                                    acc * scale + bias
-    requantize    stored integers -> stored integers of the next layer              acc, bias and one factor
-    multiply      as convolve, for a linear layer
-    eight         real values -> the same on 256 levels                             for an 8-bit residual stream
+    quantize        real values -> stored integers                      level = round((x - origin) / step)
+    convolve        stored integers -> real values                      y = unit * acc + bias
+    requantize      stored integers -> the next layer's integers        level = round(factor * (acc + integer bias))
+    multiply        as convolve, for a linear layer
+    fake_quantize   real values -> 256 evenly spaced real values        for an 8-bit residual stream
 
-Sums are exact here: products of whole numbers, added in float64. What follows a sum is done in float32, as runtimes do.
-Operators without such names would be taken apart into divisions and roundings, and ONNX would hold a float network.
+`acc` is the accumulator: the sum of products of codes and integer weights. unit = input scale * weight scale is the
+value of one accumulator unit.
+
+Sums are exact here, because float64 holds every whole number up to 2**53. The steps behind a sum use float32, as
+runtimes do. Without operators of their own, these computations would be traced as divisions and roundings, and the ONNX
+file would hold a float network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sqakd.export.declaration import operator
+from sqakd.export.geometry import Geometry
 
-@torch.library.custom_op("sqakd::quantize", mutates_args=())
-def quantize(x: Tensor, origin: float, step: float, shift: int, low: int, high: int, gap: int, signed: bool) -> Tensor:
-    """Stored integers gap * clip(round((x - origin) / step) + shift, low, high).
 
-    Args:
-        x: float32, any shape.
-        origin: value that rounds to `shift`.
-        step: distance of two levels.
+@dataclass(frozen=True, kw_only=True)
+class WeightTensors:
+    """The tensors of a layer that computes with integers.
+
+    Attributes:
+        integers: int8 [out, in / groups, kH, kW] of a convolution, or [out, in] of a linear layer.
+        scale: float32 [out], real value of the integer 1.
+        bias: float32 [out], in real values.
+    """
+
+    integers: Tensor
+    scale: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputCodes:
+    """The meaning of a layer's stored input: value = scale * (stored - zero_point).
+
+    Attributes:
+        scale: real value of code 1.
+        zero_point: stored integer of code 0, which also pads.
+    """
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputLevels:
+    """The rounding of a quotient to stored integers: gap * clip(round(quotient) + shift, low, high).
+
+    Attributes:
+        step: distance between two levels, in real values; the divisor of the quotient.
         shift: added after rounding.
         low: lowest level.
         high: highest level.
-        gap: distance of two codes.
-        signed: int8 instead of uint8.
+        gap: distance between two codes.
+        signed: whether integers are stored as int8 instead of uint8.
     """
-    level = (((x - origin) / step).round() + shift).clamp(low, high)
-    return (gap * level).to(torch.int8 if signed else torch.uint8)
+
+    step: float
+    shift: int
+    low: int
+    high: int
+    gap: int
+    signed: bool
+
+    def round(self, quotient: Tensor) -> Tensor:
+        """Return the stored integers of values that are already divided by `step`."""
+        level = (quotient.round() + self.shift).clamp(self.low, self.high)
+        return (self.gap * level).to(torch.int8 if self.signed else torch.uint8)
 
 
-@quantize.register_fake
-def _(x: Tensor, origin: float, step: float, shift: int, low: int, high: int, gap: int, signed: bool) -> Tensor:
-    return torch.empty_like(x, dtype=torch.int8 if signed else torch.uint8)
+@operator
+def quantize(x: Tensor, origin: float, output: OutputLevels) -> Tensor:
+    """Return the stored integers of real values `x`, of any shape; `origin` is the value that rounds to `shift`."""
+    return output.round((x - origin) / output.step)
 
 
-@torch.library.custom_op("sqakd::convolve", mutates_args=())
-def convolve(
-    x: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor,
-    input_scale: float,
-    zero_point: int,
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """Real output of a convolution of codes.
-
-    Args:
-        x: stored integers [N, in, H, W].
-        weight: int8 [out, in / groups, kH, kW].
-        weight_scale: [out].
-        bias: [out], real.
-        input_scale: value of one input code.
-        zero_point: stored integer of code 0, which also pads.
-        stride: two numbers.
-        pads: top, left, bottom, right.
-        dilation: two numbers.
-        groups: of the convolution.
-    """
-    acc = _sums(x, weight, zero_point, stride, pads, dilation, groups)
-    unit = input_scale * weight_scale.double()
-    return (acc * unit[:, None, None] + bias.double()[:, None, None]).float()
+@operator
+def convolve(x: Tensor, weights: WeightTensors, input: InputCodes, geometry: Geometry) -> Tensor:
+    """Convolve stored integers [N, in, H, W] and return real values [N, out, H', W'], float32."""
+    unit = input.scale * weights.scale.double()
+    acc = _sums(x, weights, input, geometry)
+    return (acc * unit[:, None, None] + weights.bias.double()[:, None, None]).float()
 
 
-@convolve.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor,
-    input_scale: float,
-    zero_point: int,
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    return x.new_empty(_shape(x, weight, stride, pads, dilation), dtype=torch.float32)
-
-
-@torch.library.custom_op("sqakd::requantize", mutates_args=())
+@operator
 def requantize(
-    x: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor,
-    input_scale: float,
-    zero_point: int,
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    step: float,
-    shift: int,
-    low: int,
-    high: int,
-    gap: int,
-    signed: bool,
+    x: Tensor, weights: WeightTensors, input: InputCodes, geometry: Geometry, output: OutputLevels
 ) -> Tensor:
-    """Stored integers of the next layer's input, by one integer bias and one factor per channel.
+    """Convolve stored integers [N, in, H, W] and return the next layer's stored integers [N, out, H', W'].
 
-    Args as `convolve` and `quantize`, except:
-        bias: a whole number times input_scale * weight_scale, the next layer's origin already taken off.
+    The bias is a whole number of accumulator units, from which the next layer's origin is already subtracted.
     """
-    unit = torch.tensor(input_scale, dtype=torch.float32) * weight_scale
-    acc = _sums(x, weight, zero_point, stride, pads, dilation, groups)
-    total = acc + (bias / unit).round().double()[:, None, None]
-    factor = unit / torch.tensor(step, dtype=torch.float32)
-    level = ((total.float() * factor[:, None, None]).round() + shift).clamp(low, high)
-    return (gap * level).to(torch.int8 if signed else torch.uint8)
+    # Every step from here on repeats an integer kernel of ONNX Runtime, in the same order and in the same precision:
+    # the bias becomes int32, the sum becomes float32 once, and one float32 factor per channel scales the sum.
+    unit = torch.tensor(input.scale, dtype=torch.float32) * weights.scale
+    integer_bias = (weights.bias / unit).round().double()
+    total = _sums(x, weights, input, geometry) + integer_bias[:, None, None]
+    factor = unit / torch.tensor(output.step, dtype=torch.float32)
+    return output.round(total.float() * factor[:, None, None])
 
 
-@requantize.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    weight_scale: Tensor,
-    bias: Tensor,
-    input_scale: float,
-    zero_point: int,
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    step: float,
-    shift: int,
-    low: int,
-    high: int,
-    gap: int,
-    signed: bool,
-) -> Tensor:
-    return x.new_empty(_shape(x, weight, stride, pads, dilation), dtype=torch.int8 if signed else torch.uint8)
+@operator
+def multiply(x: Tensor, weights: WeightTensors, input: InputCodes) -> Tensor:
+    """Multiply stored integers [..., in] by a linear layer's weights and return real values [..., out], float32."""
+    acc = (x.double() - input.zero_point) @ weights.integers.double().T
+    return (acc * (input.scale * weights.scale.double()) + weights.bias.double()).float()
 
 
-@torch.library.custom_op("sqakd::multiply", mutates_args=())
-def multiply(
-    x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, input_scale: float, zero_point: int
-) -> Tensor:
-    """Real output of a linear layer on codes.
-
-    Args:
-        x: stored integers [..., in].
-        weight: int8 [out, in].
-        weight_scale: [out].
-        bias: [out], real.
-        input_scale: value of one input code.
-        zero_point: stored integer of code 0.
-    """
-    acc = (x.double() - zero_point) @ weight.double().T
-    return (acc * (input_scale * weight_scale.double()) + bias.double()).float()
-
-
-@multiply.register_fake
-def _(x: Tensor, weight: Tensor, weight_scale: Tensor, bias: Tensor, input_scale: float, zero_point: int) -> Tensor:
-    return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=torch.float32)
-
-
-@torch.library.custom_op("sqakd::eight", mutates_args=())
-def eight(x: Tensor, scale: float, zero_point: int, signed: bool) -> Tensor:
-    """`x` on 256 levels: scale * (clip(round(x / scale) + zero_point) - zero_point)."""
+@operator
+def fake_quantize(x: Tensor, scale: float, zero_point: int, signed: bool) -> Tensor:
+    """Round `x` to 256 real values: scale * (clip(round(x / scale) + zero_point) - zero_point)."""
     low, high = (-128, 127) if signed else (0, 255)
     return (((x / scale).round() + zero_point).clamp(low, high) - zero_point) * scale
 
 
-@eight.register_fake
-def _(x: Tensor, scale: float, zero_point: int, signed: bool) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _sums(
-    x: Tensor,
-    weight: Tensor,
-    zero_point: int,
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """Whole numbers, float64 [N, out, H', W']."""
-    top, left, bottom, right = pads
-    codes = F.pad(x.double() - zero_point, (left, right, top, bottom))
-    return F.conv2d(codes, weight.double(), None, list(stride), 0, list(dilation), groups)
-
-
-def _shape(
-    x: Tensor, weight: Tensor, stride: Sequence[int], pads: Sequence[int], dilation: Sequence[int]
-) -> tuple[int, ...]:
-    spatial = [
-        (x.shape[2 + i] + pads[i] + pads[2 + i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1
-        for i in range(2)
-    ]
-    return (x.shape[0], weight.shape[0], *spatial)
+def _sums(x: Tensor, weights: WeightTensors, input: InputCodes, geometry: Geometry) -> Tensor:
+    """Return the accumulators, whole numbers in float64 [N, out, H', W']."""
+    top, left, bottom, right = geometry.pads
+    # The zero point is subtracted before padding, so that the padding has code 0.
+    codes = F.pad(x.double() - input.zero_point, (left, right, top, bottom))
+    weight = weights.integers.double()
+    return F.conv2d(codes, weight, None, list(geometry.stride), 0, list(geometry.dilation), geometry.groups)

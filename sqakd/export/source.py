@@ -1,4 +1,4 @@
-"""A finished run, read back for export; whatever is wrong with it is one sentence."""
+"""A finished run, read for export and checked."""
 
 from __future__ import annotations
 
@@ -8,102 +8,110 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 import sqakd
 from sqakd.export.errors import ExportError
 from sqakd.files import sha256
 from sqakd.runs.checkpoint import load_weights
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.record import Record, read_record
 from sqakd.runs.spec import identity
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a run left behind.
+    """The files of a run.
 
     Attributes:
-        folder: of the run.
-        config: resolved, plain data.
-        record: its results.
+        folder: the run's folder.
+        config: resolved configuration, plain data.
+        record: results of the run.
         weights: tensors by name.
-        facts: what the weights file says of itself.
+        facts: facts in the weights file, such as class names.
     """
 
-    folder: Path
+    folder: RunFolder
     config: dict[str, Any]
-    record: dict[str, Any]
+    record: Record
     weights: dict[str, Tensor]
     facts: dict[str, Any]
 
     @property
     def config_hash(self) -> str:
-        """Of everything that decides what the run computed."""
+        """A hash of everything that decides what the run computed."""
         text = json.dumps(identity(self.config), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def float_weights(self) -> Path | None:
-        """Weights of the float network that the run started from, if they are still there."""
-        origin = self.record.get("float_run")
-        if not origin:
+        """The weights of the float run that this run started from, if they still exist."""
+        origin = self.record.float_run
+        if origin is None:
             return None
-        file = self.folder.parent.parent / str(origin["name"]) / f"seed{origin['seed']}" / "weights.pt"
+        file = self.folder.sibling(origin.name, origin.seed).weights
         return file if file.is_file() else None
 
 
-def read_run(folder: Path) -> Source:
-    """Read a run that is finished, quantized, of this version, and as it was left.
+def read_run(path: Path) -> Source:
+    """Read a run that is finished, quantized, of this version and unchanged.
 
     Raises:
-        ExportError: if it is not.
+        ExportError: if the run is not like this.
         CheckpointError: if its weights cannot be read safely.
+        SqakdError: if its configuration or its record is damaged.
     """
-    if not folder.is_dir():
-        raise ExportError(f"no run at {folder}; type run=runs/NAME/seed0, the folder of a finished run")
-    if not (folder / "config.yaml").is_file():
-        raise ExportError(f"{folder} is not the folder of a run: it has no config.yaml; type run=runs/NAME/seed0")
-    if not (folder / "record.json").is_file():
-        raise ExportError(f"the run {folder} is not finished: it has no record.json; the command that began it goes on")
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        trained_with, parts = str(record["versions"]["sqakd"]), (config["model"]["net"], config["dataset"])
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ExportError(
-            f"config.yaml or record.json of {folder} is damaged ({type(error).__name__}: {error})"
-        ) from error
-    del parts
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise ExportError(f"no run at {path}", topic="export.no_run")
+    if not folder.config.is_file():
+        raise ExportError(f"{path} is not the folder of a run: it has no config.yaml", topic="export.no_run")
+    if not folder.finished:
+        raise ExportError(f"the run {path} is not finished: it has no record.json", topic="export.unfinished")
+    config, record = folder.read_config(), read_record(folder.record)
+    missing = [key for key in ("dataset", "model", "quantizer") if key not in config]
+    if missing:
+        raise ExportError(f"{folder.config} lacks {', '.join(missing)}: it is not the configuration of a run")
+    trained_with = record.versions.get("sqakd", "of an unknown version")
     if _series(trained_with) != _series(sqakd.__version__):
         raise ExportError(
-            f"{folder} was trained with sqakd {trained_with} and this is {sqakd.__version__}, where its configuration"
-            f" may mean something else; export it with the version that trained it (commit {record.get('commit')})"
+            f"{path} was trained with sqakd {trained_with} and this is {sqakd.__version__}, where its configuration"
+            f" may have another meaning",
+            topic="export.other_version",
+            commit=record.commit,
         )
     if config["quantizer"] is None:
-        raise ExportError(f"{folder} is a float run; export is for runs with a quantizer, e.g. quantizer=ewgs bits=2")
-    weights, facts = load_weights(folder / "weights.pt")
-    _check_untouched(folder, record, facts)
+        raise ExportError(
+            f"{path} is a float run, so there are no integers to export", topic="export.no_quantized_layer"
+        )
+    weights, facts = load_weights(folder.weights)
+    _check_unchanged(folder, record, facts)
     return Source(folder, config, record, weights, facts)
 
 
 def _series(version: str) -> tuple[str, ...]:
-    """Versions before 1.0 promise nothing across their second number."""
+    """Return the part of a version within which configurations keep their meaning; before 1.0 the first two numbers."""
     parts = version.split(".")
     return tuple(parts[:2]) if parts[0] == "0" else tuple(parts[:1])
 
 
-def _check_untouched(folder: Path, record: dict[str, Any], facts: dict[str, Any]) -> None:
-    known = record.get("weights_sha256")
-    if known is not None and sha256(folder / "weights.pt") != known:
+def _check_unchanged(folder: RunFolder, record: Record, facts: dict[str, Any]) -> None:
+    """Check that weights.pt is the file that the run wrote together with its record.
+
+    Raises:
+        ExportError: if it is another file.
+    """
+    file, known = folder.weights, record.weights_sha256
+    if known is not None and sha256(file) != known:
         raise ExportError(
-            f"{folder / 'weights.pt'} is not the file that the run wrote (its checksum is another one than in"
-            f" record.json); put the original back, or train again under another name"
+            f"{file} is not the file that the run wrote: its checksum differs from the one in record.json",
+            topic="export.changed_weights",
         )
     own = facts.get("record")
-    if not isinstance(own, dict) or own.get("scores") != record["scores"]:
+    if not isinstance(own, dict) or own.get("scores") != record.to_dict()["scores"]:
         raise ExportError(
-            f"{folder / 'weights.pt'} belongs to another run than record.json beside it; put its own back"
+            f"{file} belongs to another run than the record.json next to it", topic="export.changed_weights"
         )
     missing = [key for key in ("num_classes", "class_names", "mean", "std") if key not in facts]
     if missing:
-        raise ExportError(f"{folder / 'weights.pt'} lacks {', '.join(missing)}: it was not written by a finished run")
+        raise ExportError(f"{file} lacks {', '.join(missing)}: it was not written by a finished run")

@@ -1,10 +1,10 @@
-"""One runtime in a process of its own, measured on demand.
+"""One runtime in a process of its own, which measures itself on request.
 
-    python -m sqakd.export.stopwatch RUNTIME FILE THREADS SHAPE KIND BATCH...
+    python -m sqakd.export.stopwatch RUNTIME FILE THREADS SHAPE DTYPE BATCH...
 
-Several runtimes in one process disturb each other (their threads wait by spinning), so each gets a process that opens
-one file and then waits. A line "BATCH SECONDS" on standard input makes it run for so long; each answer is one line of
-JSON. An empty line or the end of the input ends it.
+Several runtimes in one process disturb each other, because their threads wait by spinning. So each gets a process that
+opens one file and then waits. A line "BATCH SECONDS" on standard input starts a measurement of that duration, and each
+answer is one line of JSON. An empty line or the end of the input ends the process.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,31 @@ Run = Callable[[], object]
 WARM_UP_SECONDS, WARM_UP_RUNS, LEAST_RUNS = 0.2, 3, 5
 
 
+@dataclass(frozen=True)
 class Opened:
-    """A file in a runtime: what runs a batch, what the runtime made of the file, and its version."""
+    """A file that a runtime has opened.
 
-    def __init__(self, version: str, make: Callable[[int], Run], executed: dict[str, int]) -> None:
-        self.version, self.make, self.executed = version, make, executed
+    Attributes:
+        version: version of the runtime.
+        prepare: returns the function that runs one batch of the given size.
+        executed: number of operators of each type that the runtime executes, as it reports them itself.
+    """
+
+    version: str
+    prepare: Callable[[int], Run]
+    executed: dict[str, int]
 
 
-def _image(batch: int, shape: list[int], kind: str) -> np.ndarray[Any, Any]:
+def _images(batch: int, shape: list[int], dtype: str) -> np.ndarray[Any, Any]:
+    """Return a batch of random images [N, C, H, W]."""
     random = np.random.default_rng(0)
-    if kind == "uint8":
+    if dtype == "uint8":
         return random.integers(0, 256, (batch, *shape), dtype=np.uint8)
     return random.standard_normal((batch, *shape)).astype(np.float32)
 
 
-def open_onnxruntime(file: str, threads: int, shape: list[int], kind: str) -> Opened:
-    """ONNX Runtime; executed operators are those of its own optimised graph."""
+def open_onnxruntime(file: str, threads: int, shape: list[int], dtype: str) -> Opened:
+    """Open a file in ONNX Runtime; the executed operators are those of its own optimised graph."""
     import onnx
     import onnxruntime
 
@@ -54,22 +64,23 @@ def open_onnxruntime(file: str, threads: int, shape: list[int], kind: str) -> Op
         graph = onnx.load(options.optimized_model_filepath).graph
     name = session.get_inputs()[0].name
 
-    def make(batch: int) -> Run:
-        feed = {name: _image(batch, shape, kind)}
+    def prepare(batch: int) -> Run:
+        feed = {name: _images(batch, shape, dtype)}
         return lambda: session.run(None, feed)
 
-    return Opened(onnxruntime.__version__, make, dict(collections.Counter(node.op_type for node in graph.node)))
+    return Opened(onnxruntime.__version__, prepare, dict(collections.Counter(node.op_type for node in graph.node)))
 
 
-def open_openvino(file: str, threads: int, shape: list[int], kind: str) -> Opened:
-    """OpenVINO, compiled for each batch; executed operators with the kernel that runs them."""
+def open_openvino(file: str, threads: int, shape: list[int], dtype: str) -> Opened:
+    """Open a file in OpenVINO, compiled for each batch size; executed operators are named with their kernel."""
     import openvino
 
     core = openvino.Core()
+    # Float parts in float32, because some machines would use bfloat16; one stream measures latency, not throughput.
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     executed: collections.Counter[str] = collections.Counter()
 
-    def make(batch: int) -> Run:
+    def prepare(batch: int) -> Run:
         model = core.read_model(file)
         model.reshape([batch, *shape])
         compiled = core.compile_model(model, "CPU", options)
@@ -79,15 +90,15 @@ def open_openvino(file: str, threads: int, shape: list[int], kind: str) -> Opene
             kernel = facts["primitiveType"].astype(str) if "primitiveType" in facts else ""
             executed[f"{facts['layerType'].astype(str)} {kernel}".strip()] += 1
         request = compiled.create_infer_request()
-        image = _image(batch, shape, kind)
-        return lambda: request.infer({0: image}, share_inputs=True)
+        images = _images(batch, shape, dtype)
+        return lambda: request.infer({0: images}, share_inputs=True)
 
-    make(1)
-    return Opened(openvino.__version__.split("-", 1)[0], make, executed)
+    prepare(1)
+    return Opened(openvino.__version__.split("-", 1)[0], prepare, executed)
 
 
-def open_torch(file: str, threads: int, shape: list[int], kind: str, *, compiled: bool = False) -> Opened:
-    """torch, eager or compiled; the file is an exported program."""
+def open_torch(file: str, threads: int, shape: list[int], dtype: str, *, compiled: bool = False) -> Opened:
+    """Open an exported program in torch, eager or compiled."""
     import torch
 
     torch.set_num_threads(threads)
@@ -95,21 +106,21 @@ def open_torch(file: str, threads: int, shape: list[int], kind: str, *, compiled
     if compiled:
         network = torch.compile(network)
 
-    def make(batch: int) -> Run:
-        image = torch.from_numpy(_image(batch, shape, kind))
+    def prepare(batch: int) -> Run:
+        images = torch.from_numpy(_images(batch, shape, dtype))
 
         def run() -> object:
             with torch.inference_mode():
-                return network(image)
+                return network(images)
 
         return run
 
-    return Opened(torch.__version__, make, {})
+    return Opened(torch.__version__, prepare, {})
 
 
-def open_compiled(file: str, threads: int, shape: list[int], kind: str) -> Opened:
-    """torch.compile."""
-    return open_torch(file, threads, shape, kind, compiled=True)
+def open_compiled(file: str, threads: int, shape: list[int], dtype: str) -> Opened:
+    """Open an exported program in torch, compiled."""
+    return open_torch(file, threads, shape, dtype, compiled=True)
 
 
 RUNTIMES: dict[str, Callable[[str, int, list[int], str], Opened]] = {
@@ -120,19 +131,19 @@ RUNTIMES: dict[str, Callable[[str, int, list[int], str], Opened]] = {
 }
 
 
-def times(run: Run, seconds: float) -> list[float]:
-    """Seconds of each run, for so long, but at least a few runs."""
-    found: list[float] = []
+def measure(run: Run, seconds: float) -> list[float]:
+    """Run for some seconds, but at least a few times, and return the seconds of each run."""
+    times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(found) < LEAST_RUNS or time.perf_counter() < end:
+    while len(times) < LEAST_RUNS or time.perf_counter() < end:
         start = time.perf_counter()
         run()
-        found.append(time.perf_counter() - start)
-    return found
+        times.append(time.perf_counter() - start)
+    return times
 
 
 def warm_up(run: Run) -> None:
-    """Until the runtime has made what it makes once."""
+    """Run until the runtime has done what it does only once, such as compiling and allocating memory."""
     end, runs = time.perf_counter() + WARM_UP_SECONDS, 0
     while runs < WARM_UP_RUNS or time.perf_counter() < end:
         run()
@@ -140,40 +151,41 @@ def warm_up(run: Run) -> None:
 
 
 def peak_bytes() -> int:
-    """Largest resident memory of this process; what getrusage says on Linux may be its parent's."""
+    """Return the largest resident memory of this process."""
+    # Preferred to getrusage, which on Linux may report the parent's memory.
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, other systems kilobytes
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def answer(**content: Any) -> None:
-    """One line for the process that asks."""
+    """Write one line of JSON for the process that asked."""
     print(json.dumps(content), flush=True)  # noqa: T201
 
 
 def main() -> None:
-    """Command line; see the module's text."""
-    runtime, file, threads, shape, kind, *batches = sys.argv[1:]
+    """Open the file, report its facts, and answer requests until the input ends."""
+    runtime, file, threads, shape, dtype, *batches = sys.argv[1:]
     start = time.perf_counter()
-    opened = RUNTIMES[runtime](file, int(threads), json.loads(shape), kind)
+    opened = RUNTIMES[runtime](file, int(threads), json.loads(shape), dtype)
     loaded = time.perf_counter() - start
     runs: dict[int, Run] = {}
     for batch in map(int, batches):
-        runs[batch] = opened.make(batch)
+        runs[batch] = opened.prepare(batch)
         warm_up(runs[batch])
     answer(version=opened.version, load_seconds=loaded, executed=dict(opened.executed), machine=platform.machine())
     for line in sys.stdin:
         if not line.strip():
             break
-        asked, seconds = line.split()
-        found = times(runs[int(asked)], float(seconds))
-        answer(times=found, peak_bytes=peak_bytes())
-    os._exit(0)  # runtimes may wait for their threads for seconds
+        batch_size, seconds = line.split()
+        times = measure(runs[int(batch_size)], float(seconds))
+        answer(times=times, peak_bytes=peak_bytes())
+    os._exit(0)  # a normal exit may wait seconds for the threads of a runtime
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""Does the file say what the trained network says? Asked of each runtime, on the run's own validation images."""
+"""The proof: each runtime's predictions from the file, compared with the trained network on the validation images."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,56 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sqakd.export.to_onnx import INPUT
+from sqakd.export.trained import ValidationBatch
+from sqakd.runs.export_record import Verdict
 
 Logits = NDArray[np.float32]
-# Opens a file: its own name and version, and what turns a batch into logits.
-Runtime = Callable[[Path], tuple[str, Callable[[NDArray[Any]], Logits]]]
+Run = Callable[[NDArray[Any]], Logits]
+# Opens a file and returns the runtime's name and version, and the function from a batch to logits.
+Runtime = Callable[[Path], tuple[str, Run]]
 
 
-class Examples(NamedTuple):
-    """One batch.
-
-    Attributes:
-        pixels: 0 .. 255, uint8 [N, 3, H, W].
-        images: the same, normalised, float32.
-        labels: [N], or None.
-    """
-
-    pixels: Tensor
-    images: Tensor
-    labels: Tensor | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One runtime against the trained network.
-
-    Attributes:
-        runtime: name and version.
-        images: how many were compared.
-        agreement: share of images with the same first class.
-        largest_difference: of two logits.
-        median_difference: of each image's most different logit.
-        spread: standard deviation of the trained network's logits, for comparison.
-        top1: of the file; None without labels.
-        trained_top1: of the trained network, on the same images; None without labels.
-    """
-
-    runtime: str
-    images: int
-    agreement: float
-    largest_difference: float
-    median_difference: float
-    spread: float
-    top1: float | None
-    trained_top1: float | None
-
-    def plain(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def onnxruntime_session(file: Path) -> tuple[str, Callable[[NDArray[Any]], Logits]]:
-    """Name of the runtime, and what turns a batch into logits."""
+def onnxruntime_session(file: Path) -> tuple[str, Run]:
+    """Open a file in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -72,8 +32,8 @@ def onnxruntime_session(file: Path) -> tuple[str, Callable[[NDArray[Any]], Logit
     return f"ONNX Runtime {onnxruntime.__version__}", lambda batch: session.run(None, {INPUT: batch})[0]
 
 
-def openvino_session(file: Path) -> tuple[str, Callable[[NDArray[Any]], Logits]]:
-    """The same for OpenVINO; float parts in float32, where it would choose bfloat16 on some machines."""
+def openvino_session(file: Path) -> tuple[str, Run]:
+    """Open a file in OpenVINO; float parts in float32, because some machines would use bfloat16."""
     import openvino
 
     compiled = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -82,7 +42,7 @@ def openvino_session(file: Path) -> tuple[str, Callable[[NDArray[Any]], Logits]]
 
 
 def runtimes() -> Sequence[Runtime]:
-    """Those that are installed."""
+    """Return the runtimes that are installed."""
     found: list[Runtime] = [onnxruntime_session]
     if importlib.util.find_spec("openvino") is not None:
         found.append(openvino_session)
@@ -90,43 +50,44 @@ def runtimes() -> Sequence[Runtime]:
 
 
 @torch.no_grad()
-def verify(file: Path, network: nn.Module, batches: Iterable[Examples], *, pixels: bool) -> list[Verdict]:
-    """Compare a file with the network it was made from.
+def verify(file: Path, network: nn.Module, batches: Iterable[ValidationBatch], *, pixels: bool) -> list[Verdict]:
+    """Compare a file with the network that it was made from, in each runtime.
 
     Args:
         file: ONNX.
         network: trained, in evaluation, on the CPU.
         batches: validation images.
-        pixels: whether the file takes pixels rather than normalised images.
+        pixels: whether the file takes pixels instead of normalised images.
     """
-    sessions = [make(file) for make in runtimes()]
-    wanted: list[Logits] = []
-    got: list[list[Logits]] = [[] for _ in sessions]
+    sessions = [open_in(file) for open_in in runtimes()]
+    trained: list[Logits] = []
+    exported: list[list[Logits]] = [[] for _ in sessions]
     labels: list[Tensor] = []
     network.eval()
     for batch in batches:
-        wanted.append(network(batch.images).float().numpy())
-        for found, (_, run) in zip(got, sessions, strict=True):
-            found.append(run((batch.pixels if pixels else batch.images).contiguous().numpy()))
+        trained.append(network(batch.images).float().numpy())
+        for logits, (_, run) in zip(exported, sessions, strict=True):
+            logits.append(run((batch.pixels if pixels else batch.images).contiguous().numpy()))
         if batch.labels is not None:
             labels.append(batch.labels)
     truth = torch.cat(labels).numpy() if labels else None
-    reference = np.concatenate(wanted)
+    reference = np.concatenate(trained)
     return [
-        _verdict(name, np.concatenate(found), reference, truth) for (name, _), found in zip(sessions, got, strict=True)
+        _verdict(name, np.concatenate(logits), reference, truth)
+        for (name, _), logits in zip(sessions, exported, strict=True)
     ]
 
 
 def _verdict(name: str, got: Logits, wanted: Logits, truth: NDArray[Any] | None) -> Verdict:
     difference = np.abs(got - wanted).max(axis=1)
-    first, trained_first = got.argmax(axis=1), wanted.argmax(axis=1)
+    predicted, trained_predicted = got.argmax(axis=1), wanted.argmax(axis=1)
     return Verdict(
         runtime=name,
         images=len(got),
-        agreement=float((first == trained_first).mean()),
+        agreement=float((predicted == trained_predicted).mean()),
         largest_difference=float(difference.max()),
         median_difference=float(np.median(difference)),
         spread=float(wanted.std()),
-        top1=None if truth is None else float((first == truth).mean()),
-        trained_top1=None if truth is None else float((trained_first == truth).mean()),
+        top1=None if truth is None else float((predicted == truth).mean()),
+        trained_top1=None if truth is None else float((trained_predicted == truth).mean()),
     )

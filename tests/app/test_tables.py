@@ -16,10 +16,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from table_sizes import TABLES, Cell, cells
 
-from sqakd.app.compose import changes, parse
+from sqakd.app.compose import changes, compose_spec
 from sqakd.app.resolvers import ROWS, deviations
 from sqakd.app.tables import TableError, table_cells
-from sqakd.runs.spec import Sentence
+from sqakd.runs.spec import Spec
 
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
 OURS = ("best", "digits", "gains", "gains_kd")
@@ -32,13 +32,13 @@ def hydra() -> Iterator[None]:
         yield
 
 
-composed: dict[tuple[str, ...], Sentence] = {}
+composed: dict[tuple[str, ...], Spec] = {}
 
 
-def spec(*overrides: str) -> Sentence:
+def spec(*overrides: str) -> Spec:
     """Compose a command, once."""
     if overrides not in composed:
-        composed[overrides] = parse(list(overrides))
+        composed[overrides] = compose_spec(overrides)
     return composed[overrides]
 
 
@@ -46,7 +46,7 @@ def config(*overrides: str) -> dict[str, Any]:
     return spec(*overrides).config
 
 
-def of_cell(cell: Cell) -> Sentence:
+def of_cell(cell: Cell) -> Spec:
     """Compose a cell as it is typed by hand, without its table; seeds differ in nothing else."""
     return spec(*(f"{key}={value}" for key, value in cell.items() if key != "seed"))
 

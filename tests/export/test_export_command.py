@@ -1,11 +1,10 @@
-"""export.py and sqakd.predict as a user types them, on one small trained run; and all that can be wrong with it."""
+"""export.py and sqakd.predict on one small trained run, and the errors of a run that cannot be exported."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,18 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+from sqakd.app.advice import explain
 from sqakd.app.export import export_run
 from sqakd.dataset.digits import Digits
+from sqakd.errors import SqakdError
 from sqakd.export import pipeline
-from sqakd.export.verify import Verdict
+from sqakd.export.errors import ExportError
+from sqakd.export.options import Timing
 from sqakd.predict import Model
+from sqakd.runs.export_record import Verdict
 
 NAME = "digits16-resnet20-ewgs-w2a2-sqakd"
-WORDS = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2", *command.SMALL]
+OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2", *command.SMALL]
 QUICK = {"rounds": 1, "seconds": 0.01, "batches": [2], "threads": [1]}
 FILES = {"model.onnx", "model.float.onnx", "weights_int.npz", "layers.json", "record.json", "report.md", "report.html"}
 FILES |= {"layers.png", "latency.png", "pareto.png"}
@@ -34,9 +37,9 @@ FILES |= {"layers.png", "latency.png", "pareto.png"}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds runs/NAME/seed0, exported, and its float run."""
+    """Return a folder with runs/NAME/seed0, exported, and its float run."""
     folder = tmp_path_factory.mktemp("work")
-    done = command.train(*WORDS, runs=folder / "runs")
+    done = command.train(*OVERRIDES, runs=folder / "runs")
     assert done.returncode == 0, done.stderr
     assert export(folder, benchmark=QUICK) >= 0.995
     return folder
@@ -44,38 +47,48 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Iterator[Path]:
-    """The same, to be damaged, without the export."""
+    """Yield a copy of the runs without the export, and check that a refused export writes nothing."""
     shutil.copytree(trained / "runs", tmp_path / "runs")
     for made in run_folder(tmp_path).glob("export-*"):
         shutil.rmtree(made)
     yield tmp_path
     assert not list(run_folder(tmp_path).glob("*export*")), "nothing is written"
-    assert not list(run_folder(tmp_path).glob(".*export*")), "nothing half-written stays"
+    assert not list(run_folder(tmp_path).glob(".*export*")), "no temporary folder remains"
 
 
 def run_folder(folder: Path) -> Path:
     return folder / "runs" / NAME / "seed0"
 
 
-def predict(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def predict(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program, and check that it imports nothing but its three packages."""
+    code = (
+        "import sys; from sqakd.predict import main; status = main(sys.argv[1:]);"
+        " extra = {'torch', 'onnx', 'pytorch_lightning', 'hydra', 'tqdm'} & set(sys.modules);"
+        " assert not extra, extra; raise SystemExit(status)"
+    )
     model = run_folder(folder) / "export-exact" / "model.onnx"
-    return command.script("-m", "sqakd.predict", str(model), *words, folder=folder)
+    return command.script("-c", code, str(model), *arguments, folder=folder)
 
 
-def export(place: Path, **words: Any) -> float:
-    """The command's own work, in this process."""
+def export(place: Path, **options: Any) -> float:
+    """Run the command's function in this process."""
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
         config = OmegaConf.to_container(compose("export", overrides=[f"run={run_folder(place)}"]))
     assert isinstance(config, dict)
-    assert words.keys() <= config.keys()
-    return export_run({str(key): value for key, value in config.items()} | {"benchmark": QUICK | {"rounds": 0}} | words)
+    assert options.keys() <= config.keys()
+    return export_run(
+        {str(key): value for key, value in config.items()} | {"benchmark": QUICK | {"rounds": 0}} | options
+    )
 
 
-def refused(place: Path, **words: Any) -> str:
-    with pytest.raises(ValueError) as error:
-        export(place, **words)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+def refused(place: Path, **options: Any) -> str:
+    """Return what the command prints when it refuses an export: the library's message and the advice."""
+    with pytest.raises(SqakdError) as error:
+        export(place, **options)
+    message = explain(error.value)
+    assert "\n" not in message
+    return message
 
 
 def record(folder: Path, name: str = "export-exact") -> dict[str, Any]:
@@ -83,7 +96,7 @@ def record(folder: Path, name: str = "export-exact") -> dict[str, Any]:
     return content
 
 
-def test_the_files_are_there_and_say_what_they_are(trained: Path) -> None:
+def test_all_files_exist_and_the_model_describes_itself(trained: Path) -> None:
     folder = run_folder(trained) / "export-exact"
     assert {file.name for file in folder.iterdir()} == FILES
     facts = json.loads(next(p.value for p in onnx.load(folder / "model.onnx").metadata_props if p.key == "sqakd"))
@@ -94,7 +107,7 @@ def test_the_files_are_there_and_say_what_they_are(trained: Path) -> None:
     assert len(facts["config_hash"]) == 16
 
 
-def test_the_record_says_how_large_it_is_and_what_stays_float(trained: Path) -> None:
+def test_the_record_has_sizes_layers_and_float_parts(trained: Path) -> None:
     content = record(trained)
     sizes = content["sizes"]
     assert sizes["file_gzip"] < sizes["file"] < sizes["unpacked"] < sizes["float"]
@@ -108,7 +121,7 @@ def test_the_record_says_how_large_it_is_and_what_stays_float(trained: Path) -> 
     assert min(verdict["agreement"] for verdict in content["verify"]) >= 0.995
 
 
-def test_the_report_shows_what_was_measured(trained: Path) -> None:
+def test_the_report_shows_the_measured_times(trained: Path) -> None:
     folder = run_folder(trained) / "export-exact"
     text, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
     measured = record(trained)["benchmark"]
@@ -129,8 +142,8 @@ def test_the_report_shows_what_was_measured(trained: Path) -> None:
     assert all(f"({name})" in text for name in ("layers.png", "latency.png", "pareto.png"))
 
 
-def test_the_integers_alone_give_the_next_layers_levels(trained: Path) -> None:
-    """What an FPGA would do with weights_int.npz: sums, compared with thresholds."""
+def test_thresholds_give_the_next_layers_levels(trained: Path) -> None:
+    """Compute levels from weights_int.npz as an FPGA would: compare sums with thresholds."""
     folder = run_folder(trained) / "export-exact"
     arrays, layers = np.load(folder / "weights_int.npz"), json.loads((folder / "layers.json").read_text())
     layer = next(layer for layer in layers if layer["output"] == "integers")
@@ -146,55 +159,55 @@ def test_the_integers_alone_give_the_next_layers_levels(trained: Path) -> None:
         np.testing.assert_array_equal(level[inside], np.clip(wanted, after["low"], after["high"])[inside])
 
 
-def test_other_profiles_and_pixels(trained: Path) -> None:
+def test_other_profiles_export_and_replace_an_earlier_export(trained: Path) -> None:
     export(trained, profile="int8", preprocess=True)
     assert record(trained, "export-int8")["verify"][0]["agreement"] >= 0.7
-    export(trained, profile="trt", pack="none", images=50)
-    content = record(trained, "export-trt")
+    export(trained, profile="trt", pack="none", images=50, folder=str(run_folder(trained) / "export-int8"))
+    content = record(trained, "export-int8")
+    assert content["profile"] == "trt"
     assert content["verify"][0]["images"] == 50
     assert content["sizes"]["file"] == content["sizes"]["unpacked"]
-
-
-def test_again_takes_the_place_of_the_first(trained: Path) -> None:
-    before = (run_folder(trained) / "export-exact" / "model.onnx").read_bytes()
-    export(trained)
-    assert (run_folder(trained) / "export-exact" / "model.onnx").read_bytes() == before
     assert not list(run_folder(trained).glob(".*export*"))
 
 
 def test_a_file_that_disagrees_is_not_written(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict = Verdict("a runtime", 96, 0.99, 1.0, 1.0, 1.0, None, None)
+    verdict = Verdict(runtime="a runtime", images=96, agreement=0.99, largest_difference=1.0, spread=1.0)
     monkeypatch.setattr(pipeline, "verify", lambda *_, **__: [verdict])
     message = refused(copy, folder=str(copy / "x"))
     assert "agrees with the trained network on 99.00% of 96 validation images, less than the gate of 99.50%" in message
     assert "nothing was written" in message
+    assert message.endswith("use gate=NUMBER to accept less")
     assert not (copy / "x").exists()
 
 
-def test_a_folder_that_cannot_be_written(copy: Path) -> None:
-    (copy / "file").write_text("")
-    assert "type folder=ANOTHER_FOLDER" in refused(copy, folder=str(copy / "file" / "x"))
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match="cannot write") as error, pipeline.replacing_folder(tmp_path / "file" / "x"):
+        pass
+    assert "use folder=ANOTHER_FOLDER" in explain(error.value)
 
 
-def test_what_is_no_finished_run(copy: Path) -> None:
-    assert "no run at runs/nothing" in refused(copy, run="runs/nothing")
+def test_an_unfinished_run_is_refused(copy: Path) -> None:
+    message = refused(copy, run="runs/nothing")
+    assert "no run at runs/nothing" in message
+    assert "use run=runs/NAME/seed0" in message
     (run_folder(copy) / "record.json").unlink()
     assert "is not finished" in refused(copy)
     (run_folder(copy) / "config.yaml").unlink()
     assert "is not the folder of a run" in refused(copy)
 
 
-def test_a_run_of_another_version(copy: Path) -> None:
+def test_a_run_of_another_version_is_refused(copy: Path) -> None:
     file = run_folder(copy) / "record.json"
     content = json.loads(file.read_text())
     content["versions"]["sqakd"] = "0.0.7"
     file.write_text(json.dumps(content))
     assert "was trained with sqakd 0.0.7 and this is" in refused(copy)
     file.write_text("{")
-    assert "is damaged" in refused(copy)
+    assert "record.json is not a record of a run" in refused(copy)
 
 
-def test_weights_that_were_changed(copy: Path) -> None:
+def test_changed_weights_are_refused(copy: Path) -> None:
     file = run_folder(copy) / "weights.pt"
     content = torch.load(file, weights_only=True)
     content["weights"]["linear.bias"] += 1
@@ -205,26 +218,35 @@ def test_weights_that_were_changed(copy: Path) -> None:
     assert "weights.pt" in refused(copy)
 
 
-def test_a_float_run_has_nothing_to_export(copy: Path) -> None:
+def test_a_float_run_is_refused(copy: Path) -> None:
     assert "is a float run" in refused(copy, run=str(copy / "runs/digits16-resnet20-none-w32a32-none/seed0"))
 
 
 @pytest.mark.parametrize(
-    "word", [{"profile": "int9"}, {"pack": "zip"}, {"gate": 2}, {"images": 0}, {"calibration_images": 0}]
+    "option", [{"profile": "int9"}, {"pack": "zip"}, {"gate": 2}, {"images": 0}, {"calibration_images": 0}]
 )
-def test_a_wrong_word(copy: Path, word: dict[str, Any]) -> None:
-    assert refused(copy, **word).startswith(f"{next(iter(word))}=")
+def test_a_wrong_option_is_refused(copy: Path, option: dict[str, Any]) -> None:
+    assert refused(copy, **option).startswith(f"{next(iter(option))}=")
+
+
+@pytest.mark.parametrize("key", ["rounds", "seconds", "batches", "threads"])
+def test_a_wrong_option_of_the_benchmark_is_refused(key: str) -> None:
+    wrong: dict[str, Any] = QUICK | {key: [0] if isinstance(QUICK[key], list) else -1}
+    with pytest.raises(ExportError, match=f"{key}="):
+        Timing(**wrong)
 
 
 @pytest.mark.slow
-def test_the_command_says_what_it_found(trained: Path) -> None:
+def test_the_command_prints_its_result_and_writes_the_same_file_again(trained: Path) -> None:
     done = command.script("export.py", f"run=runs/{NAME}/seed0", "benchmark.rounds=0", "folder=mine", folder=trained)
     assert done.returncode == 0, done.stderr
     assert "agrees with the trained network on 100.00% of 96 validation images" in done.stdout
     assert "mine/model.onnx" in done.stdout.splitlines()[-1]
+    again = (trained / "mine" / "model.onnx").read_bytes()
+    assert again == (run_folder(trained) / "export-exact" / "model.onnx").read_bytes()
 
 
-def test_the_command_ends_in_one_sentence(tmp_path: Path) -> None:
+def test_the_command_reports_an_error_in_one_line(tmp_path: Path) -> None:
     done = command.script("export.py", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no ")
@@ -238,7 +260,7 @@ def test_the_command_ends_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(trained: Path) -> Path:
-    """Validation digits as files of several kinds and sizes, in a folder."""
+    """Return a folder with eight validation digits as PNG files."""
     folder = trained / "pictures"
     folder.mkdir()
     data = Digits.__new__(Digits)
@@ -250,7 +272,7 @@ def pictures(trained: Path) -> Path:
     return folder
 
 
-def test_predict_names_the_classes(trained: Path, pictures: Path) -> None:
+def test_predict_prints_the_classes(trained: Path, pictures: Path) -> None:
     done = predict(trained, str(pictures), "--top", "1", "--batch", "3")
     assert done.returncode == 0, done.stderr
     model = Model(run_folder(trained) / "export-exact" / "model.onnx")
@@ -261,7 +283,7 @@ def test_predict_names_the_classes(trained: Path, pictures: Path) -> None:
     assert done.stdout.splitlines() == wanted
 
 
-def test_predict_prepares_images_of_any_kind(trained: Path, pictures: Path, tmp_path: Path) -> None:
+def test_predict_prepares_images_of_any_size_and_mode(trained: Path, pictures: Path, tmp_path: Path) -> None:
     model = Model(run_folder(trained) / "export-exact" / "model.onnx")
     file = sorted(pictures.iterdir())[0]
     pixels = np.asarray(Image.open(file)).transpose(2, 0, 1)
@@ -276,7 +298,7 @@ def test_predict_prepares_images_of_any_kind(trained: Path, pictures: Path, tmp_
     assert not model.prepare(tmp_path / "clear.png").any()
 
 
-def test_predict_skips_what_is_no_image(trained: Path, pictures: Path, tmp_path: Path) -> None:
+def test_predict_skips_unreadable_files(trained: Path, pictures: Path, tmp_path: Path) -> None:
     shutil.copytree(pictures, tmp_path / "mixed")
     (tmp_path / "mixed" / "broken.png").write_bytes(b"no image")
     done = predict(trained, str(tmp_path / "mixed"), str(tmp_path / "missing.png"))
@@ -287,27 +309,11 @@ def test_predict_skips_what_is_no_image(trained: Path, pictures: Path, tmp_path:
     assert "Traceback" not in done.stderr
 
 
-def test_predict_takes_only_its_own_models(trained: Path, pictures: Path, tmp_path: Path) -> None:
+def test_predict_refuses_a_missing_or_foreign_model(pictures: Path, tmp_path: Path) -> None:
+    done = command.script("-m", "sqakd.predict", "missing.onnx", str(pictures), folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no file missing.onnx")
+    assert "Traceback" not in done.stderr
     (tmp_path / "broken.onnx").write_bytes(b"none")
-    for model, message in (("missing.onnx", "no file"), (str(tmp_path / "broken.onnx"), "cannot be opened")):
-        done = command.script("-m", "sqakd.predict", model, str(pictures), folder=tmp_path)
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
-
-
-def test_predict_imports_no_training_library(trained: Path, pictures: Path) -> None:
-    code = (
-        "import sys; from sqakd.predict import main; status = main(sys.argv[1:]);"
-        " extra = {'torch', 'onnx', 'pytorch_lightning', 'hydra', 'tqdm'} & set(sys.modules);"
-        " assert not extra, extra; raise SystemExit(status)"
-    )
-    model = run_folder(trained) / "export-exact" / "model.onnx"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(model), str(pictures)],
-        cwd=command.ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(ValueError, match="cannot be opened"):
+        Model(tmp_path / "broken.onnx")

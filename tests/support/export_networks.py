@@ -1,4 +1,4 @@
-"""What the export's tests lower: networks of the tables, quantized, calibrated and made to look trained."""
+"""Networks for the export's tests: those of the tables, quantized, calibrated and made to look trained."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from sqakd.quantization.quantizers.base import Quantizer
 
 
 def convert(layer: nn.Module, method: str, bits: int, *, per_channel: bool = False) -> QuantLayer:
-    """The quantized twin of one layer, not calibrated."""
-    words = [f"quantizer={method}", f"quantizer.per_channel={str(per_channel).lower()}"]
-    return small.scheme(*words).convert(layer, bits=bits)
+    """Return the quantized twin of one layer, not calibrated."""
+    overrides = [f"quantizer={method}", f"quantizer.per_channel={str(per_channel).lower()}"]
+    return small.scheme(*overrides).convert(layer, bits=bits)
 
 
 def expected_refusal(layer: QuantLayer) -> str | None:
-    """Which words the export uses for a layer that integers of 8 bits cannot stand for; None where they can."""
+    """Return the topic of the error for a layer that 8-bit integers cannot compute; None for all other layers."""
     probe = torch.linspace(-3, 3, 64, dtype=layer.weight.dtype)
     if depends_on_neighbours(layer.input_quantizer, probe):
-        return "by the batch it comes in"
+        return "export.depends_on_batch"
     if int(layer.weight_quantizer.grid().max()) > 127:
-        return "type regrid=true"
+        return "export.weights_need_nine_bits"
     return None
 
 
 def depends_on_neighbours(quantizer: Quantizer, x: Tensor) -> bool:
+    """Return whether the codes of `x` change when larger values are in the same batch."""
     alone = [quantizer.codes(size * x).integers for size in (1.0, 0.1)]
     crowded = [quantizer.codes(torch.cat([size * x, 50 * x])).integers[: len(x)] for size in (1.0, 0.1)]
     return not all(torch.equal(a, b) for a, b in zip(alone, crowded, strict=True))
 
 
-# Smallest images that each network of the paper's tables takes without a map of one pixel.
+# The smallest images for which no feature map of the network shrinks to one pixel.
 NETWORKS: dict[str, tuple[list[str], int]] = {
     "resnet20": (["model=resnet20"], 16),
     "resnet32": (["model=resnet32"], 16),
@@ -56,7 +57,7 @@ CLASSES = 10
 
 
 def images_for(name: str, n: int, seed: int = 5) -> Tensor:
-    """Normalised images with some structure, [n, 3, size, size]."""
+    """Return normalised images with some structure, [n, 3, size, size]."""
     size = NETWORKS[name][1]
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(n, 3, 4, 4, generator=generator)
@@ -65,8 +66,12 @@ def images_for(name: str, n: int, seed: int = 5) -> Tensor:
     )
 
 
-def make(name: str, *words: str, bits: int) -> nn.Module:
-    """Quantized and calibrated; batch norms moved as in training, some factors negative and one of them zero."""
+def make(name: str, *overrides: str, bits: int) -> nn.Module:
+    """Return a quantized and calibrated network.
+
+    Batch norms are moved away from their initial values, as training moves them: some factors are negative and one is
+    zero.
+    """
     config = small.config(*NETWORKS[name][0])
     torch.manual_seed(0)
     network: nn.Module = instantiate(config.model.net, num_classes=CLASSES)
@@ -79,7 +84,7 @@ def make(name: str, *words: str, bits: int) -> nn.Module:
         norm.momentum = 0.5
     if norms:
         norms[1].weight.data[0] = 0.0
-    scheme = small.scheme(*words)
+    scheme = small.scheme(*overrides)
     fixed = dataclasses.replace(
         scheme, weight=partial(scheme.weight, bits=bits), input=partial(scheme.input, bits=bits)
     )
@@ -89,11 +94,3 @@ def make(name: str, *words: str, bits: int) -> nn.Module:
         for seed in range(3):
             network.train()(images_for(name, 8, seed=seed))
     return network.eval()
-
-
-@torch.no_grad()
-def agreement(lowered: nn.Module, network: nn.Module, x: Tensor) -> float:
-    """Largest difference of the logits, relative to their spread."""
-    got, wanted = lowered(x), network.eval()(x)
-    assert got.dtype == wanted.dtype
-    return float((got - wanted).abs().max() / wanted.std())

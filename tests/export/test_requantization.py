@@ -1,4 +1,4 @@
-"""The certificate against walking through every accumulator; head-room and search against what they are for."""
+"""The certificate compared with a walk through every accumulator, and the effect of head-room and search."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqakd.export.requantize import Requantized, reachable_sums, requantize
-from sqakd.export.spec import InputSpec
+from sqakd.export.integer_input import IntegerInput
+from sqakd.export.requantization import Requantization, solve_requantization
+from sqakd.export.staircase import reachable_sums
 
 
-def spec(bits: int, *, origin: float = 0.0, step: float = 0.3, signed: bool = False, scale: float = 0.25) -> InputSpec:
+def grid(
+    bits: int, *, origin: float = 0.0, step: float = 0.3, signed: bool = False, scale: float = 0.25
+) -> IntegerInput:
     half = 2 ** (bits - 1) if signed else 0
-    return InputSpec(
+    return IntegerInput(
         bits=bits, origin=origin, step=step, shift=half, levels=2**bits - 1, gap=1, zero_point=half, scale=scale
     )
 
 
 def problem(bits: int, *, seed: int = 0, channels: int = 12, odd: bool = True) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights, scales of both signs and offsets."""
+    """Return weights, scales of both signs, and offsets."""
     generator = torch.Generator().manual_seed(seed)
     top = 2**bits - 1
     level = torch.randint(0, top + 1, (channels, 4, 3, 3), generator=generator)
@@ -29,9 +32,16 @@ def problem(bits: int, *, seed: int = 0, channels: int = 12, odd: bool = True) -
 
 
 def walk(
-    got: Requantized, weight: Tensor, scale: Tensor, offset: Tensor, a: InputSpec, b: InputSpec, low: int, high: int
+    got: Requantization,
+    weight: Tensor,
+    scale: Tensor,
+    offset: Tensor,
+    a: IntegerInput,
+    b: IntegerInput,
+    low: int,
+    high: int,
 ) -> Tensor:
-    """Levels that differ, counted one accumulator at a time, with the runtime's arithmetic written out."""
+    """Count differing levels, one accumulator after the other, with the runtime's arithmetic written out."""
     bottom, top = reachable_sums(weight, *a.code_range)
     counts = []
     for c in range(len(weight)):
@@ -45,23 +55,23 @@ def walk(
     return torch.tensor(counts)
 
 
-@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("positive", [False, True])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("search", [False, True])
 @pytest.mark.parametrize("head_room", [False, True])
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5])
-def test_the_certificate_is_what_walking_finds(
-    bits: int, head_room: bool, search: bool, signed: bool, flip: bool
+def test_the_certificate_equals_a_walk_through_all_accumulators(
+    bits: int, head_room: bool, search: bool, signed: bool, positive: bool
 ) -> None:
     weight, scale, offset = problem(bits)
-    a, b = spec(bits, signed=signed and bits > 1), spec(bits, origin=0.13, signed=signed and bits > 1)
+    a, b = grid(bits, signed=signed and bits > 1), grid(bits, origin=0.13, signed=signed and bits > 1)
     for low, high in ((0, b.levels), (min(1, b.levels - 1), b.levels)):
-        got = requantize(
+        got = solve_requantization(
             weight, scale=scale, offset=offset, input=a, output=b, low=low, high=high, search=search,
-            head_room=head_room, flip=flip,
+            use_head_room=head_room, positive_scales=positive,
         )  # fmt: skip
         assert torch.equal(got.weight.long(), got.head_room * weight * got.sign.view(-1, 1, 1, 1))
-        assert (got.weight_scale > 0).all() or not flip
+        assert (got.weight_scale > 0).all() or not positive
         assert torch.equal(got.wrong, walk(got, weight, scale, offset, a, b, low, high))
         bottom, top = reachable_sums(weight, *a.code_range)
         assert torch.equal(got.reachable, top - bottom + 1)
@@ -70,12 +80,12 @@ def test_the_certificate_is_what_walking_finds(
 @pytest.mark.parametrize("bits", [1, 2, 3])
 def test_head_room_and_search_leave_nothing_wrong_at_few_bits(bits: int) -> None:
     weight, scale, offset = problem(bits, channels=64)
-    a, b = spec(bits), spec(bits, origin=0.13)
+    a, b = grid(bits), grid(bits, origin=0.13)
     wrong = {
         (head_room, search): int(
-            requantize(
+            solve_requantization(
                 weight, scale=scale, offset=offset, input=a, output=b, low=0, high=b.levels, search=search,
-                head_room=head_room,
+                use_head_room=head_room,
             ).wrong.sum()
         )
         for head_room in (False, True)
@@ -86,21 +96,25 @@ def test_head_room_and_search_leave_nothing_wrong_at_few_bits(bits: int) -> None
     assert wrong[False, False] > 0
 
 
-def test_the_stored_integers_are_k_times_the_weights() -> None:
+def test_stored_integers_are_k_times_the_weights() -> None:
     weight, scale, offset = problem(2)
-    a, b = spec(2), spec(2)
-    got = requantize(weight, scale=10 * scale, offset=offset, input=a, output=b, low=0, high=3, flip=True)
+    a, b = grid(2), grid(2)
+    got = solve_requantization(
+        weight, scale=10 * scale, offset=offset, input=a, output=b, low=0, high=3, positive_scales=True
+    )
     assert got.head_room == 42
     assert torch.equal(got.weight.long(), 42 * weight * torch.where(scale < 0, -1, 1)[:, None, None, None])
     assert torch.equal(got.sign < 0, scale < 0)
     assert (got.weight_scale > 0).all()
 
 
-def test_the_lowest_code_of_8_bits_is_not_flipped_out_of_range() -> None:
+def test_a_channel_with_minus_128_keeps_its_sign() -> None:
     weight, scale, offset = problem(8, odd=False)
     weight[:, 0, 0, 0] = -128
-    a, b = spec(8), spec(8, step=1.5)
-    got = requantize(weight, scale=scale, offset=offset, input=a, output=b, low=0, high=255, flip=True)
+    a, b = grid(8), grid(8, step=1.5)
+    got = solve_requantization(
+        weight, scale=scale, offset=offset, input=a, output=b, low=0, high=255, positive_scales=True
+    )
     assert got.head_room == 1
     assert torch.equal(got.weight.long(), weight)
     assert torch.equal(got.weight_scale < 0, scale < 0)
@@ -110,17 +124,17 @@ def test_the_lowest_code_of_8_bits_is_not_flipped_out_of_range() -> None:
 def test_a_channel_that_batch_norm_switched_off_is_constant() -> None:
     weight, scale, offset = problem(2)
     scale[3], offset[3] = 0.0, 0.7
-    got = requantize(weight, scale=scale, offset=offset, input=spec(2), output=spec(2), low=0, high=3)
+    got = solve_requantization(weight, scale=scale, offset=offset, input=grid(2), output=grid(2), low=0, high=3)
     assert (got.weight[3] == 0).all()
     value = float(got.bias[3]) * 0.25 * float(got.weight_scale[3])
     assert value == pytest.approx(0.7, rel=1e-4)
     assert int(got.wrong[3]) == 0
 
 
-def test_a_swing_that_is_lost_beside_its_bias_is_a_constant() -> None:
+def test_a_channel_whose_swing_is_tiny_beside_its_bias_is_constant() -> None:
     weight, scale, offset = problem(2)
     scale[0], offset[0] = 1e-9, 0.45 + 1e-12  # just above an edge; a few sums fall below it
-    got = requantize(weight, scale=scale, offset=offset, input=spec(2), output=spec(2), low=0, high=3)
+    got = solve_requantization(weight, scale=scale, offset=offset, input=grid(2), output=grid(2), low=0, high=3)
     assert (got.weight[0] == 0).all()
     bottom, top = reachable_sums(weight, 0, 3)
     assert 0 < int(got.wrong[0]) < int(top[0] - bottom[0])

@@ -1,8 +1,6 @@
-"""Every quantizer as integers: the codes are its own, and a convolution on them is the trained layer's, in float64."""
+"""Every quantizer as integers: equal codes, and integer convolutions that equal the trained layer in float64."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +9,8 @@ from quantizer_cases import METHODS, Case
 from torch import Tensor, nn
 
 from sqakd.export.errors import ExportError
-from sqakd.export.spec import InputSpec, WeightSpec, input_spec, weight_spec
+from sqakd.export.integer_input import IntegerInput, integer_input
+from sqakd.export.integer_weight import IntegerWeight, integer_weight
 from sqakd.quantization.layers import QuantLayer
 
 BITS = range(1, 9)
@@ -27,7 +26,7 @@ def typical(sign: str) -> Tensor:
 
 
 def trained_layer(method: str, bits: int, sign: str, *, per_channel: bool = False) -> QuantLayer:
-    """A convolution with bias, calibrated, its ranges moved as training moves them, in float64."""
+    """Return a calibrated convolution with bias, in float64, whose ranges are moved as training moves them."""
     torch.manual_seed(1)
     layer = convert(nn.Conv2d(3, 5, 3, padding=1), method, bits, per_channel=per_channel)
     layer.calibrate(typical(sign))
@@ -40,8 +39,15 @@ def trained_layer(method: str, bits: int, sign: str, *, per_channel: bool = Fals
     return layer
 
 
-def integer_conv(layer: QuantLayer, input: InputSpec, weight: WeightSpec, x: Tensor) -> Tensor:
-    """y = g dA dW (A * W) + g b, with whole numbers only inside the convolution."""
+def both(layer: QuantLayer) -> tuple[IntegerInput, IntegerWeight]:
+    return (
+        integer_input(layer.input_quantizer),
+        integer_weight(layer.weight_quantizer, layer.weight, regrid=False),
+    )
+
+
+def integer_conv(layer: QuantLayer, input: IntegerInput, weight: IntegerWeight, x: Tensor) -> Tensor:
+    """Return y = g dA dW (A * W) + g b, with whole numbers only inside the convolution."""
     gain = 1.0 if layer.output_scale is None else float(layer.output_scale.detach().abs())
     product = layer.apply_op(input.codes(x), weight.integers.double(), None)
     assert torch.equal(product, product.round())
@@ -54,19 +60,17 @@ def integer_conv(layer: QuantLayer, input: InputSpec, weight: WeightSpec, x: Ten
 @each_sign
 @each_method
 @torch.no_grad()
-def test_the_integer_convolution_is_the_trained_layer(method: str, sign: str, bits: int) -> None:
+def test_an_integer_convolution_equals_the_trained_layer(method: str, sign: str, bits: int) -> None:
     for per_channel in (False, True):
         layer = trained_layer(method, bits, sign, per_channel=per_channel)
         x = 2 * typical(sign).double()
         refusal = expected_refusal(layer)
         if refusal:
-            with pytest.raises(ExportError, match=refusal):
-                _ = input_spec(layer.input_quantizer), weight_spec(layer.weight_quantizer, layer.weight, regrid=False)
+            with pytest.raises(ExportError) as error:
+                both(layer)
+            assert error.value.topic == refusal
             return
-        input, weight = (
-            input_spec(layer.input_quantizer),
-            weight_spec(layer.weight_quantizer, layer.weight, regrid=False),
-        )
+        input, weight = both(layer)
         assert torch.equal(input.codes(x), layer.input_quantizer.codes(x).integers.double())
         assert input.stored(x).max() <= input.gap * input.levels
         got, wanted = integer_conv(layer, input, weight, x), layer(x)
@@ -75,11 +79,11 @@ def test_the_integer_convolution_is_the_trained_layer(method: str, sign: str, bi
 
 @each
 @each_method
-def test_the_stairs_are_where_the_method_says(method: str, bits: int) -> None:
-    """Values a hair's breadth from each stair get the same code as in training."""
+def test_stairs_are_where_the_method_has_them(method: str, bits: int) -> None:
+    """Values a hair's breadth from each stair get the same codes as in training."""
     quantizer = Case(method, "input", bits).calibrated().double()
     try:
-        spec = input_spec(quantizer)
+        spec = integer_input(quantizer)
     except ExportError:
         return
     stairs = spec.origin + (torch.arange(spec.levels, dtype=torch.float64) + 0.5 - spec.shift) * spec.step
@@ -91,7 +95,7 @@ def test_the_stairs_are_where_the_method_says(method: str, bits: int) -> None:
 @each_method
 def test_weights_that_do_not_fit_are_regridded_on_request(method: str) -> None:
     layer = trained_layer(method, 8, "unsigned")
-    spec = weight_spec(layer.weight_quantizer, layer.weight, regrid=True)
+    spec = integer_weight(layer.weight_quantizer, layer.weight, regrid=True)
     assert int(spec.integers.abs().max()) <= 128
     values = spec.integers.double() * spec.scale[:, None, None, None]
     trained = layer.weight_quantizer(layer.weight).detach()
@@ -100,6 +104,5 @@ def test_weights_that_do_not_fit_are_regridded_on_request(method: str) -> None:
     assert error < 0.02
 
 
-def test_there_is_something_to_check() -> None:
+def test_the_methods_of_the_paper_are_among_the_cases() -> None:
     assert {"ewgs", "lsq", "pact", "dorefa", "lsq_released", "pact_released"} <= set(METHODS)
-    assert Path(__file__).parent.name == "export"

@@ -1,0 +1,87 @@
+"""The options of an export, checked when they are built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sqakd.export.errors import ExportError
+
+Profile = Literal["exact", "int8", "trt"]
+PROFILES = ("exact", "int8", "trt")
+Pack = Literal["auto", "uint4", "table", "none"]
+PACKS = ("auto", "uint4", "table", "none")
+EXACT_GATE = 0.995
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """The options of a speed measurement.
+
+    Attributes:
+        rounds: number of times that each runtime is measured; 0: no measurement.
+        seconds: duration of one measurement, per batch size.
+        batches: batch sizes.
+        threads: numbers of threads.
+    """
+
+    rounds: int
+    seconds: float
+    batches: list[int]
+    threads: list[int]
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0:
+            raise ExportError(f"rounds={self.rounds}: expected a number >= 0; 0 measures nothing")
+        if self.seconds <= 0:
+            raise ExportError(f"seconds={self.seconds}: expected a number > 0")
+        for key in ("batches", "threads"):
+            if not getattr(self, key) or min(getattr(self, key)) < 1:
+                raise ExportError(f"{key}={getattr(self, key)}: expected numbers >= 1, e.g. [1,2]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of an export.
+
+    Attributes:
+        profile: "exact": what was trained as integers is integers, everything else stays real; "int8": what was real in
+            training becomes 8-bit too; "trt": as exact, in the form that TensorRT accepts.
+        pack: how weights of few bits are stored, see `sqakd.export.pack`.
+        preprocess: whether the file takes pixels (uint8) and normalises them itself.
+        regrid: whether weights that do not fit int8 are rounded to a grid that does.
+        gate: smallest share of validation images on which the file must agree with the trained network; None: 0.995 for
+            exact, and no gate for the other profiles, which change the network.
+        images: number of validation images that are compared; None: all.
+        calibration_images: number of training images that set the ranges of the profiles int8 and trt.
+        benchmark: how speed is measured.
+
+    Raises:
+        ExportError: if a value is not allowed.
+    """
+
+    profile: Profile
+    pack: Pack
+    preprocess: bool
+    regrid: bool
+    gate: float | None
+    images: int | None
+    calibration_images: int
+    benchmark: Timing
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise ExportError(f"profile={self.profile!r}: expected {', '.join(PROFILES)}")
+        if self.pack not in PACKS:
+            raise ExportError(f"pack={self.pack!r}: expected {', '.join(PACKS)}")
+        if self.gate is not None and not 0 <= self.gate <= 1:
+            raise ExportError(f"gate={self.gate}: expected a share of the images, 0 to 1")
+        if self.images is not None and self.images < 1:
+            raise ExportError(f"images={self.images}: expected a number of images, or null for all")
+        if self.calibration_images < 1:
+            raise ExportError(f"calibration_images={self.calibration_images}: expected a number of images")
+
+    @property
+    def least_agreement(self) -> float:
+        """The gate, or the default of the profile."""
+        return self.gate if self.gate is not None else EXACT_GATE if self.profile == "exact" else 0.0
