@@ -73,7 +73,7 @@ def is_ours(target: str) -> bool:
 
 
 def arguments(target: str) -> dict[str, inspect.Parameter]:
-    """Return the named arguments of a callable; a class of ours that has **arguments for its base takes the base's too."""
+    """Return the named arguments of a callable; a class of ours with **arguments also takes its base's."""
     made = get_object(target)
     found: dict[str, inspect.Parameter] = {}
     for step in made.__mro__ if inspect.isclass(made) and is_ours(target) else [made]:

@@ -78,9 +78,9 @@ def test_the_float_run_has_no_add_ons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["plus=cutmix", "kd=kd"], "plus=cutmix mixes images and kd=kd reads labels"),
-        (["plus=dampen", "quantizer=none"], "plus=dampen is about quantized weights and quantizer=none has none"),
-        (["plus=[two_step,progressive]"], "plus=progressive and plus=two_step both say the bits"),
+        (["plus=cutmix", "kd=kd"], "plus=cutmix mixes images, but kd=kd reads labels"),
+        (["plus=dampen", "quantizer=none"], "plus=dampen needs quantized weights, but quantizer=none has none"),
+        (["plus=[two_step,progressive]"], "plus=progressive and plus=two_step both set the bits"),
     ],
 )
 def test_incompatible_add_ons_are_refused(overrides: list[str], message: str, tmp_path: Path) -> None:
