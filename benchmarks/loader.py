@@ -1,14 +1,15 @@
-"""The data path alone, without a network: images per second up to the normalised batch, and memory of a mapped file.
+"""Speed and memory of the data path alone, without a network.
 
-    python benchmarks/loader.py [--passes 7] [--threads 2]     images per second
-    python benchmarks/loader.py --memory                       peak memory, of a process of its own
+    python benchmarks/loader.py [--passes 7] [--threads 2]     images per second, up to the normalised batch
+    python benchmarks/loader.py --memory                       peak memory of this process
 
-Images are random. Rates are measured on CIFAR's size and number (50,000 of 3x32x32, batches of 256, crop and flip) and
-on a part of Tiny-ImageNet's (3x64x64, batches of 64, crop to 224x224, flip, colours). The way is the one of training:
-the data module's own loader, then its `on_after_batch_transfer`; the share of each part is measured in the same pass.
+Images are random. Rates are measured with the size and number of CIFAR's images (50,000 of 3x32x32, batches of 256,
+crop and flip) and with a part of Tiny-ImageNet's (3x64x64, batches of 64, crop to 224x224, flip, colours). Images take
+the same path as in training: the data module's loader, then its `on_after_batch_transfer`. The times of both parts are
+measured in the same pass.
 
-Memory is that of Tiny-ImageNet's whole training part, 100,000 images in a file of 1.2 GB, mapped, every image read once
-in random order. Pages of the file count while they are resident; the system may take them back at any time.
+Memory is measured for Tiny-ImageNet's whole training part: 100,000 images in a mapped file of 1.2 GB, each image read
+once in random order. Pages of the file count while they are resident; the operating system may reclaim them any time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ TINY_IMAGES, TINY_SHAPE = 100_000, (3, 64, 64)
 
 
 class RandomImages(ImageDataModule):
-    """So many images of one size."""
+    """A number of random images of one size, in memory or mapped from a file."""
 
     def __init__(self, *, images: int, shape: tuple[int, int, int], file: Path | None, **common: Any) -> None:
         super().__init__(seed=0, drop_last=False, holdout=0.0, limit=None, **common)
@@ -83,20 +84,20 @@ def tiny_imagenet(images: int, file: Path | None) -> RandomImages:
 
 
 def one_pass(data: RandomImages, epoch: int) -> tuple[float, float]:
-    """Seconds in the loader, and in augmentation and normalisation."""
+    """Return the seconds spent in the loader, and those spent in augmentation and normalisation."""
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
     loading = changing = 0.0
-    seen = 0
+    count = 0
     start = time.perf_counter()
     for batch in loader:
         loaded = time.perf_counter()
         image = data.on_after_batch_transfer(batch, 0).image
         changed = time.perf_counter()
         loading, changing = loading + loaded - start, changing + changed - loaded
-        seen += len(image)
+        count += len(image)
         start = changed
-    assert seen == data.images
+    assert count == data.images
     return loading, changing
 
 
@@ -125,23 +126,23 @@ def measure_memory() -> None:
         before = peak()
         data.setup()
         loaded = peak()
-        for _ in data.train_dataloader():  # the loader alone reads each image once
+        for _ in data.train_dataloader():  # without augmentation: the loader reads each image once
             pass
         read = peak()
         batch = next(iter(data.train_dataloader()))
         data.on_after_batch_transfer(batch, 0)
         print(f"peak resident memory, {TINY_IMAGES:,} images of {TINY_SHAPE} in {file.stat().st_size / 1e9:.2f} GB")
-        for what, gigabytes in (
+        for stage, gigabytes in (
             ("before loading (libraries)", before),
             ("mapped", loaded),
             ("each image read once", read),
             ("and one batch at 224x224", peak()),
         ):
-            print(f"  {what:30} {gigabytes:.2f} GB")
+            print(f"  {stage:30} {gigabytes:.2f} GB")
 
 
 def peak() -> float:
-    """Largest resident memory so far, in GB; Linux counts in kilobytes, macOS in bytes."""
+    """Return the largest resident memory so far, in GB. Linux counts in kilobytes, macOS in bytes."""
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
@@ -150,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--passes", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--tiny-images", type=int, default=6_400, help="how many of Tiny-ImageNet's size")
+    parser.add_argument("--tiny-images", type=int, default=6_400, help="number of images of Tiny-ImageNet's size")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -166,7 +167,7 @@ def main() -> None:
 
 
 def _processor() -> str:
-    """The name Linux gives, else what Python knows."""
+    """Return the processor's name from Linux, or else from Python."""
     try:
         with Path("/proc/cpuinfo").open() as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

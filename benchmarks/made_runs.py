@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-KINDS = ("last", "best", "mean_of_last_5")
+from sqakd.runs.record import FloatRun, Record, Score
 
 
 @dataclass(frozen=True)
@@ -60,47 +60,55 @@ def make_grid(
 
 
 def make_run(runs: Path, made: Made, **changes: Any) -> Path:
-    """Make one run; `changes` are keys of its record. Returns its folder."""
-    draw = random.Random(f"{made.name} {made.seed}")
+    """Write the folder of one run and return it; `changes` replace keys of its record.json."""
     folder = runs / made.name / f"seed{made.seed}"
     folder.mkdir(parents=True)
-    top1 = _curve(made, draw)
-    agreement = [min(1.0, value + 0.003) for value in top1]
-    scores = {"top1": _spread(top1)} | ({} if made.bits == 32 else {"agreement": _spread(agreement)})
-    known = None if made.bits == 32 else {"name": made.float_run.name, "seed": 0, "scores": {"top1": _spread([0.997])}}
-    record = {
-        "name": made.name,
-        "seed": made.seed,
-        "choices": {"dataset": made.dataset, "quantizer": made.quantizer, "kd": made.kd},
-        "changes": {},
-        "model": made.model,
-        "w_bits": made.bits,
-        "a_bits": made.bits,
-        "epochs": made.epochs,
-        "scores": scores,
-        "labels_used": made.kd == "none",
-        "float_run": known,
-        "parameters": 269_940,
-        "packed_bytes": 1_079_400 * made.bits // 32 + (11_000 if made.bits < 32 else 0),
-        "bit_operations": 10_000_000 * made.bits**2,
-        "images_per_second": 600.0,
-        "training_seconds": 50.0 + made.seed,
-        "commit": "0123456789abcdef0123456789abcdef01234567",
-        "versions": {"sqakd": "0.1.0", "python": "3.11.7", "torch": "2.14.1", "lightning": "2.6.6"},
-        "device": "A made-up processor",
-        "threads": 1,
-        "finished": f"2026-01-02T03:04:{made.seed:02}+00:00",
-        "command": f"python train.py seed={made.seed} dataset={made.dataset} quantizer={made.quantizer} kd={made.kd}",
-        "weights_sha256": f"{draw.getrandbits(256):064x}",
-    }
-    if known:
-        record["drop_from_float"] = 0.997 - top1[-1]
-    (folder / "record.json").write_text(json.dumps(record | changes, indent=2))
-    rows = [f"{epoch},{a:.7g},{b:.7g}" for epoch, (a, b) in enumerate(zip(top1, agreement, strict=True))]
+    (folder / "record.json").write_text(json.dumps(made_record(made).to_dict() | changes, indent=2))
+    rows = [f"{epoch},{a:.7g},{b:.7g}" for epoch, (a, b) in enumerate(zip(*made_curves(made), strict=True))]
     (folder / "metrics.csv").write_text("\n".join(["epoch,val/top1,val/agreement", *rows]) + "\n")
     if made.bits < 32:
-        (folder / "quantizers.csv").write_text(_quantizers(made, draw))
+        (folder / "quantizers.csv").write_text(_quantizers(made, random.Random(f"quantizers {made.name} {made.seed}")))
     return folder
+
+
+def made_record(made: Made) -> Record:
+    """Return the record of a run that nobody trained."""
+    top1, agreement = made_curves(made)
+    is_float = made.bits == 32
+    float_top1 = {"top1": _spread([0.997])}
+    return Record(
+        name=made.name,
+        seed=made.seed,
+        choices={"dataset": made.dataset, "quantizer": made.quantizer, "kd": made.kd},
+        changes={},
+        model=made.model,
+        w_bits=made.bits,
+        a_bits=made.bits,
+        epochs=made.epochs,
+        scores={"top1": _spread(top1)} | ({} if is_float else {"agreement": _spread(agreement)}),
+        labels_used=made.kd == "none",
+        float_run=None if is_float else FloatRun(name=made.float_run.name, seed=0, scores=float_top1),
+        parameters=269_940,
+        packed_bytes=1_079_400 * made.bits // 32 + (0 if is_float else 11_000),
+        bit_operations=10_000_000 * made.bits**2,
+        images_per_second=600.0,
+        training_seconds=50.0 + made.seed,
+        commit="0123456789abcdef0123456789abcdef01234567",
+        versions={"sqakd": "0.1.0", "python": "3.11.7", "torch": "2.14.1", "lightning": "2.6.6"},
+        device="A made-up processor",
+        devices=1,
+        threads=1,
+        finished=f"2026-01-02T03:04:{made.seed:02}+00:00",
+        command=f"python train.py seed={made.seed} dataset={made.dataset} quantizer={made.quantizer} kd={made.kd}",
+        drop_from_float=None if is_float else 0.997 - top1[-1],
+        weights_sha256=f"{random.Random(made.name).getrandbits(256):064x}",
+    )
+
+
+def made_curves(made: Made) -> tuple[list[float], list[float]]:
+    """Return top-1 and agreement of each epoch, the same at every call."""
+    top1 = _curve(made, random.Random(f"{made.name} {made.seed}"))
+    return top1, [min(1.0, value + 0.003) for value in top1]
 
 
 def make_export(folder: Path, made: Made) -> None:
@@ -130,9 +138,9 @@ def _curve(made: Made, draw: random.Random) -> list[float]:
     return [max(0.0, min(1.0, value)) for value in steps]
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
+def _spread(values: Sequence[float]) -> Score:
     tail = values[-5:]
-    return dict(zip(KINDS, (values[-1], max(values), sum(tail) / len(tail)), strict=True))
+    return Score(last=values[-1], best=max(values), mean_of_last_5=sum(tail) / len(tail))
 
 
 def _quantizers(made: Made, draw: random.Random) -> str:

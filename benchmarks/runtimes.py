@@ -30,6 +30,8 @@ from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, quantize
 from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.quantization.quantizers.rounding import StraightThrough
+from sqakd.runs.export_record import Benchmark
+from sqakd.runs.fields import Fields
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "resnet20": (lambda: CifarResNet(blocks=3, num_classes=10), 32),
@@ -83,7 +85,7 @@ def main() -> None:
         files, network, shape = make_files(Path(folder), options.model, options.bits)
         measured = benchmark(files, network, shape, pixels=False, timing=timing)
     print(measured["machine"])
-    print(as_markdown([speed_table(measured["rows"])]))
+    print(as_markdown([speed_table(Benchmark.from_fields(Fields(measured)).rows)]))
     for name, operators in measured["executed"].items():
         print(f"{name}: {operators}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class SqakdError(ValueError):
     """Bad input: the message says what was found and what was expected, in the words of the library.
@@ -24,3 +26,14 @@ class SqakdError(ValueError):
         super().__init__(message)
         self.topic = topic
         self.facts = facts
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first three names and the number of the others, as text for a message.
+
+    Example:
+        >>> some(["a", "b"]), some(["a", "b", "c", "d", "e"]), some([])
+        ('a, b', 'a, b, c and 2 more', 'nothing')
+    """
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more if names else "nothing"

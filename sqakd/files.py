@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written under a temporary name, then renamed."""
+"""Files that appear whole or not at all: each is written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that takes the place of `path` if the block succeeds."""
+    """Yield a temporary path in the folder of `path`, and rename it to `path` if the block succeeds.
+
+    The temporary file is deleted if the block fails. Its name contains the process id, so that several processes can
+    write the same file concurrently.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
@@ -27,5 +31,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sha256(file: Path) -> str:
-    """Of a file's bytes."""
+    """Return the SHA-256 checksum of a file as hexadecimal text."""
     return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -17,8 +17,9 @@ from hydra import initialize_config_dir
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.utils import get_object, instantiate
 
-from sqakd.app.compose import changes, parse
-from sqakd.runs.spec import Sentence
+from sqakd.app.compose import changes, compose_spec
+from sqakd.app.overrides import float_run_overrides
+from sqakd.runs.spec import Spec
 
 CONF = command.ROOT / "conf"
 FILES = sorted(file for file in CONF.glob("*/**/*.yaml") if file.relative_to(CONF).parts[0] not in ("hydra", "local"))
@@ -42,13 +43,13 @@ def options(group: str) -> list[str]:
 
 
 @functools.cache
-def sentence(*words: str) -> Sentence:
+def sentence(*words: str) -> Spec:
     """The composed sentence; what it leaves to the user to say is filled in."""
     try:
-        return parse(list(words))
+        return compose_spec(list(words))
     except ValueError as error:
         missing = re.findall(r"type ([a-z_.]+)=VALUE", str(error))
-        return parse([*words, *(f"{key}=given" for key in missing)])
+        return compose_spec([*words, *(f"{key}=given" for key in missing)])
 
 
 def nodes(config: Any) -> Iterator[dict[str, Any]]:
@@ -132,13 +133,13 @@ def test_the_parts_of_each_option_can_be_made(option: str) -> None:
 )
 def test_a_misspelt_key_is_refused(word: str) -> None:
     with pytest.raises(ConfigCompositionException, match=f"Could not override '{word.partition('=')[0]}'"):
-        parse([word])
+        compose_spec([word])
 
 
 @pytest.mark.parametrize("group", ["quantizer", "quantizer/rounding", "model", "kd", "dataset", "recipe", "trainer"])
 def test_a_misspelt_choice_is_refused(group: str) -> None:
     with pytest.raises(MissingConfigException, match=rf"Could not find '{group}/ewgss'(.|\n)*{options(group)[-1]}"):
-        parse([f"{group}=ewgss"])
+        compose_spec([f"{group}=ewgss"])
 
 
 def test_the_command_lists_the_choices(tmp_path: Path) -> None:
@@ -198,7 +199,7 @@ def test_the_teacher_may_be_another_network() -> None:
 )
 def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(words: list[str], role: str) -> None:
     shown = sentence(*words)
-    assert sentence(*shown.float_run(role)).config["recipe"] == shown.config["teacher"]["recipe"]
+    assert sentence(*float_run_overrides(shown, role)).config["recipe"] == shown.config["teacher"]["recipe"]
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(wo
     ],
 )  # fmt: skip
 def test_what_a_sentence_changes_beside_its_choices(words: list[str], expected: dict[str, Any]) -> None:
-    assert changes(parse(words)) == expected
+    assert changes(compose_spec(words)) == expected
 
 
 @pytest.mark.parametrize(
@@ -233,4 +234,4 @@ def test_what_a_sentence_changes_beside_its_choices(words: list[str], expected: 
     ],
 )
 def test_another_rounding_is_in_the_name(words: list[str], name: str) -> None:
-    assert parse(words).config["name"] == name
+    assert compose_spec(words).config["name"] == name

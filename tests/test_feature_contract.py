@@ -1,4 +1,4 @@
-"""What every kd that looks inside the networks keeps; the list is that of conf/kd, so that a new one is covered."""
+"""Contract of every feature loss. The losses are those of conf/kd, so a new loss is covered at once."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from sqakd.kd.base import Example, FeatureLoss, Seen
-from sqakd.training.callbacks.progress import Progress
+from sqakd.app.advice import explain
+from sqakd.errors import SqakdError
+from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
+from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.pretrain import pretrain
 from sqakd.training.task import Task
@@ -24,20 +26,20 @@ FILES = sorted((command.ROOT / "conf" / "kd").glob("*.yaml"))
 CONFIGS: dict[str, dict[str, Any]] = {file.stem: yaml.safe_load(file.read_text()) for file in FILES}
 KDS = [name for name, config in CONFIGS.items() if config.get("feature_loss")]
 STAGED = [name for name in KDS if "pretrain_epochs" in CONFIGS[name]["feature_loss"]]
-# Losses that can compare features of any two shapes, and one that compares logits.
+# Losses that compare features of any two shapes, or logits only.
 ANY_SHAPES = {"sp", "dist"}
 
 
 @cache
-def words(kd: str) -> tuple[str, ...]:
-    """The kd with a loss in every step, and short."""
+def overrides(kd: str) -> tuple[str, ...]:
+    """Return overrides for a short training in which the loss has a positive weight in every step."""
     feature = () if CONFIGS[kd]["feature"] else ("kd.feature=1",)
     stage = ("kd.feature_loss.pretrain_epochs=2",) if kd in STAGED else ()
     return (f"kd={kd}", "recipe.epochs=2", "recipe.batch_size=8", *feature, *stage)
 
 
 def make(kd: str, *, bits: int = 2) -> Task:
-    task = small.make_task(small.quantized(f"bits={bits}"), small.network(seed=1), *words(kd))
+    task = small.make_task(small.quantized(f"bits={bits}"), small.network(seed=1), *overrides(kd))
     labels = small.images().train_labels
     task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=labels)
     return task
@@ -53,13 +55,14 @@ def own(task: Task) -> dict[str, torch.nn.Parameter]:
 
 
 def losses(task: Task) -> dict[str, Tensor]:
-    """Of a batch, as a training step computes them."""
+    """Return the losses of a batch, as a training step computes them."""
     index = torch.arange(8)
     draws = task.objective.draw(index, torch.Generator().manual_seed(0))
     return task.eager_losses(small.batch(8, 5), index % small.CLASSES, index, draws)
 
 
-def seen(task: Task) -> Seen:
+def feature_batch(task: Task) -> FeatureBatch:
+    """Return a batch whose student features and logits require a gradient."""
     assert task.features is not None
     images, index = small.batch(8, 5), torch.arange(8)
     with torch.no_grad():
@@ -68,17 +71,17 @@ def seen(task: Task) -> Seen:
     logits.requires_grad_()
     draws = task.objective.draw(index, torch.Generator().manual_seed(0))
     student = [feature.detach().requires_grad_() for feature in task.features[0].take()]
-    return Seen(student, task.features[1].take(), logits, teacher_logits, index, draws)
+    return FeatureBatch(student, task.features[1].take(), logits, teacher_logits, index, draws)
 
 
-def test_there_are_losses_to_check() -> None:
+def test_the_contract_covers_the_whole_zoo() -> None:
     zoo = {"at", "nst", "sp", "rkd", "crd", "fitnet", "cc", "vid", "fsp", "ft", "cktf"}
     assert zoo | {"squat", "dist"} <= set(KDS)
     assert {"fsp", "ft"} <= set(STAGED)
 
 
 @pytest.mark.parametrize("kd", KDS)
-def test_gradients_reach_the_student_and_the_loss_s_own_parameters_and_nothing_else(kd: str) -> None:
+def test_gradients_reach_the_student_and_the_loss_s_own_parameters_only(kd: str) -> None:
     task = make(kd)
     part = losses(task)["feature"]
     assert part.dtype == torch.float32
@@ -93,29 +96,29 @@ def test_gradients_reach_the_student_and_the_loss_s_own_parameters_and_nothing_e
 
 
 @pytest.mark.parametrize("kd", KDS)
-def test_own_parameters_are_trained_and_kept(kd: str) -> None:
+def test_own_parameters_are_in_the_optimizer_and_in_the_checkpoint(kd: str) -> None:
     task = make(kd)
     trained = {id(p) for p in task.configure_optimizers().param_groups[0]["params"]}
     assert {name for name, p in own(task).items() if id(p) not in trained} == set()
-    kept = task.state_dict()
-    assert {f"objective.feature_loss.{name}" for name, _ in feature_loss(task).named_parameters()} <= kept.keys()
-    assert not any(name.startswith("teacher") for name in kept)
+    saved = task.state_dict()
+    assert {f"objective.feature_loss.{name}" for name, _ in feature_loss(task).named_parameters()} <= saved.keys()
+    assert not any(name.startswith("teacher") for name in saved)
 
 
 @pytest.mark.parametrize("kd", KDS)
-def test_there_is_a_name_for_each_term(kd: str) -> None:
+def test_each_term_is_a_finite_scalar_with_a_name(kd: str) -> None:
     task = make(kd)
-    terms = feature_loss(task)(seen(task))
+    terms = feature_loss(task)(feature_batch(task))
     assert len(terms) == len(feature_loss(task).names)
     assert all(term.shape == () and bool(term.isfinite()) for term in terms)
 
 
 @pytest.mark.parametrize("kd", KDS)
-def test_compiled_equals_eager(kd: str) -> None:
+def test_the_compiled_loss_equals_the_eager_loss(kd: str) -> None:
     task = make(kd)
-    batch, parameters = seen(task), list(own(task).values())
+    batch, parameters = feature_batch(task), list(own(task).values())
     torch._dynamo.reset()
-    # Tracing is what a loss can break; this backend then runs the traced parts as they are.
+    # A loss can break the tracing only, so this backend runs the traced graph without generating code.
     compiled = torch.compile(feature_loss(task), fullgraph=True, backend="aot_eager")
     got, expected = (torch.stack(loss(batch)).sum() for loss in (compiled, feature_loss(task)))
     assert torch.allclose(got, expected, rtol=1e-5)
@@ -125,8 +128,8 @@ def test_compiled_equals_eager(kd: str) -> None:
 
 
 @pytest.mark.parametrize("kd", KDS)
-def test_mixed_precision(kd: str) -> None:
-    task = make(kd, bits=8)  # few codes differ by more than one
+def test_mixed_precision_gives_a_float32_loss_and_finite_gradients(kd: str) -> None:
+    task = make(kd, bits=8)  # at 8 bits, bfloat16 moves few codes by more than one
     with torch.autocast("cpu", dtype=torch.bfloat16):
         parts = losses(task)
     parts["loss"].backward()  # type: ignore[no-untyped-call]
@@ -139,22 +142,28 @@ def test_mixed_precision(kd: str) -> None:
 
 
 @pytest.mark.parametrize("kd", [kd for kd in KDS if kd not in ANY_SHAPES])
-def test_shapes_that_do_not_go_together_are_refused(kd: str) -> None:
-    loss = feature_loss(small.make_task(small.quantized(), small.network(seed=1), *words(kd)))
+def test_incompatible_shapes_are_refused(kd: str) -> None:
+    loss = feature_loss(small.make_task(small.quantized(), small.network(seed=1), *overrides(kd)))
     layers = small.config().model.feature_layers
     loss.names = loss.taps(layers, small.network())
     student, teacher = ([torch.zeros(2, *shape)] * len(loss.names) for shape in ((5, 7), (7, 11)))  # tokens, not maps
-    example = Example(student=student, teacher=teacher, network=small.network(), images=small.TRAIN, labels=None)
-    with pytest.raises(ValueError, match=r"shape \[5, 7\] and the teacher's \[7, 11\]; expected .*feature_layers"):
-        loss.build(example)
+    info = SetupInfo(
+        student=student, teacher=teacher, network=small.network(), training_images=small.TRAIN, labels=None
+    )
+    with pytest.raises(SqakdError, match=r"shape \[5, 7\] and the teacher's \[7, 11\]; expected .") as error:
+        loss.setup(info)
+    assert "feature_layers" in explain(error.value)
 
 
 class Stop(Exception):  # noqa: N818  # it is no error
-    """The end of a process, as far as one process can see it."""
+    """Simulated end of the process."""
 
 
-class StopAt(Progress):
-    """Ends the training before one step of one stage; a progress bar because those run in both stages."""
+class StopAt(ProgressBar):
+    """Callback that ends the training before one step of one stage.
+
+    It is a progress bar, because progress bars are the callbacks that run in both stages.
+    """
 
     def __init__(self, *, before_training: bool, epoch: int, step: int) -> None:
         super().__init__(label="main", lines=1)
@@ -168,7 +177,7 @@ class StopAt(Progress):
 
 
 def run(kd: str, folder: Path, stop: StopAt | None = None) -> dict[str, Tensor]:
-    """Both stages as a run does them; returns everything that a checkpoint keeps."""
+    """Train both stages as a run does, resuming from files in `folder`; return the state that a checkpoint saves."""
     task, data = make(kd), small.images()
     callbacks: list[pl.Callback] = [stop] if stop else []
     last = folder / "last.ckpt"

@@ -1,1 +1,1 @@
-"""Hydra finds launchers in packages under hydra_plugins, and nowhere else."""
+"""Launchers of this project, in the only place where Hydra looks for them: a package below hydra_plugins."""

@@ -8,17 +8,78 @@ from __future__ import annotations
 
 from sqakd.errors import SqakdError
 
-QUANTIZATION: dict[str, str] = {}
+QUANTIZATION: dict[str, str] = {
+    "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
+    "hessian.no_second_derivative": "use quantizer.rounding.delta=0.001 for a fixed scaling, or quantizer/rounding=ste",
+    "quantization.no_layer": "use quantizer.first_last=same",
+    "quantizer.bits": "use for instance bits=2, or quantizer=none for the float network",
+}
 
-KD: dict[str, str] = {}
+KD: dict[str, str] = {
+    "kd.shapes": "choose other layers with model.feature_layers=[...] (student) and teacher.feature_layers=[...],"
+    " or another kd",
+    "kd.layer": "choose layers with model.feature_layers=[...] (student) and teacher.feature_layers=[...]",
+    "kd.no_feature_loss": "choose a kd with a feature loss, e.g. kd=at",
+    "kd.no_negatives": "use kd=sqakd, which needs no labels",
+    "kd.intermediate": "for the pooled vector alone use kd=crd",
+    "kd.not_quantized": "choose a quantizer, e.g. quantizer=ewgs, or another kd",
+}
 
-MODELS: dict[str, str] = {}
+MODELS: dict[str, str] = {
+    "model.torchvision_name": 'python -c "from torchvision import models; print(models.list_models(models))" lists all',
+    "model.torchvision_weights": "put that file into torch's cache (TORCH_HOME), or use model.weights=null",
+    "model.timm_name": 'python -c "import timm; print(timm.list_models())" lists all',
+    "model.timm_weights": "put the file into Hugging Face's cache (HF_HOME), or use model.weights=null",
+    "model.timm_missing": "install it with: pip install sqakd[timm]",
+    "model.weights": "or use model.weights=null for random weights",
+    "model.images": "choose another model, or a data set with images of the size that it was made for, e.g."
+    " dataset=imagefolder dataset.image_size=224",
+}
 
-DATASET: dict[str, str] = {}
+DATASET: dict[str, str] = {
+    "data.missing": "type dataset.download=true to fetch it, or dataset.root=FOLDER if it is in another folder",
+    "data.archive": "delete it and type dataset.download=true, or put an intact copy there",
+    "data.download": "download the file yourself and put it there",
+    "data.unpacked": (
+        "delete {folder}, and put an intact {archive} into {root} or type dataset.download=true to fetch it"
+    ),
+    "data.root": "choose another folder with dataset.root=FOLDER",
+    "data.folder": "choose another folder with dataset.folder=FOLDER",
+    "data.cache": "choose another folder with dataset.cache=FOLDER",
+    "data.unreadable": "remove them, or type dataset.unreadable=skip",
+    "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
+    "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",
+    "data.image_size": "give dataset.evaluate the same size",
+    "tiny_imagenet.unlisted": "add the classes to wnids.txt, or remove the folders",
+    "tiny_imagenet.size": "put the original there, or use dataset=imagefolder for images of other sizes",
+}
 
-TRAINING: dict[str, str] = {}
+TRAINING: dict[str, str] = {
+    "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"
+    " recipe.gradient_clip=1",
+    "divergence.pretraining": "a lower learning rate may help, e.g. kd.feature_loss.pretrain_lr={lr:g}"
+    " name=ANOTHER_NAME",
+    "ema.too_short": "use for instance plus.ema.epochs={epochs}",
+    "feature_layers.too_few": "name them with model.feature_layers=[layer1:input,layer1,layer2,fc:input] (student) or"
+    " teacher.feature_layers=[...]",
+    "feature_layers.unequal": "name as many with model.feature_layers=[...] and teacher.feature_layers=[...]",
+    "task.no_labels": "use kd=sqakd, which needs no labels",
+    "task.no_teacher": "use teacher.checkpoint=FILE, or let the run train a teacher",
+    "trainer.half_precision": "use trainer.precision=bf16-mixed",
+}
 
-RUNS: dict[str, str] = {}
+RUNS: dict[str, str] = {
+    "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",
+    "run.unwritable": "make it writable, or type paths.runs=FOLDER",
+    "run.config_damaged": "restore the file, or delete the run's folder",
+    "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
+    "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
+    "checkpoint.other_network": "choose the network that the checkpoint was made for, e.g. model@teacher=resnet32",
+    "record.newer": "update sqakd to the version that wrote it",
+    "record.damaged": "delete {file}: the same command then trains the run again, or resumes it from its checkpoint",
+    "record.export": "delete {file} or export the run again",
+    "paper.damaged": "restore {file} from the repository, or delete it: runs are then compared with nothing published",
+}
 
 EXPORT: dict[str, str] = {
     "export.benchmark": "use benchmark.rounds=0 to export without measuring speed",

@@ -1,149 +1,133 @@
-"""Where Hydra ends: words become a sentence of plain data, and what a user can do wrong becomes one line.
+"""Composition: Hydra's configuration becomes a specification of plain data, and its nodes become objects.
 
-Everything behind this file gets objects and plain data.
+Everything behind the application gets objects and plain data; it never sees a configuration.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import joblib
-import torch
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, InstantiationException
-from hydra.types import RunMode
-from lightning_fabric.utilities.exceptions import MisconfigurationException
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from sqakd.app.advice import explain
-from sqakd.app.console import quiet_libraries
-from sqakd.app.sweep.job import SIGTERM_STATUS
-from sqakd.quantization.convert import Scheme
-from sqakd.runs.folder import Run
-from sqakd.runs.spec import Sentence, identity
-from sqakd.training.callbacks.divergence import DivergenceError
+from sqakd.app import resolvers
+from sqakd.app.overrides import cell_overrides
+from sqakd.errors import SqakdError
+from sqakd.runs.spec import TARGET, Spec, identity
+
+resolvers.register()
 
 
-class Told(CompactHydraException):
-    """A run of a sweep that failed for a reason that its message tells; the others go on."""
+def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
+    """Return the specification that a composed configuration describes.
 
-    told = True
-
-
-# ${joined:a,b} is a_b, and a where b is null: for names made of what was chosen.
-# ${plus:node} is -a+b for a node with the keys a and b, and nothing for none: for the names of runs.
-# ${added:node} is [a, b] for the same node: for tags.
-# ${pick:x,{a:1},2} is 1 where x is a, else 2: for rows that deviate.
-OmegaConf.register_new_resolver("joined", lambda *parts: "_".join(str(p) for p in parts if p), replace=True)
-OmegaConf.register_new_resolver(
-    "plus", lambda parts: "-" + "+".join(names) if (names := added(parts)) else "", replace=True
-)
-OmegaConf.register_new_resolver("added", lambda parts: added(parts), replace=True)
-OmegaConf.register_new_resolver("pick", lambda key, values, otherwise: values.get(key, otherwise), replace=True)
-# ${typed:quantizer/rounding,+} is +ewgs where quantizer/rounding=ewgs was typed, else nothing.
-# ${jobs:} is how many runs this machine takes at a time; ${gpus:} is how many GPUs a run takes.
-OmegaConf.register_new_resolver("jobs", lambda: torch.cuda.device_count() or joblib.cpu_count(), replace=True)
-OmegaConf.register_new_resolver("gpus", lambda: int(torch.cuda.is_available()), replace=True)
-OmegaConf.register_new_resolver("typed", lambda group, sign: _typed(group, sign), replace=True)
-
-
-def _typed(group: str, sign: str) -> str:
-    chosen = [word.partition("=")[2] for word in HydraConfig.get().overrides.task if word.startswith(f"{group}=")]
-    return sign + chosen[-1] if chosen else ""
-
-
-def told(action: Callable[[], float | None]) -> float | None:
-    """Do it; what a user can do wrong is told in one sentence."""
-    quiet_libraries()
-    try:
-        return action()
-    except SIGTERMException:
-        print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
-        raise SystemExit(SIGTERM_STATUS) from None
-    except (ValueError, DivergenceError, InstantiationException, MisconfigurationException) as error:
-        message = f"error: {explain(root_cause(error))}"
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            print(message, file=sys.stderr, flush=True)  # noqa: T201
-            raise Told(message) from error
-        raise SystemExit(message) from error
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """Hydra wraps what a constructor says; the constructor's own words are what helps."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def read(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Sentence:
-    """Plain data of a composed configuration; `hydra` is its Hydra node.
+    Args:
+        cfg: the configuration without its Hydra node.
+        hydra: the Hydra node.
+        complete: whether every value must be given.
 
     Raises:
-        ValueError: if it is to be complete, and a value that must be typed is not there.
+        SqakdError: if a required value is missing.
     """
     config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     assert isinstance(config, dict)
     config.pop("hydra", None)
-    plus = config.pop("plus", {})
-    if names := added(plus):
-        config["plus"] = {name: plus[name] for name in names}
+    addons = config.pop("plus", {})
+    if names := resolvers.addon_names(addons):
+        config["plus"] = {name: addons[name] for name in names}
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing and complete:
-        raise ValueError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
+        raise SqakdError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
     choices = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
-    choices.pop("plus", None)  # Hydra leaves it out where several options are chosen
+    choices.pop("plus", None)  # Hydra omits a group of which several options are chosen
     if names:
         choices["plus"] = "+".join(names)
-    return Sentence({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
+    return Spec({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
 
 
-def added(plus: Mapping[str, Any] | None) -> list[str]:
-    """Names of what a `plus` node adds, in order; values for something that is not chosen add nothing."""
-    return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
-
-
-def parse(words: list[str], *, complete: bool = True) -> Sentence:
-    """Compose another sentence while one is running; needs Hydra to be initialised on `conf`."""
-    cfg = compose("train", overrides=words, return_hydra_config=True)
+def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:
+    """Compose the specification of another run while one is running; Hydra must be initialised on `conf`."""
+    cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
     holder = HydraConfig.instance()
     running = holder.cfg
-    holder.set_config(cfg)
+    holder.set_config(cfg)  # the configuration's interpolations read choices from here
     try:
-        plain = OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"])
-        return read(plain, cfg.hydra, complete=complete)
+        own = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+        return spec_of(own, cfg.hydra, complete=complete)
     finally:
         holder.cfg = running
 
 
-def run_of(sentence: Sentence) -> Run:
-    """Where a sentence's run is kept."""
-    config = sentence.config
-    return Run(Path(config["paths"]["runs"]) / config["name"] / f"seed{config['seed']}", config)
-
-
-def changes(sentence: Sentence) -> dict[str, Any]:
-    """What a sentence has besides its choices: {key: value}, empty for a cell as the project defines it."""
-    plain = identity(parse(sentence.plain(), complete=False).config)
-    own = identity(sentence.config)
+def changes(spec: Spec) -> dict[str, Any]:
+    """Return {key: value} of everything that a run changes besides its choices; empty for a cell as defined."""
+    plain = identity(compose_spec(cell_overrides(spec), complete=False).config)
+    own = identity(spec.config)
     keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))
     return {key: own.get(key) for key in keys if key not in ("name", "seed", "bits")}
 
 
-def check_bits(config: dict[str, Any], scheme: Scheme | None) -> None:
-    """Refuse bits that no quantizer takes.
+def make(node: Mapping[str, Any] | None, key: str, **arguments: Any) -> Any:
+    """Construct the object that a node of a configuration describes; None stays None.
+
+    Args:
+        node: plain data with `_target_`, and the constructor's keyword arguments.
+        key: where the node stands in the configuration, for messages.
+        arguments: further keyword arguments of the constructor.
 
     Raises:
-        ValueError: with what to type.
+        SqakdError: if the constructor refuses its arguments; the message begins with the key.
     """
-    if scheme is not None:
-        scheme.check()
-    elif (config["w_bits"], config["a_bits"]) != (32, 32):
-        raise ValueError(
-            f"quantizer=none trains the float network, but bits are w{config['w_bits']} a{config['a_bits']}:"
-            f" leave bits away, or choose a quantizer, e.g. quantizer=ewgs"
-        )
+    if node is None:
+        return None
+    if TARGET not in node:
+        raise SqakdError(f"{key}: expected {TARGET}, the class to construct")
+    try:
+        return instantiate(OmegaConf.create(dict(node)), **arguments)
+    except InstantiationException as error:
+        raise _located(error, key) from error
+
+
+@contextmanager
+def located(key: str) -> Iterator[None]:
+    """Let errors of the block say where in the configuration the cause is.
+
+    Args:
+        key: of the node that the block works with; it becomes the beginning of the message.
+
+    Raises:
+        SqakdError: in place of the library's own.
+    """
+    try:
+        yield
+    except SqakdError as error:
+        raise SqakdError(_with_key(key, str(error)), topic=error.topic, **error.facts) from error
+
+
+def _located(error: InstantiationException, key: str) -> SqakdError:
+    """Return the constructor's own error, with the key of the node that it is about.
+
+    Hydra reports the key below the node as a line "full_key: weight" at the end of its message.
+    """
+    below = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
+    cause: BaseException = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    message = " ".join((str(cause).splitlines() or [type(cause).__name__])[0].split())
+    text = _with_key(f"{key}.{below}" if below else key, message)
+    return SqakdError(text, topic=cause.topic, **cause.facts) if isinstance(cause, SqakdError) else SqakdError(text)
+
+
+def _with_key(key: str, message: str) -> str:
+    """Put a key before a message; an argument's name at its beginning becomes part of the key.
+
+    Example:
+        >>> _with_key("recipe", "lr=-1: expected a number >= 0"), _with_key("kd", "no weight is positive")
+        ('recipe.lr=-1: expected a number >= 0', 'kd: no weight is positive')
+    """
+    return f"{key}.{message}" if re.match(r"[a-z_][a-z0-9_.]*(=|: )", message) else f"{key}: {message}"

@@ -1,4 +1,4 @@
-"""What a run says to the person who waits: its own lines, once, and no library's chatter."""
+"""Terminal output of a run: its own lines, once, without the libraries' messages."""
 
 from __future__ import annotations
 
@@ -9,19 +9,32 @@ from pytorch_lightning.utilities import rank_zero_only
 
 
 def quiet_libraries() -> None:
-    """Leave the terminal to what the run has to say; Lightning's warnings stay, its tips and its own slips go."""
+    """Hide the libraries' tips and known false warnings; Lightning's other warnings stay visible."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
-    # What is logged comes out of torchmetrics, which has already put the ranks' shares together.
+    # The logged values come from torchmetrics, which has already reduced them over the ranks.
     warnings.filterwarnings("ignore", message="It is recommended to use .self.log")
 
 
 def first_process() -> bool:
-    """Whether this is the process that decides and writes, of all that train one network together."""
+    """Tell whether this is rank 0: of the processes that train one network, the one that decides and writes."""
     return not getattr(rank_zero_only, "rank", 0)
 
 
 @rank_zero_only
 def say(text: str) -> None:
-    """A line for the person who waits; one process speaks."""
+    """Print a line from rank 0 alone."""
     print(text, flush=True)  # noqa: T201
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it.
+
+    Example:
+        >>> duration(50), duration(3000), duration(50000), duration(500000)
+        ('50 s', '50 min', '13.9 h', '5.8 days')
+    """
+    for unit, length, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < limit:
+            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86_400:.1f} days"

@@ -1,25 +1,28 @@
-"""From a finished run to its export: the network put together again with its data, for `sqakd.export`."""
+"""From a finished run to its export: the network is constructed again with its data, and given to `sqakd.export`."""
 
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from sqakd.app.compose import read, told
+from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import say
+from sqakd.app.errors import report_errors
+from sqakd.app.parts import quantize_network
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import normalize
-from sqakd.quantization.convert import Scheme, dequantize, quantize
+from sqakd.errors import SqakdError
+from sqakd.quantization.convert import dequantize
 from sqakd.runs.checkpoint import load_weights, restore
+from sqakd.runs.export_record import ExportRecord, read_exports
+from sqakd.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from sqakd.export.source import Source
@@ -27,68 +30,75 @@ if TYPE_CHECKING:
 
 
 def main(cfg: DictConfig) -> float | None:
-    """Export the run that the configuration names; bad input ends in one sentence.
+    """Export the run that a composed configuration names.
 
     Returns:
         Agreement of the file with the trained network.
     """
-    return told(lambda: export_run(read(cfg, HydraConfig.get()).config))
+    return report_errors(lambda: export_run(spec_of(cfg, HydraConfig.get()).config))
 
 
-def export_run(config: dict[str, Any]) -> float:
-    """Export a finished run; `config` is that of conf/export.yaml.
+def export_run(config: Mapping[str, Any]) -> float:
+    """Export a finished run.
+
+    Args:
+        config: the values of conf/export.yaml.
+
+    Returns:
+        Agreement of the file with the trained network, the lowest of all runtimes.
 
     Raises:
-        ValueError: if the run cannot be exported, or the file disagrees with it.
+        SqakdError: if the run cannot be exported, or the file disagrees with it.
     """
-    try:  # not above: training needs none of the packages that the export needs
+    try:  # not at the top, because training needs none of the packages that the export needs
         from sqakd.export import pipeline
         from sqakd.export.options import Options, Timing
-        from sqakd.export.report import read_exports
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
-        raise ValueError(f"export.py needs a package ({error}); type: pip install 'sqakd[export]'") from error
-    keys = [field.name for field in fields(Options)]
+        raise SqakdError(f"the export needs a package ({error}); type pip install 'sqakd[export]'") from error
     timing = Timing(**config["benchmark"])
-    options = Options(**{key: config[key] for key in keys} | {"benchmark": timing})
+    options = Options(**{field.name: config[field.name] for field in fields(Options)} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
     trained = trained_network(source)
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
-    say(f"exporting {source.folder} as {options.profile}{speed}")
-    folder = Path(config["folder"] or source.folder / f"export-{options.profile}")
-    others = read_exports(source.folder.resolve().parents[1])
+    say(f"exporting {source.folder.path} as {options.profile}{speed}")
+    folder = Path(config["folder"] or source.folder.export(options.profile))
+    others = list(read_exports(RunFolder(source.folder.path.resolve()).runs))
     record = pipeline.export(trained, options, folder, others)
-    for verdict in record["verify"]:
+    _report(record, folder)
+    return min(verdict.agreement for verdict in record.verify)
+
+
+def _report(record: ExportRecord, folder: Path) -> None:
+    for verdict in record.verify:
         say(
-            f"{verdict['runtime']} agrees with the trained network on {100 * verdict['agreement']:.2f}% of"
-            f" {verdict['images']} validation images"
+            f"{verdict.runtime} agrees with the trained network on {100 * verdict.agreement:.2f}% of"
+            f" {verdict.images} validation images"
         )
-    sizes = record["sizes"]
+    sizes = record.sizes
     say(f"{folder / 'report.html'}: proof, sizes and speed")
-    say(f"{folder / 'model.onnx'}: {sizes['file'] / 1000:.1f} kB, float {sizes['float'] / 1000:.1f} kB")
-    return min(float(verdict["agreement"]) for verdict in record["verify"])
+    say(f"{folder / 'model.onnx'}: {sizes.file / 1000:.1f} kB, float {sizes.float / 1000:.1f} kB")
 
 
 def trained_network(source: Source) -> Trained:
-    """Put a finished run's network together again, with its data.
+    """Construct a finished run's network again, with its weights and its data.
 
     Raises:
-        ValueError: if its parts do not fit.
+        SqakdError: if the parts of the run do not fit together.
     """
     from sqakd.export.trained import Trained
 
-    config, facts = source.config, source.facts
-    node = OmegaConf.create(config)
-    data: ImageDataModule = instantiate(node.dataset)
-    data.setup()
-    net = config["model"]["net"]
-    net = net | ({"weights": None} if "weights" in net else {})
-    network, float_network = (instantiate(net, num_classes=facts["num_classes"]) for _ in range(2))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it was said when the run was trained
-        scheme: Scheme = instantiate(node.quantizer)
-        quantize(network, scheme, first=config["model"]["first"], image_shape=data.image_shape)
-    restore(network, source.weights, source=str(source.folder / "weights.pt"))
+    config, facts, record = source.config, source.facts, source.record
+    data: ImageDataModule = make(config["dataset"], "dataset")
+    with located("dataset"):
+        data.setup()
+    net = dict(config["model"]["net"])
+    if "weights" in net:
+        net["weights"] = None  # the run's own weights follow
+    network, float_network = (make(net, "model.net", num_classes=facts["num_classes"]) for _ in range(2))
+    first = config["model"]["first"]
+    quantize_network(network, make(config["quantizer"], "quantizer"), first, data.image_shape, quietly=True)
+    restore(network, source.weights, source=str(source.folder.weights))
     if source.float_weights is not None:
         restore(float_network, load_weights(source.float_weights)[0], source=str(source.float_weights))
     else:
@@ -104,22 +114,22 @@ def trained_network(source: Source) -> Trained:
         std=list(facts["std"]),
         resize={"margin": int(getattr(data.evaluate, "margin", 0))},
         identity={
-            "name": source.record["name"],
-            "seed": source.record["seed"],
-            "dataset": source.record["choices"]["dataset"],
-            "model": source.record["model"],
-            "quantizer": source.record["choices"]["quantizer"],
-            "w_bits": source.record["w_bits"],
-            "a_bits": source.record["a_bits"],
+            "name": record.name,
+            "seed": record.seed,
+            "dataset": record.dataset,
+            "model": record.model,
+            "quantizer": record.quantizer,
+            "w_bits": record.w_bits,
+            "a_bits": record.a_bits,
             "config_hash": source.config_hash,
         },
         calibration=lambda n: data.probe_batches(count=1, size=n, epoch=0)[0].image,
-        validation=lambda: _examples(data),
+        validation=lambda: _validation_batches(data),
     )
 
 
-def _examples(data: ImageDataModule) -> Iterator[ValidationBatch]:
-    """Validation batches as pixels and normalised; the pixels are whole numbers, also where an image was resized."""
+def _validation_batches(data: ImageDataModule) -> Iterator[ValidationBatch]:
+    """Yield validation batches as whole-numbered pixels and as normalised images; resized images are rounded."""
     from sqakd.export.trained import ValidationBatch
 
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)

@@ -1,124 +1,205 @@
-"""What a sweep would do: which runs are finished, which would be trained or resumed, and how long that may take."""
+"""The plan of a sweep: which runs are finished, which would be trained or resumed, and how long that may take."""
 
 from __future__ import annotations
 
-import json
+import io
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 
-from sqakd.runs.folder import Run, RunError
+from sqakd.app.advice import explain
+from sqakd.app.checks import check_bits, check_plan
+from sqakd.app.compose import compose_spec, make
+from sqakd.app.console import duration, say
+from sqakd.app.errors import report_errors
+from sqakd.app.overrides import float_run_overrides
+from sqakd.app.teacher import Train
+from sqakd.errors import SqakdError
+from sqakd.runs.folder import RunFolder, find_runs
+from sqakd.runs.spec import Spec
+
+DONE, RESUME, TRAIN, REFUSED = "done", "resume", "train", "refused"
+MEASURED_STEPS = 4  # of a run whose time is not known
+# What the time of an epoch depends on, as paths into the configuration.
+WORK_DATA = ("image_size", "limit", "holdout")
+WORK_RECIPE = ("batch_size", "accumulate")
+WORK_TRAINER = ("precision", "compile", "channels_last", "devices", "num_nodes")
+
+
+def plan_runs(specs: Iterable[Spec], train: Train) -> None:
+    """Print a line for each run, the float runs it needs first, and the sum at the end.
+
+    Args:
+        specs: the runs of a sweep. With plan=measure a few steps of each unknown kind of run are trained.
+        train: trains one run.
+    """
+    plan = Plan()
+    for spec in specs:
+        check_plan(spec)
+        measured = train if spec.config["plan"] == "measure" else None
+        problem = impossible(spec)
+        for float_run in [] if problem else plan.float_runs(spec):
+            plan.add(float_run, impossible(float_run), measured)
+            if plan.state_of(float_run) == REFUSED:
+                problem = "its float run is refused"
+        plan.add(spec, problem, measured)
+    say(plan.total())
+
+
+def plan_sweep(jobs: Iterable[Sequence[str]]) -> None:
+    """Print the plan of a sweep's jobs, each given by its overrides; expected errors end it in one line."""
+    from sqakd.app.train import train  # the training itself plans single runs
+
+    def plan() -> None:
+        plan_runs((compose_spec(overrides) for overrides in jobs), train)
+
+    report_errors(plan)
 
 
 class Plan:
     """Collects runs, each once, and knows what is left of them.
 
-    Times are those of finished runs under the same folder that did the same work for each image, per epoch; or what
-    was learned by measuring.
+    The time of an epoch is that of a finished run below the same folder that did the same work per image, or it was
+    measured.
     """
 
     def __init__(self) -> None:
-        self.seen: set[Path] = set()
-        self.refused: set[Path] = set()
-        self.rates: dict[Path, list[tuple[Any, float]]] = {}
-        self.states = {"done": 0, "resume": 0, "train": 0, "refused": 0}
+        self.states: dict[Path, str] = {}
+        self.float_specs: dict[tuple[str, ...], Spec] = {}
+        self.times: dict[Path, list[tuple[Any, float]]] = {}
         self.seconds = 0.0
         self.unknown = 0
 
-    def add(self, run: Run, problem: str = "") -> str | None:
-        """One line about a run, or None if it has been added before.
+    def float_runs(self, spec: Spec) -> Iterator[Spec]:
+        """Yield the float runs that a student needs; cells that share one compose it once, which takes long."""
+        kd = spec.config["kd"]
+        taught = spec.config["quantizer"] is not None or kd["kl"] > 0 or kd["feature_loss"] is not None
+        if taught and spec.config["teacher"]["checkpoint"] is None:
+            for role in ("model@teacher", "model"):
+                overrides = tuple(float_run_overrides(spec, role))
+                if overrides not in self.float_specs:
+                    self.float_specs[overrides] = compose_spec(overrides)
+                yield self.float_specs[overrides]
+
+    def state_of(self, spec: Spec) -> str | None:
+        """Return a run's state, or None if it was not added."""
+        return self.states.get(RunFolder.of_spec(spec).path)
+
+    def add(self, spec: Spec, problem: str, train: Train | None) -> None:
+        """Add a run unless it was added before, and print its line.
 
         Args:
-            run: what to add.
-            problem: why it cannot be trained, if that is known.
+            spec: of the run.
+            problem: why it cannot be trained; empty if nothing is known against it.
+            train: measures a run of unknown length; None to leave its length unknown.
         """
-        if run.folder in self.seen:
-            return None
-        self.seen.add(run.folder)
-        state, note = _state(run, problem)
-        self.states[state] += 1
-        if state == "refused":
-            self.refused.add(run.folder)
-        if state in ("resume", "train"):
-            per_epoch = self.seconds_per_epoch(run)
+        folder = RunFolder.of_spec(spec)
+        if folder.path in self.states:
+            return
+        if train is not None and not problem and not folder.finished and self.seconds_per_epoch(spec) is None:
+            try:
+                self._times(folder.runs).append((work(spec.config), measure(spec, train)))
+            except SqakdError as error:
+                problem = explain(error)
+        state, note = state_of(folder, spec, problem)
+        self.states[folder.path] = state
+        if state in (RESUME, TRAIN):
+            per_epoch = self.seconds_per_epoch(spec)
             if per_epoch is None:
                 self.unknown += 1
             else:
-                seconds = per_epoch * (run.config["recipe"]["epochs"] - _epochs_done(run))
+                seconds = per_epoch * (spec.config["recipe"]["epochs"] - folder.epochs_done)
                 self.seconds += seconds
                 note = f"about {duration(seconds)}"
-        return f"{state:8} {run.folder}{'  ' + note if note else ''}"
+        say(f"{state:8} {folder.path}{'  ' + note if note else ''}")
 
-    def learn(self, run: Run, seconds_per_epoch: float) -> None:
-        """Keep the time of one kind of run for others of it under the same folder."""
-        self._rates(run).append((_work(run.config), seconds_per_epoch))
+    def seconds_per_epoch(self, spec: Spec) -> float | None:
+        """Return the time of an epoch of the same kind of run, or None if none is known."""
+        times = self._times(RunFolder.of_spec(spec).runs)
+        return next((seconds for known, seconds in times if known == work(spec.config)), None)
 
-    def seconds_per_epoch(self, run: Run) -> float | None:
-        """Of a run of the same kind, if one is known."""
-        return next((seconds for work, seconds in self._rates(run) if work == _work(run.config)), None)
-
-    def _rates(self, run: Run) -> list[tuple[Any, float]]:
-        folder = run.folder.parent.parent
-        if folder not in self.rates:
-            self.rates[folder] = []
-            for file in sorted(folder.glob("*/seed*/record.json")):
-                record = json.loads(file.read_text())
-                config = yaml.safe_load(file.with_name("config.yaml").read_text())
-                self.rates[folder].append((_work(config), record["training_seconds"] / record["epochs"]))
-        return self.rates[folder]
+    def _times(self, runs: Path) -> list[tuple[Any, float]]:
+        """Return the work of each finished run below a folder, with the seconds of one of its epochs."""
+        if runs not in self.times:
+            self.times[runs] = []
+            for folder in find_runs(runs):
+                if (record := folder.read_record()) is not None and record.training_seconds is not None:
+                    seconds = record.training_seconds / record.epochs
+                    self.times[runs].append((work(folder.read_config()), seconds))
+        return self.times[runs]
 
     def total(self) -> str:
-        """All runs in one line."""
-        counts = ", ".join(f"{count} {state}" for state, count in self.states.items() if count)
+        """Return all runs in one line."""
+        counts = {state: list(self.states.values()).count(state) for state in (DONE, RESUME, TRAIN, REFUSED)}
+        parts = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         left = f"; about {duration(self.seconds)} on one device" if self.seconds else ""
         unknown = (
             f"; {self.unknown} of unknown length (plan=measure trains a few steps of each)" if self.unknown else ""
         )
-        return f"{sum(self.states.values())} runs: {counts}{left}{unknown}"
+        return f"{len(self.states)} runs: {parts}{left}{unknown}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them.
-
-    Example:
-        >>> duration(50), duration(3000), duration(50000), duration(500000)
-        ('50 s', '50 min', '13.9 h', '5.8 days')
-    """
-    for unit, length, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < limit:
-            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"
-
-
-def _state(run: Run, problem: str) -> tuple[str, str]:
-    if problem and run.record() is None:
-        return "refused", problem
+def state_of(folder: RunFolder, spec: Spec, problem: str) -> tuple[str, str]:
+    """Return a run's state and, if it is refused, the reason."""
+    if problem and not folder.finished:
+        return REFUSED, problem
     try:
-        run.check()
-    except RunError as error:
-        return "refused", str(error)
-    if run.record() is not None:
-        return "done", ""
-    return ("resume", "") if run.checkpoint.exists() else ("train", "")
+        folder.check(spec)
+    except SqakdError as error:
+        return REFUSED, explain(error)
+    if folder.finished:
+        return DONE, ""
+    return (RESUME if folder.checkpoint.exists() else TRAIN), ""
 
 
-def _work(config: dict[str, Any]) -> tuple[Any, ...]:
-    """What the time of an epoch depends on."""
-    data, trainer = config["dataset"], config["trainer"]
+def measure(spec: Spec, train: Train) -> float:
+    """Return the seconds of one epoch, from a few steps of the same run in a temporary folder.
+
+    Raises:
+        SqakdError: as for the run itself, for instance if the images are missing.
+    """
+    data = make(spec.config["dataset"], "dataset")
+    data.setup()
+    batch_size = spec.config["recipe"]["batch_size"]
+    with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
+        overrides = [o for o in spec.overrides if not o.startswith(("plan=", "paths.runs=", "logger"))]
+        # Two epochs: the first one compiles and warms up, and the record holds the faster one.
+        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=2", "teacher.recipe.epochs=2"]
+        quiet = ["logger=none", "callbacks.progress=null", f"paths.runs={scratch}"]
+        record = train(compose_spec([*overrides, *short, *quiet]))
+    assert record.images_per_second is not None
+    return float(len(data.train_images) / record.images_per_second)
+
+
+def impossible(spec: Spec) -> str:
+    """Return why no data could make a run possible, judged by quantizer and network; empty if nothing is wrong."""
+    network = dict(spec.config["model"]["net"])
+    if "weights" in network:
+        network["weights"] = None  # a plan downloads nothing
+    try:
+        check_bits(spec, make(spec.config["quantizer"], "quantizer"))
+        with torch.device("meta"):
+            make(network, "model.net", num_classes=2)
+    except SqakdError as error:
+        return explain(error)
+    return ""
+
+
+def work(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return everything that the time of an epoch depends on."""
+    kd, recipe, data, trainer = config["kd"], config["recipe"], config["dataset"], config["trainer"]
     return (
-        data["_target_"],
-        *(data.get(key) for key in ("image_size", "limit", "holdout")),
+        data["_target_"].rpartition(".")[2],
+        *(data.get(key) for key in WORK_DATA),
         config["model"]["net"],
-        config["teacher"]["net"] if config["kd"]["kl"] or config["kd"]["feature_loss"] else None,
-        config["kd"]["feature_loss"],
+        config["teacher"]["net"] if kd["kl"] or kd["feature_loss"] else None,
+        kd["feature_loss"],
         config["quantizer"] is not None,
         config.get("plus"),
-        *(config["recipe"].get(key) for key in ("batch_size", "accumulate")),
-        *(trainer.get(key) for key in ("precision", "compile", "channels_last", "devices", "num_nodes")),
+        *(recipe.get(key) for key in WORK_RECIPE),
+        *(trainer.get(key) for key in WORK_TRAINER),
     )
-
-
-def _epochs_done(run: Run) -> int:
-    metrics = run.folder / "metrics.csv"
-    return len(metrics.read_text().splitlines()) - 1 if metrics.exists() else 0

@@ -15,6 +15,7 @@ import yaml
 
 from sqakd.dashboard import definition, page
 from sqakd.dashboard.definition import Definition
+from sqakd.report.records import NoRunsError
 from sqakd.runs import paper
 from sqakd.runs.login import has_login
 
@@ -48,6 +49,8 @@ def main(words: Sequence[str] | None = None) -> None:
             published = paper.FILE if paper.FILE.is_file() else None
             page.write(shown, runs=options.runs, paper=published, file=file)
             print(file)  # noqa: T201
+    except NoRunsError as error:
+        raise SystemExit(f"error: {error}; choose the folder of the runs with --runs FOLDER") from error
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

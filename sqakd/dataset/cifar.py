@@ -11,22 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, extract_archive
 
-from sqakd.dataset.archive import fetch
+from sqakd.dataset.archive import Archive
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.errors import DataError
 
 
 class CIFAR10(ImageDataModule):
-    """Ten classes.
+    """CIFAR-10, with ten classes.
 
     Args:
         root: folder with `cifar-10-batches-py/`, or with the archive `cifar-10-python.tar.gz`.
-        download: fetch the archive if it is not there.
+        download: whether to download the archive if it is missing.
         **common: see `ImageDataModule`.
     """
 
@@ -42,39 +41,44 @@ class CIFAR10(ImageDataModule):
         self.val_images, self.val_labels, _ = self._read(train=False)
 
     def _unpack(self) -> None:
-        """Make sure that every file is there and is the one its checksum names."""
-        folder, archive = self.root / self.source.base_folder, self.root / self.source.filename
+        """Make sure that every file is there and has the right checksum."""
+        folder = self.root / self.source.base_folder
+        archive = Archive(
+            dataset=self.source.__name__,
+            file=self.root / self.source.filename,
+            url=self.source.url,
+            md5=self.source.tgz_md5,
+            download=self.download,
+        )
         if not self._missing(folder):
             return
-        if not archive.exists() and not self.download:
-            raise DataError(
-                f"{self.source.__name__} is not in {self.root.resolve()}: expected the folder {folder.name}/ or the"
-                f" file {archive.name} there; type dataset.download=true to fetch it, or dataset.root=FOLDER"
-            )
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.root / f"{archive.name}.lock"):  # many ranks and jobs may want it at the same moment
-                if self._missing(folder):
-                    fetch(archive, url=self.source.url, md5=self.source.tgz_md5)
-                    self._extract(archive, folder)
-        except OSError as error:
-            raise DataError(f"cannot write {self.source.__name__} to {self.root.resolve()}: {error}") from error
+        archive.require(folder=f"{folder.name}/")
+        with archive.locked():
+            if self._missing(folder):  # another process may have unpacked the archive in the meantime
+                archive.fetch()
+                self._extract(archive.file, folder)
 
     def _missing(self, folder: Path) -> list[str]:
-        """Names of files that are not there; those that are have been verified."""
+        """Return the names of missing files, and verify the files that are there.
+
+        Raises:
+            DataError: if a file is damaged. Such a file is never unpickled.
+        """
         meta = self.source.meta
         listed = [*self.source.train_list, *self.source.test_list, [meta["filename"], meta["md5"]]]
         for name, md5 in listed:
             if (folder / name).exists() and not check_integrity(str(folder / name), md5):
                 raise DataError(
-                    f"{folder / name} is not the file it should be (checksum differs; truncated or altered): delete"
-                    f" {folder}, and put an intact {self.source.filename} into {self.root}"
-                    f" or type dataset.download=true"
+                    f"{folder / name} is truncated or altered: its checksum is not {md5}",
+                    topic="data.unpacked",
+                    folder=folder,
+                    archive=self.source.filename,
+                    root=self.root,
                 )
         return [name for name, _ in listed if not (folder / name).exists()]
 
     def _extract(self, archive: Path, folder: Path) -> None:
-        """Files appear in `folder` whole or not at all, also for a job that looks at this moment."""
+        """Unpack the archive. Each file appears in `folder` whole or not at all, also for a concurrent job."""
         with tempfile.TemporaryDirectory(dir=self.root) as scratch:
             extract_archive(str(archive), scratch)
             folder.mkdir(exist_ok=True)
@@ -82,6 +86,7 @@ class CIFAR10(ImageDataModule):
                 file.replace(folder / file.name)
 
     def _read(self, *, train: bool) -> tuple[Tensor, Tensor, list[str]]:
+        """Return images, labels and class names of one part."""
         try:
             data = self.source(root=str(self.root), train=train)
         except (RuntimeError, OSError, KeyError, ValueError) as error:
@@ -91,6 +96,6 @@ class CIFAR10(ImageDataModule):
 
 
 class CIFAR100(CIFAR10):
-    """A hundred classes; folder `cifar-100-python/`, archive `cifar-100-python.tar.gz`."""
+    """CIFAR-100, with a hundred classes; folder `cifar-100-python/`, archive `cifar-100-python.tar.gz`."""
 
     source = datasets.CIFAR100

@@ -1,7 +1,8 @@
-"""Images decoded once into one uint8 file that later runs map into memory, whatever they were stored as.
+"""Images of any format, decoded once into a uint8 file that later runs map into memory.
 
-Two files in the cache: the pixels, and which of the images could be read. Both appear whole or not at all, under a name
-made of everything that decides what is in them; of many processes that want them at the same moment one does the work.
+The cache holds two files per list of images: the pixels, and the positions of the images that could be read. Both
+appear whole or not at all. Their name is a hash of everything that determines their content. If many processes want the
+same images concurrently, one process decodes them and the others wait.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -26,9 +26,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sqakd.dataset.errors import DataError
+from sqakd.errors import some
+from sqakd.files import replacing, write_text
 
 T = TypeVar("T")
-# What opening and decoding a file that is no intact image may raise.
+# Errors that opening and decoding a file may raise if the file is not an intact image.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -37,20 +39,23 @@ UNREADABLE = (
     zipfile.BadZipFile,
     Image.DecompressionBombError,
 )
-CHUNK = 2048  # decoded images that may wait to be written
+CHUNK = 2048  # decoded images held in memory before they are written
 
 
 class Decoder:
-    """Turns a list of images into a mapped tensor.
+    """A decoder that turns a list of images into a tensor mapped from a cache file.
 
     Args:
         cache: folder of the decoded images.
-        unreadable: "refuse" stops at files that are no images, "skip" leaves them out and says how many.
+        unreadable: "refuse" raises an error for files that are not images, "skip" omits them and reports their number.
+
+    Raises:
+        DataError: if `unreadable` is neither.
     """
 
     def __init__(self, *, cache: str, unreadable: str) -> None:
         if unreadable not in ("refuse", "skip"):
-            raise DataError(f"dataset.unreadable={unreadable!r}: expected refuse or skip")
+            raise DataError(f"unreadable={unreadable!r}: expected refuse or skip")
         self.cache, self.unreadable = Path(cache), unreadable
 
     def decode(
@@ -61,13 +66,18 @@ class Decoder:
         shape: tuple[int, int, int],
         facts: object,
     ) -> tuple[list[T], Tensor]:
-        """Items that could be read, and their pixels, uint8 [N, *shape] mapped from the cache.
+        """Return the items that could be read, and their pixels as uint8 [N, *shape], mapped from the cache.
 
         Args:
-            items: what to decode, in this order.
-            read: pixels of one item, or a sentence if it is no image; called from many threads.
-            shape: channels, height, width.
-            facts: what the pixels depend on, as plain data: names, lengths, times, the size they are brought to.
+            items: images to decode, in this order.
+            read: function that returns the pixels of one item, or a description of the item if it is not an image;
+                called from many threads.
+            shape: channels, height, width of the pixels of one item.
+            facts: everything that the pixels depend on, as plain data: names, lengths, times, the resized size.
+
+        Raises:
+            DataError: if the cache cannot be written, if no item can be read, or if an item cannot be read and
+                `unreadable` is "refuse".
         """
         key = hashlib.blake2b(json.dumps([self.unreadable, facts]).encode(), digest_size=12).hexdigest()
         pixels, index = self.cache / f"{key}.uint8", self.cache / f"{key}.json"
@@ -79,44 +89,43 @@ class Decoder:
                     if not _complete(pixels, index, length):
                         self._write(items, read, pixels, index)
         except OSError as error:
-            raise DataError(f"cannot write decoded images to dataset.cache={self.cache}: {error}") from error
+            raise DataError(f"cannot write decoded images to {self.cache}: {error}", topic="data.cache") from error
         kept = [items[i] for i in json.loads(index.read_text())]
         return kept, mapped(pixels, (len(kept), *shape))
 
     def _write(
         self, items: Sequence[T], read: Callable[[T], NDArray[np.uint8] | str], pixels: Path, index: Path
     ) -> None:
-        part = pixels.with_suffix(f".part{os.getpid()}")
-        try:
-            with part.open("wb") as out:
+        """Decode all items into the two files of the cache."""
+        with replacing(pixels) as temporary:
+            with temporary.open("wb") as out:
                 kept, bad = _decode_into(out, items, read)
-            if (bad and self.unreadable == "refuse") or not kept:
-                raise DataError(
-                    f"{len(bad)} of {len(items)} files are no readable images: {some(bad)}; remove them"
-                    + (", or type dataset.unreadable=skip" if self.unreadable == "refuse" else "")
-                )
+            found = f"{len(bad)} of {len(items)} files are not readable images: {some(bad)}"
+            if bad and self.unreadable == "refuse":
+                raise DataError(found, topic="data.unreadable")
+            if not kept:
+                raise DataError(found)
             if bad:
-                tqdm.write(f"left out {len(bad)} of {len(items)} files that are no readable images: {some(bad)}")
-            part.replace(pixels)
-            part.write_text(json.dumps(kept))
-            part.replace(index)  # last, because its existence says that the pixels are complete
-        finally:
-            part.unlink(missing_ok=True)
+                tqdm.write(f"omitted {len(bad)} of {len(items)} files that are not readable images: {some(bad)}")
+        write_text(index, json.dumps(kept))  # last, because its existence means that the pixels are complete
 
 
 def mapped(pixels: Path, shape: tuple[int, ...]) -> Tensor:
-    """A file of uint8 as a tensor that is read page by page; writing to the tensor does not change the file."""
+    """Return a file of uint8 values as a tensor that is read page by page.
+
+    Writing to the tensor does not change the file.
+    """
     return torch.from_file(str(pixels), shared=False, size=math.prod(shape), dtype=torch.uint8).view(shape)
 
 
 def read_rgb(file: Path | BinaryIO) -> Image.Image:
-    """An image of any format and mode as RGB: transparency over black, 16 bits scaled to 8.
+    """Return an image of any format and mode as RGB: transparency over black, 16 bits scaled to 8.
 
     Raises:
-        UNREADABLE: if it is no intact image.
+        UNREADABLE: if the file is not an intact image.
     """
     with Image.open(file) as image:
-        if image.mode.startswith("I"):  # grey with 16 bits, which convert() would cut off at 255
+        if image.mode.startswith("I"):  # grey with 16 bits: convert() would clip the values at 255
             return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
         if image.has_transparency_data:
             over_black = Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -126,17 +135,18 @@ def read_rgb(file: Path | BinaryIO) -> Image.Image:
 
 
 def channels_first(image: Image.Image) -> NDArray[np.uint8]:
-    """RGB image -> [3, height, width]."""
+    """Return the pixels of an RGB image as an array [3, height, width]."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
-def some(names: Sequence[str]) -> str:
-    """The first three, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
 def _complete(pixels: Path, index: Path, length: int) -> bool:
-    """Whether both files are whole; after a loss of power they may be there but empty."""
+    """Return whether both files are whole. After a loss of power they may exist but be empty.
+
+    Args:
+        pixels: the file of pixels.
+        index: the file of positions.
+        length: bytes of one image.
+    """
     try:
         images = len(json.loads(index.read_text()))
         return pixels.stat().st_size == images * length
@@ -147,7 +157,7 @@ def _complete(pixels: Path, index: Path, length: int) -> bool:
 def _decode_into(
     out: BinaryIO, items: Sequence[T], read: Callable[[T], NDArray[np.uint8] | str]
 ) -> tuple[list[int], list[str]]:
-    """Positions of the items whose pixels were written, and a sentence for each other one."""
+    """Write the pixels of the items; return the positions of those written, and descriptions of the others."""
     kept, bad = [], []
     with ThreadPoolExecutor() as pool, tqdm(total=len(items), desc="decoding", unit="image", disable=None) as bar:
         for start in range(0, len(items), CHUNK):
@@ -162,5 +172,5 @@ def _decode_into(
 
 
 def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """0 .. 65535 -> 0 .. 255."""
+    """Scale pixels from 0 .. 65535 to 0 .. 255."""
     return (pixels.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)

@@ -1,8 +1,8 @@
 """Handwritten digits that come with scikit-learn: 1,797 real images, no download.
 
 Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
-Grey 8x8 images with values 0 .. 16, enlarged once (bilinear; to 32x32 unless another size is chosen) and repeated over
-three channels, so that networks for CIFAR take them as they are.
+The originals are grey 8x8 images with values 0 .. 16. They are enlarged once (bilinear; to 32x32 unless another size is
+chosen) and repeated over three channels, so that networks for CIFAR accept them.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
-from sqakd.dataset.base import SPLIT_SEED, ImageDataModule
-from sqakd.dataset.errors import DataError
+from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.split import SPLIT_SEED
+from sqakd.numbers import check_whole
 
-SMALLEST = 8
+ORIGINAL_SIZE = 8
 VALIDATION_IMAGES = 360
 
 
 class Digits(ImageDataModule):
-    """1,437 training and 360 validation images in ten classes, the same split in every run.
+    """1,437 training and 360 validation images in ten classes, with the same split in every run.
 
     Args:
-        image_size: height and width that the images are enlarged to, at least 8.
+        image_size: height and width of the enlarged images, at least 8.
         **common: see `ImageDataModule`.
     """
 
     def __init__(self, *, image_size: int, **common: Any) -> None:
         super().__init__(**common)
-        if image_size < SMALLEST:
-            raise DataError(f"dataset.image_size={image_size}: expected at least {SMALLEST}, the size of the originals")
+        check_whole("image_size", image_size, minimum=ORIGINAL_SIZE)
         self.image_size = image_size
 
     def load(self) -> None:

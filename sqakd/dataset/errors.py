@@ -1,4 +1,4 @@
-"""The one error of all data sets."""
+"""The error that all data sets raise."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from sqakd.errors import SqakdError
 
 
 class DataError(SqakdError):
-    """Missing, damaged or contradictory data; the message says what was found, expected and what to type."""
+    """Raised for data that is missing, damaged or contradictory."""

@@ -1,18 +1,18 @@
-"""The user's own images, of any size and format, with labels or without.
+"""A data set of the user's own images, of any size and format, with labels or without.
 
-Layouts under `folder`:
+Layouts of `folder`:
 
     train/CLASS/*.jpg and val/CLASS/*.jpg     labelled
     train/*.jpg and val/*.jpg                 unlabelled
-    *.jpg                                     unlabelled; a share, fixed by name, is held out for validation
+    *.jpg                                     unlabelled; a share, chosen by file name, is held out for validation
 
-Each image is decoded once: shorter side to `image_size`, centre crop, RGB (transparency over black), into one uint8
-file that later runs map into memory.
+If there is no val/, the images of train/ are split in the same way. Each image is decoded once into a uint8 file that
+later runs map into memory: the shorter side is resized to `image_size`, then the centre is cropped; RGB, transparency
+over black.
 """
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,21 +25,27 @@ from torch import Tensor
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.decoded import UNREADABLE, Decoder, channels_first, read_rgb
 from sqakd.dataset.errors import DataError
+from sqakd.dataset.split import split_by_name
+from sqakd.numbers import check_whole, is_number
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 LAYOUTS = "train/CLASS/IMAGE and val/CLASS/IMAGE (labelled), train/IMAGE and val/IMAGE, or IMAGE (unlabelled)"
 
 
 class ImageFolder(ImageDataModule):
-    """Images in folders; labelled if `train/` holds class folders.
+    """Images in folders, labelled if `train/` holds class folders.
 
     Args:
-        folder: see the layouts above.
+        folder: folder with one of the layouts above.
         image_size: side of the square images, in pixels.
-        cache: where decoded images are kept.
-        val_fraction: chance of each image to be held out for validation when there is no `val/`; decided by its name.
-        unreadable: "refuse" stops at files that are no images, "skip" leaves them out and says how many.
+        cache: folder of the decoded images.
+        val_fraction: probability of each image to be held out for validation if there is no `val/`; the image's name
+            decides.
+        unreadable: "refuse" raises an error for files that are not images, "skip" omits them and reports their number.
         **common: see `ImageDataModule`.
+
+    Raises:
+        SqakdError: if an argument has no such value.
     """
 
     def __init__(
@@ -53,16 +59,15 @@ class ImageFolder(ImageDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        if not isinstance(image_size, int) or image_size < 1:
-            raise DataError(f"dataset.image_size={image_size!r}: expected a whole number of pixels")
-        if not 0 < val_fraction < 1:
-            raise DataError(f"dataset.val_fraction={val_fraction}: expected a number between 0 and 1")
+        check_whole("image_size", image_size)
+        if not is_number(val_fraction) or not 0 < val_fraction < 1:
+            raise DataError(f"val_fraction={val_fraction!r}: expected a number between 0 and 1")
         self.folder, self.image_size, self.val_fraction = Path(folder), image_size, val_fraction
         self.decoder = Decoder(cache=cache, unreadable=unreadable)
 
     def load(self) -> None:
         train, val = self._list_files()
-        labelled = any(path.parent != self.folder / "train" for path in train) and (self.folder / "train").is_dir()
+        labelled = self._has_classes(train)
         if labelled:
             self.class_names = self._class_names(train, val)
         train_kept, self.train_images = self._decode(train)
@@ -71,8 +76,9 @@ class ImageFolder(ImageDataModule):
             self.train_labels, self.val_labels = self._labels(train_kept), self._labels(val_kept)
 
     def _list_files(self) -> tuple[list[Path], list[Path]]:
+        """Return the paths of the training images and of the validation images."""
         if not self.folder.is_dir():
-            raise DataError(f"dataset.folder={self.folder} is not a folder; expected {LAYOUTS}")
+            raise DataError(f"{self.folder} is not a folder; expected {LAYOUTS}", topic="data.folder")
         train, val = _images_below(self.folder / "train"), _images_below(self.folder / "val")
         if train and not val:
             return self._hold_out(train)
@@ -85,43 +91,46 @@ class ImageFolder(ImageDataModule):
         return train, val
 
     def _hold_out(self, files: list[Path]) -> tuple[list[Path], list[Path]]:
-        """Split by a hash of each file's name, so that adding files moves none of the others; no part stays empty."""
-        ranked = sorted(files, key=self._place)
-        held_out = sum(self._place(path) < self.val_fraction for path in files)
-        cut = min(max(held_out, 1), len(files) - 1) if files else 0
-        return sorted(ranked[cut:]), sorted(ranked[:cut])
-
-    def _place(self, path: Path) -> float:
-        """0 .. 1, evenly spread."""
-        digest = hashlib.blake2b(self._name(path).encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "little") / 2**64
+        """Split the files by their names into training and validation images, each part sorted."""
+        train, val = split_by_name(files, self._name, self.val_fraction)
+        return sorted(train), sorted(val)
 
     def _name(self, path: Path) -> str:
+        """Return a file's path from the folder, with slashes on every system."""
         return path.relative_to(self.folder).as_posix()
 
+    def _has_classes(self, train: list[Path]) -> bool:
+        """Return whether train/ has class folders, and not all training images lie directly in train/."""
+        folder = self.folder / "train"
+        return (
+            folder.is_dir()
+            and any(path.is_dir() for path in folder.iterdir())
+            and any(path.parent != folder for path in train)
+        )
+
     def _class_names(self, train: list[Path], val: list[Path]) -> list[str]:
+        """Return the sorted names of the class folders.
+
+        Raises:
+            DataError: if an image is in no class folder, or if a class has no training image.
+        """
         loose = [p for p in train + val if p.parent in (self.folder / "train", self.folder / "val")]
         if loose:
-            raise DataError(f"{loose[0]} lies beside the class folders; expected {LAYOUTS}")
-        names = sorted(p.name for p in (self.folder / "train").iterdir() if p.is_dir())
-        empty = sorted(
-            set(names)
-            - {
-                p.relative_to(self.folder / "train").parts[0]
-                for p in train
-                if p.relative_to(self.folder).parts[0] == "train"
-            }
-        )
+            raise DataError(f"{loose[0]} is in no class folder, but other images are; expected {LAYOUTS}")
+        folder = self.folder / "train"
+        names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        empty = sorted(set(names) - {self._class_of(p) for p in train if folder in p.parents})
         if empty:
-            raise DataError(f"class folder(s) without images in {self.folder / 'train'}: {', '.join(empty)}")
+            raise DataError(f"class folder(s) without images in {folder}: {', '.join(empty)}")
         unknown = sorted({self._class_of(p) for p in val} - set(names))
         if unknown:
             raise DataError(
-                f"val/ has classes that train/ has not: {', '.join(unknown)}; train/ has {', '.join(names)}"
+                f"val/ has classes that train/ does not have: {', '.join(unknown)}; train/ has {', '.join(names)}"
             )
         return names
 
     def _class_of(self, path: Path) -> str:
+        """Return the class of train/CLASS/IMAGE or val/CLASS/IMAGE."""
         return path.relative_to(self.folder).parts[1]
 
     def _labels(self, files: list[Path]) -> Tensor:
@@ -129,14 +138,14 @@ class ImageFolder(ImageDataModule):
         return torch.tensor([position[self._class_of(path)] for path in files])
 
     def _decode(self, files: list[Path]) -> tuple[list[Path], Tensor]:
-        """Files that could be read, and their pixels, uint8 [N, 3, image_size, image_size]."""
+        """Return the files that could be read, and their pixels as uint8 [N, 3, image_size, image_size]."""
         size = self.image_size
         facts = [(self._name(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
         return self.decoder.decode(files, lambda p: _read(p, size), shape=(3, size, size), facts=[size, facts])
 
 
 def _read(path: Path, size: int) -> NDArray[np.uint8] | str:
-    """Pixels [3, size, size], or a sentence if the file is no image."""
+    """Return the pixels [3, size, size] of an image, or a description of the file if it is not an image."""
     try:
         rgb = read_rgb(path)
         return channels_first(ImageOps.fit(rgb, (size, size), method=Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""A folder of files, unpacked or still in its zip archive, read in the same way."""
+"""A common interface for a folder of files and for a folder inside a zip archive."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from sqakd.dataset.errors import DataError
 
 
 class Tree(ABC):
-    """Files below one folder.
+    """The files below one folder.
 
     Attributes:
-        facts: by path from the folder, with slashes: each file's length, and the time of its last change or its
-            checksum.
+        facts: for each file, by its path from the folder with slashes: its length, and the time of its last change or
+            its checksum.
     """
 
     facts: dict[str, tuple[int, int]]
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """One file; may be called from many threads."""
+        """Return the content of one file. Threads may call this method concurrently."""
 
     @abstractmethod
     def path(self, name: str) -> str:
-        """Where a user finds it."""
+        """Return a file's full path for a message."""
 
     @abstractmethod
     def close(self) -> None:
-        """Nothing is read from here on."""
+        """Release open files. Nothing is read afterwards."""
 
     def __enter__(self) -> Self:
         return self
@@ -46,7 +46,7 @@ class FolderTree(Tree):
     """An unpacked folder.
 
     Args:
-        folder: where it is.
+        folder: path of the folder.
     """
 
     def __init__(self, *, folder: Path) -> None:
@@ -60,15 +60,18 @@ class FolderTree(Tree):
         return str(self.folder / name)
 
     def close(self) -> None:
-        """There is nothing open."""
+        """Do nothing: no file is open between two reads."""
 
 
 class ZipTree(Tree):
-    """A folder inside an archive.
+    """A folder inside a zip archive.
 
     Args:
-        archive: the zip file.
-        folder: inside it.
+        archive: path of the zip file.
+        folder: name of the folder inside the archive.
+
+    Raises:
+        DataError: if the archive cannot be read.
     """
 
     def __init__(self, *, archive: Path, folder: str) -> None:
@@ -77,7 +80,7 @@ class ZipTree(Tree):
             self.zip = zipfile.ZipFile(archive)
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(f"{archive} cannot be read as a zip archive: {error}") from error
-        self.lock = threading.Lock()  # a ZipFile counts its readers without one
+        self.lock = threading.Lock()  # ZipFile counts its open readers without a lock
         entries = [entry for entry in self.zip.infolist() if not entry.is_dir()]
         self.facts = {
             entry.filename.removeprefix(f"{folder}/"): (entry.file_size, entry.CRC)
@@ -97,6 +100,10 @@ class ZipTree(Tree):
 
 
 def _files(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path (after `prefix`) and the facts of each file below a folder.
+
+    os.scandir reads the facts together with the names, which saves a system call for each of 110,000 files.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():

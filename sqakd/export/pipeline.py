@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from sqakd.export.options import Options
 from sqakd.export.report import write_report
 from sqakd.export.to_onnx import OPSET
 from sqakd.export.trained import Trained, ValidationBatch
-from sqakd.export.verify import Verdict, verify
+from sqakd.export.verify import verify
 from sqakd.quantization.cost import cost
+from sqakd.runs.export_record import ExportRecord, Verdict, write_export
 
 COMPARED_LAYER_BY_LAYER = 32  # images
 
 
-def export(trained: Trained, options: Options, folder: Path, others: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+def export(trained: Trained, options: Options, folder: Path, others: Iterable[ExportRecord] = ()) -> ExportRecord:
     """Write all files of one export.
 
     Args:
@@ -68,27 +70,28 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[di
         layers = describe_layers(lowered)
         for layer in layers:
             layer["codes_that_differ"] = shares.get(layer["name"])
-        record = _record(trained, lowered, options, verdicts) | {
+        facts = _facts(trained, lowered, options, verdicts) | {
             "logits_without_propagation": difference,
             "layers": layers,
         }
-        record["sizes"] |= _sizes(place) | {"unpacked": unpacked_bytes}
+        facts["sizes"] |= _sizes(place) | {"unpacked": unpacked_bytes}
         if options.benchmark.rounds:
-            record["benchmark"] = benchmark(
+            facts["benchmark"] = benchmark(
                 {"float": place / "model.float.onnx", options.profile: place / "model.onnx"},
                 deployed(trained, trained.float_network, options),
                 trained.image_shape,
                 pixels=options.preprocess,
                 timing=options.benchmark,
             )
+        record = ExportRecord.from_dict(facts)
         write_report(place, record, others)
         (place / "layers.json").write_text(json.dumps(layers, indent=1), encoding="utf-8")
-        (place / "record.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+        write_export(place / "record.json", record)
     return record
 
 
-def _record(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
-    """Return what is known about an export before its files are measured."""
+def _facts(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
+    """Return the entries of an export's record that are known before its files are measured."""
     used = cost(trained.network, trained.image_shape)
     return trained.identity | {
         "profile": options.profile,
@@ -96,7 +99,7 @@ def _record(trained: Trained, lowered: fx.GraphModule, options: Options, verdict
         "preprocess": options.preprocess,
         "gate": options.least_agreement,
         "opset": OPSET,
-        "verify": [verdict.plain() for verdict in verdicts],
+        "verify": [asdict(verdict) for verdict in verdicts],
         "sizes": {"parameters_at_their_bits": used.packed_bytes},
         "parameters": used.parameters,
         "bit_operations": used.bit_operations,

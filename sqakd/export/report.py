@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import html
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+from sqakd.runs.export_record import Benchmark, ExportRecord, Timed, read_export, read_exports
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#999999"
 BIT_OPERATIONS = (
@@ -50,7 +51,7 @@ class Table:
 Part = str | Table | Path
 
 
-def write_report(folder: Path, record: dict[str, Any], others: Iterable[dict[str, Any]]) -> None:
+def write_report(folder: Path, record: ExportRecord, others: Iterable[ExportRecord]) -> None:
     """Write words and pictures beside the files of an export.
 
     Args:
@@ -58,54 +59,39 @@ def write_report(folder: Path, record: dict[str, Any], others: Iterable[dict[str
         record: its record.
         others: records of all exports, for the picture that compares those of the same data set.
     """
-    same_data = [other for other in others if other.get("dataset") == record["dataset"]]
-    known = {(r["name"], r["seed"], r["profile"]): r for r in [*same_data, record]}
+    same_data = [other for other in others if other.dataset == record.dataset]
+    known = {(r.name, r.seed, r.profile): r for r in [*same_data, record]}
     draw_layers(folder / "layers.png", record)
-    if "benchmark" in record:
-        draw_latency(folder / "latency.png", record["benchmark"]["rows"])
+    if record.benchmark:
+        draw_latency(folder / "latency.png", record.benchmark.rows)
     draw_pareto(folder / "pareto.png", list(known.values()), record)
     parts = list(_parts(folder, record))
     (folder / "report.md").write_text(as_markdown(parts), encoding="utf-8")
-    (folder / "report.html").write_text(
-        as_html(parts, title=f"{record['name']}, {record['profile']}"), encoding="utf-8"
-    )
+    (folder / "report.html").write_text(as_html(parts, title=f"{record.name}, {record.profile}"), encoding="utf-8")
 
 
-def read_exports(runs: Path) -> list[dict[str, Any]]:
-    """Records of all exports below a folder of runs; what is no record is left out."""
-    found = []
-    for file in sorted(runs.glob("*/seed*/*/record.json")):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict) and {"profile", "sizes", "verify", "name", "seed"} <= record.keys():
-            found.append(record)
-    return found
-
-
-def _parts(folder: Path, record: dict[str, Any]) -> Iterable[Part]:
-    yield f"# {record['name']}, seed {record['seed']}: {record['profile']}"
-    yield NOTES[record["profile"]]
+def _parts(folder: Path, record: ExportRecord) -> Iterable[Part]:
+    yield f"# {record.name}, seed {record.seed}: {record.profile}"
+    yield NOTES[record.profile]
     yield "## Does it say what the trained network says?"
     yield Table(
         ["runtime", "images", "same class", "top-1", "trained top-1", "largest difference", "median", "logits' spread"],
         [
             [
-                v["runtime"],
-                str(v["images"]),
-                _percent(v["agreement"]),
-                _percent(v["top1"]),
-                _percent(v["trained_top1"]),
-                f"{v['largest_difference']:.2g}",
-                f"{v['median_difference']:.2g}",
-                f"{v['spread']:.2g}",
+                v.runtime,
+                str(v.images),
+                _percent(v.agreement),
+                _percent(v.top1),
+                _percent(v.trained_top1),
+                f"{v.largest_difference:.2g}",
+                f"{v.median_difference:.2g}",
+                f"{v.spread:.2g}",
             ]
-            for v in record["verify"]
+            for v in record.verify
         ],
     )
     yield "## How large is it?"
-    sizes = record["sizes"]
+    sizes = record.sizes
     names = {
         "parameters_at_their_bits": "parameters at their bits, nothing else",
         "file": "model.onnx",
@@ -116,32 +102,36 @@ def _parts(folder: Path, record: dict[str, Any]) -> Iterable[Part]:
     }
     yield Table(
         ["", "kB", "smaller than float"],
-        [[name, f"{sizes[key] / 1000:.1f}", f"{sizes['float'] / sizes[key]:.1f}x"] for key, name in names.items()],
+        [
+            [name, f"{size / 1000:.1f}", f"{sizes.float / size:.1f}x"]
+            for key, name in names.items()
+            if (size := getattr(sizes, key))
+        ],
     )
-    yield f"{record['bit_operations'] / 1e6:,.1f} million bit-operations ({BIT_OPERATIONS})."
-    floats = ", ".join(f"{part['name']} ({part['parameters']:,})" for part in record["stays_float"]) or "nothing"
+    yield f"{(record.bit_operations or 0) / 1e6:,.1f} million bit-operations ({BIT_OPERATIONS})."
+    floats = ", ".join(f"{part['name']} ({part['parameters']:,})" for part in record.stays_float) or "nothing"
     yield f"Stays float (parameters): {floats}; and of each integer layer a scale and a bias per channel."
     yield "## Layer by layer"
     yield folder / "layers.png"
     yield Table(
         ["layer", "weights", "bits w/a", "output", "head-room", "wrong sums", "reachable", "codes that differ"],
-        [_layer_row(layer) for layer in record["layers"]],
+        [_layer_row(layer) for layer in record.layers],
     )
     yield (
         "Wrong sums: of all sums that any input can produce, how many get another code than in training, counted"
         " exhaustively. Codes that differ: measured on training images, each layer given the same codes."
     )
-    if "benchmark" in record:
-        yield from _speed(folder, record["benchmark"])
+    if record.benchmark:
+        yield from _speed(folder, record.benchmark)
     yield "## Against other exports"
     yield folder / "pareto.png"
     yield "## What made it"
-    yield "; ".join(f"{name} {version}" for name, version in record["versions"].items()) + (
-        f"; opset {record['opset']}; weights of the float file: {record['float_source']}."
+    yield "; ".join(f"{name} {version}" for name, version in record.versions.items()) + (
+        f"; opset {record.opset}; weights of the float file: {record.float_source}."
     )
 
 
-def _layer_row(layer: dict[str, Any]) -> list[str]:
+def _layer_row(layer: Mapping[str, Any]) -> list[str]:
     differ = layer.get("codes_that_differ")
     regrid = f", regridded ({100 * layer['regrid_error']:.2f}% off)" if layer["regrid_error"] else ""
     return [
@@ -156,47 +146,47 @@ def _layer_row(layer: dict[str, Any]) -> list[str]:
     ]
 
 
-def _speed(folder: Path, measured: dict[str, Any]) -> Iterable[Part]:
-    machine = measured["machine"]
+def _speed(folder: Path, measured: Benchmark) -> Iterable[Part]:
+    machine = measured.machine
     yield "## How fast is it here?"
     yield (
         f"{machine['processor']}, {machine['cores']} cores, {' '.join(machine['isa']) or 'unknown instructions'};"
         f" {machine['system']}, Python {machine['python']}, load {machine['load']} before. {NOTE_SPEED}"
     )
     yield folder / "latency.png"
-    yield speed_table(measured["rows"])
+    yield speed_table(measured.rows)
     yield "Ratio: how much faster than ONNX Runtime on the float file. Load time includes importing the runtime."
     yield "What each runtime executes, as it says itself:"
     yield Table(
         ["runtime", "operators"],
-        [[name, ", ".join(_counts(operators))] for name, operators in measured["executed"].items()],
+        [[name, ", ".join(_counts(operators))] for name, operators in measured.executed.items()],
     )
-    if measured["missing"]:
-        yield f"Could not be measured here: {', '.join(measured['missing'])}."
+    if measured.missing:
+        yield f"Could not be measured here: {', '.join(measured.missing)}."
 
 
-def speed_table(rows: Iterable[dict[str, Any]]) -> Table:
+def speed_table(rows: Iterable[Timed]) -> Table:
     """One row for each runtime, batch and number of threads."""
     return Table(
         ["runtime", "version", "batch", "threads", "p50 ms", "p90 ms", "ratio", "load ms", "peak MB"],
         [
             [
-                row["name"],
-                row["version"],
-                str(row["batch"]),
-                str(row["threads"]),
-                f"{row['p50_ms']:.3f}",
-                f"{row['p90_ms']:.3f}",
-                f"{row['ratio']:.2f}x" if row["ratio"] else "-",
-                f"{row['load_ms']:.0f}",
-                f"{row['peak_bytes'] / 1e6:.0f}",
+                row.name,
+                row.version,
+                str(row.batch),
+                str(row.threads),
+                f"{row.p50_ms:.3f}",
+                f"{row.p90_ms:.3f}",
+                f"{row.ratio:.2f}x" if row.ratio else "-",
+                "-" if row.load_ms is None else f"{row.load_ms:.0f}",
+                "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}",
             ]
             for row in rows
         ],
     )
 
 
-def _counts(operators: dict[str, int]) -> list[str]:
+def _counts(operators: Mapping[str, int]) -> list[str]:
     shown = {name: n for name, n in operators.items() if not name.startswith(("Const", "Input", "Output"))}
     return [f"{n} {name}" for name, n in sorted(shown.items(), key=lambda item: (-item[1], item[0]))]
 
@@ -243,27 +233,27 @@ def as_html(parts: Iterable[Part], *, title: str) -> str:
     )
 
 
-def overview(records: Iterable[dict[str, Any]]) -> Table:
+def overview(records: Iterable[ExportRecord]) -> Table:
     """One row for each export and runtime."""
     header = ["run", "seed", "profile", "runtime", "images", "same class", "top-1", "trained top-1"]
     rows = [
         [
-            record["name"],
-            str(record["seed"]),
-            record["profile"],
-            verdict["runtime"],
-            str(verdict["images"]),
-            _percent(verdict["agreement"]),
-            _percent(verdict["top1"]),
-            _percent(verdict["trained_top1"]),
-            f"{verdict['largest_difference']:.1e}",
-            f"{sum(layer.get('wrong_sums', 0) for layer in record['layers']):,}"
-            f" of {sum(layer.get('reachable_sums', 0) for layer in record['layers']):,}",
-            f"{record['sizes']['file'] / 1000:.1f}",
-            f"{record['sizes']['float'] / record['sizes']['file']:.1f}x",
+            record.name,
+            str(record.seed),
+            record.profile,
+            verdict.runtime,
+            str(verdict.images),
+            _percent(verdict.agreement),
+            _percent(verdict.top1),
+            _percent(verdict.trained_top1),
+            f"{verdict.largest_difference:.1e}",
+            f"{sum(layer.get('wrong_sums', 0) for layer in record.layers):,}"
+            f" of {sum(layer.get('reachable_sums', 0) for layer in record.layers):,}",
+            f"{record.sizes.file / 1000:.1f}",
+            f"{record.sizes.float / record.sizes.file:.1f}x",
         ]
         for record in records
-        for verdict in record["verify"]
+        for verdict in record.verify
     ]
     return Table([*header, "largest difference of logits", "wrong sums", "kB", "smaller than float"], rows)
 
@@ -277,9 +267,9 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def draw_layers(file: Path, record: dict[str, Any]) -> None:
+def draw_layers(file: Path, record: ExportRecord) -> None:
     """For each layer: its size in float and at its bits, and its wrong sums."""
-    layers = record["layers"]
+    layers = record.layers
     figure = _figure(12, max(3.0, 0.28 * len(layers) + 1.2))
     size, wrong = figure.subplots(1, 2, sharey=True)
     names = [layer["name"] for layer in layers]
@@ -299,17 +289,17 @@ def draw_layers(file: Path, record: dict[str, Any]) -> None:
     figure.savefig(file, format="png")
 
 
-def draw_latency(file: Path, rows: list[dict[str, Any]]) -> None:
+def draw_latency(file: Path, rows: Sequence[Timed]) -> None:
     """Median time per image of each runtime, one panel for each batch and number of threads."""
-    panels = sorted({(row["batch"], row["threads"]) for row in rows})
+    panels = sorted({(row.batch, row.threads) for row in rows})
     figure = _figure(3.2 * len(panels) + 2, 3.4)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for panel, (batch, threads) in zip(axes, panels, strict=True):
-        here = [row for row in rows if (row["batch"], row["threads"]) == (batch, threads)]
-        times = [row["p50_ms"] / batch for row in here]
-        colors = [GREY if row["name"].endswith("float") else BLUE for row in here]
-        bars = panel.barh([row["name"] for row in here], times, color=colors)
-        labels = [f"{row['ratio']:.2f}x" if row["ratio"] else "" for row in here]
+        here = [row for row in rows if (row.batch, row.threads) == (batch, threads)]
+        times = [row.p50_ms / batch for row in here]
+        colors = [GREY if row.name.endswith("float") else BLUE for row in here]
+        bars = panel.barh([row.name for row in here], times, color=colors)
+        labels = [f"{row.ratio:.2f}x" if row.ratio else "" for row in here]
         panel.bar_label(bars, labels, padding=3, fontsize=8)
         panel.set(title=f"batch {batch}, {threads} thread(s)", xlabel="ms per image, median")
         panel.margins(x=0.2)
@@ -317,11 +307,11 @@ def draw_latency(file: Path, rows: list[dict[str, Any]]) -> None:
     figure.savefig(file, format="png")
 
 
-def draw_pareto(file: Path, records: list[dict[str, Any]], this: dict[str, Any]) -> None:
+def draw_pareto(file: Path, records: list[ExportRecord], this: ExportRecord) -> None:
     """Accuracy of all exports against their size and their time; the best for each size or time are joined."""
     figure = _figure(11, 4)
     by_size, by_time = figure.subplots(1, 2, sharey=True)
-    points = [(r["sizes"]["file"] / 1000, score(r), r) for r in records]
+    points = [(r.sizes.file / 1000, score(r), r) for r in records]
     _pareto(by_size, points, this, "model.onnx, kB")
     timed = [(fastest(r), score(r), r) for r in records]
     _pareto(by_time, [(x, y, r) for x, y, r in timed if x is not None], this, "ms per image, fastest runtime, batch 1")
@@ -332,7 +322,7 @@ def draw_pareto(file: Path, records: list[dict[str, Any]], this: dict[str, Any])
     figure.savefig(file, format="png")
 
 
-def _pareto(axes: Axes, points: list[tuple[float, float, dict[str, Any]]], this: dict[str, Any], label: str) -> None:
+def _pareto(axes: Axes, points: list[tuple[float, float, ExportRecord]], this: ExportRecord, label: str) -> None:
     best: list[tuple[float, float]] = []
     for x, y, record in sorted(points, key=lambda point: (point[0], -point[1])):
         own, leads = record is this, not best or y > best[-1][1]
@@ -340,7 +330,7 @@ def _pareto(axes: Axes, points: list[tuple[float, float, dict[str, Any]]], this:
             best.append((x, y))
         axes.plot(x, y, "o", color=ORANGE if own else BLUE, zorder=3 if own else 2)
         if own or leads:  # the names of all would cover each other
-            text = f"{record['model']} {record['quantizer']} W{record['w_bits']}A{record['a_bits']} {record['profile']}"
+            text = f"{record.model} {record.quantizer} W{record.w_bits}A{record.a_bits} {record.profile}"
             axes.annotate(text, (x, y), textcoords="offset points", xytext=(4, -11 if own else 5), fontsize=7)
     if best:
         axes.step(*zip(*best, strict=True), where="post", color=GREY, zorder=1)
@@ -354,16 +344,16 @@ def _pareto(axes: Axes, points: list[tuple[float, float, dict[str, Any]]], this:
     axes.grid(alpha=0.3)
 
 
-def score(record: dict[str, Any]) -> float:
+def score(record: ExportRecord) -> float:
     """Percent."""
-    verdict = record["verify"][0]
-    return 100 * float(verdict["agreement"] if verdict["top1"] is None else verdict["top1"])
+    verdict = record.verify[0]
+    return 100 * float(verdict.agreement if verdict.top1 is None else verdict.top1)
 
 
-def fastest(record: dict[str, Any]) -> float | None:
+def fastest(record: ExportRecord) -> float | None:
     """Median milliseconds of one image on the exported file, or None if it was not measured."""
-    rows = record.get("benchmark", {}).get("rows", [])
-    times = [row["p50_ms"] for row in rows if row["batch"] == 1 and not row["name"].endswith("float")]
+    rows = record.benchmark.rows if record.benchmark else []
+    times = [row.p50_ms for row in rows if row.batch == 1 and not row.name.endswith("float")]
     return min(times) if times else None
 
 
@@ -384,7 +374,9 @@ def main() -> None:
     if not (folder / "layers.json").is_file():
         print(as_markdown([overview(read_exports(folder))]), end="")  # noqa: T201
         return
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    record = read_export(folder / "record.json")
+    if record is None:
+        parser.error(f"{folder} has no record of an export")
     write_report(folder, record, read_exports(folder.resolve().parents[2]))
     print(folder / "report.html")  # noqa: T201
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 import sqakd
 from sqakd.export.errors import ExportError
 from sqakd.files import sha256
 from sqakd.runs.checkpoint import load_weights
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.record import Record, read_record
 from sqakd.runs.spec import identity
 
 
@@ -30,9 +31,9 @@ class Source:
         facts: facts in the weights file, such as class names.
     """
 
-    folder: Path
+    folder: RunFolder
     config: dict[str, Any]
-    record: dict[str, Any]
+    record: Record
     weights: dict[str, Tensor]
     facts: dict[str, Any]
 
@@ -45,47 +46,45 @@ class Source:
     @property
     def float_weights(self) -> Path | None:
         """The weights of the float run that this run started from, if they still exist."""
-        origin = self.record.get("float_run")
-        if not origin:
+        origin = self.record.float_run
+        if origin is None:
             return None
-        file = self.folder.parent.parent / str(origin["name"]) / f"seed{origin['seed']}" / "weights.pt"
+        file = self.folder.sibling(origin.name, origin.seed).weights
         return file if file.is_file() else None
 
 
-def read_run(folder: Path) -> Source:
+def read_run(path: Path) -> Source:
     """Read a run that is finished, quantized, of this version and unchanged.
 
     Raises:
         ExportError: if the run is not like this.
         CheckpointError: if its weights cannot be read safely.
+        SqakdError: if its configuration or its record is damaged.
     """
-    if not folder.is_dir():
-        raise ExportError(f"no run at {folder}", topic="export.no_run")
-    if not (folder / "config.yaml").is_file():
-        raise ExportError(f"{folder} is not the folder of a run: it has no config.yaml", topic="export.no_run")
-    if not (folder / "record.json").is_file():
-        raise ExportError(f"the run {folder} is not finished: it has no record.json", topic="export.unfinished")
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        # Looked up here, so that a file without one of them is reported as damaged.
-        trained_with, _, _ = str(record["versions"]["sqakd"]), config["model"]["net"], config["dataset"]
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise ExportError(
-            f"config.yaml or record.json of {folder} is damaged ({type(error).__name__}: {error})"
-        ) from error
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise ExportError(f"no run at {path}", topic="export.no_run")
+    if not folder.config.is_file():
+        raise ExportError(f"{path} is not the folder of a run: it has no config.yaml", topic="export.no_run")
+    if not folder.finished:
+        raise ExportError(f"the run {path} is not finished: it has no record.json", topic="export.unfinished")
+    config, record = folder.read_config(), read_record(folder.record)
+    missing = [key for key in ("dataset", "model", "quantizer") if key not in config]
+    if missing:
+        raise ExportError(f"{folder.config} lacks {', '.join(missing)}: it is not the configuration of a run")
+    trained_with = record.versions.get("sqakd", "of an unknown version")
     if _series(trained_with) != _series(sqakd.__version__):
         raise ExportError(
-            f"{folder} was trained with sqakd {trained_with} and this is {sqakd.__version__}, where its configuration"
+            f"{path} was trained with sqakd {trained_with} and this is {sqakd.__version__}, where its configuration"
             f" may have another meaning",
             topic="export.other_version",
-            commit=record.get("commit"),
+            commit=record.commit,
         )
     if config["quantizer"] is None:
         raise ExportError(
-            f"{folder} is a float run, so there are no integers to export", topic="export.no_quantized_layer"
+            f"{path} is a float run, so there are no integers to export", topic="export.no_quantized_layer"
         )
-    weights, facts = load_weights(folder / "weights.pt")
+    weights, facts = load_weights(folder.weights)
     _check_unchanged(folder, record, facts)
     return Source(folder, config, record, weights, facts)
 
@@ -96,21 +95,20 @@ def _series(version: str) -> tuple[str, ...]:
     return tuple(parts[:2]) if parts[0] == "0" else tuple(parts[:1])
 
 
-def _check_unchanged(folder: Path, record: dict[str, Any], facts: dict[str, Any]) -> None:
+def _check_unchanged(folder: RunFolder, record: Record, facts: dict[str, Any]) -> None:
     """Check that weights.pt is the file that the run wrote together with its record.
 
     Raises:
         ExportError: if it is another file.
     """
-    file = folder / "weights.pt"
-    known = record.get("weights_sha256")
+    file, known = folder.weights, record.weights_sha256
     if known is not None and sha256(file) != known:
         raise ExportError(
             f"{file} is not the file that the run wrote: its checksum differs from the one in record.json",
             topic="export.changed_weights",
         )
     own = facts.get("record")
-    if not isinstance(own, dict) or own.get("scores") != record["scores"]:
+    if not isinstance(own, dict) or own.get("scores") != record.to_dict()["scores"]:
         raise ExportError(
             f"{file} belongs to another run than the record.json next to it", topic="export.changed_weights"
         )

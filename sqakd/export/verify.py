@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,12 @@ from torch import Tensor, nn
 
 from sqakd.export.to_onnx import INPUT
 from sqakd.export.trained import ValidationBatch
+from sqakd.runs.export_record import Verdict
 
 Logits = NDArray[np.float32]
 Run = Callable[[NDArray[Any]], Logits]
 # Opens a file and returns the runtime's name and version, and the function from a batch to logits.
 Runtime = Callable[[Path], tuple[str, Run]]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The comparison of one runtime with the trained network.
-
-    Attributes:
-        runtime: name and version.
-        images: number of compared images.
-        agreement: share of images with the same predicted class.
-        largest_difference: largest difference between two logits.
-        median_difference: median over the images of each image's largest difference.
-        spread: standard deviation of the trained network's logits, as a scale for the differences.
-        top1: accuracy of the file; None without labels.
-        trained_top1: accuracy of the trained network on the same images; None without labels.
-    """
-
-    runtime: str
-    images: int
-    agreement: float
-    largest_difference: float
-    median_difference: float
-    spread: float
-    top1: float | None
-    trained_top1: float | None
-
-    def plain(self) -> dict[str, Any]:
-        """Return the verdict as plain data for the record."""
-        return asdict(self)
 
 
 def onnxruntime_session(file: Path) -> tuple[str, Run]:

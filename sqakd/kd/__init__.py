@@ -1,1 +1,1 @@
-"""What the student learns from, one loss per file."""
+"""Distillation losses, one per file, and the objective that weights them."""

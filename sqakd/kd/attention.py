@@ -1,24 +1,31 @@
-r"""Attention transfer (AT): where the student looks, it is to look as the teacher does.
+r"""Attention transfer (AT): the student's maps should have their energy at the same positions as the teacher's.
 
 Paper: Zagoruyko & Komodakis 2017, "Paying More Attention to Attention" (https://arxiv.org/abs/1612.03928), equation 2
-with p = 2, squared instead of plain distance. For each stage,
+with p = 2; the distance is squared here, the paper's is not. For each stage, with a map f [N, C, H, W],
 
-    A(f) = normalise(mean_c f_c^2),     loss = mean over images and places of (A(student) - A(teacher))^2
+    A(f) = normalise(mean_c f_c^2),     loss = mean over images and positions of (A(student) - A(teacher))^2
+
+where normalise scales the H W values of an image to unit length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
-from sqakd.kd.shapes import is_map, to_smaller
+from sqakd.kd.base import FeatureBatch
+from sqakd.kd.inputs import StageMaps
+from sqakd.kd.shapes import to_smaller
 
 
 def attention(feature: Tensor) -> Tensor:
-    """Unit-length map of where a feature has its energy, [N, C, H, W] -> [N, H W].
+    """Return the attention map of each image: the energy at each position, scaled to unit length.
+
+    Args:
+        feature: [N, C, H, W].
+
+    Returns:
+        [N, H W].
 
     Example:
         >>> import torch
@@ -29,7 +36,7 @@ def attention(feature: Tensor) -> Tensor:
 
 
 def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the attention maps; the larger map is average-pooled to the smaller.
+    """Return the mean squared difference of the attention maps; the larger map is average-pooled to the smaller.
 
     Args:
         student: [N, C, H, W].
@@ -39,16 +46,8 @@ def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (attention(student) - attention(teacher)).square().mean()
 
 
-class AttentionTransfer(FeatureLoss):
-    """Of every stage's output."""
+class AttentionTransfer(StageMaps):
+    """Attention transfer at the map of each stage."""
 
-    def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
-        return list(layers[1:-1])
-
-    def build(self, example: Example) -> None:
-        for name, student, teacher in zip(self.names, example.student, example.teacher, strict=True):
-            if not (is_map(student) and is_map(teacher)):
-                raise mismatch(self, name, student, teacher, "two maps [C, H, W]")
-
-    def forward(self, seen: Seen) -> list[Tensor]:
-        return [attention_loss(s, t) for s, t in zip(seen.student, seen.teacher, strict=True)]
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        return [attention_loss(s, t) for s, t in zip(batch.student, batch.teacher, strict=True)]

@@ -1,13 +1,16 @@
-"""What every loss on features promises: the base of the KD zoo.
+"""The contract of a feature loss: what a loss of `sqakd.kd` receives, what it returns and when each method is called.
 
-A loss names the layers it looks at (`taps`), makes parameters of its own once their shapes are known (`build`), draws
-its random numbers outside of the compiled step (`draw`) and returns one scalar for each thing it compares (`forward`).
-What a step leaves behind for the next one (memory banks) is written after the backward pass (`remember`).
+A feature loss compares features of student and teacher, not only their logits. Its methods are called in this order:
+
+1. `taps` names the layers to compare, once for each network. A tap is a point of a network where a feature is read;
+   `hooks` describes how a tap is named.
+2. `setup` receives features of a small batch and creates parameters and buffers of the right shapes.
+3. Each training step calls `draw` for random numbers, then `forward` for the loss, then `after_backward`. `draw` and
+   `after_backward` run outside the compiled graph, so they may use a random generator or communicate between ranks.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,17 +19,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sqakd.errors import SqakdError
+from sqakd.numbers import check_not_negative, check_whole
 
-class Seen(NamedTuple):
-    """One batch as a loss sees it; the teacher's part counts as a constant.
+
+class FeatureBatch(NamedTuple):
+    """Features and logits of one training batch, as a loss receives them. No gradient flows to the teacher.
 
     Attributes:
         student: feature of each tap, [N, C, H, W] or [N, D], before any quantization.
-        teacher: the same of the teacher.
+        teacher: the teacher's features, in the same order and with the same kinds of shapes.
         student_logits: [N, classes].
         teacher_logits: [N, classes].
         index: [N], position of each image in the training set.
-        draws: what `draw` returned.
+        draws: random numbers of this step, as returned by `FeatureLoss.draw`.
     """
 
     student: list[Tensor]
@@ -38,34 +44,39 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example:
-    """What a loss is built for.
+class SetupInfo:
+    """Facts that a loss needs to create its parameters and buffers.
 
     Attributes:
-        student: features of a small batch at the student's taps; for their shapes.
-        teacher: the same of the teacher.
+        student: features of a small batch at the student's taps; only their shapes matter.
+        teacher: features of the same batch at the teacher's taps.
         network: the quantized student.
-        images: size of the training set.
-        labels: [images] of the training set, or None.
+        training_images: size of the training set.
+        labels: [training_images], class of each training image, or None.
     """
 
     student: list[Tensor]
     teacher: list[Tensor]
     network: nn.Module
-    images: int
+    training_images: int
     labels: Tensor | None
 
 
 class FeatureLoss(nn.Module, ABC):
-    """Compares what student and teacher make of an image on the way to their logits."""
+    """Base class of the losses that compare features of student and teacher.
 
-    # Whether the loss itself reads labels of the training set (the cross-entropy beside it is another matter).
+    Attributes:
+        names: one name per term of the loss, used in error messages. The training sets `names` to the student's taps
+            before `setup`; a loss whose terms are not one per tap replaces them in `setup`.
+    """
+
+    # True if the loss itself reads the labels of the training set. The cross-entropy of the objective does not count.
     needs_labels = False
-    # Whether its buffers are the same in all processes of a training by its own doing, so that none has to send them.
-    keeps_buffers_equal = False
-    # Whether it compares layers before the logits; if not, a network need not name any.
-    looks_inside = True
-    # Passes over the training images before the student's own training, and their learning rate.
+    # True if the loss keeps its buffers equal on all ranks. DDP then need not broadcast them before every step.
+    synchronizes_buffers = False
+    # True if the loss compares layers before the logits. If False, a network need not name any feature layer.
+    uses_layers = True
+    # Epochs of the loss's own stage before the student's training (0: no such stage), and its learning rate.
     pretrain_epochs = 0
     pretrain_lr = 0.0
 
@@ -74,69 +85,83 @@ class FeatureLoss(nn.Module, ABC):
         self.names: list[str] = []
 
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
-        """Layers to look at; what `Seen` holds, in this order.
+        """Return the taps to compare; the features of a `FeatureBatch` have the same order.
 
         Args:
-            layers: `feature_layers` of a model: the first map, each stage's map, and last the pooled vector.
+            layers: `feature_layers` of a model: the first map, the map of each stage, and last the pooled vector.
             network: the model itself.
         """
         return list(layers)
 
-    def build(self, example: Example) -> None:
-        """Make parameters and buffers.
+    def setup(self, info: SetupInfo) -> None:
+        """Create the parameters and buffers of the loss.
 
         Raises:
-            ValueError: if the shapes do not go together; see `mismatch`.
+            SqakdError: if the features of student and teacher have incompatible shapes; see `mismatch`.
         """
 
     def draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Random numbers of one step, on the device of `index` and of the generator."""
+        """Draw the random numbers of one step.
+
+        Args:
+            index: [N], position of each image in the training set.
+            generator: a generator on the device of `index`; the result is on that device too.
+        """
         return {}
 
     @abstractmethod
-    def forward(self, seen: Seen) -> list[Tensor]:
-        """Scalars whose sum is the loss, one for each name in `names`."""
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        """Return the terms of the loss, one scalar for each name in `names`; the loss is their sum."""
 
-    def remember(self) -> None:
-        """Write what the next step needs to know of this one; called once the gradients are there."""
+    def after_backward(self) -> None:
+        """Update what the next step needs of this one, such as a memory bank. Called once per backward pass."""
 
     def set_pretraining(self, *, epochs: int, lr: float) -> None:
-        """For constructors of losses with a stage before the training; 0 epochs leave it out.
+        """Set the length and the learning rate of the stage before the training; for use in constructors.
+
+        Args:
+            epochs: passes over the training images; 0 omits the stage.
+            lr: learning rate.
 
         Raises:
-            ValueError: for a length or a learning rate that is none.
+            SqakdError: if `epochs` is not a whole number >= 0, or `lr` not a finite number >= 0.
         """
-        if not isinstance(epochs, int) or epochs < 0:
-            raise ValueError(f"kd.feature_loss.pretrain_epochs={epochs!r}: expected a whole number >= 0")
-        if not 0 <= lr < math.inf:
-            raise ValueError(f"kd.feature_loss.pretrain_lr={lr!r}: expected a number >= 0")
+        check_whole("pretrain_epochs", epochs, minimum=0)
+        check_not_negative("pretrain_lr", lr)
         self.pretrain_epochs, self.pretrain_lr = epochs, lr
 
     def pretrain_parameters(
         self, network: Sequence[nn.Parameter], quantizer: Sequence[nn.Parameter]
     ) -> list[nn.Parameter]:
-        """What the stage before the training trains; those of the student that its loss does not reach are left out.
+        """Return the parameters that the stage before the training optimizes.
+
+        Parameters of the student without influence on `pretrain_loss` may be included: the stage leaves them frozen.
 
         Args:
-            network: the student's, without those of its quantizers.
-            quantizer: those of its quantizers.
+            network: parameters of the student, without those of its quantizers.
+            quantizer: parameters of the student's quantizers.
         """
         return []
 
     def pretrain_loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Loss of that stage.
+        """Return the loss of the stage before the training.
 
         Args:
-            student: feature of each tap; empty if the stage trains nothing of the student, which then does not run.
+            student: feature of each tap. Empty if the stage optimizes no parameter of the student, because the
+                student's forward pass is then skipped.
             teacher: feature of each tap.
         """
         raise NotImplementedError
 
+    def pairs(self, info: SetupInfo) -> list[tuple[str, Tensor, Tensor]]:
+        """Return (name, student's feature, teacher's feature) of each tap; for use in `setup`."""
+        return list(zip(self.names, info.student, info.teacher, strict=True))
 
-def mismatch(loss: FeatureLoss, tap: str, student: Tensor, teacher: Tensor, wanted: str) -> ValueError:
-    """The error of features that do not go together: both shapes, and what to type."""
-    return ValueError(
+
+def mismatch(loss: FeatureLoss, tap: str, student: Tensor, teacher: Tensor, expected: str) -> SqakdError:
+    """Return the error for two features of incompatible shapes; the message states both shapes."""
+    return SqakdError(
         f"{type(loss).__name__} at {tap}: the student's feature has shape {list(student.shape[1:])} and the teacher's"
-        f" {list(teacher.shape[1:])}; expected {wanted}. Choose other layers with model.feature_layers=[...] (student)"
-        f" and teacher.feature_layers=[...], or another kd"
+        f" {list(teacher.shape[1:])}; expected {expected}",
+        topic="kd.shapes",
     )

@@ -1,16 +1,22 @@
-r"""Contrastive knowledge transfer (CKTF): CRD's loss on every stage of the network, not only on its last vector.
+r"""Contrastive knowledge transfer (CKTF): the CRD loss at every stage of the network, not only at its pooled vector.
 
 Paper: Zhao, Chen, Zhao 2023, "A Contrastive Knowledge Transfer Framework for Model Compression and Transfer Learning"
-(https://arxiv.org/abs/2303.07599). With CRD(s, t) as in `contrastive`, each term with embeddings and a memory of its
-own, over the first map, each stage's map and the pooled vector,
+(https://arxiv.org/abs/2303.07599). With CRD(f) = the loss of `contrastive` for one pair of features f, each with
+embeddings and memory banks of its own,
 
-    loss = CRD(vector) + intermediate * (CRD(first map) + sum over stages of CRD(map))
+    loss = CRD(pooled vector) + intermediate * (CRD(first map) + sum over stages of CRD(stage's map))
 
-A map is average-pooled and flattened, that of a stage also normalised: here each image's vector has length 1, which is
-our reading, because the paper's own text was not at hand. SQAKD's release instead divides each element of the map by
-its length over the *batch*, so that an image's feature depends on the images beside it (`normalise: batch`). It also
-pads the narrower network's channels with zeros, which makes no difference to a linear embedding; here they are left as
-they are. The teacher's map of a stage is its last block's output; teacher.feature_layers chooses others.
+Every map is average-pooled and flattened to one vector per image. The map of a stage is normalised too.
+
+Where this differs from SQAKD's release:
+
+- Normalisation. Here the vector of each image is scaled to unit length. This is our reading of the method, because the
+  paper's text was not available to us. The release divides each element of the map by its length over the *batch*, so
+  an image's feature depends on the other images of its batch; normalise="batch" does the same.
+- Channels. The release pads the channels of the narrower network with zeros. Here they are not padded, which makes no
+  difference to a linear embedding.
+
+The teacher's map of a stage is the output of the stage's last block, unless other feature layers are chosen for it.
 """
 
 from __future__ import annotations
@@ -21,22 +27,26 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
-from sqakd.kd.base import Example, Seen, mismatch
+from sqakd.errors import SqakdError
+from sqakd.kd.base import FeatureBatch, SetupInfo
 from sqakd.kd.contrastive import Contrastive
-from sqakd.kd.shapes import is_map, vector
+from sqakd.kd.inputs import check_maps, check_vectors
+from sqakd.kd.shapes import vector
+from sqakd.numbers import check_whole
 
 Normalise = Literal["image", "batch"]
 
 
 def pooled(feature: Tensor, window: int | None) -> Tensor:
-    """A map average-pooled and flattened.
+    """Return a map average-pooled and flattened.
 
     Args:
         feature: [N, C, H, W].
-        window: side of the square that becomes one place; a map smaller than that, and any for None, becomes one place.
+        window: side of the square over which values are averaged; None, or a side larger than the map, averages over
+            the whole map.
 
     Returns:
-        [N, C * places].
+        [N, C * P], with P = the number of squares.
 
     Example:
         >>> import torch
@@ -49,15 +59,16 @@ def pooled(feature: Tensor, window: int | None) -> Tensor:
 
 
 def stage_vector(feature: Tensor, window: int | None, normalise: Normalise) -> Tensor:
-    """What a term compares of a stage's map.
+    """Return the normalised vector of each image that is compared at a stage.
 
     Args:
-        feature: [N, C, H, W].
+        feature: [N, C, H, W], map of the stage.
         window: see `pooled`.
-        normalise: "image": each image's pooled map has length 1; "batch": each element of the map has, over the batch.
+        normalise: "image" scales the pooled vector of each image to unit length. "batch" scales each element of the
+            map to unit length over the batch, before pooling.
 
     Returns:
-        [N, C * places].
+        [N, C * P], see `pooled`.
     """
     if normalise == "batch":
         return pooled(F.normalize(feature.float(), dim=0), window)
@@ -65,19 +76,19 @@ def stage_vector(feature: Tensor, window: int | None, normalise: Normalise) -> T
 
 
 class ContrastiveTransfer(Contrastive):
-    """Of the first map, every stage's output and the pooled vector.
+    """CKTF at the first map, the map of each stage and the pooled vector.
 
     Args:
-        width: of the embeddings.
-        negatives: of each image (K).
+        width: width of the embeddings.
+        negatives: negatives per image (K).
         temperature: tau.
-        momentum: of the memory.
-        intermediate: weight of all terms but the last.
-        window: side of the squares that maps are pooled in; None for the whole map.
-        normalise: "image", or "batch" as in the release.
+        momentum: weight of the old row in an update of the memory banks.
+        intermediate: weight of all terms except that of the pooled vector.
+        window: side of the squares over which maps are average-pooled; None for the whole map.
+        normalise: "image", or "batch" as in the release; see `stage_vector`.
 
     Raises:
-        ValueError: for a number or word that cannot be.
+        SqakdError: if an argument is out of range.
     """
 
     def __init__(
@@ -93,32 +104,28 @@ class ContrastiveTransfer(Contrastive):
     ) -> None:
         super().__init__(width=width, negatives=negatives, temperature=temperature, momentum=momentum)
         if normalise not in ("image", "batch"):
-            raise ValueError(f"kd.feature_loss.normalise={normalise!r}: expected image or batch")
-        if window is not None and window < 1:
-            raise ValueError(f"kd.feature_loss.window={window}: expected a whole number >= 1, or null")
+            raise SqakdError(f"normalise={normalise!r}: expected image or batch")
+        if window is not None:
+            check_whole("window", window)
         if not intermediate > 0:
-            raise ValueError(f"kd.feature_loss.intermediate={intermediate}: expected a positive number, or type kd=crd")
+            raise SqakdError(f"intermediate={intermediate}: expected a number above 0", topic="kd.intermediate")
         self.intermediate, self.window, self.normalise = intermediate, window, normalise
 
-    def build(self, example: Example) -> None:
-        pairs = list(zip(self.names, example.student, example.teacher, strict=True))
-        for name, student, teacher in pairs[:-1]:
-            if not (is_map(student) and is_map(teacher)):
-                raise mismatch(self, name, student, teacher, "two maps [C, H, W]")
-        name, student, teacher = pairs[-1]
-        if vector(student).ndim != 2 or vector(teacher).ndim != 2:
-            raise mismatch(self, name, student, teacher, "two vectors [D] or maps [C, H, W]")
-        both = self.vectors(example.student), self.vectors(example.teacher)
-        self.contrast([(s.shape[1], t.shape[1]) for s, t in zip(*both, strict=True)], example)
+    def setup(self, info: SetupInfo) -> None:
+        *maps, last = self.pairs(info)
+        check_maps(self, maps)
+        check_vectors(self, [last])
+        both = self.vectors(info.student), self.vectors(info.teacher)
+        self.make_terms([(s.shape[1], t.shape[1]) for s, t in zip(*both, strict=True)], info)
 
     def vectors(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """What the terms compare, each [N, D]; of the first map, the stages' maps and the last."""
+        """Return the vectors [N, D] that are compared, one for each tap; D differs between taps."""
         first, *stages, last = features
         maps = [stage_vector(stage, self.window, self.normalise) for stage in stages]
         return [pooled(first, self.window), *maps, vector(last)]
 
-    def forward(self, seen: Seen) -> list[Tensor]:
-        both = zip(self.vectors(seen.student), self.vectors(seen.teacher), strict=True)
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        both = zip(self.vectors(batch.student), self.vectors(batch.teacher), strict=True)
         pairs = zip(self.contrasts, both, strict=True)
-        *terms, last = [contrast(*pair, seen.index, seen.draws) for contrast, pair in pairs]
+        *terms, last = [term(*pair, batch.index, batch.draws) for term, pair in pairs]
         return [*(self.intermediate * term for term in terms), last]

@@ -1,29 +1,30 @@
-r"""Correlation congruence (CC): how images relate to each other, between learned embeddings.
+r"""Correlation congruence (CC), as in SQAKD's Table 7: deviations of neighbouring images, between learned embeddings.
 
-Paper: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation" (https://arxiv.org/abs/1904.01802). The
-paper compares the kernel matrices of a batch. What SQAKD's Table 7 calls CC is something else, and so is this: with
-e = a linear embedding of each image, of the student and of the teacher,
+Paper: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation" (https://arxiv.org/abs/1904.01802).
+
+Where this differs: the paper compares the kernel matrices of a batch. SQAKD's Table 7 uses another loss under the name
+CC, and so does this file. With e_i = a linear embedding of image i [D], one of the student's vector and one of the
+teacher's,
 
     delta_i = |e_i(student) - e_i(teacher)|,     loss = mean over i of  delta_i . delta_(i+1)
 
-so two neighbours in the batch count where both are off. Both embeddings are trained.
+The loss is large where two neighbours in the batch deviate in the same elements. Both embeddings are trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
-from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
+from sqakd.kd.base import FeatureBatch, SetupInfo
+from sqakd.kd.inputs import PooledVector
 from sqakd.kd.shapes import vector
 
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean product of the deviations of neighbouring images.
+    """Return the mean product of the deviations of neighbouring images.
 
     Args:
-        student: embeddings [N, D].
+        student: [N, D], embeddings.
         teacher: [N, D].
 
     Example:
@@ -32,14 +33,14 @@ def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
         4.0
     """
     delta = (student.float() - teacher.float()).abs()
-    return (delta[1:] * delta[:-1]).sum() / max(len(delta) - 1, 1)  # a batch of one image has no neighbours
+    return (delta[1:] * delta[:-1]).sum() / max(len(delta) - 1, 1)  # a batch of one image has no neighbours: loss 0
 
 
-class CorrelationCongruence(FeatureLoss):
-    """Of the pooled vector.
+class CorrelationCongruence(PooledVector):
+    """Correlation congruence at the pooled vector.
 
     Args:
-        width: of the embeddings.
+        width: width of the embeddings (D).
     """
 
     student: nn.Linear
@@ -49,16 +50,11 @@ class CorrelationCongruence(FeatureLoss):
         super().__init__()
         self.width = width
 
-    def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
-        return [layers[-1]]
+    def setup(self, info: SetupInfo) -> None:
+        super().setup(info)
+        self.student = nn.Linear(vector(info.student[0]).shape[1], self.width)
+        self.teacher = nn.Linear(vector(info.teacher[0]).shape[1], self.width)
 
-    def build(self, example: Example) -> None:
-        (name,), (student,), (teacher,) = self.names, example.student, example.teacher
-        if vector(student).ndim != 2 or vector(teacher).ndim != 2:
-            raise mismatch(self, name, student, teacher, "two vectors [D] or maps [C, H, W]")
-        self.student = nn.Linear(vector(student).shape[1], self.width)
-        self.teacher = nn.Linear(vector(teacher).shape[1], self.width)
-
-    def forward(self, seen: Seen) -> list[Tensor]:
-        student, teacher = vector(seen.student[0]).float(), vector(seen.teacher[0]).float()
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        student, teacher = vector(batch.student[0]).float(), vector(batch.teacher[0]).float()
         return [correlation_loss(self.student(student), self.teacher(teacher))]

@@ -1,13 +1,16 @@
-r"""Factor transfer (FT): the student's last map, translated, is to look like a paraphrase of the teacher's.
+r"""Factor transfer (FT): the student learns a compressed form of the teacher's last map, called a factor.
 
 Paper: Kim, Park, Kwak 2018, "Paraphrasing Complex Network: Network Compression via Factor Transfer"
-(https://arxiv.org/abs/1802.04977). In a first stage a paraphraser learns to compress the teacher's map into a factor
-and to restore it: mean (decode(encode(t)) - t)^2. Then it is frozen, and with a translator beside the student,
+(https://arxiv.org/abs/1802.04977). Training has two stages.
 
-    loss = mean |A(translate(s)) - A(encode(t))|,     A(f) = normalise(mean_c f_c^2)
+1. The paraphraser, an autoencoder, learns to compress the teacher's map t [N, C, H, W] into a factor with fewer
+   channels and to reconstruct the map from it. Its loss is mean (decode(encode(t)) - t)^2. Then it is frozen.
+2. A translator, trained together with the student, turns the student's map s into a factor of the same width:
 
-Where this differs: the paper compares the whole normalised factors, SQAKD's comparison their maps of
-energy, as attention transfer does; the weight that goes with this loss is for the latter, and so is this.
+       loss = mean |A(translate(s)) - A(encode(t))|,     A(f) = normalise(mean_c f_c^2)
+
+Where this differs: the paper compares the normalised factors themselves. SQAKD compares their attention maps A (see
+`attention`), and so does this file, because the published weight of this loss belongs to that form.
 """
 
 from __future__ import annotations
@@ -18,18 +21,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqakd.kd.attention import attention
-from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
-from sqakd.kd.shapes import is_map, to_smaller
+from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
+from sqakd.kd.inputs import check_maps
+from sqakd.kd.shapes import to_smaller
+from sqakd.numbers import check_positive
 
-SLOPE = 0.1
+SLOPE = 0.1  # of LeakyReLU for negative inputs
 
 
 def factor_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean absolute difference of the factors' maps of energy; the larger is average-pooled to the smaller.
+    """Return the mean absolute difference of two factors' attention maps; the larger is average-pooled to the smaller.
 
     Args:
-        student: [N, C, H, W].
-        teacher: [N, C', H', W'].
+        student: [N, C, H, W], factor of the student.
+        teacher: [N, C', H', W'], factor of the teacher.
 
     Example:
         >>> import torch
@@ -42,7 +47,7 @@ def factor_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def encoder(inputs: int, outputs: int, *, batch_norm: bool) -> nn.Sequential:
-    """Maps [N, inputs, H, W] -> [N, outputs, H, W] by three 3x3 convolutions."""
+    """Return three 3x3 convolutions from maps [N, inputs, H, W] to factors [N, outputs, H, W]."""
 
     def block(before: int, after: int) -> list[nn.Module]:
         norm = [nn.BatchNorm2d(after)] if batch_norm else []
@@ -52,7 +57,7 @@ def encoder(inputs: int, outputs: int, *, batch_norm: bool) -> nn.Sequential:
 
 
 def decoder(inputs: int, outputs: int) -> nn.Sequential:
-    """Maps [N, inputs, H, W] -> [N, outputs, H, W] by three 3x3 transposed convolutions."""
+    """Return three 3x3 transposed convolutions from factors [N, inputs, H, W] to maps [N, outputs, H, W]."""
 
     def block(before: int, after: int) -> list[nn.Module]:
         return [nn.ConvTranspose2d(before, after, 3, padding=1), nn.LeakyReLU(SLOPE)]
@@ -61,40 +66,42 @@ def decoder(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class FactorTransfer(FeatureLoss):
-    """Of the last stage's output.
+    """Factor transfer at the map of the last stage.
 
     Args:
-        share: channels of the factor, as a share of the teacher's.
+        share: channels of the factor, as a share of the teacher's channels; 0.5 in the paper.
         pretrain_epochs: length of the paraphraser's training.
-        pretrain_lr: its learning rate.
+        pretrain_lr: learning rate of the paraphraser's training.
+
+    Raises:
+        SqakdError: if `share` is not positive, or if the length or the learning rate is negative.
     """
 
-    paraphrase: nn.Sequential
-    restore: nn.Sequential
-    translate: nn.Sequential
+    paraphrase: nn.Sequential  # the paraphraser's encoder
+    restore: nn.Sequential  # the paraphraser's decoder
+    translate: nn.Sequential  # the translator
 
     def __init__(self, *, share: float, pretrain_epochs: int, pretrain_lr: float) -> None:
         super().__init__()
         self.set_pretraining(epochs=pretrain_epochs, lr=pretrain_lr)
-        if not share > 0:
-            raise ValueError(f"kd.feature_loss.share={share}: expected a positive number; the paper uses 0.5")
+        check_positive("share", share)
         self.share = share
 
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
         return [layers[-2]]
 
-    def build(self, example: Example) -> None:
-        (name,), (student,), (teacher,) = self.names, example.student, example.teacher
-        if not (is_map(student) and is_map(teacher)):
-            raise mismatch(self, name, student, teacher, "two maps [C, H, W]")
+    def setup(self, info: SetupInfo) -> None:
+        check_maps(self, self.pairs(info))
+        (student,), (teacher,) = info.student, info.teacher
         channels = teacher.shape[1]
         factor = max(1, int(self.share * channels))
+        # The paraphraser is frozen here, for the student's training. The stage before it unfreezes it while it lasts.
         self.paraphrase = encoder(channels, factor, batch_norm=False).requires_grad_(False)
         self.restore = decoder(factor, channels).requires_grad_(False)
         self.translate = encoder(student.shape[1], factor, batch_norm=True)
 
-    def forward(self, seen: Seen) -> list[Tensor]:
-        student, teacher = seen.student[0].float(), seen.teacher[0].float()
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        student, teacher = batch.student[0].float(), batch.teacher[0].float()
         return [factor_loss(self.translate(student), self.paraphrase(teacher))]
 
     def pretrain_parameters(
@@ -103,6 +110,6 @@ class FactorTransfer(FeatureLoss):
         return [*self.paraphrase.parameters(), *self.restore.parameters()]
 
     def pretrain_loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Of the paraphraser, mean squared error of what it restores."""
+        """Return the mean squared error of the paraphraser's reconstruction."""
         feature = teacher[0].float()
         return F.mse_loss(self.restore(self.paraphrase(feature)), feature)

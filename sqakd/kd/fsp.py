@@ -1,14 +1,18 @@
-r"""Flow of the solution procedure (FSP): how one layer's channels go along with the next layer's.
+r"""Flow of the solution procedure (FSP): the correlations between the channels of consecutive maps are distilled.
 
 Paper: Yim, Joo, Bae, Kim 2017, "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and
 Transfer Learning" (https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html),
-equations 1 and 2. For two neighbouring maps a, then b,
+equations 1 and 2. For two consecutive maps a and b, each a vector of channels at every position,
 
-    G = mean over places of  b a^T,     loss = mean (G(student) - G(teacher))^2     (the paper's is their sum)
+    G = mean over positions of  b a^T,     loss = mean (G(student) - G(teacher))^2
 
-As in the paper there are two stages: the student's weights are first trained on this loss alone, and then on the task
-alone. So the loss has weight 0 in the second stage (kd.feature=50 keeps it on). The paper knows no quantizers; here
-their ranges stay as calibrated in the first stage. SQAKD's release trains them too (`quantizers`).
+The paper sums the squared differences instead of averaging them.
+
+Training has two stages, as in the paper. The first trains the student's weights on this loss alone, the second trains
+the student on the task alone. The loss therefore has weight 0 in the second stage; kd.feature=50 keeps it in.
+
+Where this differs: the paper has no quantizers. Here the ranges of the quantizers stay as calibrated during the first
+stage. SQAKD's release trains them as well, which `quantizers` selects.
 """
 
 from __future__ import annotations
@@ -19,12 +23,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
-from sqakd.kd.shapes import is_map, to_smaller
+from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo, mismatch
+from sqakd.kd.inputs import check_maps
+from sqakd.kd.shapes import to_smaller
 
 
 def flow(before: Tensor, after: Tensor) -> Tensor:
-    """Which channels of two maps fire together, the larger map average-pooled to the smaller.
+    """Return the FSP matrix G of two maps: the mean product of each channel of one with each channel of the other.
+
+    The larger map is average-pooled to the smaller.
 
     Args:
         before: [N, C, H, W].
@@ -43,23 +50,26 @@ def flow(before: Tensor, after: Tensor) -> Tensor:
 
 
 def flow_losses(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[Tensor]:
-    """Mean squared difference of the flows between each two neighbouring maps.
+    """Return, for each two consecutive maps, the mean squared difference of the FSP matrices.
 
     Args:
-        student: maps [N, C, H, W] in the order of running.
-        teacher: maps with the same channels.
+        student: maps [N, C, H, W], from the first layer to the last.
+        teacher: maps with the same numbers of channels.
     """
     flows = zip(pairwise(student), pairwise(teacher), strict=True)
     return [(flow(*s) - flow(*t)).square().mean() for s, t in flows]
 
 
 class SolutionFlow(FeatureLoss):
-    """Of the first map and every stage's output.
+    """FSP between the first map and the maps of all stages.
 
     Args:
         pretrain_epochs: length of the first stage.
-        pretrain_lr: its learning rate.
-        quantizers: whether it trains ranges and output scales too.
+        pretrain_lr: learning rate of the first stage.
+        quantizers: train the quantizers' ranges and output scales in the first stage too.
+
+    Raises:
+        SqakdError: if the length or the learning rate is negative.
     """
 
     def __init__(self, *, pretrain_epochs: int, pretrain_lr: float, quantizers: bool) -> None:
@@ -70,14 +80,16 @@ class SolutionFlow(FeatureLoss):
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
         return list(layers[:-1])
 
-    def build(self, example: Example) -> None:
-        for name, student, teacher in zip(self.names, example.student, example.teacher, strict=True):
-            if not (is_map(student) and is_map(teacher) and student.shape[1] == teacher.shape[1]):
-                raise mismatch(self, name, student, teacher, "two maps [C, H, W] of as many channels")
+    def setup(self, info: SetupInfo) -> None:
+        pairs = self.pairs(info)
+        check_maps(self, pairs)
+        for name, student, teacher in pairs:
+            if student.shape[1] != teacher.shape[1]:
+                raise mismatch(self, name, student, teacher, "two maps [C, H, W] with the same number of channels")
         self.names = [f"{before} to {after}" for before, after in pairwise(self.names)]
 
-    def forward(self, seen: Seen) -> list[Tensor]:
-        return flow_losses(seen.student, seen.teacher)
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        return flow_losses(batch.student, batch.teacher)
 
     def pretrain_parameters(
         self, network: Sequence[nn.Parameter], quantizer: Sequence[nn.Parameter]

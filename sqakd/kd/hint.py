@@ -1,11 +1,12 @@
-r"""FitNets: a layer in the middle of the student is to say what the teacher's says, after a learned translation.
+r"""FitNets: a middle layer of the student, after a learned regressor, should equal the teacher's (the hint).
 
 Paper: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets" (https://arxiv.org/abs/1412.6550), equation 3:
 
     loss = mean (R(student) - teacher)^2,     R = convolution, batch norm, ReLU
 
-Where this differs: the paper trains the student's lower half on this loss first and then forgets it; here, as in
-SQAKD's comparison, it stands beside the labels' loss all along. The paper's R has no batch norm.
+Where this differs: the paper first trains the student's lower half on this loss alone, and then drops the loss. Here,
+as in SQAKD's comparison, the loss is added to the cross-entropy during the whole training. The paper's regressor R has
+no batch norm.
 """
 
 from __future__ import annotations
@@ -15,26 +16,33 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
+from sqakd.errors import SqakdError
+from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo, mismatch
 from sqakd.kd.shapes import is_map
 
 
-def hint_loss(translated: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of two maps [N, C, H, W].
+def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of two maps [N, C, H, W].
 
     Example:
         >>> import torch
         >>> float(hint_loss(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 3.0)))
         9.0
     """
-    return F.mse_loss(translated.float(), teacher.float())
+    return F.mse_loss(regressed.float(), teacher.float())
 
 
 def regressor(student: Tensor, teacher: Tensor) -> nn.Sequential | None:
-    """Brings maps [N, C, H, W] to the shape of the teacher's [N, C', H', W'], or None if no rule of it does.
+    """Return a module from the student's map to the shape of the teacher's, or None if no rule below applies.
 
-    Half the size by a stride of 2, twice the size by a transposed convolution, else by a kernel as large as the
-    difference asks for; equal sizes so get 1x1.
+    - Teacher half as large: a 3x3 convolution of stride 2.
+    - Teacher twice as large: a 4x4 transposed convolution of stride 2.
+    - Teacher smaller or equal: a convolution without padding, whose kernel removes the difference in size. Equal sizes
+      so get a 1x1 kernel.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C', H', W'].
     """
     height, width = student.shape[2:]
     wanted = tuple(teacher.shape[2:])
@@ -52,10 +60,10 @@ def regressor(student: Tensor, teacher: Tensor) -> nn.Sequential | None:
 
 
 class Hint(FeatureLoss):
-    """Of one layer's output.
+    """The hint loss at one layer.
 
     Args:
-        layer: its place in `feature_layers`, from 0.
+        layer: position of the layer in `feature_layers`, from 0.
     """
 
     regressor: nn.Sequential
@@ -66,18 +74,19 @@ class Hint(FeatureLoss):
 
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
         if not 0 <= self.layer < len(layers):
-            raise ValueError(
-                f"kd.feature_loss.layer={self.layer}: the network's feature_layers are {', '.join(layers)};"
-                f" expected a place from 0 to {len(layers) - 1}"
+            raise SqakdError(
+                f"layer={self.layer}: the network's feature_layers are {', '.join(layers)};"
+                f" expected a position from 0 to {len(layers) - 1}"
             )
         return [layers[self.layer]]
 
-    def build(self, example: Example) -> None:
-        (name,), (student,), (teacher,) = self.names, example.student, example.teacher
+    def setup(self, info: SetupInfo) -> None:
+        ((name, student, teacher),) = self.pairs(info)
         made = regressor(student, teacher) if is_map(student) and is_map(teacher) else None
         if made is None:
-            raise mismatch(self, name, student, teacher, "two maps [C, H, W], the teacher's not larger than twice")
+            expected = "two maps [C, H, W], the teacher's at most twice as large as the student's"
+            raise mismatch(self, name, student, teacher, expected)
         self.regressor = made
 
-    def forward(self, seen: Seen) -> list[Tensor]:
-        return [hint_loss(self.regressor(seen.student[0].float()), seen.teacher[0])]
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        return [hint_loss(self.regressor(batch.student[0].float()), batch.teacher[0])]

@@ -1,6 +1,7 @@
-"""Outputs and inputs of named layers, by forward hook: networks never know of it.
+"""Features of a network, recorded by forward hooks, so that networks need no code for distillation.
 
-A tap is the name of a module, for its output ("layer2"), or the same with ":input" for its first input ("bn2:input").
+A tap is a point of a network where a feature is read. "layer2" is the output of the module layer2; "bn2:input" is the
+first input of the module bn2.
 """
 
 from __future__ import annotations
@@ -10,60 +11,66 @@ from difflib import get_close_matches
 
 from torch import Tensor, nn
 
+from sqakd.errors import SqakdError
+
 INPUT = ":input"
 
 
 class Features:
-    """Keeps what a network's taps saw in its latest forward pass.
+    """Recorder of the features at a network's taps during its latest forward pass.
 
     Args:
-        model: the network; its hooks stay on it.
-        taps: names of modules, with ":input" where the input is meant.
-        key: what to type to choose other taps, for the message.
+        model: the network. The hooks stay registered on it.
+        taps: names of modules; the suffix ":input" selects a module's first input instead of its output.
+        owner: name of the network in error messages, such as "student".
 
     Raises:
-        ValueError: if the network has no module of that name.
+        SqakdError: if the network has no module of that name.
 
     Example:
         >>> import torch
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> features = Features(network, ["0", "0:input"], key="model.feature_layers")
+        >>> features = Features(network, ["0", "0:input"])
         >>> _ = network(torch.zeros(1, 2))
         >>> [tuple(feature.shape) for feature in features.take()]
         [(1, 3), (1, 2)]
     """
 
-    def __init__(self, model: nn.Module, taps: Sequence[str], *, key: str) -> None:
+    def __init__(self, model: nn.Module, taps: Sequence[str], *, owner: str = "network") -> None:
         self.taps = list(taps)
-        self.seen: dict[str, Tensor] = {}
+        self.recorded: dict[str, Tensor] = {}
         modules = dict(model.named_modules())
         for tap in self.taps:
             name = tap.removesuffix(INPUT)
-            if name not in modules or not name:
+            if name not in modules or not name:  # the empty name is the network itself
                 close = get_close_matches(name, modules) or [n for n in modules if n and "." not in n]
-                raise ValueError(
-                    f"{key}: the network has no layer {name!r}; it has, for instance, {', '.join(close)}"
-                    f" (NAME for a layer's output, NAME{INPUT} for its input)"
+                raise SqakdError(
+                    f"the {owner} has no layer {name!r}; similar or top-level layers: {', '.join(close)} (NAME is a"
+                    f" layer's output, NAME{INPUT} its input)",
+                    topic="kd.layer",
                 )
             if tap.endswith(INPUT):
-                modules[name].register_forward_pre_hook(self._keep_input(tap))
+                modules[name].register_forward_pre_hook(self._record_input(tap))
             else:
-                modules[name].register_forward_hook(self._keep_output(tap))
+                modules[name].register_forward_hook(self._record_output(tap))
 
-    def _keep_input(self, tap: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def _record_input(self, tap: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            self.seen[tap] = args[0]
+            self.recorded[tap] = args[0]
 
         return hook
 
-    def _keep_output(self, tap: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def _record_output(self, tap: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            self.seen[tap] = output
+            self.recorded[tap] = output
 
         return hook
 
     def take(self) -> list[Tensor]:
-        """What was seen, in the order of the taps; it is forgotten here, so that no activation outlives its step."""
-        features = [self.seen[tap] for tap in self.taps]
-        self.seen.clear()
+        """Return the recorded features in the order of `taps`, and forget them.
+
+        They are forgotten so that no activation outlives its step and occupies memory in the next one.
+        """
+        features = [self.recorded[tap] for tap in self.taps]
+        self.recorded.clear()
         return features

@@ -1,4 +1,4 @@
-r"""Knowledge distillation by logits, the whole of SQAKD's training signal.
+r"""Knowledge distillation by logits, which is the whole training signal of SQAKD.
 
 Papers: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network"
 (https://arxiv.org/abs/1503.02531); Zhao & Zhao 2024, "Self-Supervised Quantization-Aware Knowledge Distillation"
@@ -6,9 +6,10 @@ Papers: Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Networ
 
     KL_T = T^2 / N  sum_n sum_c  p_t (log p_t - log p_s),    p = softmax(logits / T)
 
-With standardised logits, (z - mean) / std for each image, only the teacher's order and relative distances count, not
-its logits' size, which a low-bit student may be unable to reach: Sun, Ren, Li, Wang, Cao 2024, "Logit Standardization
-in Knowledge Distillation" (https://arxiv.org/abs/2403.01427), equation 11.
+Logit standardization replaces the logits of each image by (z - mean) / std. The student then has to match the order of
+the teacher's logits and their relative distances, but not their magnitude, which a low-bit student may be unable to
+reach. Paper: Sun, Ren, Li, Wang, Cao 2024, "Logit Standardization in Knowledge Distillation"
+(https://arxiv.org/abs/2403.01427), equation 11.
 """
 
 from __future__ import annotations
@@ -16,24 +17,25 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-SMALLEST_VARIANCE = 1e-6  # of logits; bounds the gradient of a network that tells nothing apart
+# Added to the variance of an image's logits. It bounds the gradient of a network whose logits are (almost) constant.
+SMALLEST_VARIANCE = 1e-6
 
 
 def distillation_kl(
     student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, standardize: bool = False
 ) -> Tensor:
-    """KL divergence of the softened class distributions, times T^2, mean over the batch.
+    """Return the KL divergence of the softened class distributions, times T^2, as a mean over the batch.
 
-    The T^2 keeps the gradient's size independent of the temperature.
+    The gradient of a softened distribution shrinks as 1 / T^2, so the factor T^2 keeps its size independent of T.
 
     Args:
         student_logits: [N, classes].
-        teacher_logits: [N, classes]; counts as a constant.
-        temperature: softens both distributions; 4 in SQAKD.
-        standardize: whether both are first brought to mean 0 and standard deviation 1.
+        teacher_logits: [N, classes]; no gradient flows to them.
+        temperature: T, which softens both distributions; 4 in SQAKD.
+        standardize: standardize the logits of each image to mean 0 and standard deviation 1 first.
 
     Returns:
-        One number >= 0, in nats.
+        A scalar >= 0, in nats.
 
     Example:
         >>> import torch
@@ -49,6 +51,9 @@ def distillation_kl(
 
 
 def standardized(logits: Tensor) -> Tensor:
-    """Each row with mean 0 and standard deviation 1, [N, classes]; a constant row becomes 0, with a finite gradient."""
+    """Return logits [N, classes] with mean 0 and standard deviation 1 in each row.
+
+    A constant row becomes 0 and has a finite gradient.
+    """
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred / (centred.square().mean(dim=1, keepdim=True) + SMALLEST_VARIANCE).sqrt()

@@ -1,10 +1,14 @@
-"""Images of other classes, drawn anew for each step: what a contrastive loss pushes an image away from.
+"""Negatives of a contrastive loss: images of other classes, drawn for each step.
 
-Each image of a batch gets K images of the training set, uniformly from those of other classes and without a
-repetition: the first K of other classes in one random order of the training set. The images of a batch share that
-order, so the rows of a memory bank that a step needs are little more than K and the same for all, and their
-similarities are one matrix product. What one image gets is distributed as if it were drawn alone. Where the other
-classes have fewer than K images each of them counts K / (their number) times, the mean of a draw with repetition.
+Each image of a batch gets K negatives: training images of other classes, drawn uniformly and without repetition. They
+are the first K images of other classes in a random order of the training set.
+
+All images of a batch share this order. They then read nearly the same rows of the memory bank, a little more than K
+instead of K per image, and all their similarities to these rows are a single matrix product. The negatives of one image
+have the same distribution as with an order of its own; only the negatives of two images are no longer independent.
+
+If the other classes have fewer than K images, all of them are negatives, and each counts K / (their number) times,
+which is the expected count of a draw with repetition.
 """
 
 from __future__ import annotations
@@ -14,43 +18,51 @@ import math
 import torch
 from torch import Tensor, nn
 
-# Standard deviations by which a class may be more frequent than on average at the beginning of a random order.
+from sqakd.errors import SqakdError
+
+# Standard deviations by which the share of a class among the first M images may exceed its share of the training set.
 MARGIN = 8
 
 
-def enough(count: int, *, images: int, largest: int) -> int:
-    """Length M of a random order's beginning that has `count` images outside any class.
+def candidates_needed(count: int, *, images: int, largest: int) -> int:
+    """Return how many images M of a random order must be read to find `count` images outside any one class.
 
-    The smallest M with M q - MARGIN sqrt(M p q) >= count, where p = 1 - q is the largest class's share; certain where
-    that reaches count + largest, and else all but certain.
+    With p = the share of the largest class and q = 1 - p, the first M images contain M q images outside that class on
+    average, with a standard deviation of at most sqrt(M p q). The result is the smallest M with
+
+        M q - MARGIN sqrt(M p q) >= count
+
+    but not more than count + largest, which is enough with certainty, and not more than all images. A smaller M
+    suffices except with negligible probability.
 
     Args:
-        count: images that are wanted.
-        images: of the whole training set.
-        largest: of its largest class.
+        count: images to find (K).
+        images: size of the training set.
+        largest: size of its largest class.
 
     Example:
-        >>> enough(4096, images=50_000, largest=5_000), enough(7, images=60, largest=30)
+        >>> candidates_needed(4096, images=50_000, largest=5_000), candidates_needed(7, images=60, largest=30)
         (4735, 37)
     """
     p, q = largest / images, 1 - largest / images
+    # With r = sqrt(M) the condition is q r^2 - MARGIN sqrt(p q) r - count >= 0; this is the positive root.
     root = (MARGIN * math.sqrt(p * q) + math.sqrt(MARGIN**2 * p * q + 4 * q * count)) / (2 * q)
     return min(images, count + largest, math.ceil(root**2))
 
 
-class OtherClasses(nn.Module):
-    """Draws negatives on the device, for a whole batch at once.
+class NegativeSampler(nn.Module):
+    """Sampler of negatives for a whole batch at once, on the training device.
 
     Args:
         labels: [images], class of each image of the training set.
-        count: negatives of each image (K).
+        count: negatives per image (K).
 
     Raises:
-        ValueError: if there is no other class.
+        SqakdError: if all images are of one class.
 
     Example:
-        >>> others = OtherClasses(torch.tensor([0, 0, 1, 1, 2]), count=2)
-        >>> draws = others.draw(torch.tensor([0, 4]), torch.Generator().manual_seed(0))
+        >>> sampler = NegativeSampler(torch.tensor([0, 0, 1, 1, 2]), count=2)
+        >>> draws = sampler.draw(torch.tensor([0, 4]), torch.Generator().manual_seed(0))
         >>> draws["chosen"].sum(dim=1).tolist(), draws["repeats"].tolist()
         ([2, 2], [1.0, 1.0])
     """
@@ -62,27 +74,31 @@ class OtherClasses(nn.Module):
         super().__init__()
         classes, labels, sizes = torch.unique(labels, return_inverse=True, return_counts=True)
         if len(classes) < 2:
-            raise ValueError(
-                "this kd compares each image with images of other classes, and the training set's images are all of"
-                " one class; type kd=sqakd, which needs no labels"
+            raise SqakdError(
+                "a contrastive loss compares each image with images of other classes, but all training images are of"
+                " one class",
+                topic="kd.no_negatives",
             )
         self.count = count
-        self.candidates = enough(count, images=len(labels), largest=int(sizes.max()))
+        self.candidates = candidates_needed(count, images=len(labels), largest=int(sizes.max()))
+        # Buffers move to the training device with the module. They are no state: the data set has the labels.
         self.register_buffer("labels", labels, persistent=False)
         self.register_buffer("classes", torch.arange(len(classes)), persistent=False)
 
     def draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Negatives of one batch.
+        """Draw the negatives of one batch.
 
         Args:
-            index: [N], positions in the training set.
-            generator: on the device of `index`.
+            index: [N], positions of the batch's images in the training set.
+            generator: a generator on the device of `index`.
 
         Returns:
-            "candidates" [M] positions in the training set, "chosen" [N, M] which of them are an image's negatives, and
-            "repeats" [N] how often each of these counts.
+            "candidates": [M], positions in the training set; the same for all images of the batch.
+            "chosen": [N, M], True where a candidate is a negative of an image.
+            "repeats": [N], how many times each negative of an image counts; 1 unless there are fewer than K.
         """
         candidates = torch.randperm(len(self.labels), generator=generator, device=index.device)[: self.candidates]
+        # Images of one class have the same negatives, so they are chosen once per class, not once per image.
         other = self.labels[candidates] != self.classes[:, None]  # [classes, M]
         chosen = other & (other.cumsum(dim=1) <= self.count)
         repeats = self.count / chosen.sum(dim=1)

@@ -1,32 +1,37 @@
-r"""Neuron selectivity transfer (NST): a channel is to fire at the places where some channel of the teacher fires.
+r"""Neuron selectivity transfer (NST): the student's channels should respond at the positions where the teacher's do.
 
 Paper: Huang & Wang 2017, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer"
-(https://arxiv.org/abs/1707.01219): squared maximum mean discrepancy between the student's and the teacher's
-sets of channels, here with the polynomial kernel of degree 2 and offset 0. For each stage,
+(https://arxiv.org/abs/1707.01219). The loss is the squared maximum mean discrepancy (MMD) between the student's and the
+teacher's sets of channels, here with the polynomial kernel of degree 2 and offset 0. For each stage,
 
-    loss = mean k(t, t) + mean k(s, s) - 2 mean k(s, t),    k(a, b) = (a . b)^2,
+    loss = mean k(t, t) + mean k(s, s) - 2 mean k(s, t),    k(a, b) = (a . b)^2
 
-each channel a vector over the places, of unit length; the means go over images and all pairs of channels.
+A channel is a vector over the H W positions, scaled to unit length. The means are over images and all pairs of
+channels, so student and teacher may have different numbers of channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
-from sqakd.kd.shapes import is_map, to_smaller
+from sqakd.kd.base import FeatureBatch
+from sqakd.kd.inputs import StageMaps
+from sqakd.kd.shapes import to_smaller
 
 
 def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
-    """Mean of the squared products of all pairs of channels; [N, C, P] and [N, C', P] of unit rows."""
+    """Return the mean of the kernel over images and all pairs of channels.
+
+    Args:
+        a: [N, C, P], channels as unit vectors over P positions.
+        b: [N, C', P].
+    """
     return (a @ b.transpose(1, 2)).square().mean()
 
 
 def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared distance of the two sets of channels; the larger map is average-pooled to the smaller.
+    """Return the squared MMD of the two sets of channels; the larger map is average-pooled to the smaller.
 
     Args:
         student: [N, C, H, W].
@@ -42,16 +47,8 @@ def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return mean_kernel(teacher, teacher) + mean_kernel(student, student) - 2 * mean_kernel(student, teacher)
 
 
-class NeuronSelectivityTransfer(FeatureLoss):
-    """Of every stage's output."""
+class NeuronSelectivityTransfer(StageMaps):
+    """Neuron selectivity transfer at the map of each stage."""
 
-    def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
-        return list(layers[1:-1])
-
-    def build(self, example: Example) -> None:
-        for name, student, teacher in zip(self.names, example.student, example.teacher, strict=True):
-            if not (is_map(student) and is_map(teacher)):
-                raise mismatch(self, name, student, teacher, "two maps [C, H, W]")
-
-    def forward(self, seen: Seen) -> list[Tensor]:
-        return [selectivity_loss(s, t) for s, t in zip(seen.student, seen.teacher, strict=True)]
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        return [selectivity_loss(s, t) for s, t in zip(batch.student, batch.teacher, strict=True)]

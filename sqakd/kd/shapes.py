@@ -1,4 +1,4 @@
-"""Shapes of features that several losses bring together."""
+"""Operations on feature shapes that several losses share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from torch.nn import functional as F
 
 
 def is_map(feature: Tensor) -> bool:
-    """Whether a feature is [N, C, H, W]."""
+    """Return True if a feature is a map [N, C, H, W]."""
     return feature.ndim == 4
 
 
 def to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps with the height and width of the smaller one, the other average-pooled."""
+    """Average-pool the larger of two maps to the height and width of the smaller one.
+
+    Args:
+        student: [N, C, H, W].
+        teacher: [N, C', H', W'].
+
+    Returns:
+        Both maps, with the height and width of the map whose (height, width) is smaller.
+    """
     height, width = min(student.shape[2:], teacher.shape[2:])
 
     def pool(feature: Tensor) -> Tensor:
@@ -22,5 +30,5 @@ def to_smaller(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def vector(feature: Tensor) -> Tensor:
-    """[N, D] as it is, a map [N, C, H, W] averaged over its places."""
+    """Return one vector per image, [N, D]; a map [N, C, H, W] is averaged over its positions."""
     return feature.mean(dim=(2, 3)) if is_map(feature) else feature

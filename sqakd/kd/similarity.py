@@ -1,9 +1,9 @@
-r"""Similarity-preserving distillation (SP): images that the teacher finds alike are to be alike for the student.
+r"""Similarity-preserving distillation (SP): images that are similar for the teacher should be similar for the student.
 
-Paper: Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation" (https://arxiv.org/abs/1907.09682), at
-the last stage only. With F the features of a batch, one image per row,
+Paper: Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation" (https://arxiv.org/abs/1907.09682), at the last
+stage only. With F the features of a batch, one row per image,
 
-    G = normalise rows(F F^T),     loss = ||G(teacher) - G(student)||^2 / N^2
+    G = normalise rows(F F^T)  [N, N],     loss = ||G(teacher) - G(student)||^2 / N^2
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.kd.base import FeatureLoss, Seen
+from sqakd.kd.base import FeatureBatch, FeatureLoss
 
 
 def similarities(feature: Tensor) -> Tensor:
-    """How alike the images of a batch are, [N, ...] -> [N, N] with rows of unit length.
+    """Return the similarities between the images of a batch, as rows of unit length.
+
+    Args:
+        feature: [N, ...]; all other dimensions are flattened.
+
+    Returns:
+        [N, N].
 
     Example:
         >>> import torch
@@ -29,20 +35,20 @@ def similarities(feature: Tensor) -> Tensor:
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the similarities.
+    """Return the mean squared difference of the similarities.
 
     Args:
         student: [N, ...].
-        teacher: [N, ...], of any shape.
+        teacher: [N, ...]; the other dimensions may differ from the student's.
     """
     return (similarities(student) - similarities(teacher)).square().mean()
 
 
 class SimilarityPreserving(FeatureLoss):
-    """Of the last stage's output; any two shapes go together."""
+    """Similarity-preserving distillation at the map of the last stage. Student and teacher may have any shapes."""
 
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
         return [layers[-2]]
 
-    def forward(self, seen: Seen) -> list[Tensor]:
-        return [similarity_loss(s, t) for s, t in zip(seen.student, seen.teacher, strict=True)]
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        return [similarity_loss(s, t) for s, t in zip(batch.student, batch.teacher, strict=True)]

@@ -1,33 +1,34 @@
-r"""Variational information distillation (VID): the student's features are to tell much about the teacher's.
+r"""Variational information distillation (VID): the student's maps should predict the teacher's maps.
 
 Paper: Ahn et al. 2019, "Variational Information Distillation for Knowledge Transfer"
-(https://arxiv.org/abs/1904.05835). A Gaussian guess of the teacher's map t from the student's map s,
-with a learned mean for each place and a learned variance for each channel, scored by its negative log-likelihood (the
-constant left out). For each stage,
+(https://arxiv.org/abs/1904.05835). A Gaussian q(t | s) predicts the teacher's map t from the student's map s. The mean
+mu(s) is a small network; the variance is learned, one per channel. Minimising the negative log-likelihood maximises a
+lower bound of the mutual information between s and t. For each stage, without the likelihood's constant,
 
     loss = mean of  ((mu(s) - t)^2 / sigma^2 + log sigma^2) / 2,     sigma^2 = softplus(rho) + epsilon
 
-and mu = three 1x1 convolutions with ReLU between.
+where mu is three 1x1 convolutions with ReLU between, and rho [C] is a parameter.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.kd.base import Example, FeatureLoss, Seen, mismatch
-from sqakd.kd.shapes import is_map, to_smaller
+from sqakd.errors import SqakdError
+from sqakd.kd.base import FeatureBatch, SetupInfo
+from sqakd.kd.inputs import StageMaps
+from sqakd.kd.shapes import to_smaller
 
 
 def gaussian_loss(mean: Tensor, variance: Tensor, teacher: Tensor) -> Tensor:
-    """Negative log-likelihood of the teacher's map, without its constant.
+    """Return the negative log-likelihood of the teacher's map, without its constant, averaged over all elements.
 
     Args:
-        mean: [N, C, H, W].
+        mean: [N, C, H, W], predicted map.
         variance: [C].
         teacher: [N, C, H, W].
 
@@ -40,13 +41,13 @@ def gaussian_loss(mean: Tensor, variance: Tensor, teacher: Tensor) -> Tensor:
     return ((mean.float() - teacher.float()).square() / variance + variance.log()).mean() / 2
 
 
-class Guess(nn.Module):
-    """Mean and variance of the teacher's map, from the student's.
+class VariationalGaussian(nn.Module):
+    """The distribution q(t | s) of one stage.
 
     Args:
-        inputs: channels of the student.
-        outputs: channels of the teacher.
-        variance: at the start.
+        inputs: channels of the student's map.
+        outputs: channels of the teacher's map.
+        variance: initial variance.
         epsilon: lower bound of the variance.
     """
 
@@ -60,40 +61,42 @@ class Guess(nn.Module):
             nn.Conv2d(outputs, outputs, 1, bias=False),
         )
         self.epsilon = epsilon
-        self.rho = nn.Parameter(torch.full((outputs,), math.log(math.expm1(variance - epsilon))))  # softplus backwards
+        # log(exp(x) - 1) is the inverse of softplus, so that the variance starts at `variance`.
+        self.rho = nn.Parameter(torch.full((outputs,), math.log(math.expm1(variance - epsilon))))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Loss of one stage; the larger map is average-pooled to the smaller."""
+        """Return the loss of one stage; the larger map is average-pooled to the smaller."""
         student, teacher = to_smaller(student.float(), teacher.float())
         return gaussian_loss(self.mean(student), F.softplus(self.rho) + self.epsilon, teacher)
 
 
-class VariationalInformation(FeatureLoss):
-    """Of every stage's output.
+class VariationalInformation(StageMaps):
+    """Variational information distillation at the map of each stage.
 
     Args:
-        variance: of the guess, at the start.
+        variance: initial variance.
         epsilon: lower bound of the variance.
+
+    Raises:
+        SqakdError: unless variance > epsilon > 0.
     """
 
-    guesses: nn.ModuleList
+    guesses: nn.ModuleList  # one q(t | s) per stage; the name is part of saved checkpoints
 
     def __init__(self, *, variance: float, epsilon: float) -> None:
         super().__init__()
         if not variance > epsilon > 0:
-            raise ValueError(f"kd.feature_loss: variance={variance} is to be larger than epsilon={epsilon}, both > 0")
+            raise SqakdError(f"variance={variance} epsilon={epsilon}: expected variance > epsilon > 0")
         self.variance, self.epsilon = variance, epsilon
 
-    def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
-        return list(layers[1:-1])
+    def setup(self, info: SetupInfo) -> None:
+        super().setup(info)
+        self.guesses = nn.ModuleList(
+            VariationalGaussian(
+                inputs=student.shape[1], outputs=teacher.shape[1], variance=self.variance, epsilon=self.epsilon
+            )
+            for student, teacher in zip(info.student, info.teacher, strict=True)
+        )
 
-    def build(self, example: Example) -> None:
-        self.guesses = nn.ModuleList()
-        for name, student, teacher in zip(self.names, example.student, example.teacher, strict=True):
-            if not (is_map(student) and is_map(teacher)):
-                raise mismatch(self, name, student, teacher, "two maps [C, H, W]")
-            channels = {"inputs": student.shape[1], "outputs": teacher.shape[1]}
-            self.guesses.append(Guess(**channels, variance=self.variance, epsilon=self.epsilon))
-
-    def forward(self, seen: Seen) -> list[Tensor]:
-        return [guess(s, t) for guess, s, t in zip(self.guesses, seen.student, seen.teacher, strict=True)]
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        return [guess(s, t) for guess, s, t in zip(self.guesses, batch.student, batch.teacher, strict=True)]

@@ -1,1 +1,1 @@
-"""Float networks that know nothing of quantization."""
+"""Float networks. They contain no code for quantization or distillation."""

@@ -2,8 +2,8 @@
 
 Paper: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2
 (https://arxiv.org/abs/1512.03385): three stages of 16, 32 and 64 channels, `blocks` basic blocks each,
-parameter-free shortcuts (option A). Where we follow SQAKD and EWGS instead: a BatchNorm1d stands between the pooled
-features and the classifier.
+parameter-free shortcuts (option A). Where this differs: a BatchNorm1d lies between the pooled features and the
+classifier, as in the code of SQAKD and EWGS.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ WIDTHS = (16, 32, 64)
 
 
 class BasicBlock(nn.Module):
-    """conv-bn-relu-conv-bn, plus shortcut, then relu; [N, in, H, W] -> [N, out, H/stride, W/stride]."""
+    """A residual block, relu(bn(conv(relu(bn(conv(x))))) + shortcut(x)): [N, in, H, W] -> [N, out, H/stride, W/stride].
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: stride of the first convolution.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -32,7 +38,12 @@ class BasicBlock(nn.Module):
 
 
 class Subsample(nn.Module):
-    """Shortcut option A: keep every `stride`-th row and column, pad `extra` zero channels, half on each side."""
+    """The shortcut of option A, which has no parameters: [N, C, H, W] -> [N, C + extra, H/stride, W/stride].
+
+    Args:
+        stride: keep every `stride`-th row and column.
+        extra: zero channels to add, half of them before the input's channels and half after.
+    """
 
     def __init__(self, stride: int, extra: int) -> None:
         super().__init__()
@@ -44,11 +55,11 @@ class Subsample(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """Images [N, 3, H, W] (H = W = 32 in the papers) -> logits [N, num_classes].
+    """A residual network from images [N, 3, H, W] (H = W = 32 in the papers) to logits [N, num_classes].
 
     Args:
         blocks: basic blocks per stage; the depth is 6 * blocks + 2 (3 gives ResNet-20, 5 gives ResNet-32).
-        num_classes: classes of the classifier.
+        num_classes: number of classes.
     """
 
     def __init__(self, *, blocks: int, num_classes: int) -> None:

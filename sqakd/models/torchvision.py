@@ -1,48 +1,52 @@
 """Torchvision's classification networks by name: https://docs.pytorch.org/vision/stable/models.html.
 
-Where ours differ: the logits are the only output, so the auxiliary classifiers of GoogLeNet and Inception are left
-out; and these two always turn ImageNet's normalisation into their own, with or without pretrained weights, so that the
-same name is always the same function of its tensors.
+Where this differs:
+
+- The logits are the only output. The auxiliary classifiers of GoogLeNet and Inception are therefore removed.
+- GoogLeNet and Inception convert ImageNet's normalisation into their own inside the network. Torchvision does so only
+  with pretrained weights. Here they always do, so that a name stands for one function of its weights and images.
 """
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 from torchvision import models
 
+from sqakd.errors import SqakdError
+from sqakd.models.similar import similar
+
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
-LIST = 'python -c "from torchvision import models; print(models.list_models(models))" lists them'
 
 
 def torchvision_network(*, arch: str, weights: str | None, num_classes: int) -> nn.Module:
-    """Images [N, 3, H, W] -> logits [N, num_classes].
+    """Return a network from images [N, 3, H, W] to logits [N, num_classes].
 
     Args:
-        arch: e.g. "resnet50".
-        weights: pretrained weights to start from, e.g. "DEFAULT" or "IMAGENET1K_V1", downloaded once; None: random.
-        num_classes: where it is not the weights' own number, the last layer is a fresh one.
+        arch: name of the architecture, e.g. "resnet50".
+        weights: pretrained weights to start from, e.g. "DEFAULT" or "IMAGENET1K_V1", downloaded once. None initialises
+            randomly.
+        num_classes: number of classes. If the pretrained weights have another number, the last layer is initialised
+            randomly.
 
     Raises:
-        ValueError: for a name that torchvision does not have, or weights that cannot be downloaded.
+        SqakdError: if torchvision does not have this network or these weights, or if the weights cannot be downloaded.
     """
     known = models.list_models(models)
     if arch not in known:
-        close = get_close_matches(arch, known)
-        raise ValueError(f"torchvision has no network {arch!r}; {_close(close)}{LIST}")
+        raise SqakdError(f"torchvision has no network {arch!r}{similar(arch, known)}", topic="model.torchvision_name")
     options: dict[str, Any] = {"num_classes": num_classes}
     if weights is not None:
         options = {"weights": _weights(arch, weights)}
     elif arch in ("googlenet", "inception_v3"):
-        options["init_weights"] = True
+        options["init_weights"] = True  # the default; torchvision warns unless it is passed
     try:
         network: nn.Module = models.get_model(arch, **options)
     except OSError as error:
-        raise ValueError(
-            f"the weights {weights} of {arch} could not be downloaded ({error}); put the file"
-            f" {options['weights'].url} into torch's cache (TORCH_HOME), or type model.weights=null"
+        raise SqakdError(
+            f"the weights {weights} of {arch} could not be downloaded ({error}) from {options['weights'].url}",
+            topic="model.torchvision_weights",
         ) from error
     if hasattr(network, "aux_logits"):
         network.aux_logits, network.transform_input = False, True  # type: ignore[assignment]
@@ -55,14 +59,19 @@ def torchvision_network(*, arch: str, weights: str | None, num_classes: int) -> 
 
 
 def _weights(arch: str, name: str) -> Any:
+    """Return torchvision's entry for the pretrained weights `name` of a network."""
     choices = models.get_model_weights(arch)
     if name not in choices.__members__:
-        raise ValueError(f"{arch} has no weights {name!r}; choose one of {', '.join(choices.__members__)}, or null")
+        names = ", ".join(choices.__members__)
+        raise SqakdError(f"{arch} has no weights {name!r}; choose one of {names}", topic="model.weights")
     return choices[name]
 
 
 def _set_classes(network: nn.Module, num_classes: int) -> None:
-    """Put a fresh last layer (linear, or SqueezeNet's 1x1 convolution) in place of one with other classes."""
+    """Replace a last layer with another number of classes by a randomly initialised one.
+
+    The last layer is linear, or the 1x1 convolution of SqueezeNet.
+    """
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     name, last = layers[-1]
     if isinstance(last, nn.Linear) and last.out_features != num_classes:
@@ -71,7 +80,3 @@ def _set_classes(network: nn.Module, num_classes: int) -> None:
         has_bias = last.bias is not None
         fresh = nn.Conv2d(last.in_channels, num_classes, last.kernel_size, bias=has_bias)  # type: ignore[arg-type]
         network.set_submodule(name, fresh)
-
-
-def _close(matches: list[str]) -> str:
-    return f"close: {', '.join(matches)}; " if matches else ""

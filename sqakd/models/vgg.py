@@ -1,11 +1,13 @@
 """VGG networks with batch norm and one linear layer, as SQAKD trains them: VGG-8, 11, 13, 16, 19.
 
 Paper: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015
-(https://arxiv.org/abs/1409.1556). Five stages of 3x3 convolutions; where we follow SQAKD instead: average pooling and
-a single linear layer replace the three large ones, no dropout, and only the first stages end in a max pooling (three,
-for CIFAR and for Tiny-ImageNet at 224x224 alike; four for images 64 pixels high).
+(https://arxiv.org/abs/1409.1556): five stages of 3x3 convolutions.
 
-The parameters have the names of SQAKD's CIFAR checkpoints, which therefore load.
+Where this differs, following SQAKD: average pooling and a single linear layer replace the three large linear layers,
+there is no dropout, and only the first stages end in a max pooling. SQAKD has three such stages, for CIFAR as well as
+for Tiny-ImageNet at 224x224; images 64 pixels high need four.
+
+The parameters have the names of SQAKD's CIFAR checkpoints, so those checkpoints load.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sqakd.errors import SqakdError
+
 WIDTHS = (64, 128, 256, 512, 512)
 
 
 class ConvBlock(nn.Module):
-    """conv-bn-relu; [N, in, H, W] -> [N, out, H, W]. The convolution has a bias although batch norm follows."""
+    """A block relu(bn(conv(x))): [N, in, H, W] -> [N, out, H, W].
+
+    The convolution has a bias, although batch norm makes it redundant, because SQAKD's checkpoints contain one.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -31,23 +38,23 @@ class ConvBlock(nn.Module):
 
 
 class VGG(nn.Module):
-    """Images [N, 3, H, W] -> logits [N, num_classes].
+    """A VGG network from images [N, 3, H, W] to logits [N, num_classes].
 
     Args:
-        blocks: convolutions of each of the five stages; [1, 1, 1, 1, 1] gives VGG-8, [2, 2, 2, 2, 2] gives VGG-13.
-        pools: stages that end in a 2x2 max pooling, counted from the first.
-        num_classes: classes of the classifier.
+        blocks: number of convolutions of each of the five stages; [1, 1, 1, 1, 1] gives VGG-8, [2, 2, 2, 2, 2] VGG-13.
+        pools: number of stages, from the first, that end in a 2x2 max pooling.
+        num_classes: number of classes.
 
     Raises:
-        ValueError: if there are not five stages, or fewer than `pools`.
+        SqakdError: if `blocks` is not five positive numbers, or `pools` is not from 0 to 5.
     """
 
     def __init__(self, *, blocks: Sequence[int], pools: int, num_classes: int) -> None:
         super().__init__()
         if len(blocks) != len(WIDTHS) or min(blocks) < 1:
-            raise ValueError(f"blocks={list(blocks)}: expected five numbers from 1, e.g. [1, 1, 2, 2, 2] for VGG-11")
+            raise SqakdError(f"blocks={list(blocks)}: expected five numbers >= 1, e.g. [1, 1, 2, 2, 2] for VGG-11")
         if not 0 <= pools <= len(WIDTHS):
-            raise ValueError(f"pools={pools}: expected 0 to {len(WIDTHS)}; the papers' networks have 3")
+            raise SqakdError(f"pools={pools}: expected 0 to {len(WIDTHS)}; the papers' networks have 3")
         self.pools = pools
         self.layer0 = _stage(3, WIDTHS[0], blocks[0])
         self.layer1 = _stage(WIDTHS[0], WIDTHS[1], blocks[1])

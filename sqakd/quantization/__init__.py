@@ -1,1 +1,1 @@
-"""Quantized layers and quantizers, and the conversion of a float network."""
+"""Quantizers, layers that apply them, and the conversion of a float network into a quantized one."""

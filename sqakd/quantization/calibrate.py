@@ -1,13 +1,16 @@
-"""Calibration: set the range of each quantizer of a network from one batch of images."""
+"""Calibration: set the ranges of a network's quantizers from one batch of images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from sqakd.quantization.layers import QuantLayer, quant_layers
+from sqakd.errors import SqakdError
+from sqakd.quantization.layers import QuantLayer, quant_layers, quantizers
+from sqakd.quantization.probe import hooks_removed, in_mode
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
 
@@ -17,10 +20,10 @@ def visit(model: nn.Module, images: Tensor, look: Callable[[str, QuantLayer, Ten
     """Run a quantized network once and call `look` before each quantized layer runs, in the order of running.
 
     Args:
-        model: left in the mode in which it was.
+        model: quantized network; its modes are restored.
         images: normalised batch [N, C, H, W].
-        look: takes the layer's name, the layer and its input.
-        training: whether to run in training mode (batch norm then uses and updates its batch statistics).
+        look: function of the layer's name, the layer and its input.
+        training: whether to run in training mode. Batch norm then uses and updates its batch statistics.
     """
 
     def before(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -28,72 +31,68 @@ def visit(model: nn.Module, images: Tensor, look: Callable[[str, QuantLayer, Ten
         look(names[layer], layer, args[0])
 
     names = {layer: name for name, layer in quant_layers(model)}
-    hooks = [layer.register_forward_pre_hook(before) for layer in names]
-    was_training = model.training
-    try:
-        model.train(training)(images)
-    finally:
-        model.train(was_training)
-        for hook in hooks:
-            hook.remove()
+    with hooks_removed(layer.register_forward_pre_hook(before) for layer in names), in_mode(model, training=training):
+        model(images)
 
 
 def calibrate(model: nn.Module, images: Tensor) -> None:
     """Set every quantizer from one batch, in the order in which the layers run.
 
-    A later layer sees inputs made by already quantized earlier ones; a layer that runs several times is set at its
-    first. Batch norm runs in training mode, so its statistics move by one momentum step, as in EWGS.
+    The inputs of a layer come from the layers before it, which are quantized already. A layer that runs several times
+    is calibrated at its first run. Batch norm runs in training mode, so its statistics move by one momentum step, as in
+    EWGS.
 
     Args:
-        model: a quantized, not yet calibrated network.
+        model: quantized network that is not calibrated yet.
         images: one normalised training batch [N, C, H, W].
+
+    Raises:
+        SqakdError: if a layer finds no range, or never runs and therefore has none.
+        RuntimeError: if the network is calibrated already.
     """
-
-    done: set[QuantLayer] = set()
-
-    def look(name: str, layer: QuantLayer, x: Tensor) -> None:
-        if layer in done:
-            return
-        done.add(layer)
-        try:
-            layer.calibrate(x)
-        except ValueError as error:
-            raise ValueError(f"layer {name}: {error}") from error
-
-    visit(model, images, look, training=True)
+    _calibrate(model, images, set(quantizers(model)))
     unused = [name for name, layer in quant_layers(model) if not layer.input_quantizer.calibrated]
     if unused:
-        raise ValueError(f"these layers take no part in the forward pass, so they have no range: {', '.join(unused)}")
+        raise SqakdError(f"these layers take no part in the forward pass, so they have no range: {', '.join(unused)}")
 
 
 def recalibrate(model: nn.Module, images: Tensor, changed: Collection[Quantizer]) -> None:
-    """Calibrate some quantizers of a calibrated network anew, because their bits have changed.
+    """Calibrate some quantizers of a calibrated network again, because their bits have changed.
 
-    The others keep the ranges that they have learned. What was estimated for other bits (delta) starts again at 0.
+    The other quantizers keep their learned ranges. A `delta` estimated for the former bits restarts at 0.
 
     Args:
-        model: as for `calibrate`.
-        images: as for `calibrate`.
-        changed: quantizers of the network.
+        model: calibrated network.
+        images: one normalised training batch [N, C, H, W].
+        changed: the quantizers to calibrate.
+
+    Raises:
+        SqakdError: if a layer finds no range.
     """
     for quantizer in changed:
         quantizer.calibrated.fill_(False)
         if isinstance(quantizer.rounding, ElementWiseGradientScaling) and quantizer.rounding.from_hessian:
             quantizer.rounding.delta.zero_()
+    _calibrate(model, images, changed)
+
+
+def _calibrate(model: nn.Module, images: Tensor, targets: Collection[Quantizer]) -> None:
+    """Calibrate the quantizers in `targets` during one forward pass in training mode."""
     done: set[QuantLayer] = set()
 
     def look(name: str, layer: QuantLayer, x: Tensor) -> None:
-        anew = [q in changed for q in (layer.weight_quantizer, layer.input_quantizer)]
-        if layer in done or not any(anew):
-            return
-        done.add(layer)
-        try:
-            if anew[0]:
-                layer.weight_quantizer.calibrate(layer.weight)
-            if anew[1]:
-                layer.input_quantizer.calibrate(x)
-            layer.calibrate_output_scale(x)
-        except ValueError as error:
-            raise ValueError(f"layer {name}: {error}") from error
+        if layer not in done and any(quantizer in targets for quantizer in layer.quantizers):
+            done.add(layer)
+            with _naming(name):
+                layer.calibrate(x, targets)
 
     visit(model, images, look, training=True)
+
+
+@contextmanager
+def _naming(layer: str) -> Iterator[None]:
+    """Put the layer's name in front of an error's message."""
+    try:
+        yield
+    except SqakdError as error:
+        raise SqakdError(f"layer {layer}: {error}", topic=error.topic, **error.facts) from error

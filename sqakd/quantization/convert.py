@@ -1,4 +1,4 @@
-"""Swap the layers of a float network for quantized ones, and back."""
+"""Conversion of a network: swap its float layers for quantized ones, and back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from sqakd.errors import SqakdError
 from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import Rounding
@@ -21,16 +22,19 @@ FirstLast = Literal["float", "8", "same", "first"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """How a network is quantized: range x rounding for weights and for inputs, and what the outer layers get.
+    """The quantization of a network: range and rounding rule of weights and inputs, and treatment of the outer layers.
 
     Attributes:
         weight: makes a weight quantizer when called with `rounding=`, `shape=` (and `bits=` for 8-bit outer layers).
-        input: the same for the layer's input activation.
+        input: makes an input quantizer in the same way.
         rounding: makes a rounding rule; each quantizer gets its own.
         per_channel: whether each output channel of a weight has its own range.
         output_scale: whether a layer has a learned factor on its output.
-        first_last: the first and the last layer stay "float" (as in the papers), get "8" bits, or the "same" bits;
-            "first": only the first layer stays float.
+        first_last: bits of the first and the last layer. "float" leaves both float (as in the papers), "8" gives both 8
+            bits, "same" treats them like the others, and "first" leaves only the first layer float.
+
+    Raises:
+        SqakdError: if `first_last`, `per_channel` or `output_scale` has another value.
     """
 
     weight: Callable[..., Quantizer]
@@ -42,18 +46,22 @@ class Scheme:
 
     def __post_init__(self) -> None:
         if str(self.first_last) not in ("float", "8", "same", "first"):
-            raise ValueError(f"first_last={self.first_last!r}: expected float, 8, same or first")
+            raise SqakdError(f"first_last={self.first_last!r}: expected float, 8, same or first")
         for key in ("per_channel", "output_scale"):
-            if not isinstance(getattr(self, key), bool):  # any other word would count as true
-                raise ValueError(f"quantizer.{key}={getattr(self, key)!r}: expected true or false")
+            if not isinstance(getattr(self, key), bool):  # any other string would count as true
+                raise SqakdError(f"{key}={getattr(self, key)!r}: expected true or false")
 
     def check(self) -> None:
-        """Make one quantizer of each kind, so that wrong bits are refused before anything is trained."""
+        """Make one weight quantizer and one input quantizer, so that wrong arguments are refused before training.
+
+        Raises:
+            SqakdError: if a quantizer refuses its arguments.
+        """
         for quantizer in (self.weight, self.input):
             quantizer(rounding=self.rounding(), shape=())
 
     def convert(self, layer: nn.Module, **bits: int) -> QuantLayer:
-        """The quantized twin of a Conv2d or Linear; `bits=8` overrides the scheme's own."""
+        """Return the quantized twin of a Conv2d or Linear; `bits=8` overrides the scheme's own bits."""
 
         def make(quantizer: Callable[..., Quantizer], shape: tuple[int, ...]) -> Quantizer:
             return quantizer(rounding=self.rounding(), shape=shape, **bits)
@@ -74,25 +82,25 @@ def quantize(
     first: Sequence[str] | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> list[str]:
-    """Swap the convolutions and linear layers of a float network, in place.
+    """Swap the convolutions and linear layers of a float network for quantized ones, in place.
 
-    Whatever else has weights stays float, and one warning names it.
+    All other modules with weights stay float, and one warning names them.
 
     Args:
-        model: any network; layers are taken in the order in which the modules are registered.
-        scheme: what to swap them for.
-        first: modules whose layers all count as first; None: the first layer is the first.
-        image_shape: channels, height, width. With it the network runs once, and layers that are never called (some
-            networks read their weights instead) stay float too.
+        model: any network; its layers are taken in the order in which the modules are registered.
+        scheme: the quantization to apply.
+        first: modules whose layers all count as first; None: only the first layer counts as first.
+        image_shape: channels, height, width. If given, the network runs once, and layers that are never called stay
+            float too (some networks read the weights of a layer instead of calling it).
 
     Returns:
         Names of the layers that are quantized now, in order.
 
     Raises:
-        ValueError: if the network has no layer to quantize, lacks a module of `first`, or is quantized already.
+        SqakdError: if the network has no layer to quantize, lacks a module of `first`, or is quantized already.
     """
     if any(True for _ in quant_layers(model)):
-        raise ValueError("the network is quantized already; quantize a float network")
+        raise SqakdError("the network is quantized already; expected a float network")
     found = select(model, types=TWINS, first=first, image_shape=image_shape)
     swapped = {}
     for layer in found.layers:
@@ -100,13 +108,14 @@ def quantize(
             layer in found.first and scheme.first_last == "first"
         ):
             continue
+        # YAML may give the number 8 instead of the string.
         bits = {"bits": 8} if layer in found.outer and str(scheme.first_last) == "8" else {}
         swapped[layer] = scheme.convert(layer, **bits)
     if not swapped:
-        raise ValueError(
+        raise SqakdError(
             f"found {len(found.layers)} Conv2d and Linear layers and none to quantize with"
-            f" first_last={scheme.first_last}; the first and the last layer stay float, so a network needs three, or"
-            f" type quantizer.first_last=same"
+            f" first_last={scheme.first_last}; the first and the last layer stay float, so a network needs three",
+            topic="quantization.no_layer",
         )
     if found.others:
         warnings.warn(f"these parts of the network stay float: {by_kind(found.others)}", stacklevel=2)
@@ -115,14 +124,17 @@ def quantize(
 
 
 def dequantize(model: nn.Module) -> list[str]:
-    """Put the float layers back, in place; undoes `quantize`, the trained weights stay. Returns their names."""
+    """Put the float layers back, in place, and return their names.
+
+    This undoes `quantize`, except that trained weights keep their values.
+    """
     layers = {layer: name for name, layer in quant_layers(model)}
     _replace(model, {layer: layer.to_float() for layer in layers})
     return list(layers.values())
 
 
 def _replace(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> None:
-    """Put new modules in place of old ones, under every name that an old one has."""
+    """Replace modules by others, under every name that a module has."""
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if module in new:
             model.set_submodule(name, new[module])

@@ -1,25 +1,25 @@
-"""What a network costs once deployed: size with its weights packed, and bit operations per image."""
+"""Cost of a deployed network: its size with packed weights, and its bit-operations per image."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from sqakd.quantization.layers import QuantLayer
+from sqakd.quantization.layers import QuantLayer, quant_layers
+from sqakd.quantization.probe import hooks_removed, run_on_black_image
 
 FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one network.
+    """Size and arithmetic of one network.
 
     Attributes:
-        parameters: number of parameters, quantizers' included.
-        packed_bytes: weights of quantized layers at their bits, everything else at 32.
-        bit_operations: sum over layers of multiply-adds * weight bits * input bits, for one image.
+        parameters: number of parameters, including those of the quantizers.
+        packed_bytes: bytes of all parameters, with the weights of quantized layers at their bits and the rest at 32.
+        bit_operations: for one image, the sum over layers of multiply-adds * weight bits * input bits.
     """
 
     parameters: int
@@ -27,12 +27,11 @@ class Cost:
     bit_operations: int
 
 
-@torch.no_grad()
 def cost(model: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
-    """Measure by running the network on one black image.
+    """Measure the cost of a network by running it once.
 
     Args:
-        model: quantized or float.
+        model: quantized or float network.
         image_shape: channels, height, width.
     """
     operations = 0
@@ -40,25 +39,18 @@ def cost(model: nn.Module, image_shape: tuple[int, int, int]) -> Cost:
     def count(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal operations
         assert isinstance(layer.weight, Tensor)
-        bits = (FLOAT_BITS, FLOAT_BITS)
+        w_bits, a_bits = FLOAT_BITS, FLOAT_BITS
         if isinstance(layer, QuantLayer):
-            bits = (layer.weight_quantizer.bits, layer.input_quantizer.bits)
+            w_bits, a_bits = (quantizer.bits for quantizer in layer.quantizers)
+        # Each output element is a sum over one output channel's weights.
         multiply_adds = output.numel() * layer.weight[0].numel()
-        operations += multiply_adds * bits[0] * bits[1]
+        operations += multiply_adds * w_bits * a_bits
 
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    training, device = model.training, next(model.parameters()).device
-    try:
-        model.eval()(torch.zeros(1, *image_shape, device=device))
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    saved = sum(
-        layer.weight.numel() * (FLOAT_BITS - layer.weight_quantizer.bits)
-        for layer in layers
-        if isinstance(layer, QuantLayer)
+    with hooks_removed(layer.register_forward_hook(count) for layer in layers):
+        run_on_black_image(model, image_shape)
+    saved_bits = sum(
+        layer.weight.numel() * (FLOAT_BITS - layer.weight_quantizer.bits) for _, layer in quant_layers(model)
     )
     parameters = sum(p.numel() for p in model.parameters())
-    return Cost(parameters, (parameters * FLOAT_BITS - saved + 7) // 8, operations)
+    return Cost(parameters, (parameters * FLOAT_BITS - saved_bits + 7) // 8, operations)

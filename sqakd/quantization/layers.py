@@ -3,18 +3,19 @@
     y = (input_q * weight_q + bias) * |output_scale|          (* is the convolution or product)
 
 `from_float` and `to_float` undo each other. The layers subclass torch's, so hooks, initialisers and parameter names
-stay those of the float network; nothing is traced, so any network can be converted.
+stay those of the float network. Nothing is traced, so any network can be converted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sqakd.errors import SqakdError
 from sqakd.quantization.quantizers.base import Quantizer
 
 # Makes a quantizer whose range has the given shape: () or [C, 1, ...].
@@ -23,7 +24,7 @@ Layer = TypeVar("Layer", bound=nn.Module)
 
 
 class QuantLayer(nn.Module):
-    """What both layers share; mixed into a torch layer that has `weight` and `bias`."""
+    """Base of both quantized layers, mixed into a torch layer that has `weight` and `bias`."""
 
     float_type: type[nn.Module]
     weight: Tensor
@@ -32,8 +33,13 @@ class QuantLayer(nn.Module):
     input_quantizer: Quantizer
     output_scale: nn.Parameter | None
 
+    @property
+    def quantizers(self) -> tuple[Quantizer, Quantizer]:
+        """Quantizer of the weight and quantizer of the input, always in this order."""
+        return self.weight_quantizer, self.input_quantizer
+
     def apply_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """The layer's convolution or product with another input, weight and bias."""
+        """Apply the layer's convolution or product to any input, weight and bias."""
         raise NotImplementedError
 
     @classmethod
@@ -46,12 +52,14 @@ class QuantLayer(nn.Module):
         output_scale: bool,
         per_channel: bool,
     ) -> Self:
-        """Quantized twin that shares the float layer's parameters; its scales exist from here on, uncalibrated.
+        """Return a quantized twin that shares the float layer's parameters.
+
+        The twin's ranges exist from here on and wait for calibration.
 
         Args:
             layer: Conv2d or Linear.
-            weight: makes the weight's quantizer.
-            input: makes the input's; its range is always one for the whole tensor.
+            weight: makes the quantizer of the weight.
+            input: makes the quantizer of the input, which always has one range for the whole tensor.
             output_scale: whether the output has a learned factor.
             per_channel: whether each output channel of the weight has its own range.
         """
@@ -63,55 +71,74 @@ class QuantLayer(nn.Module):
         return twin
 
     def to_float(self) -> nn.Module:
-        """Float twin that shares this layer's parameters; undoes `from_float`."""
+        """Return a float twin that shares this layer's parameters; undoes `from_float`."""
         twin = _twin(self, self.float_type)
         del twin.weight_quantizer, twin.input_quantizer
         twin._parameters.pop("output_scale")
         return twin
 
     def forward(self, x: Tensor) -> Tensor:
-        """Input of the float layer -> output of the float layer, through the grid."""
+        """Return the layer's output for a real-valued input, computed from integer codes.
+
+        With codes c and scales s, input = c_x s_x and weight = c_w s_w, so that
+
+            y = (c_x * c_w) g + bias |output_scale|,          g = s_x s_w |output_scale|
+
+        The product of codes is exact in bfloat16 as well, and one multiplication of the output applies all scales.
+        """
         weight_codes, weight_scale = self.weight_quantizer.encode(self.weight)
         input_codes, input_scale = self.input_quantizer.encode(x)
-        gain = weight_scale * input_scale
+        gain = weight_scale * input_scale  # g: one number, or one per output channel
         magnitude = None if self.output_scale is None else self.output_scale.abs()
         if magnitude is not None:
             gain = gain * magnitude
         gain = gain.flatten()
-        # The output is multiplied by a constant and the gain's gradient is taken at the weight (gain / constant is
-        # exactly 1): a sum over the weight's elements instead of one more pass over the whole output.
+        # The gradient of g could be taken at the output, where it costs one more pass over the largest tensor. It is
+        # taken at the weight instead: y = (c_x * (c_w g / k)) k with the constant k = g. The factor g / k is exactly 1
+        # in the forward pass, and d(g / k) / dg = 1 / k gives g the same gradient as a sum over the weight's elements.
         constant = gain.detach()
         one = (gain / constant).reshape(-1, *[1] * (self.weight.ndim - 1))
         y = self.apply_op(input_codes, weight_codes * one, None)
-        per_channel = (-1, *[1] * (self.weight.ndim - 2))
+        per_channel = (-1, *[1] * (self.weight.ndim - 2))  # channels stand before the spatial dimensions, if any
         scaled = y * constant.reshape(per_channel)
         if self.bias is not None:
             bias = self.bias if magnitude is None else self.bias * magnitude
             scaled = scaled + bias.reshape(per_channel)
+        # Under autocast `y` is bfloat16, and the float32 scales have promoted the output.
         return scaled.to(y.dtype)
 
     @torch.no_grad()
-    def calibrate(self, x: Tensor) -> None:
-        """Set both ranges and the output scale from one batch of this layer's inputs."""
-        self.weight_quantizer.calibrate(self.weight)
-        self.input_quantizer.calibrate(x)
-        self.calibrate_output_scale(x)
+    def calibrate(self, x: Tensor, targets: Collection[Quantizer] | None = None) -> None:
+        """Set the ranges and the output scale from one batch of this layer's inputs.
 
-    def calibrate_output_scale(self, x: Tensor) -> None:
-        """Start at mean |float output| / mean |quantized output| (EWGS, section 4.1) of inputs `x`."""
+        Args:
+            x: inputs of the layer.
+            targets: calibrate only those of the layer's quantizers that are in this collection; None: both.
+
+        Raises:
+            SqakdError: if a tensor has no range, or every quantized output is zero.
+            RuntimeError: if a quantizer is calibrated already.
+        """
+        for quantizer, tensor in zip(self.quantizers, (self.weight, x), strict=True):
+            if targets is None or quantizer in targets:
+                quantizer.calibrate(tensor)
         if self.output_scale is not None:
-            wanted = self.apply_op(x, self.weight, self.bias).abs().mean()
-            got = self.apply_op(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias).abs().mean()
-            if not got > 0:
-                raise ValueError(
-                    f"every quantized output is zero on the calibration batch (input range"
-                    f" {float(x.min()):.3g} .. {float(x.max()):.3g}); the batch may be constant"
-                )
-            self.output_scale.copy_(wanted / got)
+            self.output_scale.copy_(self._output_ratio(x))
+
+    def _output_ratio(self, x: Tensor) -> Tensor:
+        """Return mean |float output| / mean |quantized output|, where EWGS starts its output scale (section 4.1)."""
+        wanted = self.apply_op(x, self.weight, self.bias).abs().mean()
+        got = self.apply_op(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias).abs().mean()
+        if not got > 0:
+            raise SqakdError(
+                f"every quantized output is zero on the calibration batch (input range"
+                f" {float(x.min()):.3g} .. {float(x.max()):.3g}); the batch may be constant"
+            )
+        return wanted / got
 
 
 class QuantConv2d(QuantLayer, nn.Conv2d):
-    """A Conv2d on the grid; [N, in, H, W] -> [N, out, H', W']. Depthwise and grouped convolutions included."""
+    """A quantized Conv2d, [N, in, H, W] -> [N, out, H', W']; depthwise and grouped convolutions included."""
 
     float_type = nn.Conv2d
 
@@ -121,7 +148,7 @@ class QuantConv2d(QuantLayer, nn.Conv2d):
 
 
 class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # torch declares bias without its None
-    """A Linear layer on the grid; [..., in] -> [..., out]."""
+    """A quantized Linear layer, [..., in] -> [..., out]."""
 
     float_type = nn.Linear
 
@@ -130,12 +157,20 @@ class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # torch declare
 
 
 def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLayer]]:
-    """Name and layer of each quantized layer, in network order."""
+    """Yield name and layer of each quantized layer, in network order."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, QuantLayer))
 
 
+def quantizers(model: nn.Module) -> list[Quantizer]:
+    """Return all quantizers of a network: layer by layer in network order, the weight's before the input's."""
+    return [quantizer for _, layer in quant_layers(model) for quantizer in layer.quantizers]
+
+
 def _twin(layer: nn.Module, to: type[Layer]) -> Layer:
-    """The same layer (parameters, settings, hooks) as another class, without running that class's initialiser."""
+    """Return a layer of another class with the same parameters, settings and hooks.
+
+    The initialiser of that class does not run, because it would draw random weights.
+    """
     twin = to.__new__(to)
     twin.__dict__.update(layer.__dict__)
     for registry in ("_parameters", "_buffers", "_modules"):

@@ -1,26 +1,31 @@
-"""The parameters of a quantized network in two groups: the network's own and those of its quantizers."""
+"""Parameters of a quantized network in two groups: those of the network and those of its quantizers.
+
+The recipe gives each group a learning rate and a weight decay of its own.
+"""
 
 from __future__ import annotations
 
 from torch import nn
 
-from sqakd.quantization.layers import QuantLayer
-from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.quantization.layers import quant_layers, quantizers
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(network parameters, quantizer parameters), told apart by the module that owns them, not by name."""
-    quantizer: dict[nn.Parameter, None] = {}
-    for module in model.modules():
-        if isinstance(module, Quantizer):
-            quantizer.update(dict.fromkeys(module.parameters()))
-        elif isinstance(module, QuantLayer) and module.output_scale is not None:
-            quantizer[module.output_scale] = None
+    """Return the network's parameters and the quantizers' parameters, output scales included.
+
+    The module that owns a parameter decides, not the parameter's name. The order is part of every checkpoint, because
+    optimizers number their parameters.
+    """
+    quantizer: dict[nn.Parameter, None] = {}  # a dict as an ordered set
+    for _, layer in quant_layers(model):
+        if layer.output_scale is not None:
+            quantizer[layer.output_scale] = None
+        for owner in layer.quantizers:
+            quantizer.update(dict.fromkeys(owner.parameters()))
     network = [p for p in model.parameters() if p not in quantizer]
     return network, list(quantizer)
 
 
 def weight_decays(model: nn.Module) -> dict[nn.Parameter, float]:
-    """Quantizer parameters that have a weight decay of their own, with it."""
-    quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
-    return {p: quantizer.decay for quantizer in quantizers if quantizer.decay for p in quantizer.parameters()}
+    """Return the weight decay of each quantizer parameter that has one of its own."""
+    return {p: quantizer.decay for quantizer in quantizers(model) if quantizer.decay for p in quantizer.parameters()}

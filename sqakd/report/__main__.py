@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from sqakd.report.readme import names
+from sqakd.report.records import NoRunsError
 from sqakd.report.write import write_report
 
 README = Path("README.md")
@@ -41,6 +42,8 @@ def main() -> None:
             skip_unknown=options.readme is None,
             picture=options.picture,
         )
+    except NoRunsError as error:
+        raise SystemExit(f"error: {error}; choose the folder of the runs with --runs FOLDER") from error
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     for path in files:

@@ -27,20 +27,20 @@ def as_csv(rows: Iterable[Row]) -> str:
     table.writerow(header)
     for row in rows:
         cell, published, records = row.cell, row.published, [run.record for run in row.runs]
-        first = records[0] if records else {}
+        first = records[0] if records else None
         stands_beside = "" if not published else "its own" if cell == cell.published else "without _released"
         table.writerow(
             [
                 *(cell.dataset, cell.model, cell.quantizer, cell.w_bits, cell.a_bits, cell.kd, cell.changes),
-                *([published["top1"], published["top5"], published["kind"]] if published else [""] * 3),
+                *(_texts(published.top1, published.top5, published.source) if published else _texts(None, None, None)),
                 stands_beside,
                 len(records),
-                " ".join(str(r["seed"]) for r in records),
+                " ".join(str(r.seed) for r in records),
                 row.epochs,
                 *(number for score in SCORES for kind in KINDS for number in _mean_std(row.ours(score, kind))),
                 _difference(row.to_paper)[0],
-                *(first.get(key, "") for key in ("packed_bytes", "bit_operations")),
-                " ".join(sorted({str(r["commit"])[:10] for r in records})),
+                *(_texts(first.packed_bytes, first.bit_operations) if first else _texts(None, None)),
+                " ".join(sorted({str(r.commit)[:10] for r in records})),
                 *_difference(row.to_paper)[1:],
                 *_mean_std(row.drops),
                 row.labels.kd if row.labels else "",
@@ -49,6 +49,11 @@ def as_csv(rows: Iterable[Row]) -> str:
             ]
         )
     return text.getvalue()
+
+
+def _texts(*values: object) -> list[str]:
+    """Fields of known values; an unknown one is empty."""
+    return ["" if value is None else str(value) for value in values]
 
 
 def _mean_std(values: Sequence[float]) -> list[str]:

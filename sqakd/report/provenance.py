@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sqakd.report.charts.svg import tag, text
 from sqakd.report.records import KINDS, Cell, Finished, Results
 from sqakd.report.tables import KIND_NAMES
+from sqakd.runs.record import Record
 
 UNKNOWN = "not recorded"
 HEADER = ("run", "command", *(f"top-1, {KIND_NAMES[kind]}" for kind in KINDS), "finished", "trained for")
@@ -38,17 +36,17 @@ def provenance(results: Results) -> str:
 def _row(run: Finished) -> str:
     record = run.record
     scores = [run.score("top1", kind) for kind in KINDS]
-    command = str(record["command"])
+    command = record.command
     fields = [
-        tag("code", text(f"{record['name']}/seed{run.seed}"), title="/".join(run.folder.parts[-3:])),
+        tag("code", text(f"{record.name}/seed{run.seed}"), title="/".join(run.folder.parts[-3:])),
         f'<button type="button" class="copy">Copy</button> {tag("code", text(command))}',
         *("-" if score is None else f"{score:.2f}" for score in scores),
-        text(str(record.get("finished", UNKNOWN)).replace("T", " ").replace("+00:00", " UTC")),
-        seconds(record.get("training_seconds")),
-        _commit(record.get("commit")),
+        text((record.finished or UNKNOWN).replace("T", " ").replace("+00:00", " UTC")),
+        seconds(record.training_seconds),
+        _commit(record.commit),
         text(versions(record)),
         text(device(record)),
-        _long(record.get("weights_sha256")),
+        _long(record.weights_sha256),
     ]
     first, *rest = fields
     return tag(
@@ -72,18 +70,17 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def versions(record: Mapping[str, Any]) -> str:
+def versions(record: Record) -> str:
     """What computed a result, in a line."""
-    known = record.get("versions")
-    return ", ".join(f"{name} {version}" for name, version in known.items()) if known else UNKNOWN
+    return ", ".join(f"{name} {version}" for name, version in record.versions.items()) or UNKNOWN
 
 
-def device(record: Mapping[str, Any]) -> str:
+def device(record: Record) -> str:
     """What a run was trained on; records of earlier versions do not say."""
-    if "device" not in record:
+    if record.device is None:
         return UNKNOWN
-    threads = record.get("threads")
-    return str(record["device"]) + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
+    threads = record.threads
+    return record.device + (f", {threads} thread{'s' if threads != 1 else ''}" if threads else "")
 
 
 def short_commit(commit: str | None) -> str:

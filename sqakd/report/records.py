@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-RELEASED = "_released"
+from sqakd.errors import SqakdError
+from sqakd.runs.export_record import ExportRecord, read_exports
+from sqakd.runs.paper import RELEASED, PaperRow, read_paper
+from sqakd.runs.record import Record, find_records, read_record
+
 KINDS = ("last", "best", "mean_of_last_5")
 
-Record = dict[str, Any]
 Rows = list[dict[str, float]]
+
+
+class NoRunsError(SqakdError):
+    """A folder without a finished run."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,12 @@ class Finished:
 
     @property
     def seed(self) -> int:
-        return int(self.record["seed"])
+        return self.record.seed
 
     def score(self, name: str, kind: str) -> float | None:
         """One score in percent: kind is last, best or mean_of_last_5; None where the run has no such score."""
-        score = self.record["scores"].get(name)
-        return None if score is None else 100 * float(score[kind])
+        score = self.record.scores.get(name)
+        return None if score is None else 100 * float(getattr(score, kind))
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,8 @@ class Results:
     """
 
     cells: Mapping[Cell, Sequence[Finished]]
-    paper: Mapping[str, Mapping[Cell, dict[str, str]]]
-    exports: Sequence[Record]
+    paper: Mapping[str, Mapping[Cell, PaperRow]]
+    exports: Sequence[ExportRecord]
 
     @property
     def runs(self) -> list[Finished]:
@@ -113,24 +118,24 @@ def read_results(runs: Iterable[Path], paper: Path | None = None) -> Results:
         paper: paper.csv, or None for ours alone.
 
     Raises:
-        ValueError: if a folder has no finished run, or a file cannot be read; it is named.
+        NoRunsError: if a folder has no finished run.
+        SqakdError: if a file cannot be read; the file is named.
     """
     folders = list(runs)
     cells = _read_cells(folders)
-    return Results(cells, {} if paper is None else read_paper(paper), _read_exports(folders))
+    exports = [record for folder in folders for record in read_exports(folder)]
+    return Results(cells, {} if paper is None else _paper_tables(paper), exports)
 
 
 def _read_cells(folders: Iterable[Path]) -> dict[Cell, list[Finished]]:
     cells: dict[Cell, dict[int, tuple[Path, Record]]] = defaultdict(dict)
     for folder in folders:
-        files = sorted(folder.glob("*/seed*/record.json"))
+        files = find_records(folder)
         if not files:  # an empty report would overwrite a full one
-            raise ValueError(
-                f"no finished run in {folder}: expected {folder}/NAME/seed0/record.json; type --runs FOLDER"
-            )
+            raise NoRunsError(f"no finished run in {folder}: expected {folder}/NAME/seed0/record.json")
         for file in files:
             record = read_record(file)
-            cells[cell_of(record)].setdefault(record["seed"], (file.parent, record))
+            cells[cell_of(record)].setdefault(record.seed, (file.parent, record))
     return {
         cell: [
             Finished(place, record, _curve(place), _quantizers(place) if i == 0 else [])
@@ -148,51 +153,17 @@ def _quantizers(folder: Path) -> Rows:
     return read_numbers(folder / "quantizers.csv", "layer", "is_weight", "bits")
 
 
-def read_record(file: Path) -> Record:
-    """A run's record, checked for what the report needs.
-
-    Raises:
-        ValueError: if it is none; the file is named.
-    """
-    try:
-        record: Record = json.loads(file.read_text(encoding="utf-8"))
-        cell_of(record)
-        for key in ("name", "epochs", "packed_bytes", "bit_operations", "commit"):
-            record[key]
-        record["seed"] = int(record["seed"])
-        for name, score in record["scores"].items():
-            if not all(math.isfinite(score[kind]) for kind in KINDS):
-                raise ValueError(f"{name} is not a number")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{file} is no record of a run ({type(error).__name__}: {error}); remove it") from error
-    return record
-
-
 def cell_of(record: Record) -> Cell:
     """The cell that a record belongs to."""
-    choices = record["choices"]
-    rounding = next((w for w in words(record["command"]) if w.startswith("quantizer/rounding=")), "")
     return Cell(
-        choices["dataset"],
-        record["model"],
-        choices["quantizer"] + rounding.replace("quantizer/rounding=", "+"),
-        int(record["w_bits"]),
-        int(record["a_bits"]),
-        "+".join([choices["kd"], *([choices["plus"]] if choices.get("plus") else [])]),
-        ", ".join(f"{key}={json.dumps(value)}" for key, value in record["changes"].items()),
+        record.dataset,
+        record.model,
+        "+".join(filter(None, [record.quantizer, record.rounding])),
+        record.w_bits,
+        record.a_bits,
+        "+".join(filter(None, [record.kd, record.add_ons])),
+        ", ".join(f"{key}={json.dumps(value)}" for key, value in record.changes.items()),
     )
-
-
-def words(command: str) -> list[str]:
-    """Words of a command as a shell reads it; earlier versions wrote them without quotes.
-
-    >>> words("python train.py 'name=my run' bits=1"), words("python train.py name=it's")
-    (['python', 'train.py', 'name=my run', 'bits=1'], ['python', 'train.py', "name=it's"])
-    """
-    try:
-        return shlex.split(command)
-    except ValueError:
-        return command.split()
 
 
 def read_numbers(file: Path, *needed: str) -> Rows:
@@ -203,7 +174,7 @@ def read_numbers(file: Path, *needed: str) -> Rows:
         needed: columns without an empty field.
 
     Raises:
-        ValueError: if the file is damaged; it is named.
+        SqakdError: if the file is damaged; it is named.
     """
     if not file.exists():
         return []
@@ -217,34 +188,12 @@ def read_numbers(file: Path, *needed: str) -> Rows:
             raise ValueError(f"expected a number in each field of {', '.join(needed)}")
         return numbers
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"{file} is damaged ({error}); remove it, the report can do without") from error
+        raise SqakdError(f"{file} is damaged ({error}); remove it, the report can do without") from error
 
 
-def read_paper(file: Path) -> dict[str, dict[Cell, dict[str, str]]]:
-    """Published numbers: table -> cell -> row of the file.
-
-    Raises:
-        ValueError: if there is no such file.
-    """
-    if not file.is_file():
-        raise ValueError(f"no {file}; run this in the project's folder or give --results")
-    tables: dict[str, dict[Cell, dict[str, str]]] = defaultdict(dict)
-    with file.open(newline="", encoding="utf-8") as lines:
-        for row in csv.DictReader(lines):
-            bits = int(row["bits"])
-            cell = Cell(row["dataset"], row["model"], row["quantizer"], bits, bits, row["kd"])
-            tables[row["table"]][cell] = row
+def _paper_tables(file: Path) -> dict[str, dict[Cell, PaperRow]]:
+    """Published numbers: table -> cell -> line of the file."""
+    tables: dict[str, dict[Cell, PaperRow]] = defaultdict(dict)
+    for row in read_paper(file):
+        tables[row.table][Cell(row.dataset, row.model, row.quantizer, row.bits, row.bits, row.kd)] = row
     return dict(sorted(tables.items()))
-
-
-def _read_exports(folders: Iterable[Path]) -> list[Record]:
-    """Records of all exports; a record without what an export has is that of something else."""
-    found = []
-    for file in (file for folder in folders for file in sorted(folder.glob("*/seed*/*/record.json"))):
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            if {"profile", "sizes", "verify", "name", "seed"} <= record.keys():
-                found.append(record | {"folder": str(file.parent)})
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{file} is no record of an export ({error}); remove it") from error
-    return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqakd.report.records import RELEASED, Cell, Finished, Results
+from sqakd.report.records import Cell, Finished, Results
 from sqakd.report.statistics import Difference, difference, difference_to_published
+from sqakd.runs.paper import RELEASED, PaperRow
 
 LABELS, LABELS_MATCHED = "none", "none_matched"
 
@@ -23,15 +24,17 @@ class Row:
     """
 
     cell: Cell
-    published: Mapping[str, str] | None
+    published: PaperRow | None
     runs: Sequence[Finished]
     labels: Cell | None = None
     labels_runs: Sequence[Finished] = ()
 
     def paper(self, score: str) -> float | None:
         """The published number, in percent."""
-        text = self.published.get(score) if self.published else None
-        return float(text) if text else None
+        if self.published is None:
+            return None
+        number = {"top1": self.published.top1, "top5": self.published.top5}[score]
+        return None if number is None else float(number)
 
     def ours(self, score: str, kind: str) -> list[float]:
         """One score of each seed, in percent."""
@@ -40,7 +43,7 @@ class Row:
     @property
     def drops(self) -> list[float]:
         """Of each seed, its float run's last top-1 minus its own, in points."""
-        return [100 * run.record["drop_from_float"] for run in self.runs if "drop_from_float" in run.record]
+        return [100 * drop for run in self.runs if (drop := run.record.drop_from_float) is not None]
 
     @property
     def to_paper(self) -> Difference | None:
@@ -53,7 +56,7 @@ class Row:
 
     @property
     def epochs(self) -> str:
-        return " ".join(str(epochs) for epochs in sorted({run.record["epochs"] for run in self.runs}))
+        return " ".join(str(epochs) for epochs in sorted({run.record.epochs for run in self.runs}))
 
 
 def scores(runs: Iterable[Finished], score: str, kind: str) -> list[float]:
@@ -79,7 +82,7 @@ def labels_alone(cell: Cell, ours: Mapping[Cell, Sequence[Finished]]) -> Cell | 
     return next((base for kd in wanted if (base := replace(cell, kd=kd)) in ours), None)
 
 
-def row(results: Results, cell: Cell, published: Mapping[str, str] | None = None) -> Row:
+def row(results: Results, cell: Cell, published: PaperRow | None = None) -> Row:
     """The line of one cell."""
     labels = labels_alone(cell, results.cells)
     return Row(cell, published, results.cells.get(cell, ()), labels, results.cells[labels] if labels else ())

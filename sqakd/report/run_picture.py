@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 from pathlib import Path
-from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -14,12 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sqakd.errors import SqakdError
 from sqakd.files import replacing
+from sqakd.runs.record import Record, read_record
 
 STUDENT, TEACHER, MUTED = "#0072b2", "#d55e00", "#999999"  # readable without telling red from green
 
 
-def draw_run(folder: Path, record: dict[str, Any]) -> Path:
+def draw_run(folder: Path, record: Record) -> Path:
     """Write picture.png into a run's folder from its CSV files; returns its path.
 
     Args:
@@ -31,13 +31,11 @@ def draw_run(folder: Path, record: dict[str, Any]) -> Path:
     figure = Figure(figsize=(13, 8 if quantizers else 4), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2 if quantizers else 1, 3)
-    figure.suptitle(f"{record['name']}, seed {record['seed']}", fontweight="bold")
-    float_record = record.get("float_run")
+    figure.suptitle(f"{record.name}, seed {record.seed}", fontweight="bold")
+    float_record = record.float_run
     float_rows: list[dict[str, float]] = []
     if float_record:
-        float_rows = read_csv(
-            folder.parent.parent / float_record["name"] / f"seed{float_record['seed']}" / "metrics.csv"
-        )
+        float_rows = read_csv(folder.parent.parent / float_record.name / f"seed{float_record.seed}" / "metrics.csv")
     _accuracy(figure.add_subplot(grid[0, 0]), rows, float_rows)
     _loss(figure.add_subplot(grid[0, 1]), rows)
     _bars(figure.add_subplot(grid[0, 2]), record)
@@ -96,17 +94,17 @@ def _loss(axes: Axes, rows: list[dict[str, float]]) -> None:
         axes.legend()
 
 
-def _bars(axes: Axes, record: dict[str, Any]) -> None:
+def _bars(axes: Axes, record: Record) -> None:
     bars = []
-    if record.get("float_run") and "top1" in record["float_run"]["scores"]:
-        bars.append(("float\nteacher", record["float_run"]["scores"]["top1"]["last"], TEACHER))
+    if record.float_run and "top1" in record.float_run.scores:
+        bars.append(("float\nteacher", record.float_run.scores["top1"].last, TEACHER))
     for key, label in (("top1", "this run\ntop-1"), ("agreement", "agreement\nwith teacher")):
-        if key in record["scores"]:
-            bars.append((label, record["scores"][key]["last"], STUDENT if key == "top1" else MUTED))
+        if key in record.scores:
+            bars.append((label, record.scores[key].last, STUDENT if key == "top1" else MUTED))
     heights = [100 * height for _, height, _ in bars]
     drawn = axes.bar([label for label, _, _ in bars], heights, color=[color for _, _, color in bars])
     axes.bar_label(drawn, fmt="%.2f%%", padding=2)
-    axes.set(title=f"last epoch, {record['packed_bytes'] / 1000:.0f} kB packed", ylabel="%", ylim=(0, 112))
+    axes.set(title=f"last epoch, {record.packed_bytes / 1000:.0f} kB packed", ylabel="%", ylim=(0, 112))
 
 
 def _codes(axes: Axes, rows: list[dict[str, float]], title: str) -> None:
@@ -149,7 +147,10 @@ def main() -> None:
     for folder in parser.parse_args().folders:
         if not (folder / "record.json").exists():
             raise SystemExit(f"error: {folder} holds no finished run (no record.json)")
-        print(draw_run(folder, json.loads((folder / "record.json").read_text())))  # noqa: T201
+        try:
+            print(draw_run(folder, read_record(folder / "record.json")))  # noqa: T201
+        except SqakdError as error:
+            raise SystemExit(f"error: {error}") from error
 
 
 if __name__ == "__main__":

@@ -85,15 +85,15 @@ def _facts(results: Results) -> str:
     """What the page is about, in a few numbers."""
     runs = results.runs
     records = [run.record for run in runs]
-    finished = sorted(str(record["finished"])[:10] for record in records if "finished" in record)
+    finished = sorted(record.finished[:10] for record in records if record.finished)
     facts = [
         ("runs", str(len(runs))),
         ("cells", str(len(results.cells))),
         ("seeds of a cell", _span([len(some) for some in results.cells.values()])),
-        ("trained for", f"{sum(float(r.get('training_seconds') or 0) for r in records) / 3600:.1f} h in all"),
+        ("trained for", f"{sum(record.training_seconds or 0 for record in records) / 3600:.1f} h in all"),
         ("device", "; ".join(sorted({device(record) for record in records}))),
-        ("commit", ", ".join(sorted({short_commit(record["commit"]) for record in records}))),
-        ("torch", ", ".join(sorted({str((r.get("versions") or {}).get("torch", "not recorded")) for r in records}))),
+        ("commit", ", ".join(sorted({short_commit(record.commit) for record in records}))),
+        ("torch", ", ".join(sorted({record.versions.get("torch", "not recorded") for record in records}))),
         ("finished", " to ".join(dict.fromkeys([finished[0], finished[-1]])) if finished else "not recorded"),
     ]
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", text(value))) for name, value in facts), class_="facts")

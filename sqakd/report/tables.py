@@ -120,7 +120,7 @@ def own_table(rows: Sequence[Row]) -> Table:
             show(row.ours("top1", "best")),
             show(row.drops),
             show(row.ours("agreement", "last")),
-            f"{row.runs[0].record['packed_bytes'] / 1000:.1f}",
+            f"{row.runs[0].record.packed_bytes / 1000:.1f}",
             row.epochs,
         ]
         for row in rows
@@ -168,4 +168,4 @@ def _published(row: Row, score: str) -> str:
     if number is None or row.published is None:
         return EMPTY
     note = "" if row.cell == row.cell.published else RELEASED_NOTE
-    return f"{number:.2f}{FOOTNOTES.get(row.published['kind'], '')}{note}"
+    return f"{number:.2f}{FOOTNOTES.get(row.published.source, '')}{note}"

@@ -1,105 +1,196 @@
-"""A run on disk: what it is, whether it is done, and what came out.
+"""The folder of one run, and the only place that knows where a run and its files lie.
 
-    runs/<name>/seed<k>/  config.yaml  metrics.csv  record.json  weights.pt  checkpoints/last.ckpt
+    runs/<name>/seed<k>/  config.yaml  metrics.csv  record.json  weights.pt  checkpoints/last.ckpt  export-<profile>/
 
-The folder is named by *what* runs. The same configuration again is skipped if it is finished and resumed if it is not;
-a different one is refused, so that nothing is ever overwritten.
+The folder's name says what runs. The same configuration again is skipped if it is finished and resumed if it is not; a
+different one is refused, so nothing is ever overwritten.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from filelock import FileLock, Timeout
 
 from sqakd.errors import SqakdError
 from sqakd.files import write_text
-from sqakd.runs.spec import differences, identity
+from sqakd.runs.record import Record, read_record, write_record
+from sqakd.runs.renames import with_current_paths
+from sqakd.runs.spec import Spec, differences, identity
 
 
 class RunError(SqakdError):
-    """A run folder that cannot be used; the message says why and what to type."""
+    """A run folder that cannot be used."""
 
 
-class Run:
-    """One run's folder.
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one run.
 
-    Args:
-        folder: where it lives.
-        config: resolved configuration, plain data.
+    Attributes:
+        path: the folder; it need not exist.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self.folder, self.config = folder, config
-        self.checkpoint = folder / "checkpoints" / "last.ckpt"
-        self.pretraining = folder / "checkpoints" / "pretrain.ckpt"
-        self.weights = folder / "weights.pt"
-        self.record_file = folder / "record.json"
+    path: Path
+
+    @classmethod
+    def of(cls, runs: Path | str, name: str, seed: int) -> Self:
+        """Return the folder of a run below a folder of runs."""
+        return cls(Path(runs) / name / f"seed{seed}")
+
+    @classmethod
+    def of_spec(cls, spec: Spec) -> Self:
+        """Return the folder of a specified run."""
+        return cls.of(spec.config["paths"]["runs"], spec.name, spec.seed)
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs that this run is one of."""
+        return self.path.parent.parent
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def quantizers(self) -> Path:
+        return self.path / "quantizers.csv"
+
+    @property
+    def record(self) -> Path:
+        return self.path / "record.json"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.pt"
+
+    @property
+    def picture(self) -> Path:
+        return self.path / "picture.png"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def pretraining(self) -> Path:
+        """Checkpoint of the stage before the training, which some feature losses have."""
+        return self.path / "checkpoints" / "pretrain.ckpt"
+
+    def export(self, profile: str) -> Path:
+        """Return the folder of an export of this run."""
+        return self.path / f"export-{profile}"
+
+    def sibling(self, name: str, seed: int) -> Self:
+        """Return the folder of another run below the same folder of runs."""
+        return type(self).of(self.runs, name, seed)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete: its record is the last file written."""
+        return self.record.exists()
+
+    @property
+    def epochs_done(self) -> int:
+        """The number of whole epochs in metrics.csv; 0 if it cannot be read."""
+        try:
+            return max(len(self.metrics.read_text(encoding="utf-8").splitlines()) - 1, 0)
+        except OSError:
+            return 0
+
+    def read_record(self) -> Record | None:
+        """Return the finished run's record, or None if the run is not finished.
+
+        Raises:
+            SqakdError: if the record cannot be read.
+        """
+        return read_record(self.record) if self.finished else None
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the content of config.yaml, with today's import paths of our classes.
+
+        Raises:
+            RunError: if the file is missing or damaged.
+        """
+        try:
+            saved = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise RunError(f"cannot read {self.config}: {reason}", topic="run.config_damaged") from error
+        if not isinstance(saved, dict):
+            raise RunError(
+                f"{self.config} holds a {type(saved).__name__}, expected the keys of a configuration",
+                topic="run.config_damaged",
+            )
+        current: dict[str, Any] = with_current_paths(saved)
+        return current
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder; a second process that wants the same run waits here until the first is done or dead."""
+        """Hold the folder for one process. A second process waits until the first one is done or dead.
+
+        Raises:
+            RunError: if the folder cannot be written.
+        """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                print(f"{self.folder} is being trained by another process; waiting for it", flush=True)  # noqa: T201
+                sys.stdout.write(f"{self.path} is being trained by another process; waiting for it\n")
+                sys.stdout.flush()
                 lock.acquire()
         except OSError as error:
-            raise RunError(
-                f"cannot write to {self.folder}: {error.strerror}; make it writable or type paths.runs=FOLDER"
-            ) from error
+            raise RunError(f"cannot write to {self.path}: {error.strerror}", topic="run.unwritable") from error
         try:
             yield
         finally:
             lock.release()
 
-    def record(self) -> dict[str, Any] | None:
-        """The finished run's record, or None."""
-        if not self.record_file.exists():
-            return None
-        record: dict[str, Any] = json.loads(self.record_file.read_text())
-        return record
-
-    def check(self) -> None:
+    def check(self, spec: Spec) -> None:
         """Refuse a folder that belongs to another configuration.
 
         Raises:
-            RunError: with the keys that differ.
+            RunError: naming the keys that differ.
         """
-        file = self.folder / "config.yaml"
-        if not file.exists():
+        if not self.config.exists():
             return
-        changes = differences(identity(yaml.safe_load(file.read_text())), identity(self.config))
-        if changes:
+        if changes := differences(identity(self.read_config()), spec.identity):
             raise RunError(
-                f"{self.folder} holds another run: {'; '.join(changes)}. Its files stay as they are:"
-                f" type name=ANOTHER_NAME to keep both, or delete that folder"
+                f"{self.path} holds another run: {'; '.join(changes)}. Its files stay as they are",
+                topic="run.other",
             )
 
-    def claim(self) -> None:
-        """Make the folder this configuration's.
+    def claim(self, spec: Spec) -> None:
+        """Write the configuration, so that the folder belongs to it.
 
         Raises:
-            RunError: if it belongs to another one, or cannot be written.
+            RunError: if the folder belongs to another configuration or cannot be written.
         """
-        self.check()
-        file = self.folder / "config.yaml"
-        if file.exists():
+        self.check(spec)
+        if self.config.exists():
             return
         try:
-            write_text(file, yaml.safe_dump(self.config, sort_keys=False))
+            write_text(self.config, yaml.safe_dump(spec.saved, sort_keys=False))
         except OSError as error:
-            raise RunError(f"cannot write {file}: {error.strerror}; type paths.runs=FOLDER") from error
+            raise RunError(f"cannot write {self.config}: {error.strerror}", topic="run.unwritable") from error
 
-    def finish(self, record: dict[str, Any]) -> None:
-        """Write the record last: its existence says that everything else is complete."""
-        write_text(self.record_file, json.dumps(record, indent=2) + os.linesep)
+    def finish(self, record: Record) -> None:
+        """Write the record last: its existence says that all other files are complete."""
+        write_record(self.record, record)
+
+
+def find_runs(runs: Path) -> list[RunFolder]:
+    """List the folders of all runs below a folder of runs, finished or not, in the order of their names."""
+    return [RunFolder(path) for path in sorted(runs.glob("*/seed*")) if path.is_dir()]

@@ -1,4 +1,4 @@
-"""Whether Weights & Biases can be reached without asking for a login."""
+"""Test for a Weights & Biases login that never asks the user."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from urllib.parse import urlparse
 
 
 def has_login() -> bool:
-    """Whether wandb can go online without asking: a key in the environment or in the netrc file, and no veto.
+    """Return whether wandb can go online without asking for a login.
 
-    The server is wandb's own, which has had two names, unless WANDB_BASE_URL says another.
+    A login is an API key in the environment or an entry in the netrc file. WANDB_MODE can forbid going online. The
+    server is the one in WANDB_BASE_URL, else wandb's own, which has had two names.
     """
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         return False
@@ -20,7 +21,8 @@ def has_login() -> bool:
 
     own = os.environ.get("WANDB_BASE_URL")
     servers = [urlparse(url) for url in ([own] if own else [str(wandb.Settings().base_url), "https://api.wandb.ai"])]
-    hosts = {name for server in servers for name in (server.netloc, server.hostname) if name}  # with a port and without
+    # An entry of the netrc file may name the host with its port or without.
+    hosts = {name for server in servers for name in (server.netloc, server.hostname) if name}
     try:
         return not hosts.isdisjoint(netrc.netrc(os.environ.get("NETRC")).hosts)
     except (OSError, netrc.NetrcParseError):

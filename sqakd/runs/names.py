@@ -10,7 +10,7 @@ import json
 import re
 from typing import Any
 
-from sqakd.runs.spec import Sentence
+from sqakd.runs.spec import Spec
 
 METRICS = {
     "epoch": "from 0; beside every number of an epoch",
@@ -87,15 +87,15 @@ def known(metric: str) -> str | None:
     return next((name for name in METRICS if pattern(name).fullmatch(metric)), None)
 
 
-def choices(sentence: Sentence, changes: dict[str, Any]) -> dict[str, str]:
+def choices(spec: Spec, changes: dict[str, Any]) -> dict[str, str]:
     """What a run is, flat, one word for each key of `CHOICES`; "none" where nothing was chosen.
 
     Args:
-        sentence: what is run.
+        spec: what is run.
         changes: values that differ from those of the choices alone.
     """
-    config, others = sentence.config, ", ".join(f"{key}={json.dumps(value)}" for key, value in changes.items())
-    chosen = {key: value for key, value in sentence.choices.items() if value != "None"}
+    config, others = spec.config, ", ".join(f"{key}={json.dumps(value)}" for key, value in changes.items())
+    chosen = {key: value for key, value in spec.choices.items() if value != "None"}
     chosen |= {
         "cell": " ".join(part for part in (config["cell"], others) if part),
         "model": config["model"]["name"],

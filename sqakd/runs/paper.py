@@ -1,58 +1,120 @@
-"""The published number of one cell: what a run's own result is to be compared with.
+"""Published numbers: the one reader of results/paper.csv, and the number that a run is compared with.
 
-results/paper.csv lies beside the package in a checkout; where it is not, there is nothing to compare with. Top-1 is in
-percent there and a share here, as in a run's record.
+The file lies beside the package in a checkout; without it there is nothing to compare with.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from sqakd.runs.spec import Sentence
+from sqakd.errors import SqakdError
+from sqakd.runs.record import ITS_OWN, ROUNDING, WITHOUT_RELEASED, Published
+from sqakd.runs.spec import Spec
 
 FILE = Path(__file__).parents[2] / "results" / "paper.csv"
+COLUMNS = ("table", "dataset", "model", "quantizer", "bits", "kd", "top1", "top5", "kind", "source")
 RELEASED = "_released"
-ITS_OWN, WITHOUT_RELEASED = "its own", "without _released"
 
 
-def published(sentence: Sentence, changes: dict[str, Any], *, file: Path | None = None) -> dict[str, Any] | None:
-    """The number of the sentence's cell; of several tables that have it, the first.
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """One line of paper.csv.
 
-    A cell of the released code's reading (`_released`) stands beside the paper's cell without that word.
+    Attributes:
+        table: the published table.
+        dataset: the cell's data set.
+        model: the cell's network.
+        quantizer: the cell's quantizer.
+        bits: of weights and activations; 32 for a float run.
+        kd: the cell's distillation loss.
+        top1: in percent, with the digits that were published; None if unknown.
+        top5: in percent, likewise.
+        source: where the number is from: paper, re-run, second-hand, not published or unknown. The column is called
+            "kind".
+        reference: the publication and its table. The column is called "source".
+    """
 
-    Args:
-        sentence: what is run.
-        changes: values that differ from those of the choices alone; a run that has any is no cell of the paper.
-        file: instead of the project's own.
+    table: str
+    dataset: str
+    model: str
+    quantizer: str
+    bits: int
+    kd: str
+    top1: Decimal | None
+    top5: Decimal | None
+    source: str
+    reference: str
 
-    Returns:
-        top1 (a share), kind (how the number was come by), table, and cell ("its own" or "without _released"), or None.
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str]) -> PaperRow:
+        """Return the typed form of a line.
+
+        Raises:
+            KeyError: if a column is missing.
+            ValueError: if a field is not a number.
+            InvalidOperation: likewise.
+        """
+        return cls(
+            **{name: texts[name] for name in ("table", "dataset", "model", "quantizer", "kd")},
+            bits=int(texts["bits"]),
+            top1=Decimal(texts["top1"]) if texts["top1"] else None,
+            top5=Decimal(texts["top5"]) if texts["top5"] else None,
+            source=texts["kind"],
+            reference=texts.get("source") or "",
+        )
+
+
+def read_paper(file: Path) -> list[PaperRow]:
+    """Read all lines of paper.csv.
 
     Raises:
-        ValueError: if the file cannot be read as a table of published numbers.
+        SqakdError: if the file is missing or cannot be read as a table of published numbers.
+    """
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            return [PaperRow.from_texts(texts) for texts in csv.DictReader(lines)]
+    except OSError as error:
+        raise SqakdError(f"cannot read the published numbers in {file}: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError, InvalidOperation, csv.Error) as error:
+        raise SqakdError(
+            f"{file} is not a table of published numbers ({type(error).__name__}: {error}): expected the columns"
+            f" {', '.join(COLUMNS)}",
+            topic="paper.damaged",
+            file=file,
+        ) from error
+
+
+def published(spec: Spec, changes: Mapping[str, Any], *, file: Path | None = None) -> Published | None:
+    """Return the published number of a run's cell; if several tables have the cell, that of the first.
+
+    A cell of the released code's reading ("_released") is compared with the paper's cell without that suffix.
+
+    Args:
+        spec: what is run.
+        changes: values that differ from those of the choices alone; a run with changes is not a cell of the paper.
+        file: another paper.csv than the project's own.
+
+    Returns:
+        The number, or None if there is no such cell, no number for it, or no file.
+
+    Raises:
+        SqakdError: if the file cannot be read as a table of published numbers.
     """
     file = FILE if file is None else file
-    config, choices = sentence.config, sentence.choices
-    other_rounding = any(word.startswith("quantizer/rounding=") for word in sentence.overrides)
+    config, choices = spec.config, spec.choices
+    other_rounding = any(override.startswith(ROUNDING) for override in spec.overrides)
     if changes or choices.get("plus") or other_rounding or config["w_bits"] != config["a_bits"] or not file.is_file():
         return None
     methods = choices["quantizer"], choices["kd"]
     quantizer, kd = (method.removesuffix(RELEASED) for method in methods)
-    wanted = (choices["dataset"], config["model"]["name"], quantizer, str(config["w_bits"]), kd)
-    with file.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            try:
-                cell = tuple(row[key] for key in ("dataset", "model", "quantizer", "bits", "kd"))
-                if cell == wanted and row["top1"]:
-                    top1 = float(Decimal(row["top1"]) / 100)
-                    beside = ITS_OWN if (quantizer, kd) == methods else WITHOUT_RELEASED
-                    return {"top1": top1, "kind": row["kind"], "table": row["table"], "cell": beside}
-            except (KeyError, InvalidOperation) as error:
-                raise ValueError(
-                    f"{file} is no table of published numbers ({type(error).__name__}: {error}): expected the columns"
-                    f" table, dataset, model, quantizer, bits, kd, top1, kind; restore it, or remove it"
-                ) from error
+    wanted = (choices["dataset"], config["model"]["name"], quantizer, config["w_bits"], kd)
+    for row in read_paper(file):
+        if row.top1 is not None and (row.dataset, row.model, row.quantizer, row.bits, row.kd) == wanted:
+            cell = ITS_OWN if (quantizer, kd) == methods else WITHOUT_RELEASED
+            return Published(top1=float(row.top1 / 100), source=row.source, table=row.table, cell=cell)
     return None

@@ -1,171 +1,307 @@
-"""What a run leaves behind as numbers: record.json, and the same in one line."""
+"""The record of a finished run: a typed, versioned value, and the only reader and writer of record.json.
+
+A run folder with a record is finished. Version 1 of the file, written before the key "version" existed, has the same
+keys as version 2, except that early records lack some; those are None or empty here.
+"""
 
 from __future__ import annotations
 
-import math
-import platform
+import json
 import shlex
-import subprocess
-from collections.abc import Callable
-from contextlib import suppress
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
+from sqakd.errors import SqakdError
+from sqakd.files import write_text
+from sqakd.runs.fields import Fields, read_json
 
-import sqakd
-from sqakd.quantization.cost import Cost
-from sqakd.runs.paper import ITS_OWN
-from sqakd.runs.spec import Sentence
+VERSION = 2
+RECORDS = "*/seed*/record.json"
+# Written only where they are known: earlier versions did so, and readers of record.json ask whether the key is there.
+ONLY_IF_KNOWN = ("drop_from_float", "difference_from_paper", "weights_sha256")
+ROUNDING = "quantizer/rounding="
+ITS_OWN, WITHOUT_RELEASED = "its own", "without _released"
 
-LOWER_IS_BETTER = ("kl",)
 
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One score over the epochs of a run, a share between 0 and 1 (a divergence may be larger).
 
-def make_record(
-    sentence: Sentence,
-    rows: list[dict[str, float]],
-    *,
-    changes: dict[str, Any],
-    cost: Cost,
-    labels_used: bool,
-    float_record: dict[str, Any] | None,
-    paper: dict[str, Any] | None,
-    training_seconds: float,
-    device: torch.device,
-    devices: int = 1,
-) -> dict[str, Any]:
-    """The record of a finished run, plain data.
-
-    Args:
-        sentence: what was run.
-        rows: one per epoch, as in metrics.csv.
-        changes: values that differ from those of the choices alone.
-        cost: of the trained network.
-        labels_used: whether the objective read labels.
-        float_record: record of the float run the student started from, if it is known.
-        paper: the published number of the run's cell, if there is one (`sqakd.runs.paper.published`).
-        training_seconds: of all epochs, over all starts.
-        device: what it was trained on.
-        devices: how many of them.
+    Attributes:
+        last: of the last epoch.
+        best: of the best epoch on the validation images.
+        mean_of_last_5: mean of the last five epochs.
     """
-    config = sentence.config
-    names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
-    judged = [row for row in rows if not row.get("preliminary")]  # the others have more bits than the run
-    scores = {
-        name: spread(
-            [row[f"val/{name}"] for row in judged if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
+
+    last: float
+    best: float
+    mean_of_last_5: float
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Score:
+        """Return the score in a JSON object."""
+        return cls(
+            last=fields.number("last"), best=fields.number("best"), mean_of_last_5=fields.number("mean_of_last_5")
         )
-        for name in names
-    }
-    record: dict[str, Any] = {
-        "name": config["name"],
-        "seed": config["seed"],
-        "choices": sentence.choices,
-        "changes": changes,
-        "model": config["model"]["name"],
-        "w_bits": config["w_bits"],
-        "a_bits": config["a_bits"],
-        "epochs": len(rows),
-        "scores": scores,
-        "labels_used": labels_used,
-        "float_run": float_record and {key: float_record[key] for key in ("name", "seed", "scores")},
-        "paper": paper,
-        "parameters": cost.parameters,
-        "packed_bytes": cost.packed_bytes,
-        "bit_operations": cost.bit_operations,
-        "images_per_second": _median([row["images_per_second"] for row in rows]),
-        "training_seconds": round(training_seconds, 2),
-        "commit": commit(),
-        "versions": versions(),
-        "device": device_name(device),
-        "devices": devices,
-        "threads": torch.get_num_threads(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "train.py", *sentence.overrides]),
-    }
-    if float_record and "top1" in float_record["scores"] and "top1" in scores:
-        record["drop_from_float"] = float_record["scores"]["top1"]["last"] - scores["top1"]["last"]
-    if paper and "top1" in scores:
-        record["difference_from_paper"] = scores["top1"]["last"] - paper["top1"]
-    return record
 
 
-def _median(rates: list[float]) -> float | None:
-    """Middle of the epochs whose rate was measured; an epoch that was resumed in its middle has none."""
-    known = sorted(rate for rate in rates if math.isfinite(rate))
-    return known[len(known) // 2] if known else None
+@dataclass(frozen=True, kw_only=True)
+class FloatRun:
+    """The float run that a student started from: its name, its seed and its scores."""
+
+    name: str
+    seed: int
+    scores: Mapping[str, Score]
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> FloatRun:
+        """Return the float run in a JSON object."""
+        return cls(name=fields.text("name"), seed=fields.whole("seed"), scores=_scores(fields))
 
 
-def spread(values: list[float], *, best: Callable[[list[float]], float]) -> dict[str, float]:
-    """Last value, best value, and mean of the last five epochs."""
-    tail = values[-5:]
-    return {"last": values[-1], "best": best(values), "mean_of_last_5": sum(tail) / len(tail)}
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The published number of a run's cell.
+
+    Attributes:
+        top1: a share between 0 and 1.
+        source: "paper", "re-run" (another paper trained the cell again) or "second-hand" (quoted by another paper);
+            the key in record.json and the column of paper.csv are called "kind".
+        table: the table that has the number.
+        cell: `ITS_OWN`, or `WITHOUT_RELEASED` if the number is that of the cell without "_released" in its name.
+    """
+
+    top1: float
+    source: str
+    table: str
+    cell: str
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> Published:
+        """Return the published number in a JSON object."""
+        return cls(
+            top1=fields.number("top1"), source=fields.text("kind"), table=fields.text("table"), cell=fields.text("cell")
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the number under the keys of record.json."""
+        return {"top1": self.top1, "kind": self.source, "table": self.table, "cell": self.cell}
 
 
-def main_score(record: dict[str, Any]) -> float | None:
-    """Last top-1, or agreement with the teacher where there are no labels."""
-    scores = record["scores"]
-    score = scores.get("top1") or scores.get("agreement")
-    return None if score is None else float(score["last"])
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What a finished run was, and what came out of it. The fields are the keys of record.json, in their order.
+
+    Attributes:
+        name: of the run's folder.
+        seed: of the run.
+        choices: the chosen option of each configuration group.
+        changes: values that differ from those of the choices alone.
+        model: name of the network.
+        w_bits: bits of the weights; 32 for a float run.
+        a_bits: bits of the activations; 32 for a float run.
+        epochs: how many were trained.
+        scores: top1, top5, agreement, kl; without labels only agreement and kl.
+        labels_used: whether the loss read labels.
+        float_run: the float run that the student started from, if it is known.
+        paper: the published number of the run's cell, if there is one.
+        parameters: number of parameters of the trained network.
+        packed_bytes: size of the network with quantized weights at their bits and everything else at 32.
+        bit_operations: multiply-adds times the bits of both factors, summed over the layers, for one image.
+        images_per_second: median over the epochs.
+        training_seconds: of all epochs, over all starts of the run.
+        commit: of the code, with a "+" if files differed from it; None outside a checkout.
+        versions: of the packages that computed the result.
+        device: name of the device.
+        devices: how many devices trained together.
+        threads: of torch on the processor.
+        finished: time of day, ISO 8601, UTC.
+        command: the command that trains the run again.
+        drop_from_float: the float run's last top-1 minus the run's own.
+        difference_from_paper: the run's last top-1 minus the published one.
+        weights_sha256: checksum of weights.pt.
+    """
+
+    name: str
+    seed: int
+    choices: Mapping[str, str]
+    changes: Mapping[str, Any]
+    model: str
+    w_bits: int
+    a_bits: int
+    epochs: int
+    scores: Mapping[str, Score]
+    labels_used: bool | None = None
+    float_run: FloatRun | None = None
+    paper: Published | None = None
+    parameters: int | None = None
+    packed_bytes: int
+    bit_operations: int
+    images_per_second: float | None = None
+    training_seconds: float | None = None
+    commit: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str | None = None
+    devices: int | None = None
+    threads: int | None = None
+    finished: str | None = None
+    command: str
+    drop_from_float: float | None = None
+    difference_from_paper: float | None = None
+    weights_sha256: str | None = None
+
+    @property
+    def dataset(self) -> str:
+        """The chosen data set."""
+        return self.choices["dataset"]
+
+    @property
+    def quantizer(self) -> str:
+        """The chosen quantizer; "none" for a float run."""
+        return self.choices["quantizer"]
+
+    @property
+    def kd(self) -> str:
+        """The chosen distillation loss; "none" for labels alone."""
+        return self.choices["kd"]
+
+    @property
+    def add_ons(self) -> str:
+        """The chosen add-ons, joined by "+"; empty if there are none."""
+        return self.choices.get("plus", "")
+
+    @property
+    def rounding(self) -> str:
+        """The rounding rule that the command names, e.g. "ste"; empty for the quantizer's own."""
+        words = (word for word in _words(self.command) if word.startswith(ROUNDING))
+        return next(words, "").removeprefix(ROUNDING)
+
+    @property
+    def main_score(self) -> float | None:
+        """The last top-1, or the last agreement with the teacher where there are no labels."""
+        score = self.scores.get("top1") or self.scores.get("agreement")
+        return None if score is None else score.last
+
+    def summary(self) -> str:
+        """Return the result in one line."""
+        parts = [f"{self.name} seed {self.seed}"]
+        if top1 := self.scores.get("top1"):
+            parts.append(f"top-1 {100 * top1.last:.2f}% (best {100 * top1.best:.2f}%)")
+        if self.paper:
+            note = "" if self.paper.cell == ITS_OWN else f" ({self.paper.cell})"
+            parts.append(f"paper {100 * self.paper.top1:.2f}%{note}")
+        if self.drop_from_float is not None and self.float_run and "top1" in self.float_run.scores:
+            parts.append(f"float {100 * self.float_run.scores['top1'].last:.2f}%")
+        if agreement := self.scores.get("agreement"):
+            parts.append(f"agrees with its teacher on {100 * agreement.last:.2f}%")
+        parts.append(f"{self.packed_bytes / 1000:.1f} kB packed")
+        return ", ".join(parts)
+
+    def metrics(self) -> dict[str, float]:
+        """Return the results under the names that loggers get: {"record/top1/last": 0.91, ...}."""
+        flat = {f"{name}/{part}": value for name, score in self.scores.items() for part, value in asdict(score).items()}
+        single = {
+            "paper/top1": self.paper.top1 if self.paper else None,
+            "drop_from_float": self.drop_from_float,
+            "difference_from_paper": self.difference_from_paper,
+            "packed_bytes": self.packed_bytes,
+            "bit_operations": self.bit_operations,
+            "images_per_second": self.images_per_second,
+            "training_seconds": self.training_seconds,
+        }
+        flat |= {name: float(value) for name, value in single.items() if value is not None}
+        return {f"record/{name}": value for name, value in flat.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data as in record.json."""
+        plain = {"version": VERSION} | asdict(self)
+        plain["paper"] = None if self.paper is None else self.paper.to_dict()
+        return {key: value for key, value in plain.items() if value is not None or key not in ONLY_IF_KNOWN}
+
+    @classmethod
+    def from_dict(cls, content: object) -> Record:
+        """Return the record in plain data of this version or an earlier one.
+
+        Raises:
+            SqakdError: if a newer version wrote the data, or a field is missing or of the wrong type.
+        """
+        fields = Fields(content)
+        version = fields.whole("version") if fields.has("version") else 1
+        if version > VERSION:
+            raise SqakdError(
+                f"record version {version}, but this code reads versions 1 to {VERSION}", topic="record.newer"
+            )
+        choices = fields.inside("choices")
+        for group in ("dataset", "quantizer", "kd"):
+            choices.text(group)
+        known = fields.known(
+            {
+                fields.text: ("commit", "device", "finished", "weights_sha256"),
+                fields.whole: ("parameters", "devices", "threads"),
+                fields.number: ("images_per_second", "training_seconds", "drop_from_float", "difference_from_paper"),
+                fields.flag: ("labels_used",),
+                fields.texts: ("versions",),
+            }
+        )
+        return cls(
+            name=fields.text("name"),
+            seed=fields.whole("seed"),
+            choices=fields.texts("choices"),
+            changes=fields.plain("changes"),
+            model=fields.text("model"),
+            w_bits=fields.whole("w_bits"),
+            a_bits=fields.whole("a_bits"),
+            epochs=fields.whole("epochs"),
+            scores=_scores(fields),
+            float_run=FloatRun.from_fields(fields.inside("float_run")) if fields.has("float_run") else None,
+            paper=Published.from_fields(fields.inside("paper")) if fields.has("paper") else None,
+            packed_bytes=fields.whole("packed_bytes"),
+            bit_operations=fields.whole("bit_operations"),
+            command=fields.text("command"),
+            **known,
+        )
 
 
-def summary(record: dict[str, Any]) -> str:
-    """The result in one line."""
-    scores = record["scores"]
-    parts = [f"{record['name']} seed {record['seed']}"]
-    if "top1" in scores:
-        parts.append(f"top-1 {100 * scores['top1']['last']:.2f}% (best {100 * scores['top1']['best']:.2f}%)")
-    if paper := record.get("paper"):
-        note = "" if paper["cell"] == ITS_OWN else f" ({paper['cell']})"
-        parts.append(f"paper {100 * paper['top1']:.2f}%{note}")
-    if "drop_from_float" in record:
-        parts.append(f"float {100 * record['float_run']['scores']['top1']['last']:.2f}%")
-    if "agreement" in scores:
-        parts.append(f"agrees with its teacher on {100 * scores['agreement']['last']:.2f}%")
-    parts.append(f"{record['packed_bytes'] / 1000:.1f} kB packed")
-    return ", ".join(parts)
+def _words(command: str) -> list[str]:
+    """Split a command as a shell does; commands in early records were written without quotes.
 
-
-def numbers(record: dict[str, Any]) -> dict[str, float]:
-    """The record's results as a logger wants them: {"record/top1/last": 0.91, ...}."""
-    flat = {f"{name}/{kind}": value for name, score in record["scores"].items() for kind, value in score.items()}
-    if record.get("paper"):
-        flat["paper/top1"] = record["paper"]["top1"]
-    differences, costs = ("drop_from_float", "difference_from_paper"), ("packed_bytes", "bit_operations")
-    single = (*differences, *costs, "images_per_second", "training_seconds")
-    flat |= {name: float(record[name]) for name in single if record.get(name) is not None}
-    return {f"record/{name}": value for name, value in flat.items()}
-
-
-def commit() -> str | None:
-    """The code's git commit, with a plus if files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
+    >>> _words("python train.py 'name=my run' bits=1"), _words("python train.py name=it's")
+    (['python', 'train.py', 'name=my run', 'bits=1'], ['python', 'train.py', "name=it's"])
+    """
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+        return shlex.split(command)
+    except ValueError:
+        return command.split()
 
 
-def device_name(device: torch.device) -> str:
-    """What the device calls itself; of a processor, its model where the system tells."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type == "cpu":
-        with suppress(OSError):
-            lines = Path("/proc/cpuinfo").read_text().splitlines()
-            return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "cpu")
-    return device.type
+def _scores(fields: Fields) -> dict[str, Score]:
+    scores = fields.inside("scores")
+    return {name: Score.from_fields(scores.inside(name)) for name in scores.content}
 
 
-def versions() -> dict[str, str]:
-    """What computed the result."""
-    return {
-        "sqakd": sqakd.__version__,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "lightning": version("pytorch-lightning"),
-    }
+def read_record(file: Path) -> Record:
+    """Read the record of a finished run.
+
+    Raises:
+        SqakdError: if there is no such file, or the file is not a record that this code can read; the file is named.
+    """
+    if not file.is_file():
+        raise SqakdError(f"no {file}: expected the record of a finished run")
+    try:
+        return Record.from_dict(read_json(file))
+    except SqakdError as error:
+        if error.topic == "record.newer":
+            raise SqakdError(f"{file}: {error}", topic="record.newer") from error
+        raise SqakdError(f"{file} is not a record of a run ({error})", topic="record.damaged", file=file) from error
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Write record.json atomically. Write it last: the file's existence says that the run is finished."""
+    write_text(file, json.dumps(record.to_dict(), indent=2) + "\n")
+
+
+def find_records(runs: Path) -> list[Path]:
+    """Return the record.json of each finished run directly below a folder of runs, sorted."""
+    return sorted(runs.glob(RECORDS))

@@ -1,20 +1,18 @@
-"""A composed configuration as plain data, and the sentence of the float run that belongs to it."""
+"""The specification of one run: its configuration, its choices, and its identity.
+
+Two commands mean the same run if they have the same identity. An identity holds values and the names of chosen options.
+It holds no import path of this project, because moving or renaming a class must not turn a finished run into another
+one.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-# What a student's sentence and its float run's have in common; the rest (quantizer, kd, plus, bits, recipe) is its own.
-SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "hparams", "local")
-# Keys beside a network's own: how it is quantized, what a student looks at, and the run that trains it.
-NOT_NETWORK = ("first", "feature_layers", "checkpoint", "seed", "recipe")
-# The groups whose choices say which cell of a table a run is.
-CELL = ("experiment", "dataset", "model", "quantizer", "kd")
-
-
-# Keys that say how or where a run is executed, not what it computes.
+# Keys that decide how or where a run is executed, not what it computes.
 NOT_IDENTITY = (
     "paths",
     "logger",
@@ -35,84 +33,98 @@ NOT_IDENTITY = (
     "dataset.download",
     "dataset.cache",
 )
+# Configuration groups whose option chooses a class. The option stands for the class in the identity.
+CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
+TARGET = "_target_"
+OWN = "sqakd."  # import paths of this project
 
 
 @dataclass(frozen=True)
-class Sentence:
+class Spec:
     """What one run is.
 
     Attributes:
-        config: resolved, plain data.
-        choices: chosen option of each configuration group.
-        overrides: the words typed, e.g. "quantizer=ewgs".
+        config: the resolved configuration as plain data.
+        choices: the chosen option of each configuration group.
+        overrides: the overrides given on the command line, e.g. "quantizer=ewgs".
     """
 
     config: dict[str, Any]
     choices: dict[str, str]
     overrides: tuple[str, ...]
 
-    def float_run(self, role: str) -> list[str]:
-        """Words of the float run of this sentence's network.
+    @property
+    def name(self) -> str:
+        return str(self.config["name"])
 
-        Args:
-            role: "model" for the student's own network, "model@teacher" for the teacher's.
-        """
-        same = self.choices["model"] == self.choices["model@teacher"]
-        # The student's own float run shares the words for its network; so does the teacher where they are the same.
-        renamed = {"teacher.recipe.": "recipe.", "recipe@teacher.recipe=": "recipe="}
-        networks = [*(["model."] if role == "model" or same else []), *(["teacher."] if role != "model" else [])]
-        shared = tuple(f"{root}{end}" for root in SHARED for end in (".", "=", "@", "/"))
-        words = [word for word in self.overrides if (bare := word.lstrip("+~")).startswith(shared) or bare in SHARED]
-        for old, new in renamed.items():
-            words += [word.replace(old, new, 1) for word in self.overrides if word.lstrip("+~").startswith(old)]
-        for root in networks:  # the teacher's own words come last and so win
-            words += [word.replace(root, "model.", 1) for word in self.overrides if _describes_network(word, root)]
-        return [
-            *words,
-            "quantizer=none",
-            "bits=32",
-            "kd=none",
-            "plus=[]",
-            f"model={self.choices[role]}",
-            f"seed={self.config['teacher']['seed']}",
-        ]
+    @property
+    def seed(self) -> int:
+        seed: int = self.config["seed"]
+        return seed
 
-    def plain(self) -> list[str]:
-        """Words of the same choices with nothing changed: what a cell of a table is."""
-        words = [f"{group}={self.choices[group]}" for group in CELL if self.choices.get(group, "None") != "None"]
-        words += [word for word in self.overrides if word.startswith(("quantizer/rounding=", "plus="))]
-        words += [word for word in self.overrides if _describes_network(word, "model.")]
-        return [*words, *(f"{key}={self.config[key]}" for key in ("w_bits", "a_bits", "seed"))]
+    @property
+    def bits(self) -> tuple[int, int]:
+        """Bits of weights and of activations; 32 for a float network."""
+        return self.config["w_bits"], self.config["a_bits"]
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """The content of config.yaml: the configuration and the choices that belong to the identity."""
+        chosen = {group: self.choices[group] for group in CHOICES if self.choices.get(group, "None") != "None"}
+        for override in self.overrides:
+            key, _, value = override.lstrip("+").partition("=")
+            if key.endswith(f".{TARGET}") and value.startswith(OWN) and not _is_execution(key):
+                chosen[key] = value
+        return self.config | {"choices": chosen}
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides what the run computes, as {dotted key: value}."""
+        return identity(self.saved)
 
 
-def _describes_network(word: str, root: str) -> bool:
-    """Whether a word such as "model.arch=resnet50" says which network it is; `root` is "model." or "teacher."."""
-    bare = word.lstrip("+~")
-    return bare.startswith(root) and re.split("[.=]", bare.removeprefix(root))[0] not in NOT_NETWORK
+def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return everything that decides what a run computes, as {dotted key: value}.
 
+    Args:
+        saved: content of a run's config.yaml.
 
-def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """Flat {dotted key: value} of everything that decides what a run computes."""
+    Example:
+        >>> identity({"recipe": {"_target_": "sqakd.training.recipe.Recipe", "lr": 0.1}, "paths": {"runs": "runs"}})
+        {'recipe.lr': 0.1}
+    """
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        if any(prefix == key or prefix.startswith(key + ".") for key in NOT_IDENTITY):
+        if _is_execution(prefix):
             return
-        if isinstance(value, dict) and value:
+        if prefix.rpartition(".")[2] == TARGET and str(value).startswith(OWN) and not prefix.startswith("choices."):
+            return
+        if isinstance(value, Mapping) and value:
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), inner)
         else:
             flat[prefix] = value
 
-    walk("", config)
+    walk("", saved)
     return flat
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Sentences "key: there -> here" for each key that differs."""
+def _is_execution(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """List the keys of two identities that differ, each as "key: there -> here".
+
+    Runs of version 1 recorded no choices, so choices are compared only if both sides have them.
+    """
     absent = "(absent)"
+    keys = there.keys() | here.keys()
+    if not all(any(key.startswith("choices.") for key in side) for side in (there, here)):
+        keys = {key for key in keys if not key.startswith("choices.")}
     return [
         f"{key}: {there.get(key, absent)} -> {here.get(key, absent)}"
-        for key in sorted(there.keys() | here.keys())
+        for key in sorted(keys)
         if there.get(key, absent) != here.get(key, absent)
     ]

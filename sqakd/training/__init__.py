@@ -1,1 +1,1 @@
-"""The training of a student: task, trainer, recipe, callbacks and loggers."""
+"""Training of a student: task, trainer, recipe, callbacks and loggers."""

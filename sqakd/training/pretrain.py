@@ -1,7 +1,7 @@
-"""The stage before the training that some feature losses ask for, in the same run.
+"""The stage before the training that some feature losses have, in the same run.
 
-A training of its own: other parameters, another loss, SGD at a constant learning rate. It sees the images of the data
-set's first epochs as the training does, and continues from its own checkpoint to the same bits.
+This stage is a training of its own: other parameters, another loss, and SGD at a constant learning rate. It reads the
+images of the data set's first epochs as the training does, and resumes from its own checkpoint to the same bits.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from torch.optim import SGD, Optimizer
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.quantization.parameters import split_parameters
+from sqakd.quantization.probe import in_mode
 from sqakd.randomness import stream_seed
 from sqakd.training.callbacks.divergence import DivergenceError
-from sqakd.training.callbacks.progress import Progress
+from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
-from sqakd.training.task import Mean, Task
+from sqakd.training.metrics import saved_mean
+from sqakd.training.task import Task
 from sqakd.training.trainer import make_trainer
 
 MOMENTUM = 0.9
@@ -35,21 +37,24 @@ MOMENTUM = 0.9
 def pretrain(
     task: Task,
     data: ImageDataModule,
-    how: Mapping[str, Any],
+    trainer_config: Mapping[str, Any],
     *,
     images: Tensor,
     file: Path,
     callbacks: Iterable[pl.Callback],
 ) -> None:
-    """Do what the feature loss wants done before the training, if anything.
+    """Train what the feature loss asks for before the training, if anything.
 
     Args:
-        task: with its feature loss built.
-        data: of the run.
-        how: the `trainer` group.
+        task: task whose feature loss has its parameters.
+        data: images of the run.
+        trainer_config: the `trainer` group.
         images: a few normalised images [N, C, H, W] on the training device.
-        file: the checkpoint of this stage; what is done is continued from there.
-        callbacks: of the run; its progress bar is shown here too.
+        file: the checkpoint of this stage; an interrupted stage continues from there.
+        callbacks: callbacks of the run; its progress bar also shows this stage.
+
+    Raises:
+        DivergenceError: if the loss of this stage is not finite.
     """
     loss = task.objective.feature_loss
     if loss is None or loss.pretrain_epochs == 0:
@@ -57,8 +62,8 @@ def pretrain(
     stage = Pretraining(task, images)
     trainer = make_trainer(
         stage.recipe,
-        {**how, "limit_val_batches": 0},
-        callbacks=[*(_relabelled(c) for c in callbacks if isinstance(c, Progress)), Resume(file)],
+        {**trainer_config, "limit_val_batches": 0},
+        callbacks=[*(_relabelled(c) for c in callbacks if isinstance(c, ProgressBar)), Resume(file)],
         loggers=[],
         folder=file.parent,
     )
@@ -66,18 +71,19 @@ def pretrain(
     stage.release()
 
 
-def _relabelled(progress: Progress) -> Progress:
-    twin = copy.copy(progress)
-    twin.label = f"{progress.label} (before the training)"
+def _relabelled(bar: ProgressBar) -> ProgressBar:
+    """Return a copy of a progress bar with a label for this stage."""
+    twin = copy.copy(bar)
+    twin.label = f"{bar.label} (before the training)"
     return twin
 
 
 class Pretraining(pl.LightningModule):
-    """Trains what a feature loss asks for, as far as its loss reaches; everything else is frozen meanwhile.
+    """Trains the parameters that a feature loss asks for and its loss depends on; all others are frozen meanwhile.
 
     Args:
-        task: the run's own; its student, teacher and feature loss are used in place.
-        images: a few normalised images [N, C, H, W], to see how far the loss reaches.
+        task: task of the run; its student, teacher and feature loss are used in place.
+        images: a few normalised images [N, C, H, W], to find the parameters that the loss depends on.
     """
 
     def __init__(self, task: Task, images: Tensor) -> None:
@@ -89,8 +95,7 @@ class Pretraining(pl.LightningModule):
         self.recipe = replace(
             task.recipe, epochs=loss.pretrain_epochs, lr=loss.pretrain_lr, optimizer=partial(SGD, momentum=MOMENTUM)
         )
-        self.mean = Mean()
-        self.mean.persistent(True)
+        self.mean = saved_mean()
         own = set(task.student.parameters())
         asked = loss.pretrain_parameters(*split_parameters(task.student))
         self.trains_student = any(parameter in own for parameter in asked)
@@ -100,26 +105,25 @@ class Pretraining(pl.LightningModule):
         self._freeze_but(self.trained)
 
     def _freeze_but(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Freeze all parameters of the task except the given ones."""
         self.task.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_()
 
     def _reached(self, parameters: Sequence[nn.Parameter], images: Tensor) -> list[nn.Parameter]:
-        """Those of the parameters that the loss depends on; the last layers of a network may have no part in it."""
-        was_training = self.task.training
-        self.task.eval()  # nothing that is kept moves
-        with torch.enable_grad():
+        """Return the parameters that the loss depends on; a network's last layers may have no part in it."""
+        # Evaluation mode, so that no batch-norm statistics move.
+        with in_mode(self.task, training=False), torch.enable_grad():
             gradients = torch.autograd.grad(self.loss(images), parameters, allow_unused=True)
-        self.task.train(was_training)
         return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
 
     def release(self) -> None:
-        """Leave every parameter as trainable as it was found."""
+        """Restore which parameters can be trained."""
         for parameter, required in self.required.items():
             parameter.requires_grad_(required)
 
     def loss(self, images: Tensor) -> Tensor:
-        """Loss of a batch of normalised images [N, C, H, W]."""
+        """Return the loss of a batch of normalised images [N, C, H, W]."""
         assert self.task.features is not None
         student, teacher = self.task.features
         if self.trains_student:
@@ -142,14 +146,15 @@ class Pretraining(pl.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Never called: what this stage trains has nothing to be judged by."""
+        """Do nothing: this stage has no score, and its trainer runs no validation."""
 
     def on_train_epoch_end(self) -> None:
         mean = self.mean.compute()
-        if not math.isfinite(mean):  # before the epoch's checkpoint is written
+        if not math.isfinite(mean):  # checked here because the epoch's checkpoint is written next
             raise DivergenceError(
-                f"the loss before the training is {float(mean)} in epoch {self.current_epoch}; a lower learning rate"
-                f" may help, e.g. kd.feature_loss.pretrain_lr={self.recipe.lr / 2:g} name=ANOTHER_NAME"
+                f"the loss before the training is {float(mean)} in epoch {self.current_epoch}",
+                topic="divergence.pretraining",
+                lr=self.recipe.lr / 2,
             )
         self.log("train/loss", mean, rank_zero_only=True)
 

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the step: nothing to save, nothing to restore."""
+"""Learning rates as functions of the step, without any state to save or restore."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from sqakd.errors import SqakdError
+from sqakd.numbers import is_number, is_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where training is.
+    """The position of a training within its length.
 
     Attributes:
         step: optimizer steps done before this one.
@@ -23,54 +26,61 @@ class Progress:
 
 
 class Schedule(ABC):
-    """A learning rate for each step."""
+    """Base of all schedules: a learning rate for each step."""
 
     @abstractmethod
     def lr(self, peak: float, progress: Progress) -> float:
-        """Learning rate of one step, set before the optimizer takes it.
+        """Return the learning rate of one step, to be set before the optimizer takes the step.
 
         Args:
-            peak: the parameter group's own learning rate.
-            progress: where training is.
+            peak: the parameter group's highest learning rate.
+            progress: position of the step.
         """
 
 
 class CosinePerEpoch(Schedule):
-    """Cosine from the peak to 0, constant within an epoch; CIFAR's rows."""
+    """Cosine from the peak to 0, constant within an epoch; for CIFAR's rows."""
 
     def lr(self, peak: float, progress: Progress) -> float:
         return peak * cosine(progress.step // progress.steps_per_epoch, progress.epochs)
 
 
 class WarmupCosine(Schedule):
-    """A straight line from `base`, then cosine to 0, at each step; Tiny-ImageNet's rows.
+    """A linear warm-up from `base`, then cosine to 0, with a new value at each step; for Tiny-ImageNet's rows.
 
         t < W    base + (peak - base) (t - 1) / (W - 1)
         t >= W   peak (1 + cos(pi (t - W) / (M - W))) / 2            M steps in all
 
-    The line reaches `base` at its second step, as in SQAKD's code, and never goes below 0.
+    The warm-up reaches `base` at its second step, as in SQAKD's code, and is never below 0.
 
     Args:
-        base: where the line starts.
-        steps: W, length of the line.
+        base: learning rate at the start of the warm-up.
+        steps: W, length of the warm-up.
+
+    Raises:
+        SqakdError: if an argument has another value.
     """
 
     def __init__(self, *, base: float, steps: int) -> None:
-        if not isinstance(steps, int) or steps < 2 or not 0 <= base < math.inf:
-            raise ValueError(f"recipe.schedule: base={base} steps={steps}: expected base >= 0 and steps of at least 2")
+        if not is_whole(steps) or steps < 2 or not is_number(base) or not 0 <= base < math.inf:
+            raise SqakdError(f"base={base} steps={steps}: expected base >= 0 and steps of at least 2")
         self.base, self.steps = base, steps
 
     def lr(self, peak: float, progress: Progress) -> float:
         if progress.step < self.steps:
-            # A short line to a high peak would start below 0.
+            # At step 0 the line is one step below `base`, which is negative for a short warm-up to a high peak.
             return max(0.0, self.base + (peak - self.base) * (progress.step - 1) / (self.steps - 1))
         return peak * cosine(progress.step - self.steps, progress.steps_per_epoch * progress.epochs - self.steps)
 
 
 def cosine(done: float, whole: float) -> float:
-    """Cosine annealing from 1 to 0, (1 + cos(pi e / E)) / 2.
+    """Return the factor of cosine annealing, (1 + cos(pi e / E)) / 2, which falls from 1 to 0.
 
     Source: Loshchilov & Hutter 2017, "SGDR" (https://arxiv.org/abs/1608.03983), equation 5 without restarts.
+
+    Args:
+        done: e, the part that is done.
+        whole: E, the length in the same unit.
 
     Example:
         >>> cosine(0, 10), round(cosine(5, 10), 6)

@@ -1,18 +1,21 @@
-"""Lightning's Trainer with its own files, tips and sampler switched off: a run has its own."""
+"""Lightning's Trainer without the files, tips and sampler that a run replaces by its own."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from sqakd.dataset.base import ImageDataModule
+from sqakd.errors import SqakdError
 from sqakd.training.recipe import Recipe
 
 OFF: dict[str, Any] = {
@@ -22,54 +25,70 @@ OFF: dict[str, Any] = {
     "use_distributed_sampler": False,
     "log_every_n_steps": 0,
 }
-# Keys of the trainer group that the task reads instead.
+# Keys of the trainer group that are arguments of the task, not of Lightning's Trainer.
 TASK_KEYS = ("compile", "channels_last")
 
 
 def make_trainer(
     recipe: Recipe,
-    how: dict[str, Any],
+    trainer_config: Mapping[str, Any],
     *,
     callbacks: Sequence[pl.Callback],
     loggers: Sequence[Logger],
     folder: Path,
 ) -> pl.Trainer:
-    """The trainer of one run.
+    """Return the trainer of one run.
 
     Args:
         recipe: length, accumulation and clipping.
-        how: the `trainer` group: where and how to run, and any other argument of Lightning's Trainer.
+        trainer_config: the `trainer` group: devices, precision, and any other argument of Lightning's Trainer.
         callbacks: in the order in which they run.
         loggers: views of the run.
-        folder: the run's own.
+        folder: folder of the run.
 
     Raises:
-        ValueError: for a precision that the codes do not fit in.
+        SqakdError: if the precision is too low for sums of integer codes, or Lightning refuses an argument.
     """
-    if str(how.get("precision")).startswith("16"):
-        raise ValueError(
-            f"trainer.precision={how['precision']}: half precision overflows on sums of integer codes;"
-            f" type trainer.precision=bf16-mixed"
+    if str(trainer_config.get("precision")).startswith("16"):
+        raise SqakdError(
+            f"precision={trainer_config['precision']}: half precision overflows on sums of integer codes; expected"
+            f" bfloat16 or more",
+            topic="trainer.half_precision",
         )
-    own = {key: value for key, value in how.items() if key not in TASK_KEYS}
-    return pl.Trainer(
-        max_epochs=recipe.epochs,
-        accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.gradient_clip,
-        callbacks=list(callbacks),
-        logger=list(loggers) or False,
-        default_root_dir=folder,
-        **OFF | own,
-    )
+    own = {key: value for key, value in trainer_config.items() if key not in TASK_KEYS}
+    try:
+        return pl.Trainer(
+            max_epochs=recipe.epochs,
+            accumulate_grad_batches=recipe.accumulate,
+            gradient_clip_val=recipe.gradient_clip,
+            callbacks=list(callbacks),
+            logger=list(loggers) or False,
+            default_root_dir=folder,
+            **OFF | own,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise SqakdError(" ".join(str(error).split())) from error
+
+
+def max_epochs(trainer: pl.Trainer) -> int:
+    """Return the length of the training in epochs."""
+    return trainer.max_epochs or 1
+
+
+def steps_per_epoch(trainer: pl.Trainer) -> int:
+    """Return the number of optimizer steps in an epoch; the last one may have fewer batches to accumulate."""
+    return math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
 
 
 @torch.no_grad()
 def top1(network: nn.Module, data: ImageDataModule, device: torch.device) -> float:
-    """Share of the validation images that a network classifies correctly; each process measures all of them.
+    """Return the share of the validation images that a network classifies correctly.
+
+    Each process measures all images.
 
     Args:
-        network: images [N, C, H, W] -> logits [N, classes]; left as it was.
-        data: labelled, not yet attached to a trainer.
+        network: images [N, C, H, W] -> logits [N, classes]; it is not changed.
+        data: labelled images, not attached to a trainer yet.
         device: where to compute.
     """
     judged = copy.deepcopy(network).to(device).eval()

@@ -93,20 +93,23 @@ def test_the_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
         (["bits=2.5"], "bits=2.5: expected a whole number from 1 to 8"),
         (["w_bits=0"], "bits=0: expected a whole number from 1 to 8"),
         (["a_bits=two"], "bits='two': expected a whole number from 1 to 8"),
-        (["quantizer=none", "bits=2"], "bits are w2 a2: leave bits away, or choose a quantizer"),
+        (["quantizer=none", "bits=2"], "bits are w2 a2; omit bits, or choose a quantizer"),
         (["dataset=imagefolder"], "type dataset.folder=VALUE"),
-        (["dataset=imagefolder", "dataset.folder=absent"], "dataset.folder=absent is not a folder; expected train/"),
+        (["dataset=imagefolder", "dataset.folder=absent"], "absent is not a folder; expected train/"),
         (["recipe.epochs=0"], "recipe.epochs=0: expected a whole number of at least 1"),
         (["recipe.lr=fast"], "recipe.lr='fast': expected a number >= 0"),
         (["recipe.gradient_clip=-1"], "recipe.gradient_clip=-1: expected a positive number, or null"),
         (["+recipe.optimizer.speed=1"], "recipe.optimizer: Adam.__init__() got an unexpected keyword argument 'speed'"),
-        (["kd.temperature=0"], "temperature=0: expected a positive number"),
+        (["kd.temperature=0"], "temperature=0: expected a number above 0"),
         (["quantizer.first_last=none"], "first_last='none': expected float, 8, same or first"),
         (["quantizer.rounding.delta=-1"], "delta=-1: expected 'hessian' or a number >= 0"),
         (["teacher.checkpoint=absent.pt"], "no checkpoint at absent.pt"),
         (["trainer.accelerator=cuda"], "CUDAAccelerator"),
         (["trainer.precision=half"], "Precision 'half' is invalid"),
-        (["callbacks.quantizer_statistics.every_n_epochs=0"], "every_n_epochs=0: expected at least 1"),
+        (
+            ["callbacks.quantizer_statistics.every_n_epochs=0"],
+            "every_n_epochs=0: expected a whole number of at least 1",
+        ),
     ],
 )
 def test_words_that_cannot_be(words: list[str], says: str, tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_an_image_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "says"),
     [
-        ({"classes": 7}, "tells 7 classes apart and the data set has 10"),
+        ({"classes": 7}, "has 7 classes, but the data set has 10"),
         ({"blocks": 2}, "made for another network"),
     ],
 )

@@ -10,7 +10,8 @@ import command
 import pytest
 from hydra import initialize_config_dir
 
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
+from sqakd.app.overrides import float_run_overrides
 
 PLAIN = "digits-resnet20-ewgs-w2a2-sqakd"
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))
@@ -36,7 +37,7 @@ def hydra() -> Iterator[None]:
     ],
 )
 def test_a_run_is_named_by_what_is_on_top(words: list[str], end: str) -> None:
-    found = parse(words)
+    found = compose_spec(words)
     assert found.config["name"] == PLAIN + end
     assert found.choices.get("plus", "") == end.removeprefix("-")
     assert sorted(found.config.get("plus", {})) == [name for name in end[1:].split("+") if name]
@@ -45,13 +46,13 @@ def test_a_run_is_named_by_what_is_on_top(words: list[str], end: str) -> None:
 @pytest.mark.usefixtures("hydra")
 def test_plain_runs_have_no_new_key() -> None:
     """Else folders from before would be refused."""
-    assert "plus" not in parse([]).config
+    assert "plus" not in compose_spec([]).config
 
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize("name", NAMES)
 def test_each_stands_under_its_own_name(name: str) -> None:
-    assert list(parse([f"plus={name}"]).config["plus"]) == [name]
+    assert list(compose_spec([f"plus={name}"]).config["plus"]) == [name]
 
 
 @pytest.mark.usefixtures("hydra")
@@ -61,15 +62,15 @@ def test_the_float_run_is_without(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "stack.yaml").write_text(text)
     path = f"hydra.searchpath=[file://{tmp_path}]"
-    found = parse([path, "experiment=stack", "plus.cutmix.probability=0.5"])
+    found = compose_spec([path, "experiment=stack", "plus.cutmix.probability=0.5"])
     assert found.config["name"] == f"{PLAIN}-cutmix+ema"
     assert found.config["plus"]["ema"]["epochs"] == 3
     assert found.config["plus"]["cutmix"]["probability"] == 0.5
-    unquantized = parse([path, *found.float_run("model@teacher")])
+    unquantized = compose_spec([path, *float_run_overrides(found, "model@teacher")])
     assert unquantized.config["name"] == "digits-resnet20-none-w32a32-none"
     assert "plus" not in unquantized.config
     assert "plus" not in unquantized.choices
-    less = parse([path, "experiment=stack", "plus=[ema]"])
+    less = compose_spec([path, "experiment=stack", "plus=[ema]"])
     assert less.config["name"] == f"{PLAIN}-ema"
     assert list(less.config["plus"]) == ["ema"]
 

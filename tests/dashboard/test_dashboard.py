@@ -10,6 +10,7 @@ import socket
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from sqakd.dashboard.definition import KINDS, Definition, Panel
 from sqakd.dashboard.page import PICTURES
 from sqakd.report.records import read_results
 from sqakd.runs import paper
+from sqakd.runs.make_record import spread
 from sqakd.runs.names import PLACEHOLDERS, pattern
-from sqakd.runs.record import spread
 
 KEY = "0" * 40
 VIEW_TYPES = {"lines": "Run History Line Plot", "bars": "Bar Chart", "points": "Scatter Plot"}
@@ -262,7 +263,7 @@ def make_run(runs: Path, quantizer: str, kd: str, bits: int) -> None:
         "w_bits": bits,
         "a_bits": bits,
         "epochs": 2,
-        "scores": {name: spread(values, best=max) for name, values in scores.items()},
+        "scores": {name: asdict(spread(values, best=max)) for name, values in scores.items()},
         "labels_used": kd == "none",
         "float_run": None,
         "packed_bytes": 1000 * bits,
@@ -367,6 +368,6 @@ def test_offline_counts_more_than_a_login(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_without_runs_there_is_no_page(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"error: no finished run in nowhere: .* type --runs FOLDER"):
+    with pytest.raises(SystemExit, match=r"error: no finished run in nowhere: .* with --runs FOLDER"):
         main(["--runs", "nowhere"])
     assert list(tmp_path.rglob("*.html")) == []

@@ -1,4 +1,4 @@
-"""Augmentation against one image at a time, normalisation against torchvision's transforms."""
+"""Augmentation compared with one image at a time, normalisation compared with torchvision's transforms."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torchvision import transforms
 from sqakd.dataset.transforms.augment import Augment, Compose, CropFlip, normalize
 from sqakd.dataset.transforms.colour import ColourJitter
 from sqakd.dataset.transforms.resize import ResizedCropFlip
+from sqakd.errors import SqakdError
 from sqakd.randomness import stream
 
 
@@ -19,7 +20,7 @@ def random_images(*shape: int, seed: int = 0) -> Tensor:
 
 
 def crop_flip_one(image: Tensor, top: int, left: int, mirror: bool, padding: int) -> Tensor:
-    """Pixel by pixel: where a pixel of the result comes from, or black if from outside the image."""
+    """Copy each pixel of the result from its origin; the pixel is black if the origin is outside the image."""
     height, width = image.shape[1:]
     changed = torch.zeros_like(image)
     for row in range(height):
@@ -52,10 +53,10 @@ def test_crop_flip_equals_the_loop_over_images(shape: tuple[int, ...], padding: 
     ]
     assert changed.dtype == torch.uint8
     assert torch.equal(changed, torch.stack(expected))
-    assert torch.equal(images, before), "the images of the data set are not to be changed"
+    assert torch.equal(images, before), "the images of the data set are not modified"
 
 
-def test_draws_reach_every_place_evenly() -> None:
+def test_every_crop_is_drawn_equally_often() -> None:
     n, padding = 20_000, 2
     draws = CropFlip(padding=padding, flip=True).draw(n, stream(0))
     for name in ("top", "left"):
@@ -64,10 +65,10 @@ def test_draws_reach_every_place_evenly() -> None:
         assert counts.sub(n / 5).abs().max() < 5 * (n * 0.2 * 0.8) ** 0.5  # five standard deviations
     assert abs(int(draws["mirror"].sum()) - n / 2) < 5 * (n / 4) ** 0.5
     places = torch.stack([draws["top"], draws["left"], draws["mirror"].long()]).double()
-    assert torch.corrcoef(places).fill_diagonal_(0).abs().max() < 5 / n**0.5, "drawn independently"
+    assert torch.corrcoef(places).fill_diagonal_(0).abs().max() < 5 / n**0.5, "the draws are independent"
 
 
-def test_the_same_stream_draws_the_same() -> None:
+def test_draws_are_a_function_of_the_stream() -> None:
     augment = CropFlip(padding=4, flip=True)
     once, again, other = (augment.draw(64, stream(seed, 3)) for seed in (0, 0, 1))
     images = random_images(64, 3, 8, 8)
@@ -87,7 +88,7 @@ def test_without_padding_images_only_flip() -> None:
     assert not torch.equal(mirrored, images)
 
 
-def test_without_flip_nothing_is_mirrored_and_places_stay() -> None:
+def test_without_flip_nothing_is_mirrored_and_the_crops_are_the_same() -> None:
     still = CropFlip(padding=2, flip=False).draw(1000, stream(0))
     flipping = CropFlip(padding=2, flip=True).draw(1000, stream(0))
     assert not still["mirror"].any()
@@ -100,17 +101,17 @@ def test_without_flip_nothing_is_mirrored_and_places_stay() -> None:
 
 
 def test_negative_padding_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"dataset\.augment\.padding=-1"):
+    with pytest.raises(SqakdError, match="padding=-1: expected a whole number of at least 0"):
         CropFlip(padding=-1, flip=True)
 
 
-# Several changes -------------------------------------------------------------------------------------------------
+# several changes
 
 
-def test_steps_follow_each_other_with_their_own_draws() -> None:
+def test_each_step_is_applied_in_order_with_its_own_draws() -> None:
     images = random_images(16, 3, 8, 8)
     first, second = CropFlip(padding=2, flip=True), CropFlip(padding=1, flip=False)
-    both = Compose(steps={"first": first, "left_out": None, "second": second})
+    both = Compose(steps={"first": first, "omitted": None, "second": second})
     generator = stream(0)
     draws = both.draw(16, stream(0))
     of_first, of_second = first.draw(16, generator), second.draw(16, generator)
@@ -120,7 +121,7 @@ def test_steps_follow_each_other_with_their_own_draws() -> None:
 
 
 @pytest.mark.parametrize("name", ["crop", "crop.more"])
-def test_a_step_whose_name_begins_like_another(name: str) -> None:
+def test_names_of_steps_may_begin_with_the_name_of_another_step(name: str) -> None:
     steps: dict[str, Augment | None] = {
         "cro": CropFlip(padding=1, flip=False),
         name: CropFlip(padding=2, flip=True),
@@ -143,10 +144,10 @@ def test_a_later_step_does_not_change_what_earlier_ones_draw() -> None:
     assert all(torch.equal(draw, draws[name]) for name, draw in alone.items())
 
 
-# Normalisation ---------------------------------------------------------------------------------------------------
+# normalisation
 
 
-def test_normalize_takes_float_and_leaves_it_as_it_is() -> None:
+def test_normalize_does_not_modify_float_images() -> None:
     images = random_images(5, 3, 7, 9)
     pixels, mean, std = images.float(), torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.3, 0.4])
     assert torch.equal(normalize(pixels, mean, std), normalize(images, mean, std))

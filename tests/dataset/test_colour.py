@@ -1,4 +1,4 @@
-"""Colours of whole batches against torchvision's functions on one image at a time."""
+"""Colours of whole batches, compared with torchvision's functions on one image at a time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from sqakd.dataset.transforms.colour import ColourJitter
+from sqakd.errors import SqakdError
 from sqakd.randomness import stream
 
 STRENGTHS = [(0.2, 0.2, 0.2), (0.9, 0.0, 0.0), (0.0, 0.9, 0.0), (0.0, 0.0, 0.9), (2.0, 2.0, 2.0)]
@@ -33,7 +34,7 @@ def expected(image: Tensor, factors: list[float]) -> Tensor:
 
 
 @pytest.mark.parametrize("strengths", STRENGTHS)
-def test_colours_equal_torchvisions_with_the_same_factors(strengths: tuple[float, float, float]) -> None:
+def test_colours_equal_those_of_torchvision_with_the_same_factors(strengths: tuple[float, float, float]) -> None:
     images, jitter = random_images(), make(strengths)
     before = images.clone()
     draws = jitter.draw(len(images), stream(1))
@@ -43,12 +44,12 @@ def test_colours_equal_torchvisions_with_the_same_factors(strengths: tuple[float
         factors = [float(draws[name][i]) for name in ("brightness", "contrast", "saturation")]
         exact = expected(image.float() / 255, factors) * 255
         assert (changed[i] - exact).abs().max() < 0.01
-        if max(strengths) < 1:  # torchvision cuts uint8 off after each of its three steps
+        if max(strengths) < 1:  # torchvision truncates to uint8 after each of its three steps
             assert (changed[i] - expected(image, factors).float()).abs().max() < 4
     assert torch.equal(images, before)
 
 
-def test_float_images_stay_as_they_are() -> None:
+def test_float_images_are_not_modified() -> None:
     images, jitter = random_images().float(), make((0.2, 0.2, 0.2))
     before, draws = images.clone(), jitter.draw(12, stream(0))
     assert torch.equal(jitter(images, draws), jitter(random_images(), draws))
@@ -78,5 +79,5 @@ def test_factors_are_uniform_and_independent(strength: float) -> None:
 
 
 def test_negative_strength_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"contrast=-0\.1 of a colour jitter"):
+    with pytest.raises(SqakdError, match=r"contrast=-0\.1: expected a number >= 0"):
         make((0.2, -0.1, 0.2))

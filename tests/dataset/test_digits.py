@@ -1,4 +1,4 @@
-"""The digits: sizes, split and statistics."""
+"""The digits: sizes, split and statistics; holding images out and limiting their number."""
 
 from __future__ import annotations
 
@@ -8,29 +8,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from image_sets import COMMON
 from sklearn.datasets import load_digits
 
 from sqakd.dataset.digits import Digits
-from sqakd.dataset.errors import DataError
+from sqakd.errors import SqakdError
 
 CONFIG = Path(__file__).parents[2] / "conf/dataset/digits.yaml"
 
 
 def make_digits(**changes: Any) -> Digits:
-    arguments: dict[str, Any] = {
-        "image_size": 32,
-        "batch_size": 64,
-        "eval_batch_size": 360,
-        "seed": 0,
-        "mean": [0.5] * 3,
-        "std": [0.25] * 3,
-        "augment": None,
-        "evaluate": None,
-        "drop_last": False,
-        "holdout": 0.0,
-        "limit": None,
-    }
-    data = Digits(**arguments | changes)
+    data = Digits(**COMMON | {"image_size": 32} | changes)
     data.setup()
     return data
 
@@ -62,7 +50,7 @@ def test_the_split_does_not_depend_on_the_seed() -> None:
 
 
 def test_each_image_is_in_exactly_one_part_with_its_label() -> None:
-    """Each image is looked up among the enlarged originals."""
+    """Find each image among the enlarged originals, and compare its label."""
     data, original = make_digits(), load_digits()
     assert data.train_labels is not None
     assert data.val_labels is not None
@@ -78,7 +66,7 @@ def test_each_image_is_in_exactly_one_part_with_its_label() -> None:
     assert torch.equal(labels, torch.from_numpy(original.target)[nearest.indices].long())
 
 
-def test_no_validation_image_was_trained_on() -> None:
+def test_training_and_validation_have_no_image_in_common() -> None:
     data = make_digits()
     train = {image.numpy().tobytes() for image in data.train_images[:, 0]}
     val = {image.numpy().tobytes() for image in data.val_images[:, 0]}
@@ -95,7 +83,7 @@ def test_the_split_keeps_the_share_of_each_class() -> None:
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
-def test_statistics_in_the_configuration_are_those_of_the_training_images(channel: int) -> None:
+def test_mean_and_std_of_the_configuration_are_those_of_the_training_images(channel: int) -> None:
     config = yaml.safe_load(CONFIG.read_text())
     pixels = make_digits().train_images[:, channel].double() / 255
     assert config["mean"][channel] == pytest.approx(pixels.mean().item(), abs=1e-3)
@@ -106,28 +94,28 @@ def test_digits_are_never_mirrored() -> None:
     assert yaml.safe_load(CONFIG.read_text())["augment"]["flip"] is False
 
 
-def test_another_size() -> None:
+def test_images_can_be_enlarged_to_another_size_but_not_shrunk() -> None:
     data = make_digits(image_size=16)
     assert data.train_images.shape == (1437, 3, 16, 16)
     assert data.image_shape == (3, 16, 16)
-    with pytest.raises(ValueError, match=r"dataset.image_size=7: expected at least 8"):
+    with pytest.raises(SqakdError, match="image_size=7: expected a whole number of at least 8"):
         make_digits(image_size=7)
 
 
-def test_a_limited_data_set_is_the_same_few_images_in_every_run() -> None:
+def test_a_limited_data_set_has_the_same_images_in_every_run() -> None:
     few, again, whole = make_digits(limit=50), make_digits(limit=50, seed=7), make_digits()
     assert (len(few.train_images), len(few.val_images)) == (50, 50)
     assert torch.equal(few.train_images, again.train_images)
     assert few.train_labels is not None
     assert whole.train_labels is not None
-    assert len(set(few.train_labels.tolist())) > 5, "classes are mixed, not the first ones"
+    assert len(set(few.train_labels.tolist())) > 5, "classes are mixed"
     pairs = zip(whole.train_images, whole.train_labels, strict=True)
     known = {image.numpy().tobytes(): int(label) for image, label in pairs}
     for image, label in zip(few.train_images, few.train_labels, strict=True):
         assert known[image.numpy().tobytes()] == int(label)
 
 
-def test_held_out_images_come_from_training_and_never_from_the_test_images() -> None:
+def test_held_out_images_come_from_the_training_images() -> None:
     whole, search, again = make_digits(), make_digits(holdout=0.2), make_digits(holdout=0.2, seed=3)
     assert (len(search.train_images), len(search.val_images)) == (1437 - 287, 287)
     train, val, test = (
@@ -145,7 +133,13 @@ def test_held_out_images_come_from_training_and_never_from_the_test_images() -> 
 @pytest.mark.parametrize(
     "change", [{"holdout": 1.0}, {"holdout": -0.1}, {"holdout": True}, {"limit": 0}, {"limit": 2.5}]
 )
-def test_shares_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+def test_impossible_holdouts_and_limits_are_refused(change: dict[str, Any]) -> None:
     (key,) = change
-    with pytest.raises(DataError, match=f"dataset.{key}="):
+    with pytest.raises(SqakdError, match=f"^{key}=.*: expected"):
         make_digits(**change)
+
+
+@pytest.mark.parametrize("holdout", [0.0001, 0.9999])
+def test_a_holdout_that_leaves_one_side_empty_is_refused(holdout: float) -> None:
+    with pytest.raises(SqakdError, match=f"holdout={holdout} of 1437 training images leaves no image on one side"):
+        make_digits(holdout=holdout)

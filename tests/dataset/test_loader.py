@@ -1,4 +1,4 @@
-"""Order, parts and resuming of the batches, alone and inside a real Lightning run."""
+"""Order of the batches, their parts on each rank, and resuming: of the loader alone and in a real Lightning run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from image_sets import COMMON
 from torch import Tensor, nn
 
+from sqakd.app.advice import explain
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
+from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
 from sqakd.dataset.transforms.augment import Compose, CropFlip
 from sqakd.dataset.transforms.resize import ResizedCropFlip
@@ -20,7 +23,7 @@ AUGMENT = CropFlip(padding=2, flip=True)
 
 
 def make_images(n: int) -> Tensor:
-    """Each image says which one it is."""
+    """Return images whose pixels are their position."""
     return torch.arange(n, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 3, 4, 4).contiguous()
 
 
@@ -101,7 +104,7 @@ def test_order_and_draws_depend_on_seed_and_epoch_only() -> None:
     assert draws(0, 1) == draws(0, 1)
     assert draws(0, 1) != draws(0, 0)
     assert draws(0, 1) != draws(1, 1)
-    assert draws(0, 1)[0] != draws(0, 1)[1], "each step draws anew"
+    assert draws(0, 1)[0] != draws(0, 1)[1], "each step has new draws"
 
 
 def test_global_random_state_is_neither_used_nor_changed() -> None:
@@ -117,7 +120,7 @@ def test_global_random_state_is_neither_used_nor_changed() -> None:
     ("n", "batch_size", "world_size"),
     [(20, 5, 2), (23, 5, 2), (24, 8, 2), (27, 8, 2), (23, 5, 3), (24, 7, 3), (20, 7, 3), (24, 3, 3), (9, 8, 1)],
 )
-def test_parts_of_all_ranks_are_the_batches_of_one(n: int, batch_size: int, world_size: int) -> None:
+def test_parts_of_all_ranks_together_are_the_batches_of_one_rank(n: int, batch_size: int, world_size: int) -> None:
     alone = make_loader(n, batch_size=batch_size)
     ranks = [make_loader(n, batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert {len(loader) for loader in ranks} == {len(alone)}
@@ -132,7 +135,7 @@ def test_parts_of_all_ranks_are_the_batches_of_one(n: int, batch_size: int, worl
 
 @pytest.mark.parametrize(("n", "batch_size", "world_size"), [(21, 5, 2), (22, 5, 3), (16, 15, 2)])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_a_rest_too_small_to_share_joins_the_last_batch(
+def test_a_rest_smaller_than_the_number_of_ranks_is_merged_into_the_last_batch(
     n: int, batch_size: int, world_size: int, shuffle: bool
 ) -> None:
     ranks = [
@@ -141,31 +144,32 @@ def test_a_rest_too_small_to_share_joins_the_last_batch(
     ]
     assert {len(batches) for batches in ranks} == {n // batch_size}
     assert all(len(batch.index) for batches in ranks for batch in batches)
-    seen = [i for batches in ranks for batch in batches for i in batch.index.tolist()]
-    assert sorted(seen) == list(range(n)), "each image once, also with several devices"
+    index = [i for batches in ranks for batch in batches for i in batch.index.tolist()]
+    assert sorted(index) == list(range(n)), "each image once, also with several devices"
 
 
-def test_incomplete_last_batch_is_kept_or_left_out() -> None:
-    kept, left_out = make_loader(drop_last=False), make_loader(drop_last=True)
+def test_incomplete_last_batch_is_kept_or_dropped() -> None:
+    kept, dropped = make_loader(drop_last=False), make_loader(drop_last=True)
     assert [len(batch.index) for batch in kept] == [5, 5, 5, 5, 3]
-    assert [len(batch.index) for batch in left_out] == [5, 5, 5, 5]
-    assert (len(kept), len(left_out)) == (5, 4)
+    assert [len(batch.index) for batch in dropped] == [5, 5, 5, 5]
+    assert (len(kept), len(dropped)) == (5, 4)
     for drop_last in (True, False):
         exact = make_loader(20, drop_last=drop_last)
         assert [len(batch.index) for batch in exact] == [5] * 4 == [5] * len(exact)
 
 
-def test_refuses_what_would_give_no_batch() -> None:
-    with pytest.raises(ValueError, match="batch size 2 is smaller than the number of devices, 3"):
+def test_arguments_that_make_no_batch_are_refused() -> None:
+    with pytest.raises(DataError, match="batch size 2 is smaller than the number of devices, 3"):
         make_loader(batch_size=2, world_size=3)
-    with pytest.raises(ValueError, match=r"23 images.*batch size 24.*drop_last"):
+    with pytest.raises(DataError, match=r"23 images.*batch size 24") as error:
         make_loader(batch_size=24, drop_last=True)
-    with pytest.raises(ValueError, match=r"1 images?.*2 devices"):
+    assert "dataset.drop_last=false" in explain(error.value)
+    with pytest.raises(DataError, match=r"1 images?.*2 devices"):
         make_loader(1, world_size=2)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_state_continues_exactly_once(stop: int) -> None:
+def test_a_restored_state_affects_one_epoch_only(stop: int) -> None:
     uninterrupted = make_loader()
     interrupted, resumed = make_loader(), make_loader()
     for loader in (uninterrupted, interrupted, resumed):
@@ -187,7 +191,7 @@ def test_state_continues_exactly_once(stop: int) -> None:
             assert_same(got, expected)
 
 
-def test_state_of_a_resumed_loader_counts_from_the_start_of_the_epoch() -> None:
+def test_the_state_of_a_resumed_loader_counts_from_the_start_of_the_epoch() -> None:
     first, second, third = make_loader(), make_loader(), make_loader()
     iterator = iter(first)
     next(iterator)
@@ -198,26 +202,14 @@ def test_state_of_a_resumed_loader_counts_from_the_start_of_the_epoch() -> None:
     assert [batch.index.tolist() for batch in third] == [batch.index.tolist() for batch in make_loader()][2:]
 
 
-# A real run -----------------------------------------------------------------------------------------------------
+# a real run
 
 
 class Images(ImageDataModule):
-    """Numbered images; 23 for training, 5 for validation."""
+    """Numbered images: 23 for training, 5 for validation."""
 
     def __init__(self, **changes: Any) -> None:
-        arguments: dict[str, Any] = {
-            "batch_size": 5,
-            "eval_batch_size": 3,
-            "seed": 0,
-            "mean": [0.5] * 3,
-            "std": [0.25] * 3,
-            "augment": AUGMENT,
-            "evaluate": None,
-            "drop_last": False,
-            "holdout": 0.0,
-            "limit": None,
-        }
-        super().__init__(**arguments | changes)
+        super().__init__(**COMMON | {"batch_size": 5, "eval_batch_size": 3, "augment": AUGMENT} | changes)
 
     def load(self) -> None:
         self.train_images, self.val_images = make_images(23), make_images(5)
@@ -226,16 +218,16 @@ class Images(ImageDataModule):
 
 
 class Recorder(pl.LightningModule):
-    """Notes which images it was given, and a number that says how they were augmented."""
+    """A module that records its images by number, and the sum of their augmented pixels."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Linear(48, 2)
-        self.seen: list[tuple[int, int, list[int], float]] = []
+        self.steps: list[tuple[int, int, list[int], float]] = []
         self.validated: list[int] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.seen.append((self.current_epoch, batch_idx, batch.index.tolist(), batch.image.sum().item()))
+        self.steps.append((self.current_epoch, batch_idx, batch.index.tolist(), batch.image.sum().item()))
         return self.layer(batch.image.flatten(1)).square().mean()  # type: ignore[no-any-return]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -246,7 +238,7 @@ class Recorder(pl.LightningModule):
 
 
 class SaveAt(pl.Callback):
-    """One checkpoint, after `step` of `epoch`, or at the end of it (None); the run goes on."""
+    """A callback that saves one checkpoint after `step` of `epoch`, or at the epoch's end (None); the run continues."""
 
     def __init__(self, file: Path, epoch: int, step: int | None) -> None:
         self.file, self.epoch, self.step = file, epoch, step
@@ -284,42 +276,42 @@ def run(callback: SaveAt | None = None, ckpt_path: Path | None = None, epochs: i
 
 
 @pytest.mark.parametrize("step", [0, 2, 4, None])
-def test_resumed_run_sees_what_the_uninterrupted_one_saw(tmp_path: Path, step: int | None) -> None:
+def test_a_resumed_run_processes_the_same_images_as_an_uninterrupted_run(tmp_path: Path, step: int | None) -> None:
     file = tmp_path / "middle.ckpt"
     whole = run(SaveAt(file, 1, step))
-    assert len(whole.seen) == 4 * 5
+    assert len(whole.steps) == 4 * 5
     done = 5 + (5 if step is None else step + 1)
 
     resumed = run(ckpt_path=file)
 
-    assert resumed.seen == whole.seen[done:]
+    assert resumed.steps == whole.steps[done:]
     assert whole.validated == list(range(5)) * 4
-    # Saved after the last step, Lightning resumes behind that epoch's validation: only whoever saves there must know.
+    # From a checkpoint saved after an epoch's last step, Lightning resumes after the validation of that epoch.
     assert resumed.validated == list(range(5)) * (4 - done // 5)
     for name, parameter in whole.named_parameters():
         assert torch.equal(parameter, resumed.get_parameter(name)), name
 
 
-def test_a_run_may_be_interrupted_twice(tmp_path: Path) -> None:
+def test_a_run_can_be_resumed_twice(tmp_path: Path) -> None:
     first, second = tmp_path / "first.ckpt", tmp_path / "second.ckpt"
     whole = run(SaveAt(first, 1, 1))
-    assert run(SaveAt(second, 1, 3), ckpt_path=first).seen == whole.seen[7:]
-    assert run(ckpt_path=second).seen == whole.seen[9:]
+    assert run(SaveAt(second, 1, 3), ckpt_path=first).steps == whole.steps[7:]
+    assert run(ckpt_path=second).steps == whole.steps[9:]
 
 
-def test_checkpoint_at_the_end_of_a_shortened_epoch(tmp_path: Path) -> None:
+def test_a_checkpoint_at_the_end_of_a_shortened_epoch_resumes_in_the_next_epoch(tmp_path: Path) -> None:
     file = tmp_path / "end.ckpt"
     whole = run(SaveAt(file, 1, None), limit_train_batches=2)
-    assert [step for _, step, _, _ in whole.seen] == [0, 1] * 4
-    assert run(ckpt_path=file, limit_train_batches=2).seen == whole.seen[4:]
+    assert [step for _, step, _, _ in whole.steps] == [0, 1] * 4
+    assert run(ckpt_path=file, limit_train_batches=2).steps == whole.steps[4:]
 
 
-def test_epochs_differ_and_validation_sees_each_image_once_unchanged() -> None:
+def test_epochs_differ_and_validation_reads_each_image_once() -> None:
     model = run(epochs=3)
-    epochs = [[i for epoch, _, index, _ in model.seen if epoch == number for i in index] for number in range(3)]
+    epochs = [[i for epoch, _, index, _ in model.steps if epoch == number for i in index] for number in range(3)]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    assert len({seen[3] for seen in model.seen}) == len(model.seen)
+    assert len({pixels for _, _, _, pixels in model.steps}) == len(model.steps)
     assert model.validated == list(range(5)) * 3
 
 
@@ -345,11 +337,11 @@ def enlarged(images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("augment", [None, Compose(steps={}), Compose(steps={"crop": None})])
-def test_what_is_not_augmented_is_prepared_as_for_evaluation(augment: Compose | None) -> None:
+def test_images_without_augmentation_are_prepared_as_for_evaluation(augment: Compose | None) -> None:
     data = Images(augment=augment, evaluate=enlarged)
     data.setup()
     assert data.image_shape == (3, 8, 8)
-    assert data.train_images.shape[2:] == (4, 4), "the images themselves stay as they are"
+    assert data.train_images.shape[2:] == (4, 4), "the stored images are unchanged"
     for loader in (data.train_dataloader(), data.val_dataloader()):
         batch = next(iter(loader))
         expected = (enlarged(batch.image).float() / 255 - 0.5) / 0.25
@@ -357,7 +349,7 @@ def test_what_is_not_augmented_is_prepared_as_for_evaluation(augment: Compose | 
     assert data.calibration_batch().shape == (5, 3, 8, 8)
 
 
-def test_augmented_images_are_not_prepared_for_evaluation_too() -> None:
+def test_augmented_images_are_not_prepared_as_for_evaluation() -> None:
     crop = ResizedCropFlip(size=8, area=[1.0, 1.0], ratio=[1.0, 1.0], flip=False)
     data = Images(augment=crop, evaluate=enlarged)
     data.setup()
@@ -367,8 +359,9 @@ def test_augmented_images_are_not_prepared_for_evaluation_too() -> None:
 
 
 def test_training_and_evaluation_on_different_sizes_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"4x4 in training \(dataset\.augment\) and 8x8 in evaluation"):
+    with pytest.raises(DataError, match=r"4x4 in training \(augment\) and 8x8 in evaluation \(evaluate\)") as error:
         Images(evaluate=enlarged).setup()
+    assert "dataset.augment and dataset.evaluate" in explain(error.value)
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
@@ -380,7 +373,7 @@ def test_validation_keeps_its_last_batch(drop_last: bool) -> None:
     assert [len(batch.index) for batch in data.val_dataloader()] == [3, 2]
 
 
-def test_calibration_and_probe_batches() -> None:
+def test_calibration_and_probe_batches_are_reproducible_and_differ_between_epochs() -> None:
     data, again = Images(), Images()
     data.setup()
     again.setup()
@@ -390,7 +383,7 @@ def test_calibration_and_probe_batches() -> None:
 
     probes = data.probe_batches(count=3, size=6, epoch=2)
     assert [len(probe.index) for probe in probes] == [6, 6, 6]
-    assert len({i for probe in probes for i in probe.index.tolist()}) == 18, "no image twice"
+    assert len({i for probe in probes for i in probe.index.tolist()}) == 18, "each image at most once"
     for probe, same in zip(probes, again.probe_batches(count=3, size=6, epoch=2), strict=True):
         assert_same(probe, same)
     other = data.probe_batches(count=3, size=6, epoch=3)

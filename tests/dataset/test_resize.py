@@ -1,4 +1,4 @@
-"""Crops of whole batches against torchvision's of one image at a time, and boxes against their distribution."""
+"""Crops of whole batches compared with torchvision's crops of one image, and the distribution of the boxes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from sqakd.dataset.transforms.resize import ResizeCentreCrop, ResizedCropFlip, resample, resampling
+from sqakd.errors import SqakdError
 from sqakd.randomness import stream
 
 SHAPES = [(64, 64, 224), (64, 64, 64), (40, 64, 24), (96, 80, 56), (1, 1, 3), (5, 2, 3)]
@@ -26,7 +27,7 @@ def random_images(*shape: int) -> Tensor:
 
 
 def on_whole_pixels(draws: dict[str, Tensor], height: int, width: int) -> tuple[dict[str, Tensor], list[list[int]]]:
-    """The same boxes, moved to whole pixels, once as shares of the sides and once as top, left, height, width."""
+    """Move boxes to whole pixels; return them as shares of the sides and as top, left, height, width."""
     h = (draws["height"] * height).round().clamp(min=1)
     w = (draws["width"] * width).round().clamp(min=1)
     top = (draws["top"] * height).round().minimum(height - h)
@@ -36,7 +37,7 @@ def on_whole_pixels(draws: dict[str, Tensor], height: int, width: int) -> tuple[
 
 
 @pytest.mark.parametrize(("height", "width", "size"), SHAPES)
-def test_crops_equal_torchvisions_on_the_same_boxes(height: int, width: int, size: int) -> None:
+def test_crops_equal_those_of_torchvision_on_the_same_boxes(height: int, width: int, size: int) -> None:
     images = random_images(24, 3, height, width)
     before = images.clone()
     augment = make(size)
@@ -53,7 +54,7 @@ def test_crops_equal_torchvisions_on_the_same_boxes(height: int, width: int, siz
         exact = F.resized_crop(image.float(), *box, [size, size], antialias=True)
         assert (crop - exact).abs().max() < 0.02
         assert (crop.round() - F.resized_crop(image, *box, [size, size], antialias=True)).abs().max() <= 1
-        if max(box[2:]) <= size:  # nothing to smooth away
+        if max(box[2:]) <= size:  # enlarged, so that antialiasing changes nothing
             enlarged += 1
             assert (crop - F.resized_crop(image.float(), *box, [size, size], antialias=False)).abs().max() < 0.02
     assert enlarged == 24 or height > size
@@ -68,14 +69,14 @@ def test_mirroring_is_exact() -> None:
     assert torch.equal(augment(images, draws).flip(3), other)
 
 
-def test_whole_image_in_its_own_size_stays_as_it_is() -> None:
+def test_whole_image_in_its_own_size_is_unchanged() -> None:
     images = random_images(8, 3, 20, 20)
     augment = make(20, area=[1.0, 1.0], ratio=[1.0, 1.0], flip=False)
     assert torch.equal(augment(images, augment.draw(8, stream(0))), images.float())
 
 
-def test_boxes_between_pixels() -> None:
-    """A ramp is continued between its pixels; at the border it stays as it is."""
+def test_boxes_may_begin_and_end_between_pixels() -> None:
+    """A ramp is interpolated linearly between its pixels and constant at the border."""
     ramp = torch.arange(32.0).expand(1, 1, 32, 32)
     start, extent = torch.tensor([4.3]), torch.tensor([11.9])
     whole = resampling(torch.zeros(1), torch.tensor([32.0]), size=32, length=32)
@@ -86,7 +87,7 @@ def test_boxes_between_pixels() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 50])
 @pytest.mark.parametrize("length", [1, 2, 9])
-def test_weights_are_a_mean_of_pixels_inside_any_box(size: int, length: int) -> None:
+def test_weights_are_a_mean_of_the_pixels_inside_the_box(size: int, length: int) -> None:
     generator = stream(size, length)
     extent = torch.rand(500, generator=generator) * length
     start = torch.rand(500, generator=generator) * (length - extent)
@@ -99,8 +100,8 @@ def test_weights_are_a_mean_of_pixels_inside_any_box(size: int, length: int) -> 
     assert weights.masked_select(outside[:, None]).eq(0).all()
 
 
-def test_boxes_have_torchvisions_distribution() -> None:
-    """Quantiles of area, shape and place against those of RandomResizedCrop on a large image."""
+def test_boxes_have_the_distribution_of_torchvision() -> None:
+    """Compare quantiles of area, shape and place with those of RandomResizedCrop on a large image."""
     n, side = 4000, 1000
     draws = make().draw(n, stream(0))
     reference = v2.RandomResizedCrop(8, scale=(0.08, 1.0), ratio=(0.75, 4 / 3))
@@ -135,14 +136,14 @@ def test_boxes_lie_inside_and_have_the_ratio(area: list[float], ratio: list[floa
     shape = draws["width"] / draws["height"]
     assert shape.min() > ratio[0] - 1e-4
     assert shape.max() < ratio[1] + 1e-4
-    if area[0] == 0.9:  # none such fits: the largest that has the ratio, in the middle
+    if area[0] == 0.9:  # no such box fits: the largest box of an allowed ratio, in the middle
         nearest = 2.0 if ratio[0] == 2 else 0.5
         assert torch.allclose(shape, torch.full_like(shape, nearest))
         assert torch.allclose(draws["width"].maximum(draws["height"]), torch.ones(5000))
         assert torch.allclose(draws["top"] * 2 + draws["height"], torch.ones(5000))
 
 
-def test_the_same_stream_draws_the_same() -> None:
+def test_draws_are_a_function_of_the_stream() -> None:
     once, again, other = (make().draw(64, stream(seed, 3)) for seed in (0, 0, 1))
     for name in once:
         assert once[name].shape == (64,)
@@ -152,7 +153,7 @@ def test_the_same_stream_draws_the_same() -> None:
     assert not make(flip=False).draw(64, stream(0))["mirror"].any()
 
 
-def test_parts_of_a_batch_become_what_the_batch_does() -> None:
+def test_parts_of_a_batch_are_changed_like_the_whole_batch() -> None:
     images, augment = random_images(10, 3, 64, 64), make(96)
     draws = augment.draw(10, stream(0))
     whole = augment(images, draws)
@@ -169,17 +170,18 @@ def test_parts_of_a_batch_become_what_the_batch_does() -> None:
         {"area": [0.5, 0.2]},
         {"area": [0.5, 1.5]},
         {"area": [0.5]},
+        {"area": [None, 1.0]},
         {"ratio": [0.0, 1.0]},
         {"ratio": [2.0, 1.0]},
     ],
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     ((name, _),) = wrong.items()
-    with pytest.raises(ValueError, match=f"^{name}=.*expected"):
+    with pytest.raises(SqakdError, match=f"^{name}=.*: expected"):
         make(**wrong)
 
 
-# Evaluation ------------------------------------------------------------------------------------------------------
+# evaluation
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_evaluation_equals_torchvisions_resize_and_centre_crop(height: int, widt
     images = random_images(4, 3, height, width)
     evaluated = ResizeCentreCrop(size=size, margin=margin)(images)
     if height == width == size:
-        assert torch.equal(evaluated, images), "already of this size"
+        assert torch.equal(evaluated, images), "images of this size are unchanged"
         return
     resized = F.resize(images.float(), [size + margin], antialias=True)
     assert evaluated.shape == (4, 3, size, size)
@@ -198,7 +200,7 @@ def test_evaluation_equals_torchvisions_resize_and_centre_crop(height: int, widt
     assert torch.equal(evaluated, ResizeCentreCrop(size=size, margin=margin)(images))
 
 
-def test_evaluation_without_images_still_knows_its_size() -> None:
+def test_evaluation_of_no_images_has_the_final_size() -> None:
     assert ResizeCentreCrop(size=224, margin=32)(random_images(0, 3, 64, 64)).shape == (0, 3, 224, 224)
 
 
@@ -206,5 +208,5 @@ def test_evaluation_without_images_still_knows_its_size() -> None:
 def test_wrong_options_of_evaluation_are_refused(wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()
     arguments: dict[str, Any] = {"size": 8, "margin": 2}
-    with pytest.raises(ValueError, match=f"dataset.evaluate.{name}={value!r}: expected"):
+    with pytest.raises(SqakdError, match=f"^{name}={value!r}: expected"):
         ResizeCentreCrop(**arguments | wrong)

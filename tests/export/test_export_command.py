@@ -25,8 +25,8 @@ from sqakd.errors import SqakdError
 from sqakd.export import pipeline
 from sqakd.export.errors import ExportError
 from sqakd.export.options import Timing
-from sqakd.export.verify import Verdict
 from sqakd.predict import Model
+from sqakd.runs.export_record import Verdict
 
 NAME = "digits16-resnet20-ewgs-w2a2-sqakd"
 OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2", *command.SMALL]
@@ -171,7 +171,7 @@ def test_other_profiles_export_and_replace_an_earlier_export(trained: Path) -> N
 
 
 def test_a_file_that_disagrees_is_not_written(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    verdict = Verdict("a runtime", 96, 0.99, 1.0, 1.0, 1.0, None, None)
+    verdict = Verdict(runtime="a runtime", images=96, agreement=0.99, largest_difference=1.0, spread=1.0)
     monkeypatch.setattr(pipeline, "verify", lambda *_, **__: [verdict])
     message = refused(copy, folder=str(copy / "x"))
     assert "agrees with the trained network on 99.00% of 96 validation images, less than the gate of 99.50%" in message
@@ -204,7 +204,7 @@ def test_a_run_of_another_version_is_refused(copy: Path) -> None:
     file.write_text(json.dumps(content))
     assert "was trained with sqakd 0.0.7 and this is" in refused(copy)
     file.write_text("{")
-    assert "is damaged" in refused(copy)
+    assert "record.json is not a record of a run" in refused(copy)
 
 
 def test_changed_weights_are_refused(copy: Path) -> None:

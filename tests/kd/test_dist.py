@@ -1,4 +1,4 @@
-"""DIST against NumPy's correlation, and what a correlation must not see; standardised logits as a choice."""
+"""DIST against NumPy's correlation, its invariances, and the KL divergence of standardised logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn import functional as F
 
-from sqakd.kd.base import Seen
+from sqakd.kd.base import FeatureBatch
 from sqakd.kd.dist import RelationMatching, relations
 from sqakd.kd.kl import distillation_kl
 from sqakd.kd.objective import Objective
@@ -20,8 +20,8 @@ def logits(n: int = 12, classes: int = 7, seed: int = 0) -> Tensor:
     return 3 * torch.randn(n, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).float()
 
 
-def seen(student: Tensor, teacher: Tensor) -> Seen:
-    return Seen([], [], student, teacher, torch.arange(len(student)), {})
+def batch(student: Tensor, teacher: Tensor) -> FeatureBatch:
+    return FeatureBatch([], [], student, teacher, torch.arange(len(student)), {})
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
@@ -33,11 +33,11 @@ def test_relations_equal_numpys(temperature: float) -> None:
     got = relations(student, teacher, temperature=temperature)
     assert [float(term) for term in got] == pytest.approx([inter, intra], rel=1e-4)
     loss = RelationMatching(inter=2.0, intra=0.5, temperature=temperature)
-    weighted = [float(term) for term in loss(seen(student, teacher))]
+    weighted = [float(term) for term in loss(batch(student, teacher))]
     assert weighted == pytest.approx([2 * temperature**2 * inter, 0.5 * temperature**2 * intra], rel=1e-4)
 
 
-def test_the_teachers_own_logits_cost_nothing_and_others_do() -> None:
+def test_the_loss_is_zero_for_the_teacher_s_own_logits_and_positive_for_others() -> None:
     same = relations(logits(), logits(), temperature=4.0)
     other = relations(logits(), logits(seed=1), temperature=4.0)
     opposite = relations(logits(), -logits(), temperature=4.0)
@@ -45,8 +45,8 @@ def test_the_teachers_own_logits_cost_nothing_and_others_do() -> None:
     assert all(float(a) < float(b) < float(c) <= 2 for a, b, c in zip(same, other, opposite, strict=True))
 
 
-def test_only_relations_count() -> None:
-    """Probabilities nearer to uniform correlate as well, while the KL divergence minds."""
+def test_the_loss_ignores_the_scale_of_the_probabilities() -> None:
+    """Probabilities nearer to uniform keep their correlation; the KL divergence changes."""
     teacher = logits()
     p = torch.softmax(teacher, 1)
     student = (0.1 * p + 0.9 / p.shape[1]).log()
@@ -60,37 +60,37 @@ def test_only_relations_count() -> None:
     ("student", "teacher"),
     [
         (logits(1), logits(1, seed=1)),  # a class has a single image
-        (torch.zeros(5, 7), logits(5)),  # a student that tells nothing apart
+        (torch.zeros(5, 7), logits(5)),  # a student with constant output
         (logits(5), torch.zeros(5, 7)),
         (1000 * F.one_hot(torch.zeros(5, dtype=torch.long), 7).float(), 1000 * logits(5)),  # saturated
     ],
 )
-def test_what_does_not_vary_gives_bounded_gradients(student: Tensor, teacher: Tensor) -> None:
+def test_rows_without_variation_have_bounded_gradients(student: Tensor, teacher: Tensor) -> None:
     student = student.clone().requires_grad_()
-    loss = torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=1.0)(seen(student, teacher))).sum()
+    loss = torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=1.0)(batch(student, teacher))).sum()
     (gradient,) = torch.autograd.grad(loss, student)
     assert bool(loss.isfinite())
     assert float(gradient.abs().max()) < 50
 
 
 @pytest.mark.parametrize("same", ["images", "logits", "everything"])
-def test_a_student_that_collapsed_has_bounded_gradients(same: str) -> None:
-    """All images alike, as with dead features behind a bias; all classes alike; both."""
+def test_a_collapsed_student_has_bounded_gradients(same: str) -> None:
+    """The student's logits are equal for all images (dead features before a bias), for all classes, or for both."""
     student = logits(8) if same == "logits" else logits(1).expand(8, 7)
     student = torch.zeros(8, 7) if same == "everything" else student
     student = student.mean(dim=1, keepdim=True).expand(8, 7) if same == "logits" else student
     student = student.clone().requires_grad_()
     for loss in (
-        torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=4.0)(seen(student, logits(8, seed=1)))).sum(),
+        torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=4.0)(batch(student, logits(8, seed=1)))).sum(),
         distillation_kl(student, logits(8, seed=1), temperature=2.0, standardize=True),
     ):
         (gradient,) = torch.autograd.grad(loss, student)
         assert float(gradient.abs().max()) < 1000
 
 
-def test_gradients_reach_the_student_alone() -> None:
+def test_gradients_reach_the_student_only() -> None:
     student, teacher = logits().requires_grad_(), logits(seed=1).requires_grad_()
-    torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=4.0)(seen(student, teacher))).sum().backward()  # type: ignore[no-untyped-call]
+    torch.stack(RelationMatching(inter=1.0, intra=1.0, temperature=4.0)(batch(student, teacher))).sum().backward()  # type: ignore[no-untyped-call]
     assert student.grad is not None
     assert float(student.grad.abs().max()) > 0
     assert teacher.grad is None
@@ -104,12 +104,12 @@ def test_gradients_reach_the_student_alone() -> None:
         ({"temperature": 0.0}, "temperature=0"),
     ],
 )
-def test_wrong_values_are_refused(changes: dict[str, float], message: str) -> None:
+def test_arguments_out_of_range_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RelationMatching(**{"inter": 1.0, "intra": 1.0, "temperature": 4.0} | changes)
 
 
-def test_a_network_that_names_no_layers_will_do() -> None:
+def test_dist_works_for_a_network_without_feature_layers() -> None:
     task = small.make_task(small.quantized(), small.network(seed=1), "kd=dist", "model.feature_layers=[]")
     task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=None)
     losses = task.eager_losses(small.batch(8), None, torch.arange(8), {})
@@ -119,7 +119,7 @@ def test_a_network_that_names_no_layers_will_do() -> None:
 # standardised logits
 
 
-def test_standardised_logits_as_in_their_paper() -> None:
+def test_the_loss_of_standardised_logits_equals_the_paper_s_formula() -> None:
     objective: Objective = instantiate(small.config("kd=lskd").kd)
     assert not objective.needs_labels
     student, teacher = logits(), logits(seed=1)

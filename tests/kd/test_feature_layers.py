@@ -1,4 +1,4 @@
-"""Which layers a kd looks at: named, counted and measured before anything is trained."""
+"""Feature layers of a model: their names, their number and their shapes are checked before any training."""
 
 from __future__ import annotations
 
@@ -14,34 +14,39 @@ from hydra.utils import instantiate
 from sqakd.kd.hooks import Features
 from sqakd.kd.shapes import vector
 
-SENTENCE = ["kd=at", *command.SMALL]
+OVERRIDES = ["kd=at", *command.SMALL]
 
 
 @pytest.mark.parametrize(
-    ("word", "said"),
+    ("override", "message"),
     [
-        ("model.feature_layers=[layer1,layerX,bn2:input]", "model.feature_layers: the network has no layer 'layerX'"),
+        (
+            "model.feature_layers=[layer1,layerX,bn2:input]",
+            r"the student has no layer 'layerX'; .*layer1.*model\.feature_layers=",
+        ),
         ("model.feature_layers=[layer1]", "name at least three"),
         ("teacher.feature_layers=[conv1,layer1,linear]", "3 of the student .* and 1 of the teacher .layer1."),
         (
             "model.feature_layers=[layer1,linear,bn2:input]",
-            r"feature has shape \[10\] and the teacher",
+            r"feature has shape \[10\] and the teacher.*model\.feature_layers=",
         ),
     ],
 )
-def test_what_does_not_go_together_is_said_before_a_teacher_is_trained(word: str, said: str, tmp_path: Path) -> None:
-    done = command.train(*SENTENCE, word, runs=tmp_path / "runs")
+def test_incompatible_layers_are_reported_before_a_teacher_is_trained(
+    override: str, message: str, tmp_path: Path
+) -> None:
+    done = command.train(*OVERRIDES, override, runs=tmp_path / "runs")
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert re.search(said, line), line
+    assert re.search(message, line), line
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "runs").glob("*"))
 
 
-def test_a_network_of_torchvision_by_module_names(tmp_path: Path) -> None:
+def test_the_layers_of_a_torchvision_network_are_chosen_by_module_name(tmp_path: Path) -> None:
     layers = "model.feature_layers=[maxpool:input,layer1,layer2,fc:input]"
-    words = ["model=torchvision", "model.arch=resnet18", layers, "dataset=digits16", "dataset.limit=16", "kd=at"]
-    done = command.train(*words, "recipe.epochs=1", "teacher.recipe.epochs=1", runs=tmp_path / "runs")
+    overrides = ["model=torchvision", "model.arch=resnet18", layers, "dataset=digits16", "dataset.limit=16", "kd=at"]
+    done = command.train(*overrides, "recipe.epochs=1", "teacher.recipe.epochs=1", runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr
 
 
@@ -49,10 +54,10 @@ MODELS = sorted(file.stem for file in (command.ROOT / "conf" / "model").glob("*.
 
 
 @pytest.mark.parametrize("model", [model for model in MODELS if model not in ("torchvision", "timm")])
-def test_each_network_names_a_first_map_its_stages_and_a_vector(model: str) -> None:
+def test_the_feature_layers_of_each_model_are_a_first_map_its_stages_and_a_vector(model: str) -> None:
     node = small.config(f"model={model}").model
     network = instantiate(node.net, num_classes=10).eval()
-    features = Features(network, node.feature_layers, key="model.feature_layers")
+    features = Features(network, node.feature_layers)
     network(torch.zeros(2, 3, 64, 64))
     *maps, last = features.take()
     assert len(maps) >= 4

@@ -1,4 +1,4 @@
-"""The distillation loss and the objective against reference numbers, an independent formula, and their properties."""
+"""The KL divergence and the objective: reference numbers, an independent formula, and properties."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import small
 import torch
 from torch import Tensor
 
+from sqakd.app.advice import explain
+from sqakd.errors import SqakdError
 from sqakd.kd.kl import distillation_kl
 
 CASES = range(int(golden.load("03_distill_kl")["n_cases"]))
 TOTAL = golden.load("03_total_loss")
-# Rows [gamma, alpha, beta, theta, smoothing] that our objective can say: labels and the teacher's logits alone.
+# Rows [gamma, alpha, beta, theta, smoothing] without a feature loss: labels and the teacher's logits only.
 PLAIN_ROWS = [i for i, row in enumerate(TOTAL["combo"]) if not row[2:4].any()]
 
 
@@ -27,7 +29,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 
 def formula(student: Tensor, teacher: Tensor, temperature: float) -> float:
-    """T^2 / N sum p_t (log p_t - log p_s), written out in float64."""
+    """Return T^2 / N sum p_t (log p_t - log p_s), computed in float64."""
     log_s, log_t = (log_softmax(x.double().numpy() / temperature) for x in (student, teacher))
     return float(temperature**2 * (np.exp(log_t) * (log_t - log_s)).sum() / len(log_s))
 
@@ -48,20 +50,20 @@ def test_loss_equals_an_independent_formula(shape: tuple[int, int], temperature:
     student, teacher = logits(*shape, seed=1), logits(*shape, seed=2)
     expected = formula(student, teacher, temperature)
     assert expected > 0
-    # float32 rounds the difference of two log-probabilities near 1; the T^2 enlarges that too.
+    # float32 rounds the difference of two log-probabilities near 1, and T^2 enlarges the rounding error.
     allowance = 1e-5 * expected + 1e-7 * temperature**2
     assert abs(float(distillation_kl(student, teacher, temperature=temperature)) - expected) <= allowance
 
 
-def test_temperature_squared_undoes_the_softening() -> None:
-    """Logits that grow with T give the same distributions, so the loss grows with T^2 exactly."""
+def test_the_loss_grows_with_the_square_of_the_temperature() -> None:
+    """Logits proportional to T have the same softened distributions, so only the factor T^2 changes."""
     student, teacher = logits(5, 10, seed=1), logits(5, 10, seed=2)
     once = distillation_kl(student, teacher, temperature=1.0)
     softened = distillation_kl(4 * student, 4 * teacher, temperature=4.0)
     assert float(softened) == pytest.approx(16 * float(once), rel=1e-6)
 
 
-def test_gradient_keeps_its_size_at_high_temperature() -> None:
+def test_the_gradient_keeps_its_size_at_high_temperature() -> None:
     """For T -> infinity the gradient tends to (student - teacher, both centred) / (N classes)."""
     student, teacher = logits(5, 10, seed=1).requires_grad_(), logits(5, 10, seed=2)
     (gradient,) = torch.autograd.grad(distillation_kl(student, teacher, temperature=1000.0), student)
@@ -71,7 +73,7 @@ def test_gradient_keeps_its_size_at_high_temperature() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 100.0])
-def test_equal_distributions_cost_nothing(shift: float) -> None:
+def test_the_loss_and_its_gradient_are_zero_for_equal_distributions(shift: float) -> None:
     student = logits(4, 10, seed=1).requires_grad_()
     loss = distillation_kl(student, student.detach() + shift, temperature=4.0)
     (gradient,) = torch.autograd.grad(loss, student)
@@ -89,7 +91,7 @@ def test_the_teacher_gets_no_gradient() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_huge_logits_stay_finite(temperature: float) -> None:
-    """Certain and wrong: log-probabilities of -1e4, probabilities of exactly 0."""
+    """A confident and wrong student has log-probabilities of -1e4 and probabilities of exactly 0."""
     student = torch.tensor([[1e4, -1e4, 0.0]], requires_grad=True)
     loss = distillation_kl(student, torch.tensor([[-1e4, 1e4, 0.0]]), temperature=temperature)
     (gradient,) = torch.autograd.grad(loss, student)
@@ -97,14 +99,14 @@ def test_huge_logits_stay_finite(temperature: float) -> None:
     assert gradient.isfinite().all()
 
 
-def test_half_precision_logits_are_compared_in_single() -> None:
+def test_half_precision_logits_are_compared_in_single_precision() -> None:
     student, teacher = logits(4, 10, seed=1).bfloat16(), logits(4, 10, seed=2).bfloat16()
     loss = distillation_kl(student, teacher, temperature=4.0)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(formula(student.float(), teacher.float(), 4.0), rel=1e-5)
 
 
-def test_there_are_rows_to_check() -> None:
+def test_the_reference_has_eight_rows_to_check() -> None:
     assert len(PLAIN_ROWS) == 8
 
 
@@ -135,8 +137,8 @@ def test_a_part_of_weight_zero_is_not_computed() -> None:
     assert both(student, teacher, label).keys() == {"loss", "ce", "kl"}
 
 
-def test_the_label_is_not_read_when_its_weight_is_zero() -> None:
-    """Even a label that no class has changes nothing: SQAKD never looks at it."""
+def test_labels_are_not_read_if_their_weight_is_zero() -> None:
+    """Even an invalid label changes nothing."""
     student, teacher = logits(4, 10, seed=1), logits(4, 10, seed=2)
     objective = small.objective(ce=0.0, kl=1.0, temperature=4.0, label_smoothing=0.0)
     assert torch.equal(
@@ -145,12 +147,18 @@ def test_the_label_is_not_read_when_its_weight_is_zero() -> None:
 
 
 @pytest.mark.parametrize(("ce", "kl"), [(0.0, 0.0), (-1.0, 2.0), (2.0, -1.0), (-1.0, -1.0)])
-def test_impossible_weights_are_refused(ce: float, kl: float) -> None:
+def test_invalid_weights_are_refused(ce: float, kl: float) -> None:
     with pytest.raises(ValueError, match=f"ce={ce} kl={kl} feature=0.0: expected none negative"):
         small.objective(ce=ce, kl=kl, temperature=4.0, label_smoothing=0.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, -4.0, float("nan")])
-def test_impossible_temperatures_are_refused(temperature: float) -> None:
-    with pytest.raises(ValueError, match=f"temperature={temperature}: expected a positive number"):
+def test_invalid_temperatures_are_refused(temperature: float) -> None:
+    with pytest.raises(SqakdError, match=f"^temperature={temperature}: expected a number above 0"):
         small.objective(ce=0.0, kl=1.0, temperature=temperature, label_smoothing=0.0)
+
+
+def test_a_feature_weight_without_a_feature_loss_is_refused() -> None:
+    with pytest.raises(SqakdError, match=r"feature=1\.0 is the weight of a feature loss") as error:
+        small.objective(feature=1.0)
+    assert "kd=at" in explain(error.value)

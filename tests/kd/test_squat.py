@@ -1,4 +1,4 @@
-"""SQuaT against reference numbers, and what reaches what."""
+"""SQuaT against reference numbers, and the layers that its gradient reaches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import small
 import torch
 from torch import Tensor, nn
 
-from sqakd.kd.base import Seen
+from sqakd.app.advice import explain
+from sqakd.errors import SqakdError
+from sqakd.kd.base import FeatureBatch
 from sqakd.kd.squat import Distance, SQuaT, code_distance
 from sqakd.quantization.layers import QuantConv2d
 from sqakd.quantization.quantizers.ewgs import ActivationBounds
@@ -19,7 +21,7 @@ from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
 from sqakd.training.task import Task
 
 D = golden.load("08_squat_feature")
-# The teacher's grid is the student's own; the reference has cases where it is finer or coarser.
+# The teacher's feature is put on the student's grid. The reference also has cases with a finer or coarser grid.
 SAME = [i for i in range(int(D["n_cases"])) if D["levels_a"][i] == D["levels_f"][i]]
 
 
@@ -31,9 +33,9 @@ def quantizer(i: int) -> ActivationBounds:
     return made
 
 
-def seen(student: Tensor, teacher: Tensor) -> Seen:
+def batch(student: Tensor, teacher: Tensor) -> FeatureBatch:
     nothing = torch.empty(0)
-    return Seen([student], [teacher], nothing, nothing, nothing, {})
+    return FeatureBatch([student], [teacher], nothing, nothing, nothing, {})
 
 
 def loss(i: int, distance: Distance) -> tuple[SQuaT, ActivationBounds, Tensor]:
@@ -49,15 +51,15 @@ def loss(i: int, distance: Distance) -> tuple[SQuaT, ActivationBounds, Tensor]:
     return made, layer.input_quantizer, torch.from_numpy(D[f"hs_{i:02d}"]).requires_grad_()  # type: ignore[return-value]
 
 
-def test_there_are_cases() -> None:
+def test_the_reference_has_cases_to_check() -> None:
     assert len(SAME) >= 4
 
 
 @pytest.mark.parametrize("i", SAME)
-def test_equals_the_reference(i: int) -> None:
+def test_loss_and_gradients_equal_the_reference(i: int) -> None:
     made, own, student = loss(i, "l2")
     assert torch.equal(made.encode(student).detach(), torch.from_numpy(D[f"zs_{i:02d}"]))
-    (value,) = made(seen(student, torch.from_numpy(D[f"ht_{i:02d}"])))
+    (value,) = made(batch(student, torch.from_numpy(D[f"ht_{i:02d}"])))
     value.backward()
     assert float(value.detach()) == pytest.approx(float(D["loss_l2"][i]), rel=1e-5)
     assert student.grad is not None
@@ -68,13 +70,13 @@ def test_equals_the_reference(i: int) -> None:
 
 @pytest.mark.parametrize("i", SAME)
 @pytest.mark.parametrize(("distance", "key"), [("l1", "loss_l1"), ("cosine", "loss_cos")])
-def test_other_distances(i: int, distance: Distance, key: str) -> None:
+def test_other_distances_equal_the_reference(i: int, distance: Distance, key: str) -> None:
     made, _, student = loss(i, distance)
-    (value,) = made(seen(student, torch.from_numpy(D[f"ht_{i:02d}"])))
+    (value,) = made(batch(student, torch.from_numpy(D[f"ht_{i:02d}"])))
     assert float(value.detach()) == pytest.approx(float(D[key][i]), rel=1e-5)
 
 
-def test_with_one_bit_it_is_the_share_of_codes_that_differ() -> None:
+def test_the_loss_at_one_bit_is_the_share_of_codes_that_differ() -> None:
     student, teacher = (torch.randint(2, (8, 5), generator=torch.Generator().manual_seed(i)).float() for i in (0, 1))
     assert code_distance(student, teacher, "l2") == (student != teacher).float().mean()
 
@@ -86,32 +88,32 @@ def task(*words: str) -> Task:
 
 
 @pytest.mark.parametrize("method", ["ewgs", "lsq", "pact", "dorefa", "lsq_released"])
-def test_any_quantizer(method: str) -> None:
+def test_the_gradient_reaches_the_layers_before_the_tap_for_every_quantizer(method: str) -> None:
     made = task(f"quantizer={method}")
     losses = made.losses(small.batch(4), None, torch.arange(4), {})
     assert losses.keys() == {"loss", "kl", "feature"}
     assert 0 < float(losses["feature"].detach()) <= 4
     losses["feature"].backward()  # type: ignore[no-untyped-call]
     with_gradient = {name for name, p in made.student.named_parameters() if p.grad is not None and p.grad.abs().sum()}
-    # Everything before the tap learns from it, nothing behind: neither the tapped layer's weight nor the classifier.
+    # Layers before the tap get a gradient. The tapped layer's own weight and the layers after it get none.
     assert {"conv1.weight", "layer3.0.conv1.weight"} <= with_gradient
     assert not {"layer3.0.conv2.weight", "layer3.0.bn2.weight", "linear.weight"} & with_gradient
 
 
-def test_the_student_owns_its_quantizer_alone() -> None:
+def test_the_loss_has_no_parameters_and_no_state_of_its_own() -> None:
     made = task()
     assert list(made.objective.parameters()) == []
     assert not [name for name in made.state_dict() if name.startswith("objective")]
 
 
-def test_compiled_it_is_the_same() -> None:
+def test_compiled_losses_equal_eager_losses() -> None:
     made, images, index = task(), small.batch(4), torch.arange(4)
     eager = made.losses(images, None, index, {})
     compiled = torch.compile(made.eager_losses, fullgraph=True, backend="aot_eager")(images, None, index, {})
     assert all(torch.allclose(eager[name], compiled[name]) for name in eager)
 
 
-def test_it_trains(tmp_path: Path) -> None:
+def test_the_student_trains(tmp_path: Path) -> None:
     made = task("recipe.epochs=1")
     before = made.student.state_dict()["layer3.0.conv1.weight"].clone()
     trainer = small.fit(made, tmp_path)
@@ -119,10 +121,11 @@ def test_it_trains(tmp_path: Path) -> None:
     assert float(trainer.callback_metrics["train/feature"]) > 0
 
 
-def test_what_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected l2, l1 or cosine"):
+def test_unknown_distances_float_students_and_float_layers_are_refused() -> None:
+    with pytest.raises(SqakdError, match="expected l2, l1 or cosine"):
         SQuaT(distance="kl", tap=None)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="kd=squat needs a quantized student"):
+    with pytest.raises(SqakdError, match="a quantizer of the student, but the student has none") as error:
         small.make_task(small.network(), small.network(seed=1), "kd=squat")
-    with pytest.raises(ValueError, match=r"tap=conv1: expected a quantized layer; the last are .*conv2"):
+    assert "quantizer=ewgs" in explain(error.value)
+    with pytest.raises(SqakdError, match=r"tap=conv1: expected a quantized layer; the last are .*conv2"):
         small.make_task(small.quantized(), small.network(seed=1), "kd=squat", "kd.feature_loss.tap=conv1")

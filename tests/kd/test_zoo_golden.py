@@ -1,4 +1,4 @@
-"""The losses on features against reference numbers, with their gradients, and the sizes of their own parameters."""
+"""The feature losses against reference numbers: losses, gradients, parameter counts and tapped layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from sqakd.kd.attention import attention_loss
-from sqakd.kd.base import Example, FeatureLoss
+from sqakd.kd.base import FeatureLoss, SetupInfo
 from sqakd.kd.correlation import CorrelationCongruence, correlation_loss
 from sqakd.kd.factor import FactorTransfer, encoder, factor_loss
 from sqakd.kd.fsp import flow, flow_losses
@@ -24,12 +24,12 @@ from sqakd.kd.hooks import Features
 from sqakd.kd.nst import selectivity_loss
 from sqakd.kd.relational import angle_loss, distance_loss
 from sqakd.kd.similarity import similarity_loss
-from sqakd.kd.variational import Guess
+from sqakd.kd.variational import VariationalGaussian
 
 LOSS, GRADIENT = 1e-5, 1e-4
 AT, NST, SP, RKD = (golden.load(f"04_kd_{name}") for name in ("at", "nst", "sp", "rkd"))
 CC, HINT, VID, FSP, FT = (golden.load(f"04_kd_{name}") for name in ("cc", "hint", "vid", "fsp", "ft"))
-# Where each name of the files is in our modules.
+# Names of the reference's tensors -> names in our modules.
 NAMES = {
     "conv": "0",
     "bn": "1",
@@ -47,7 +47,7 @@ def cases(data: Mapping[str, Any]) -> range:
 
 
 def load(module: nn.Module, data: Mapping[str, Any], places: Mapping[str, str]) -> None:
-    """Fill every parameter of a module; `places` gives the file's name of each."""
+    """Set every parameter of a module; `places` maps our names to the reference's."""
     state = {name: tensor(data[places[name]]) for name, _ in module.named_parameters()}
     missing, unexpected = module.load_state_dict(state, strict=False)
     assert not unexpected
@@ -57,14 +57,14 @@ def load(module: nn.Module, data: Mapping[str, Any], places: Mapping[str, str]) 
 def check_gradients(loss: Tensor, inputs: Iterable[Tensor], references: Iterable[Any]) -> None:
     inputs = list(inputs)
     for got, reference in zip(torch.autograd.grad(loss, inputs), references, strict=True):
-        if np.abs(reference).max() < 1e-6:  # a bias before a batch norm: rounding noise on both sides
+        if np.abs(reference).max() < 1e-6:  # a bias before a batch norm has no influence: both are rounding noise
             assert float(got.abs().max()) <= 1e-6
         else:
             assert golden.error(got, reference) <= GRADIENT
 
 
 def blocks(prefix: str, *, batch_norm: bool) -> dict[str, str]:
-    """Our names of an encoder's tensors -> the file's."""
+    """Return a map from our names of an encoder's tensors to the reference's."""
     names = {}
     for i in range(3):
         first = i * (3 if batch_norm else 2)
@@ -77,7 +77,9 @@ def blocks(prefix: str, *, batch_norm: bool) -> dict[str, str]:
 
 @pytest.mark.parametrize(("data", "function"), [(AT, attention_loss), (NST, selectivity_loss)])
 @pytest.mark.parametrize("i", cases(AT))
-def test_losses_of_every_stage(data: dict[str, Any], function: Callable[[Tensor, Tensor], Tensor], i: int) -> None:
+def test_at_and_nst_equal_the_reference(
+    data: dict[str, Any], function: Callable[[Tensor, Tensor], Tensor], i: int
+) -> None:
     levels = range(int(data["n_levels"][i]))
     student = [tensor(data[f"fs{k}_{i:02d}"]).requires_grad_() for k in levels]
     terms = torch.stack([function(s, tensor(data[f"ft{k}_{i:02d}"])) for k, s in enumerate(student)])
@@ -87,7 +89,7 @@ def test_losses_of_every_stage(data: dict[str, Any], function: Callable[[Tensor,
 
 
 @pytest.mark.parametrize("i", cases(SP))
-def test_similarity(i: int) -> None:
+def test_sp_equals_the_reference(i: int) -> None:
     student = tensor(SP[f"fs_{i:02d}"]).requires_grad_()
     loss = similarity_loss(student, tensor(SP[f"ft_{i:02d}"]))
     assert golden.error(loss, SP[f"loss_{i:02d}"]) <= LOSS
@@ -95,7 +97,7 @@ def test_similarity(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", cases(RKD))
-def test_relations(i: int) -> None:
+def test_rkd_equals_the_reference(i: int) -> None:
     student, teacher = tensor(RKD[f"fs_{i:02d}"]).requires_grad_(), tensor(RKD[f"ft_{i:02d}"])
     distance = 25 * distance_loss(student, teacher)
     assert golden.error(distance, RKD[f"loss_dist_{i:02d}"]) <= LOSS
@@ -106,18 +108,18 @@ def test_relations(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", cases(CC))
-def test_correlation_of_embeddings(i: int) -> None:
+def test_cc_of_given_embeddings_equals_the_reference(i: int) -> None:
     student, teacher = (tensor(CC[f"e{who}_{i:02d}"]).requires_grad_() for who in "st")
     loss = correlation_loss(student, teacher)
     assert golden.error(loss, CC[f"loss_{i:02d}"]) <= LOSS
     check_gradients(loss, [student, teacher], [CC[f"des_{i:02d}"], CC[f"det_{i:02d}"]])
 
 
-def test_correlation_of_features() -> None:
+def test_cc_of_features_equals_the_reference() -> None:
     student, teacher = tensor(CC["lin_fs"]).requires_grad_(), tensor(CC["lin_ft"])
     loss = CorrelationCongruence(width=16)
     loss.names = ["pooled"]
-    loss.build(example(student.detach(), teacher))
+    loss.setup(setup_info(student.detach(), teacher))
     places = {f"{w}.{k}": f"lin_embed_{w[0]}_linear_{k}" for w in ("student", "teacher") for k in ("weight", "bias")}
     load(loss, CC, places)
     value = correlation_loss(loss.student(student), loss.teacher(teacher))
@@ -127,7 +129,7 @@ def test_correlation_of_features() -> None:
 
 
 @pytest.mark.parametrize("i", cases(HINT))
-def test_hint(i: int) -> None:
+def test_fitnets_equals_the_reference(i: int) -> None:
     student, teacher = tensor(HINT[f"fs_{i:02d}"]).requires_grad_(), tensor(HINT[f"ft_{i:02d}"])
     translate = regressor(student, teacher)
     assert translate is not None
@@ -145,9 +147,9 @@ def test_hint(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", cases(VID))
-def test_variational_guess(i: int) -> None:
+def test_vid_equals_the_reference(i: int) -> None:
     student, teacher = tensor(VID[f"fs_{i:02d}"]).requires_grad_(), tensor(VID[f"ft_{i:02d}"])
-    guess = Guess(inputs=student.shape[1], outputs=teacher.shape[1], variance=5.0, epsilon=1e-5)
+    guess = VariationalGaussian(inputs=student.shape[1], outputs=teacher.shape[1], variance=5.0, epsilon=1e-5)
     assert golden.error(guess.rho, VID[f"log_scale_init_{i:02d}"]) <= 1e-6
     places = {f"{NAMES[f'conv{k}']}.weight": f"vid{i:02d}_conv{k}_weight" for k in (1, 2, 3)}
     places["rho"] = f"vid{i:02d}_rho"
@@ -159,7 +161,7 @@ def test_variational_guess(i: int) -> None:
     check_gradients(loss, [student, *own.values()], references)
 
 
-def test_solution_flow() -> None:
+def test_fsp_equals_the_reference() -> None:
     levels = range(int(FSP["n_levels"]))
     student = [tensor(FSP[f"fs{k}"]).requires_grad_() for k in levels]
     teacher = [tensor(FSP[f"ft{k}"]) for k in levels]
@@ -172,7 +174,7 @@ def test_solution_flow() -> None:
 
 
 @pytest.mark.parametrize("i", cases(FT))
-def test_factors(i: int) -> None:
+def test_ft_equals_the_reference(i: int) -> None:
     student, teacher = tensor(FT[f"fs_{i:02d}"]).requires_grad_(), tensor(FT[f"ft_{i:02d}"])
     factor = teacher.shape[1] // 2
     translate = encoder(student.shape[1], factor, batch_norm=True)
@@ -191,11 +193,11 @@ def test_factors(i: int) -> None:
 
 
 @pytest.mark.parametrize("i", cases(FT))
-def test_paraphraser(i: int) -> None:
+def test_the_paraphraser_of_ft_equals_the_reference(i: int) -> None:
     teacher = tensor(FT[f"ft_{i:02d}"])
     loss = FactorTransfer(share=0.5, pretrain_epochs=1, pretrain_lr=0.01)
     loss.names = ["last"]
-    loss.build(example(tensor(FT[f"fs_{i:02d}"]), teacher))
+    loss.setup(setup_info(tensor(FT[f"fs_{i:02d}"]), teacher))
     encode = blocks(f"par{i:02d}_enc", batch_norm=False)
     decode = {name: place.replace("enc_conv", "dec_deconv") for name, place in encode.items()}
     load(loss.paraphrase, FT, encode)
@@ -212,8 +214,8 @@ def test_paraphraser(i: int) -> None:
     check_gradients(value, asked, [FT[f"d_{place}"] for place in places])
 
 
-def example(student: Tensor, teacher: Tensor) -> Example:
-    return Example(student=[student], teacher=[teacher], network=nn.Identity(), images=1, labels=None)
+def setup_info(student: Tensor, teacher: Tensor) -> SetupInfo:
+    return SetupInfo(student=[student], teacher=[teacher], network=nn.Identity(), training_images=1, labels=None)
 
 
 @pytest.mark.parametrize(
@@ -232,30 +234,30 @@ def example(student: Tensor, teacher: Tensor) -> Example:
         ("cktf", 197_888, 509_440),
     ],
 )
-def test_own_parameters_are_as_many_as_in_the_reference(kd: str, resnet20: int, vgg: int) -> None:
+def test_each_loss_has_as_many_parameters_as_the_reference(kd: str, resnet20: int, vgg: int) -> None:
     for model, count in (("resnet20", resnet20), ("vgg8", vgg), ("vgg13", vgg)):
         loss: FeatureLoss | None = instantiate(small.config(f"kd={kd}", f"model={model}").kd).feature_loss
         assert loss is not None
-        seen = features(model)
-        loss.names = loss.taps(list(seen), nn.Identity())
-        looked_at = [seen[name] for name in loss.names]
+        available = features(model)
+        loss.names = loss.taps(list(available), nn.Identity())
+        tapped = [available[name] for name in loss.names]
         labels = torch.arange(2)
-        loss.build(Example(student=looked_at, teacher=looked_at, network=nn.Identity(), images=2, labels=labels))
+        loss.setup(SetupInfo(student=tapped, teacher=tapped, network=nn.Identity(), training_images=2, labels=labels))
         assert sum(p.numel() for p in loss.parameters() if p.requires_grad) == count, model
 
 
 @cache
 def features(model: str) -> dict[str, Tensor]:
-    """What a network's feature layers say to a picture of 32x32 pixels."""
+    """Return the features of a 32x32 image at a network's feature layers, by name."""
     parts = small.config(f"model={model}").model
     network: nn.Module = instantiate(parts.net, num_classes=10)
-    seen = Features(network, parts.feature_layers, key="model.feature_layers")
+    recorder = Features(network, parts.feature_layers)
     with torch.no_grad():
         network.eval()(torch.zeros(1, 3, 32, 32))
-    return dict(zip(seen.taps, seen.take(), strict=True))
+    return dict(zip(recorder.taps, recorder.take(), strict=True))
 
 
-def test_the_layers_looked_at_are_the_reference_s() -> None:
+def test_each_loss_taps_the_reference_s_layers() -> None:
     for kd, places in (
         ("vid", "123"),
         ("rkd", "4"),

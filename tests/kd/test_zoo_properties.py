@@ -1,4 +1,4 @@
-"""What holds for the losses on features whatever the numbers are."""
+"""Properties of the feature losses: invariances, precision, and extreme inputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sqakd.errors import SqakdError
 from sqakd.kd.attention import attention_loss
-from sqakd.kd.base import Example
+from sqakd.kd.base import SetupInfo
 from sqakd.kd.correlation import correlation_loss
 from sqakd.kd.factor import FactorTransfer, factor_loss
 from sqakd.kd.fsp import SolutionFlow, flow_losses
@@ -28,7 +29,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def flows(student: Tensor, teacher: Tensor) -> Tensor:
-    """Between a map and the next, which has half its channels."""
+    """Return the FSP loss between a map and a second map with half its channels."""
     return torch.stack(flow_losses([student, student[:, :2]], [teacher, teacher[:, :2]])).sum()
 
 
@@ -42,7 +43,7 @@ STUDENT, TEACHER = random(5, 4, 6, 6), random(5, 4, 6, 6, seed=1)
 
 
 @pytest.mark.parametrize("loss", COMPARISONS)
-def test_equal_features_cost_nothing_and_others_do(loss: Loss) -> None:
+def test_the_loss_is_zero_for_equal_features_and_positive_for_others(loss: Loss) -> None:
     student = STUDENT.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(student, STUDENT), student)
     assert float(loss(STUDENT, STUDENT)) == pytest.approx(0, abs=1e-6)
@@ -54,7 +55,7 @@ def channels_permuted(x: Tensor) -> Tensor:
     return x[:, PERMUTATION]
 
 
-def places_mirrored(x: Tensor) -> Tensor:
+def mirrored(x: Tensor) -> Tensor:
     return x.flip(3)
 
 
@@ -85,19 +86,21 @@ def channels_scaled(x: Tensor) -> Tensor:
         *((both, change) for change in (rotated, larger, moved)),
     ],
 )
-def test_what_the_student_is_free_to_do(loss: Loss, change: Callable[[Tensor], Tensor]) -> None:
+def test_the_loss_ignores_changes_of_the_student_to_which_it_is_invariant(
+    loss: Loss, change: Callable[[Tensor], Tensor]
+) -> None:
     expected = float(loss(STUDENT, TEACHER))
     assert float(loss(change(STUDENT), TEACHER)) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", [attention_loss, selectivity_loss, similarity_loss, flows, factor_loss])
-def test_places_may_be_exchanged_in_both(loss: Loss) -> None:
+def test_the_loss_ignores_a_mirroring_of_both_maps(loss: Loss) -> None:
     expected = float(loss(STUDENT, TEACHER))
-    assert float(loss(places_mirrored(STUDENT), places_mirrored(TEACHER))) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(mirrored(STUDENT), mirrored(TEACHER))) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", [*COMPARISONS, lambda s, t: correlation_loss(s.flatten(1), t.flatten(1))])
-def test_half_precision_is_compared_in_single(loss: Loss) -> None:
+def test_half_precision_features_are_compared_in_single_precision(loss: Loss) -> None:
     student, teacher = STUDENT.bfloat16(), TEACHER.bfloat16()
     value = loss(student, teacher)
     assert value.dtype == torch.float32
@@ -105,7 +108,7 @@ def test_half_precision_is_compared_in_single(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("loss", [*COMPARISONS, lambda s, t: correlation_loss(s.flatten(1), t.flatten(1))])
-def test_a_last_batch_of_one_image_is_no_trouble(loss: Loss) -> None:
+def test_a_batch_of_one_image_has_finite_loss_and_gradients(loss: Loss) -> None:
     student = STUDENT[:1].clone().requires_grad_()
     value = loss(student, TEACHER[:1])
     (gradient,) = torch.autograd.grad(value, student)
@@ -124,7 +127,7 @@ def test_equal_images_and_dead_channels_have_finite_gradients(loss: Loss) -> Non
     assert bool(gradient.isfinite().all())
 
 
-def test_selectivity_equals_an_independent_formula() -> None:
+def test_nst_equals_an_independent_formula() -> None:
     unit = [(f.flatten(2) / f.flatten(2).norm(dim=2, keepdim=True)).double() for f in (STUDENT, TEACHER)]
 
     def kernel(a: Tensor, b: Tensor) -> float:
@@ -134,7 +137,7 @@ def test_selectivity_equals_an_independent_formula() -> None:
     assert float(selectivity_loss(STUDENT, TEACHER)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_best_variance_is_the_mean_squared_error() -> None:
+def test_the_variance_that_minimises_vid_is_the_mean_squared_error() -> None:
     error = (STUDENT - TEACHER).square().mean(dim=(0, 2, 3))
     variance = error.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(gaussian_loss(STUDENT, variance, TEACHER), variance)
@@ -146,7 +149,7 @@ def test_the_best_variance_is_the_mean_squared_error() -> None:
     ("student", "teacher", "kernel"),
     [((8, 8), (8, 8), (1, 1)), ((8, 8), (4, 4), (3, 3)), ((4, 4), (8, 8), (4, 4)), ((7, 5), (4, 5), (4, 1))],
 )
-def test_the_hint_s_regressor_fits_every_shape(
+def test_the_regressor_of_fitnets_returns_the_teacher_s_shape(
     student: tuple[int, int], teacher: tuple[int, int], kernel: tuple[int, int]
 ) -> None:
     made = regressor(random(2, 3, *student), random(2, 5, *teacher))
@@ -155,28 +158,32 @@ def test_the_hint_s_regressor_fits_every_shape(
     assert made(random(2, 3, *student)).shape == (2, 5, *teacher)
 
 
-def test_a_hint_from_far_above_is_refused() -> None:
+def test_a_hint_more_than_twice_as_large_is_refused() -> None:
     assert regressor(random(2, 3, 4, 4), random(2, 3, 16, 16)) is None
     loss = Hint(layer=0)
     loss.names = ["layer1"]
-    example = Example(
-        student=[random(2, 3, 4, 4)], teacher=[random(2, 3, 16, 16)], network=nn.Identity(), images=1, labels=None
+    info = SetupInfo(
+        student=[random(2, 3, 4, 4)],
+        teacher=[random(2, 3, 16, 16)],
+        network=nn.Identity(),
+        training_images=1,
+        labels=None,
     )
-    with pytest.raises(ValueError, match=r"Hint at layer1: .*\[3, 4, 4\] and the teacher's \[3, 16, 16\]"):
-        loss.build(example)
+    with pytest.raises(SqakdError, match=r"Hint at layer1: .*\[3, 4, 4\] and the teacher's \[3, 16, 16\]"):
+        loss.setup(info)
 
 
-def test_a_hint_from_no_layer_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"layer=3: the network's feature_layers are a, b, c; expected .* 0 to 2"):
+def test_a_hint_layer_out_of_range_is_refused() -> None:
+    with pytest.raises(SqakdError, match=r"layer=3: the network's feature_layers are a, b, c; expected .* 0 to 2"):
         Hint(layer=3).taps(["a", "b", "c"], nn.Identity())
 
 
-def test_impossible_arguments_are_refused() -> None:
-    with pytest.raises(ValueError, match="pretrain_epochs=-1"):
+def test_arguments_out_of_range_are_refused() -> None:
+    with pytest.raises(SqakdError, match="pretrain_epochs=-1"):
         SolutionFlow(pretrain_epochs=-1, pretrain_lr=0.1, quantizers=False)
-    with pytest.raises(ValueError, match="pretrain_lr=nan"):
+    with pytest.raises(SqakdError, match="pretrain_lr=nan"):
         SolutionFlow(pretrain_epochs=1, pretrain_lr=float("nan"), quantizers=False)
-    with pytest.raises(ValueError, match="share=0"):
+    with pytest.raises(SqakdError, match="share=0"):
         FactorTransfer(share=0.0, pretrain_epochs=1, pretrain_lr=0.1)
-    with pytest.raises(ValueError, match="variance=0"):
+    with pytest.raises(SqakdError, match="variance=0"):
         VariationalInformation(variance=0.0, epsilon=1e-5)

@@ -1,4 +1,4 @@
-"""The networks of the paper's Tiny-ImageNet rows, as configured in conf/model, against the reference numbers."""
+"""The networks of the paper's Tiny-ImageNet rows, as configured in conf/model, against reference numbers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
-from sqakd.app.compose import parse
+from sqakd.app.compose import compose_spec
 from sqakd.quantization.convert import quantize
 
-# The option of `model=`, and the reference's name.
+# (option of `model=`, name in the reference).
 NETWORKS = [
     ("resnet18", "resnet18"),
     ("vgg11", "vgg11_bn"),
@@ -28,17 +28,17 @@ NETWORKS = [
 
 def make(option: str) -> tuple[nn.Module, dict[str, Any]]:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        model = parse([f"model={option}"]).config["model"]
+        model = compose_spec([f"model={option}"]).config["model"]
     return instantiate(model["net"], num_classes=200), model
 
 
 def our_name(name: str) -> str:
-    """The reference calls the stages of its VGG for Tiny-ImageNet block0, block1, ..."""
+    """Return our name of a layer; the reference calls the stages of its VGG for Tiny-ImageNet block0, block1, ..."""
     return name.replace("block", "layer") if name.startswith("block") else name
 
 
 @pytest.mark.parametrize(("option", "name"), NETWORKS)
-def test_float_network(option: str, name: str) -> None:
+def test_the_float_network_equals_the_reference(option: str, name: str) -> None:
     d = golden.load(f"06_tiny_{name}_fp")
     model, _ = make(option)
     layers = [layer | {"name": our_name(layer["name"])} for layer in golden.names(f"06_tiny_{name}_layers")]
@@ -58,8 +58,8 @@ def test_float_network(option: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(("option", "name"), NETWORKS)
-def test_quantized_layers(option: str, name: str) -> None:
-    """All but the first and the last; the reference, by an oversight, quantizes SqueezeNet's last layer too."""
+def test_all_layers_but_the_first_and_the_last_are_quantized(option: str, name: str) -> None:
+    """The reference, by an oversight, quantizes SqueezeNet's last layer too."""
     model, config = make(option)
     listed = [our_name(layer) for layer in golden.names(f"06_academic_{name}_quantisers")["weight_quantisers"]]
     order = [k for k, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -1,4 +1,4 @@
-"""The VGGs against the reference numbers: float, quantized with EWGS, parameter counts, initialisation."""
+"""The VGG networks: float and EWGS-quantized networks against reference numbers, and initialisation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from golden_networks import check_float, check_quantized, ewgs_scheme
 from torch import Tensor, nn
 
+from sqakd.errors import SqakdError
 from sqakd.models.vgg import VGG
 from sqakd.quantization.convert import quantize
 from sqakd.quantization.parameters import split_parameters
@@ -28,13 +29,13 @@ def make(name: str) -> VGG:
 
 
 @pytest.mark.parametrize("name", ["vgg8", "vgg13"])
-def test_float_network(name: str) -> None:
+def test_the_float_network_equals_the_reference(name: str) -> None:
     check_float(make(name), f"{name}_bn")
 
 
 @pytest.mark.parametrize("name", ["vgg8", "vgg13"])
-def test_features(name: str) -> None:
-    """What distillation reads: the five stages, and the input of the classifier."""
+def test_the_features_equal_the_reference(name: str) -> None:
+    """The features are the outputs of the five stages and the input of the classifier."""
     d = golden.load(f"06_cifar_{name}_bn_fp")
     model = make(name)
     golden.fill(model, golden.names(f"06_cifar_{name}_bn_layers"), int(d["seed"]))
@@ -50,7 +51,7 @@ def test_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg8", "vgg13"])
-def test_quantized_network(name: str) -> None:
+def test_the_quantized_network_equals_the_reference(name: str) -> None:
     check_quantized(make(name), f"{name}_bn", first=["layer0"], tolerance=1e-4)
 
 
@@ -64,7 +65,7 @@ def test_quantized_network(name: str) -> None:
         ("vgg19", 20_040_522, 20_086_692, 14),
     ],
 )
-def test_parameter_counts(name: str, ten_classes: int, hundred_classes: int, layers: int) -> None:
+def test_parameter_counts_equal_the_reference(name: str, ten_classes: int, hundred_classes: int, layers: int) -> None:
     for classes, count in ((10, ten_classes), (100, hundred_classes)):
         with torch.device("meta"):
             model = VGG(blocks=BLOCKS[name], pools=3, num_classes=classes)
@@ -75,8 +76,8 @@ def test_parameter_counts(name: str, ten_classes: int, hundred_classes: int, lay
         assert sum(p.numel() for p in quantizer) == 5 * layers
 
 
-def test_initialisation() -> None:
-    """Convolutions N(0, 2 / (9 * outputs)), classifier N(0, 0.01^2), no bias."""
+def test_weights_have_the_documented_initial_distribution() -> None:
+    """Convolutions start as N(0, 2 / (9 * outputs)), the classifier as N(0, 0.01^2), and biases as 0."""
     model = make("vgg8")
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     for layer in convolutions[1:]:
@@ -86,8 +87,7 @@ def test_initialisation() -> None:
     assert [bool(bias.any()) for bias in biases] == [False] * 6
 
 
-def test_pools() -> None:
-    """Three for 32 pixels and for 224; the fourth brings 64 pixels to the same 4x4."""
+def test_three_poolings_of_32_pixels_and_four_of_64_leave_a_4x4_map() -> None:
     sizes: list[int] = []
     for pools, size in ((3, 32), (4, 64)):
         model = VGG(blocks=BLOCKS["vgg8"], pools=pools, num_classes=10).eval()
@@ -97,6 +97,6 @@ def test_pools() -> None:
 
 
 @pytest.mark.parametrize(("blocks", "pools"), [([1, 1, 1], 3), ([1, 1, 0, 1, 1], 3), ([1] * 5, 6)])
-def test_impossible_stages_are_refused(blocks: list[int], pools: int) -> None:
-    with pytest.raises(ValueError, match=r"(blocks|pools)=.*expected"):
+def test_invalid_stages_are_refused(blocks: list[int], pools: int) -> None:
+    with pytest.raises(SqakdError, match=r"(blocks|pools)=.*expected"):
         VGG(blocks=blocks, pools=pools, num_classes=10)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
+from made_runs import Made, made_record
 
 from sqakd.report import run_picture
+from sqakd.runs.record import write_record
 
 
 def draw(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -38,9 +39,7 @@ def test_each_folder_gets_its_picture(
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-        scores = {"top1": {"last": 0.5, "best": 0.5, "mean_of_last_5": 0.5}}
-        record = {"name": folder.name, "seed": 0, "scores": scores, "packed_bytes": 1000, "float_run": None}
-        (folder / "record.json").write_text(json.dumps(record))
+        write_record(folder / "record.json", made_record(Made("digits16", "resnet20", "none", 32, "none", 0)))
         (folder / "metrics.csv").write_text("epoch,train/loss,val/top1\n0,2,0.25\n1,1,0.5\n")
     draw(monkeypatch, *map(str, folders))
     files = [folder / "picture.png" for folder in folders]

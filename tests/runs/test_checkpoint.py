@@ -1,4 +1,4 @@
-"""Weights on disk: what comes back, what strangers' files may look like, what is refused, what survives a failure."""
+"""Weights files: round trip, foreign layouts, refused files, and failed writes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sqakd.app.advice import explain
 from sqakd.models.resnet import CifarResNet
 from sqakd.runs.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
 
@@ -25,7 +26,7 @@ def network(classes: int = 10, blocks: int = 1, seed: int = 0) -> CifarResNet:
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy that later changes of the network leave alone."""
+    """Return a copy of the network's tensors."""
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -33,7 +34,7 @@ def same_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return list(a) == list(b) and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_saved_weights_and_facts_come_back_unchanged(tmp_path: Path) -> None:
     file, saved, other = tmp_path / "weights.pt", network(seed=1), network(seed=2)
     saved(torch.randn(4, 3, 32, 32))  # batch norm's statistics are no longer their initial values
     save_weights(file, saved, FACTS)
@@ -71,7 +72,7 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("zipped", [True, False])
-def test_foreign_layouts(layout: str, zipped: bool, tmp_path: Path) -> None:
+def test_foreign_layouts_are_read(layout: str, zipped: bool, tmp_path: Path) -> None:
     expected = network(seed=1)
     content = LAYOUTS[layout](state(expected))
     torch.save(content, tmp_path / "theirs.pth", _use_new_zipfile_serialization=zipped)
@@ -83,7 +84,7 @@ def test_foreign_layouts(layout: str, zipped: bool, tmp_path: Path) -> None:
 
 
 class Malice:
-    """Unpickling this runs code; the file it would make tells whether it was run."""
+    """An object whose unpickling runs code, which would make the folder `trace`."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -97,8 +98,9 @@ def test_a_file_with_code_is_not_opened(zipped: bool, tmp_path: Path) -> None:
     file, trace = tmp_path / "stranger.pth", tmp_path / "it-ran"
     content = {"state_dict": state(network()), "extra": Malice(trace)}
     torch.save(content, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="loading it could run code"):
+    with pytest.raises(CheckpointError, match="loading it could run code") as error:
         load_weights(file)
+    assert "torch.save(model.state_dict(), FILE)" in explain(error.value)
     assert not trace.exists()
 
 
@@ -110,9 +112,13 @@ def test_a_plain_pickle_with_code_is_not_opened(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
-def test_missing_and_damaged_files(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint at .*teacher\.checkpoint=FILE"):
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*absent") as error:
         load_weights(tmp_path / "absent.pt")
+    assert "teacher.checkpoint=FILE" in explain(error.value)
+
+
+def test_damaged_files_are_refused_and_named(tmp_path: Path) -> None:
     whole = tmp_path / "weights.pt"
     save_weights(whole, network(), FACTS)
     content = whole.read_bytes()
@@ -129,7 +135,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], 5, {"state_dict": {}}])
-def test_files_without_tensors(content: Any, tmp_path: Path) -> None:
+def test_files_without_tensors_are_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="expected a state dict"):
         load_weights(tmp_path / "other.pt")
@@ -138,15 +144,16 @@ def test_files_without_tensors(content: Any, tmp_path: Path) -> None:
 def test_another_network_is_refused_and_nothing_is_loaded() -> None:
     model = network(blocks=1)
     before = state(model)
-    with pytest.raises(CheckpointError, match=r"made for another network: it lacks nothing and adds .*model@teacher="):
+    with pytest.raises(CheckpointError, match=r"big\.pt was made .*: it lacks nothing and adds") as error:
         restore(model, state(network(blocks=2, seed=1)), source="big.pt")
-    with pytest.raises(CheckpointError, match=r"linear\.\w+ has shape .*Only|its classes are others"):
+    assert "model@teacher=" in explain(error.value)
+    with pytest.raises(CheckpointError, match=r"linear\.\w+ has shape .*seven\.pt has another number of classes"):
         restore(model, state(network(classes=7, seed=1)), source="seven.pt")
     assert same_tensors(model.state_dict(), before)
 
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
-def test_number_of_classes(classes: int) -> None:
+def test_number_of_classes_is_read_from_the_weights(classes: int) -> None:
     assert num_classes(network(classes).state_dict()) == classes
 
 

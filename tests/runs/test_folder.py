@@ -1,8 +1,9 @@
-"""A run's folder: whose it is, whether it is done, who may write to it, and that files appear whole."""
+"""The folder of a run: its files, the configuration it belongs to, its lock, and files that appear whole."""
 
 from __future__ import annotations
 
 import copy
+import json
 import signal
 import subprocess
 import sys
@@ -12,141 +13,127 @@ from typing import Any
 
 import command
 import pytest
-import yaml
 
+from sqakd.app.advice import explain
 from sqakd.files import replacing, write_text
-from sqakd.runs.folder import Run, RunError
-from sqakd.runs.spec import NOT_IDENTITY, differences, identity
+from sqakd.runs.folder import RunError, RunFolder, find_runs
+from sqakd.runs.record import Record
+from sqakd.runs.spec import Spec
+
+OLD_RUNS = command.ROOT / "tests" / "old_runs" / "version1"
 
 CONFIG: dict[str, Any] = {
     "name": "digits-small",
     "seed": 0,
-    "recipe": {"lr": 0.001, "optimizer": {"_target_": "torch.optim.Adam"}, "gradient_clip": None},
-    "dataset": {"mean": [0.5, 0.5], "root": "data", "download": False, "cache": "cache", "eval_batch_size": 9},
-    "trainer": {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
-    | {"compile": False, "channels_last": True},
-    "callbacks": {
-        "progress": {"lines": 10},
-        "quantizer_statistics": {"file": "runs/here"},
-        "histograms": {"every_n_epochs": 1},
-        "hessian_scaling": {"batches": 3},
-    },
+    "recipe": {"lr": 0.001, "gradient_clip": None},
     "paths": {"runs": "runs", "data": "data"},
-    "logger": {},
-    "plan": False,
-    "quantizer": None,
 }
 
 
-def changed(key: str, value: Any) -> dict[str, Any]:
-    """CONFIG with another value at a dotted key."""
+def spec(**changes: Any) -> Spec:
+    """Return a small specification; `lr` changes the recipe, all else the top of the configuration."""
     config = copy.deepcopy(CONFIG)
-    *way, last = key.split(".")
-    node = config
-    for step in way:
-        node = node[step]
-    node[last] = value
-    return config
+    if "lr" in changes:
+        config["recipe"]["lr"] = changes.pop("lr")
+    return Spec(config | changes, {"dataset": "digits"}, ())
 
 
-def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:
-    found = []
-    for key, value in config.items():
-        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [prefix + key]
-    return found
+def record(**changes: Any) -> Record:
+    return Record.from_dict(OLD_RECORD | changes)
 
 
-@pytest.mark.parametrize("key", leaves(CONFIG))
-def test_only_what_decides_the_result_is_identity(key: str) -> None:
-    ignored = any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
-    assert (identity(changed(key, "another")) == identity(CONFIG)) == ignored
-    assert (key in identity(CONFIG)) != ignored
+OLD_RECORD: dict[str, Any] = json.loads(next(OLD_RUNS.glob("*ewgs*/seed0/record.json")).read_text())
 
 
-def test_identity_ignores_neither_too_much_nor_too_little() -> None:
-    assert identity(CONFIG) == {
-        "name": "digits-small",
-        "seed": 0,
-        "recipe.lr": 0.001,
-        "recipe.optimizer._target_": "torch.optim.Adam",
-        "recipe.gradient_clip": None,
-        "dataset.mean": [0.5, 0.5],
-        "trainer.precision": "32-true",
-        "callbacks.hessian_scaling.batches": 3,
-        "dataset.eval_batch_size": 9,
-        "quantizer": None,
-    }
-    # A key that only begins like an ignored one counts.
-    assert identity({"paths_of_mine": 1, "trainer": {"devices_wanted": 2}}) == {
-        "paths_of_mine": 1,
-        "trainer.devices_wanted": 2,
-    }
+def test_every_file_of_a_run_is_below_its_folder() -> None:
+    folder = RunFolder.of("runs", "digits-small", 3)
+    assert folder.path == Path("runs/digits-small/seed3")
+    assert folder == RunFolder.of_spec(spec(seed=3))
+    assert folder.runs == Path("runs")
+    assert folder.sibling("other", 0).path == Path("runs/other/seed0")
+    files = [folder.config, folder.metrics, folder.quantizers, folder.record, folder.weights, folder.picture]
+    files += [folder.checkpoint, folder.pretraining, folder.export("exact")]
+    assert len(set(files)) == 9
+    assert all(file.is_relative_to(folder.path) for file in files)
 
 
-def test_differences_say_both_values() -> None:
-    there = {"recipe.lr": 0.001, "seed": 0, "gone": None}
-    here = {"recipe.lr": 0.01, "seed": 0, "new": [1, 2]}
-    assert differences(there, here) == ["gone: None -> (absent)", "new: (absent) -> [1, 2]", "recipe.lr: 0.001 -> 0.01"]
-    assert differences(there, dict(reversed(there.items()))) == []
+def test_runs_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
+    folders = [RunFolder.of(tmp_path, name, seed) for name, seed in (("a", 0), ("a", 1), ("b", 0))]
+    for folder in reversed(folders):
+        folder.path.mkdir(parents=True)
+    (tmp_path / ".sweeps" / "today").mkdir(parents=True)
+    (tmp_path / "report.html").touch()
+    assert find_runs(tmp_path) == folders
 
 
-def test_a_claimed_folder_is_its_configurations(tmp_path: Path) -> None:
-    run = Run(tmp_path / "seed0", CONFIG)
-    run.check()
-    with run.locked():
-        run.claim()
-    assert yaml.safe_load((run.folder / "config.yaml").read_text()) == CONFIG
-    before = (run.folder / "config.yaml").stat().st_mtime_ns
-    elsewhere = Run(run.folder, changed("paths.runs", "/elsewhere"))
-    elsewhere.check()
-    elsewhere.claim()
-    assert (run.folder / "config.yaml").stat().st_mtime_ns == before, "the first configuration stays"
+def test_epochs_done_are_the_rows_of_the_metrics(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.epochs_done == 0
+    for rows in range(3):
+        folder.metrics.write_text("epoch\n" + "0\n" * rows)
+        assert folder.epochs_done == rows
+
+
+def test_a_claimed_folder_belongs_to_its_configuration(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "seed0")
+    folder.check(spec())
+    with folder.locked():
+        folder.claim(spec())
+    assert folder.read_config() == CONFIG | {"choices": {"dataset": "digits"}}
+    before = folder.config.stat().st_mtime_ns
+    elsewhere = spec(paths={"runs": "/elsewhere"})
+    folder.check(elsewhere)
+    folder.claim(elsewhere)
+    assert folder.config.stat().st_mtime_ns == before, "the first configuration stays"
 
 
 @pytest.mark.parametrize("act", ["check", "claim"])
 def test_another_configuration_is_refused(act: str, tmp_path: Path) -> None:
-    with Run(tmp_path, CONFIG).locked():
-        Run(tmp_path, CONFIG).claim()
+    folder = RunFolder(tmp_path)
+    with folder.locked():
+        folder.claim(spec())
     before = (tmp_path / "config.yaml").read_bytes()
-    other = changed("recipe.lr", 0.01) | {"seed": 1, "new": "x"}
     with pytest.raises(RunError) as refused:
-        getattr(Run(tmp_path, other), act)()
-    assert str(refused.value) == (
+        getattr(folder, act)(spec(lr=0.01, seed=1, new="x"))
+    assert explain(refused.value) == (
         f"{tmp_path} holds another run: new: (absent) -> x; recipe.lr: 0.001 -> 0.01; seed: 0 -> 1."
-        " Its files stay as they are: type name=ANOTHER_NAME to keep both, or delete that folder"
+        " Its files stay as they are; type name=ANOTHER_NAME to keep both, or delete that folder"
     )
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
 def test_a_record_means_finished(tmp_path: Path) -> None:
-    run, record = Run(tmp_path, CONFIG), {"seed": 0, "scores": {"top1": {"last": 0.1 + 0.2}}, "float_run": None}
-    assert run.record() is None
-    run.finish(record)
-    assert Run(tmp_path, CONFIG).record() == record
+    folder = RunFolder(tmp_path)
+    assert not folder.finished
+    assert folder.read_record() is None
+    folder.finish(record(seed=5))
+    assert folder.finished
+    assert folder.read_record() == record(seed=5)
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
 def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("not a folder")
-    run = Run(tmp_path / "runs" / "name" / "seed0", CONFIG)
-    run.check()
-    assert run.record() is None
-    with pytest.raises(RunError, match=r"cannot write to .*seed0: Not a directory; .*paths\.runs=FOLDER"), run.locked():
+    folder = RunFolder(tmp_path / "runs" / "name" / "seed0")
+    folder.check(spec())
+    assert folder.read_record() is None
+    with pytest.raises(RunError, match=r"cannot write to .*seed0: Not a directory") as refused, folder.locked():
         pytest.fail("the folder does not exist")
-    with pytest.raises(RunError, match=r"cannot write .*config\.yaml.*paths\.runs=FOLDER"):
-        run.claim()
+    assert explain(refused.value).endswith("type paths.runs=FOLDER")
+    with pytest.raises(RunError, match=r"cannot write .*config\.yaml"):
+        folder.claim(spec())
     assert (tmp_path / "runs").read_text() == "not a folder"
 
 
-def test_the_second_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_process_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events: list[str] = []
 
     def second() -> None:
-        with Run(tmp_path, CONFIG).locked():
+        with RunFolder(tmp_path).locked():
             events.append("second")
 
     thread = threading.Thread(target=second)
-    with Run(tmp_path, CONFIG).locked():
+    with RunFolder(tmp_path).locked():
         thread.start()
         thread.join(timeout=0.5)
         assert thread.is_alive()
@@ -156,11 +143,11 @@ def test_the_second_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out == f"{tmp_path} is being trained by another process; waiting for it\n"
 
 
-def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
+def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
     text = (
         "import pathlib, sys, time\n"
-        "from sqakd.runs.folder import Run\n"
-        "with Run(pathlib.Path(sys.argv[1]), {}).locked():\n"
+        "from sqakd.runs.folder import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n"
         "    print('locked', flush=True)\n"
         "    time.sleep(60)\n"
     )
@@ -173,7 +160,7 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
         got = threading.Event()
 
         def take() -> None:
-            with Run(tmp_path, CONFIG).locked():
+            with RunFolder(tmp_path).locked():
                 got.set()
 
         thread = threading.Thread(target=take)
@@ -187,11 +174,11 @@ def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
         holder.communicate()
 
 
-def test_an_error_gives_the_lock_back(tmp_path: Path) -> None:
-    run = Run(tmp_path, CONFIG)
-    with pytest.raises(ZeroDivisionError), run.locked():
+def test_an_error_releases_the_lock(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(ZeroDivisionError), folder.locked():
         raise ZeroDivisionError
-    with run.locked():
+    with folder.locked():
         pass
 
 

@@ -16,7 +16,7 @@ import wandb_file
 from hydra import initialize_config_dir
 from wandb_file import Logged
 
-from sqakd.app.compose import changes, parse
+from sqakd.app.compose import changes, compose_spec
 from sqakd.app.train import train
 from sqakd.dashboard import definition
 from sqakd.dashboard.definition import CONFIG, KEYS
@@ -28,8 +28,8 @@ from sqakd.training.callbacks.quantizer_statistics import named, statistics
 STUDENT, TEACHER = "digits16-resnet20-ewgs-w2a2-sqakd", "digits16-resnet20-none-w32a32-none"
 WORDS = ["dataset=digits16", "bits=2", "model.net.blocks=1", "logger=wandb", "trainer.accelerator=cpu"]
 PAPER = """\
-table,dataset,model,quantizer,bits,kd,top1,top5,kind
-table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper
+table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper,here
 """
 # Logged by other sentences: other objectives, other methods, what is on top.
 ELSEWHERE = {"preliminary", "train/ce", "train/feature", "train/distance_to_grid"}
@@ -52,7 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch, initialize_config_dir(str(folder / "conf"), version_base="1.3"):
         patch.setenv("WANDB_MODE", "offline")
         patch.setattr(paper, "FILE", folder / "paper.csv")
-        train(parse([*WORDS, f"paths.runs={folder / 'runs'}"]))
+        train(compose_spec([*WORDS, f"paths.runs={folder / 'runs'}"]))
     yield folder / "runs"
     wandb.teardown()
 
@@ -134,13 +134,13 @@ def test_a_runs_choices_are_flat(student: Logged, teacher: Logged) -> None:
 
 def test_what_is_on_top_and_what_the_run_is_part_of_can_be_seen() -> None:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        sentence = parse(["table=digits", "experiment=digits_best", "recipe.lr=0.5", "logger=wandb"])
-        chosen = choices(sentence, changes(sentence))
-    logger = sentence.config["logger"]["wandb"]
+        spec = compose_spec(["table=digits", "experiment=digits_best", "recipe.lr=0.5", "logger=wandb"])
+        chosen = choices(spec, changes(spec))
+    logger = spec.config["logger"]["wandb"]
     assert (logger["job_type"], logger["group"], logger["plus"]) == ("digits", "digits16-resnet20", ["bn", "ema"])
     assert (chosen["table"], chosen["experiment"], chosen["plus"]) == ("digits", "digits_best", "bn+ema")
     assert chosen["changes"] == "recipe.lr=0.5"
-    assert chosen["cell"] == f"{sentence.config['cell']} recipe.lr=0.5"
+    assert chosen["cell"] == f"{spec.config['cell']} recipe.lr=0.5"
 
 
 def test_the_papers_number_is_in_the_record_and_logged(runs: Path, student: Logged) -> None:

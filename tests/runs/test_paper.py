@@ -10,7 +10,8 @@ import pytest
 
 from sqakd.runs import paper
 from sqakd.runs.paper import published
-from sqakd.runs.spec import Sentence
+from sqakd.runs.record import Published
+from sqakd.runs.spec import Spec
 
 HEADER = "table,dataset,model,quantizer,bits,kd,top1,top5,kind,source\n"
 ROWS = """\
@@ -28,27 +29,29 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "paper.csv"
 
 
-def sentence(*words: str, w_bits: int = 2, a_bits: int = 2, model: str = "resnet20", **choices: str) -> Sentence:
+def sentence(*words: str, w_bits: int = 2, a_bits: int = 2, model: str = "resnet20", **choices: str) -> Spec:
     config: dict[str, Any] = {"w_bits": w_bits, "a_bits": a_bits, "model": {"name": model}}
     own = {"dataset": "cifar10", "quantizer": "ewgs", "kd": "sqakd", "model": "resnet20"}
-    return Sentence(config, own | choices, words)
+    return Spec(config, own | choices, words)
 
 
 def test_the_cell_is_found_in_the_first_table_that_has_a_number(file: Path) -> None:
-    found = {"top1": 0.9165, "kind": "re-run", "table": "table4", "cell": "its own"}
+    found = Published(top1=0.9165, source="re-run", table="table4", cell="its own")
     assert published(sentence(), {}, file=file) == found
-    assert (published(sentence(w_bits=1, a_bits=1), {}, file=file) or {})["top1"] == 0.8652
+    other = published(sentence(w_bits=1, a_bits=1), {}, file=file)
+    assert other is not None
+    assert other.top1 == 0.8652
 
 
 def test_the_float_run_has_its_own(file: Path) -> None:
     found = published(sentence(w_bits=32, a_bits=32, quantizer="none", kd="none"), {}, file=file)
-    assert found == {"top1": 0.9263, "kind": "re-run", "table": "table4", "cell": "its own"}
+    assert found == Published(top1=0.9263, source="re-run", table="table4", cell="its own")
 
 
 @pytest.mark.parametrize("cell", [sentence(quantizer="ewgs_released"), sentence(kd="sqakd_released")])
-def test_the_released_reading_stands_beside_the_same_cell(cell: Sentence, file: Path) -> None:
+def test_the_released_reading_stands_beside_the_same_cell(cell: Spec, file: Path) -> None:
     found = published(cell, {}, file=file)
-    assert found == {"top1": 0.9165, "kind": "re-run", "table": "table4", "cell": "without _released"}
+    assert found == Published(top1=0.9165, source="re-run", table="table4", cell="without _released")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +68,7 @@ def test_the_released_reading_stands_beside_the_same_cell(cell: Sentence, file: 
         sentence("quantizer/rounding=ste"),
     ],
 )
-def test_what_differs_is_another_cell(other: Sentence, file: Path) -> None:
+def test_what_differs_is_another_cell(other: Spec, file: Path) -> None:
     assert published(other, {}, file=file) is None
 
 
@@ -81,11 +84,13 @@ def test_without_the_file_there_is_nothing_to_compare_with(tmp_path: Path, monke
 
 def test_the_projects_own_file_is_read() -> None:
     assert command.ROOT / "results" / "paper.csv" == paper.FILE
-    assert (published(sentence(), {}) or {})["table"] == "table4"
+    found = published(sentence(), {})
+    assert found is not None
+    assert found.table == "table4"
 
 
 @pytest.mark.parametrize("text", ["not,a,table\n1,2,3\n", HEADER + "table4,cifar10,resnet20,ewgs,2,sqakd,high,,,\n"])
 def test_a_damaged_file_is_named(text: str, file: Path) -> None:
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"paper\.csv is no table of published numbers .*expected the columns table, "):
+    with pytest.raises(ValueError, match=r"paper\.csv is not a table .*: expected the columns table, "):
         published(sentence(), {}, file=file)

@@ -1,120 +1,155 @@
-"""What a run leaves behind as numbers: no score is invented, none is lost."""
+"""record.json: what is written is read back; an older file is read, a newer or a damaged one is refused in one line."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
-import torch
+from made_runs import Made, made_record
 
-from sqakd.quantization.cost import Cost
-from sqakd.runs import record as module
-from sqakd.runs.record import commit, main_score, make_record, numbers, spread, summary
-from sqakd.runs.spec import Sentence
+from sqakd.app.advice import explain
+from sqakd.errors import SqakdError
+from sqakd.runs.record import VERSION, Published, Record, Score, find_records, read_record, write_record
 
-SENTENCE = Sentence(
-    {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "model": {"name": "net"}},
-    {"kd": "sqakd"},
-    ("bits=1", "seed=3"),
+OLD_RUNS = command.ROOT / "tests" / "old_runs" / "version1"
+STUDENT = made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0))
+FLOAT = made_record(Made("digits16", "resnet20", "none", 32, "none", 0))
+PAPER = Published(top1=0.625, source="re-run", table="table4", cell="its own")
+# Keys that records of earlier commits lack.
+LATER = ("paper", "device", "devices", "threads", "finished", "versions", "training_seconds", "weights_sha256")
+
+
+def score(value: float, best: float = 0.75) -> Score:
+    return Score(last=value, best=best, mean_of_last_5=0.5)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        STUDENT,
+        FLOAT,
+        replace(STUDENT, paper=PAPER, difference_from_paper=0.1),
+    ],
 )
-COST = Cost(parameters=1000, packed_bytes=1250, bit_operations=8000)
+def test_a_record_is_read_back_as_it_was_written(record: Record, tmp_path: Path) -> None:
+    write_record(tmp_path / "record.json", record)
+    assert read_record(tmp_path / "record.json") == record
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
 
 
-def row(rate: float, **scores: float) -> dict[str, float]:
-    return {"epoch": 0.0, "train/loss": 9.0, "images_per_second": rate} | {f"val/{k}": v for k, v in scores.items()}
-
-
-def make(
-    rows: list[dict[str, float]],
-    float_record: dict[str, Any] | None = None,
-    paper: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    return make_record(
-        SENTENCE,
-        rows,
-        changes={"recipe.epochs": 3},
-        cost=COST,
-        labels_used=False,
-        float_record=float_record,
-        paper=paper,
-        training_seconds=1.23456,
-        device=torch.device("cpu"),
+def test_the_keys_of_the_file_stay_as_they_are() -> None:
+    plain = replace(STUDENT, paper=PAPER, difference_from_paper=0.5).to_dict()
+    assert " ".join(plain) == (
+        "version name seed choices changes model w_bits a_bits epochs scores labels_used float_run paper parameters"
+        " packed_bytes bit_operations images_per_second training_seconds commit versions device devices threads"
+        " finished command drop_from_float difference_from_paper weights_sha256"
     )
+    assert plain["version"] == VERSION == 2
+    assert plain["scores"]["top1"].keys() == {"last", "best", "mean_of_last_5"}
+    assert plain["float_run"].keys() == {"name", "seed", "scores"}
+    assert plain["paper"] == {"top1": 0.625, "kind": "re-run", "table": "table4", "cell": "its own"}
+    assert json.loads(json.dumps(plain)) == plain
 
 
-FLOAT: dict[str, Any] = make([row(100, top1=0.5), row(100, top1=0.25)]) | {"name": "float", "more": "not kept"}
-PAPER: dict[str, Any] = {"top1": 0.625, "kind": "re-run", "table": "table4", "cell": "its own"}
-LABELLED = [row(300, top1=0.75, agreement=0.5), row(100, top1=0.0, agreement=0.5), row(200, top1=0.125, agreement=1)]
+def test_records_of_runs_made_before_version_2_are_read() -> None:
+    files = find_records(OLD_RUNS)
+    assert [file.parents[1].name.split("-")[2] for file in files] == ["ewgs", "none"]
+    for file in files:
+        content = json.loads(file.read_text())
+        assert "version" not in content
+        assert read_record(file).to_dict() == {"version": VERSION} | content
 
 
-def test_spread() -> None:
-    assert spread([0.5], best=max) == {"last": 0.5, "best": 0.5, "mean_of_last_5": 0.5}
-    assert spread([1, 0.5], best=max) == {"last": 0.5, "best": 1, "mean_of_last_5": 0.75}
-    assert spread([9, 1, 2, 3, 4, 0], best=max) == {"last": 0, "best": 9, "mean_of_last_5": 2}
-    assert spread([9, 1, 2, 3, 4, 2], best=min) == {"last": 2, "best": 1, "mean_of_last_5": 12 / 5}
+def test_keys_that_early_records_lack_are_none_or_empty() -> None:
+    content = {key: value for key, value in STUDENT.to_dict().items() if key not in (*LATER, "version")}
+    record = Record.from_dict(content)
+    assert {getattr(record, key) for key in LATER if key != "versions"} == {None}
+    assert record.versions == {}
+    assert record.summary() == STUDENT.summary()
 
 
-def test_more_bits_than_asked_for_are_no_result() -> None:
-    early = row(100, top1=1.0, agreement=1.0) | {"preliminary": 1.0}
-    last = row(100, top1=0.25, agreement=0.5) | {"preliminary": 0.0}
-    record = make([early, early, last, last | {"val/top1": 0.125}])
-    assert record["scores"]["top1"] == {"last": 0.125, "best": 0.25, "mean_of_last_5": 0.1875}
-    assert record["scores"]["agreement"]["best"] == 0.5
-    assert record["epochs"] == 4
+def test_a_newer_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(STUDENT.to_dict() | {"version": 3}))
+    with pytest.raises(SqakdError) as refused:
+        read_record(file)
+    assert str(refused.value) == f"{file}: record version 3, but this code reads versions 1 to 2"
+    assert explain(refused.value).endswith("; update sqakd to the version that wrote it")
 
 
-def test_a_record_says_what_ran_and_what_came_out() -> None:
-    record = make(LABELLED, FLOAT)
-    assert record["scores"]["top1"] == {"last": 0.125, "best": 0.75, "mean_of_last_5": 0.875 / 3}
-    assert record["scores"].keys() == {"top1", "agreement"}
-    assert record["drop_from_float"] == 0.25 - 0.125
-    assert record["float_run"] == {"name": "float", "seed": 3, "scores": FLOAT["scores"]}
-    expected = {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "choices": {"kd": "sqakd"}, "epochs": 3}
-    expected |= {
-        "device": record["device"],
-        "devices": 1,
-        "labels_used": False,
-        "parameters": 1000,
-        "packed_bytes": 1250,
-        "bit_operations": 8000,
-    }
-    expected |= {"images_per_second": 200, "training_seconds": 1.23, "command": "python train.py bits=1 seed=3"}
-    assert {key: record[key] for key in expected} == expected
-    assert {"torch", "lightning", "python", "sqakd"} == record["versions"].keys()
-    assert json.loads(json.dumps(record)) == record
+def without(*path: str) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            content = content[key]
+        del content[path[-1]]
+
+    return change
 
 
-def test_a_records_command_can_be_pasted_into_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ("dataset.folder=my photos", "plus=[bn,ema]", "quantizer/rounding=stochastic", "name=it's", "bits=1")
-    monkeypatch.setattr(sys.modules[__name__], "SENTENCE", replace(SENTENCE, overrides=words))
-    said = make(LABELLED)["command"]
-    done = subprocess.run(
-        ["sh", "-c", said.replace("python train.py", "printf '%s\n'")], capture_output=True, text=True
-    )
-    assert said.startswith("python train.py ")
-    assert tuple(done.stdout.splitlines()) == words
-    assert "'plus=[bn,ema]'" in said, "some shells read brackets as a pattern"
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (without("name"), "name is missing: expected a string"),
+        (without("choices", "kd"), "choices.kd is missing: expected a string"),
+        (without("scores", "top1", "best"), "scores.top1.best is missing: expected a finite number"),
+        (lambda content: content.update(seed="0"), "seed='0': expected a whole number"),
+        (lambda content: content.update(epochs=True), "epochs=True: expected a whole number"),
+        (lambda content: content.update(changes=[]), "changes=[]: expected an object"),
+        (lambda content: content.update(scores={"kl": 1}), "scores.kl=1: expected an object"),
+        (
+            lambda content: content["scores"]["top1"].update(last=float("nan")),
+            "scores.top1.last=nan: expected a finite",
+        ),
+        (lambda content: content["float_run"].update(name=3), "float_run.name=3: expected a string"),
+        (lambda content: content.update(version="two"), "version='two': expected a whole number"),
+    ],
+)
+def test_a_wrong_field_is_named(change: Callable[[dict[str, Any]], None], problem: str, tmp_path: Path) -> None:
+    content = STUDENT.to_dict()
+    change(content)
+    file = tmp_path / "record.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(SqakdError) as refused:
+        read_record(file)
+    assert str(refused.value).startswith(f"{file} is not a record of a run ({problem}")
+    assert f"; delete {file}" in explain(refused.value)
 
 
-def test_the_best_divergence_is_the_smallest() -> None:
-    record = make([row(1, kl=0.5, top1=0.5), row(1, kl=0.25, top1=0.75), row(1, kl=1.0, top1=0.25)])
-    assert record["scores"]["kl"]["best"] == 0.25
-    assert record["scores"]["top1"]["best"] == 0.75
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe", b"\x00\x00"])
+def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    file.write_bytes(content)
+    with pytest.raises(SqakdError) as refused:
+        read_record(file)
+    assert str(refused.value).startswith(f"{file} is not a record of a run (")
+    assert "\n" not in str(refused.value)
 
 
-def test_without_labels_or_float_run_there_is_no_drop() -> None:
-    unlabelled = make([row(1, agreement=0.5, kl=0.1)], FLOAT)
-    unknown = make(LABELLED, None)
-    other_kind = make(LABELLED, make([row(1, agreement=0.5)]))
-    assert "drop_from_float" not in unlabelled | unknown | other_kind
-    assert "top1" not in unlabelled["scores"]
-    assert unknown["float_run"] is None
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SqakdError, match=r"no .*/record\.json: expected the record of a finished run"):
+        read_record(tmp_path / "record.json")
+
+
+def test_only_the_records_of_runs_are_found(tmp_path: Path) -> None:
+    for place in ("b/seed1", "a/seed0", "a/seed0/export-exact", "a/other", "a"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "record.json").touch()
+    (tmp_path / "c" / "seed0").mkdir(parents=True)
+    found = [file.parent.relative_to(tmp_path).as_posix() for file in find_records(tmp_path)]
+    assert found == ["a/seed0", "b/seed1"]
+
+
+def test_reading_records_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'numpy', 'pytorch_lightning'} & set(sys.modules)"
+    code = f"import sys, sqakd.runs.record, sqakd.runs.paper, sqakd.runs.export_record; assert not {heavy}, {heavy}"
+    subprocess.run([sys.executable, "-c", code], cwd=command.ROOT, check=True)
 
 
 @pytest.mark.parametrize(
@@ -127,89 +162,50 @@ def test_without_labels_or_float_run_there_is_no_drop() -> None:
         ({}, None),
     ],
 )
-def test_main_score(scores: dict[str, float], expected: float | None) -> None:
-    assert main_score(make([row(1, **dict.fromkeys(scores, 0.9)), row(1, **scores)])) == expected
+def test_the_main_score_is_top1_or_else_agreement(scores: dict[str, float], expected: float | None) -> None:
+    record = replace(STUDENT, scores={name: score(value) for name, value in scores.items()})
+    assert record.main_score == expected
 
 
-def test_summary() -> None:
-    assert summary(make(LABELLED, FLOAT)) == (
+LABELLED = replace(
+    STUDENT,
+    name="small",
+    seed=3,
+    packed_bytes=1250,
+    scores={"top1": score(0.125), "agreement": score(1.0)},
+    float_run=replace(STUDENT.float_run, scores={"top1": score(0.25)}) if STUDENT.float_run else None,
+)
+
+
+def test_the_summary_is_one_line() -> None:
+    assert LABELLED.summary() == (
         "small seed 3, top-1 12.50% (best 75.00%), float 25.00%, agrees with its teacher on 100.00%, 1.2 kB packed"
     )
-    assert summary(make(LABELLED)) == (
+    assert replace(LABELLED, drop_from_float=None).summary() == (
         "small seed 3, top-1 12.50% (best 75.00%), agrees with its teacher on 100.00%, 1.2 kB packed"
     )
-    assert summary(make([row(1, agreement=0.0)], FLOAT)) == (
-        "small seed 3, agrees with its teacher on 0.00%, 1.2 kB packed"
-    )
+    unlabelled = replace(LABELLED, drop_from_float=None, scores={"agreement": score(0.0)})
+    assert unlabelled.summary() == "small seed 3, agrees with its teacher on 0.00%, 1.2 kB packed"
 
 
-def test_the_papers_number_stands_beside_ours() -> None:
-    record = make(LABELLED, FLOAT, PAPER)
-    assert record["paper"] == PAPER
-    assert record["difference_from_paper"] == 0.125 - 0.625
-    assert "12.50% (best 75.00%), paper 62.50%, float 25.00%," in summary(record)
-    logged = numbers(record)
-    assert (logged["record/paper/top1"], logged["record/difference_from_paper"]) == (0.625, -0.5)
-    beside = make(LABELLED, FLOAT, PAPER | {"cell": "without _released"})
-    assert "paper 62.50% (without _released), float" in summary(beside)
+def test_the_summary_and_the_metrics_have_the_published_number() -> None:
+    record = replace(LABELLED, paper=PAPER, difference_from_paper=-0.5)
+    assert "12.50% (best 75.00%), paper 62.50%, float 25.00%," in record.summary()
+    metrics = record.metrics()
+    assert (metrics["record/paper/top1"], metrics["record/difference_from_paper"]) == (0.625, -0.5)
+    released = replace(record, paper=replace(PAPER, cell="without _released"))
+    assert "paper 62.50% (without _released), float" in released.summary()
+    assert "paper" not in LABELLED.summary()
+    assert not any("paper" in name for name in LABELLED.metrics())
 
 
-def test_without_a_published_number_there_is_no_difference() -> None:
-    record = make(LABELLED, FLOAT)
-    assert record["paper"] is None
-    assert "difference_from_paper" not in record
-    assert "paper" not in summary(record)
-    assert not any("paper" in name for name in numbers(record))
-    unlabelled = make([row(1, agreement=0.5)], FLOAT, PAPER)
-    assert "difference_from_paper" not in unlabelled
-
-
-def test_records_of_earlier_versions_have_no_such_key() -> None:
-    record = make(LABELLED, FLOAT)
-    old = {key: value for key, value in record.items() if key != "paper"}
-    assert (summary(old), numbers(old)) == (summary(record), numbers(record))
-
-
-def test_numbers_for_a_logger() -> None:
-    single = {"packed_bytes": 1250, "bit_operations": 8000, "images_per_second": 1, "training_seconds": 1.23}
-    expected = {f"agreement/{kind}": 0.5 for kind in ("last", "best", "mean_of_last_5")} | single
-    assert numbers(make([row(1, agreement=0.5)])) == {f"record/{name}": value for name, value in expected.items()}
-    assert numbers(make(LABELLED, FLOAT))["record/drop_from_float"] == 0.125
-
-
-@pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The package lies in a folder that belongs to no checkout."""
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "record.py"))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
-
-
-def test_no_commit_outside_a_checkout(outside: Path) -> None:
-    assert commit() is None
-
-
-def test_no_commit_without_git(outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(outside))
-    assert commit() is None
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
-def test_a_commit_and_whether_files_differ_from_it(outside: Path) -> None:
-    def git(*words: str) -> str:
-        identity = ["-c", "user.name=n", "-c", "user.email=n@example.org"]
-        return subprocess.run(
-            ["git", *identity, *words], cwd=outside, capture_output=True, text=True, check=True
-        ).stdout
-
-    git("init")
-    (outside / "record.py").write_text("text")
-    git("add", ".")
-    git("commit", "-m", "first")
-    head = git("rev-parse", "HEAD").strip()
-    assert len(head) == 40
-    assert commit() == head
-    (outside / "record.py").write_text("another text")
-    assert commit() == f"{head}+"
+def test_metrics_are_the_results_under_the_names_for_loggers() -> None:
+    record = replace(LABELLED, scores={"agreement": score(0.25)}, drop_from_float=None, images_per_second=None)
+    assert record.metrics() == {
+        "record/agreement/last": 0.25,
+        "record/agreement/best": 0.75,
+        "record/agreement/mean_of_last_5": 0.5,
+        "record/packed_bytes": 1250,
+        "record/bit_operations": record.bit_operations,
+        "record/training_seconds": 50.0,
+    }

@@ -1,118 +1,113 @@
-"""Which words of a student's sentence its float run inherits, and which are the student's alone."""
+"""The identity of a run: values and choices, and nothing that a refactoring changes."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 
-from sqakd.runs.spec import Sentence
+from sqakd.runs.spec import NOT_IDENTITY, Spec, differences, identity
+
+CONFIG: dict[str, Any] = {
+    "name": "digits-small",
+    "seed": 0,
+    "recipe": {"lr": 0.001, "optimizer": {"_target_": "torch.optim.Adam"}, "gradient_clip": None},
+    "dataset": {"mean": [0.5, 0.5], "root": "data", "download": False, "cache": "cache", "eval_batch_size": 9},
+    "trainer": {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true"}
+    | {"compile": False, "channels_last": True},
+    "callbacks": {
+        "progress": {"lines": 10},
+        "quantizer_statistics": {"file": "runs/here"},
+        "histograms": {"every_n_epochs": 1},
+        "hessian_scaling": {"batches": 3},
+    },
+    "paths": {"runs": "runs", "data": "data"},
+    "logger": {},
+    "plan": False,
+    "quantizer": None,
+}
+CHOICES = {"dataset": "digits", "kd": "sqakd", "quantizer": "ewgs", "logger": "csv", "experiment": "None"}
 
 
-def sentence(*words: str, model: str = "resnet20", teacher: str = "resnet20", seed: int = 0) -> Sentence:
-    return Sentence({"teacher": {"seed": seed}}, {"model": model, "model@teacher": teacher}, words)
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """Return CONFIG with another value at a dotted key."""
+    config = copy.deepcopy(CONFIG)
+    *way, last = key.split(".")
+    node = config
+    for step in way:
+        node = node[step]
+    node[last] = value
+    return config
 
 
-def inherited(*words: str, role: str = "model@teacher", teacher: str = "resnet20") -> list[str]:
-    """What the float run has besides the words that make it one."""
-    found, own = (sentence(*some, teacher=teacher).float_run(role) for some in (words, ()))
-    assert found[-len(own) :] == own, "the last words win"
-    return found[: -len(own)]
+def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in config.items():
+        found += leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else [prefix + key]
+    return found
 
 
-@pytest.mark.parametrize("role", ["model", "model@teacher"])
-@pytest.mark.parametrize(
-    "word",
-    [
-        "dataset=cifar10",
-        "dataset.augment.padding=1",
-        "dataset.folder=a=b",
-        "trainer=ddp",
-        "trainer.precision=bf16-mixed",
-        "+trainer.limit_train_batches=2",
-        "++trainer.benchmark=true",
-        "~callbacks.progress",
-        "callbacks.progress.lines=3",
-        "logger=wandb",
-        "paths.runs=/somewhere/else",
-        "debug=tiny",
-        "experiment=row",
-    ],
-)
-def test_where_and_on_what_to_train_is_shared(word: str, role: str) -> None:
-    assert inherited(word, role=role) == [word]
+@pytest.mark.parametrize("key", leaves(CONFIG))
+def test_only_what_decides_the_result_is_identity(key: str) -> None:
+    ignored = any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
+    assert (identity(changed(key, "another")) == identity(CONFIG)) == ignored
+    assert (key in identity(CONFIG)) != ignored
 
 
-@pytest.mark.parametrize("role", ["model", "model@teacher"])
-@pytest.mark.parametrize(
-    "word",
-    [
-        "bits=1",
-        "w_bits=1",
-        "a_bits=4",
-        "seed=3",
-        "name=mine",
-        "kd=kd",
-        "kd.temperature=2",
-        "plus=[cutmix,ema]",
-        "plus.ema.epochs=2",
-        "quantizer=ste",
-        "quantizer.first_last=8",
-        "quantizer/rounding=ste",
-        "recipe=cifar10",
-        "recipe.epochs=2",
-        "+recipe.optimizer.amsgrad=true",
-        "model=resnet20",
-        "model.first=[conv1]",
-        "model@teacher=resnet20",
-        "teacher.first=[conv1]",
-        "teacher.checkpoint=float.pt",
-        "teacher.seed=1",
-        "table=table1",
-        "datasets=cifar10",
-    ],
-)
-def test_what_makes_the_student_stays_with_it(word: str, role: str) -> None:
-    assert inherited(word, role=role) == []
+def test_identity_ignores_neither_too_much_nor_too_little() -> None:
+    assert identity(CONFIG) == {
+        "name": "digits-small",
+        "seed": 0,
+        "recipe.lr": 0.001,
+        "recipe.optimizer._target_": "torch.optim.Adam",
+        "recipe.gradient_clip": None,
+        "dataset.mean": [0.5, 0.5],
+        "trainer.precision": "32-true",
+        "callbacks.hessian_scaling.batches": 3,
+        "dataset.eval_batch_size": 9,
+        "quantizer": None,
+    }
+    # A key that only begins like an ignored one counts.
+    assert identity({"paths_of_mine": 1, "trainer": {"devices_wanted": 2}}) == {
+        "paths_of_mine": 1,
+        "trainer.devices_wanted": 2,
+    }
 
 
-@pytest.mark.parametrize("role", ["model", "model@teacher"])
-@pytest.mark.parametrize(
-    ("word", "becomes"),
-    [
-        ("teacher.recipe.epochs=50", "recipe.epochs=50"),
-        ("+teacher.recipe.optimizer.nesterov=true", "+recipe.optimizer.nesterov=true"),
-        ("~teacher.recipe.optimizer.fused", "~recipe.optimizer.fused"),
-        ("recipe@teacher.recipe=cifar100_float", "recipe=cifar100_float"),
-    ],
-)
-def test_the_teachers_recipe_is_the_float_runs_own(word: str, becomes: str, role: str) -> None:
-    assert inherited(word, role=role) == [becomes]
+def test_moving_or_renaming_our_own_classes_keeps_the_identity() -> None:
+    before = identity({"kd": {"_target_": "sqakd.kd.base.Objective", "kl": 1.0, "feature_loss": None}})
+    after = identity({"kd": {"_target_": "sqakd.kd.objective.WeightedSum", "kl": 1.0, "feature_loss": None}})
+    assert before == after == {"kd.kl": 1.0, "kd.feature_loss": None}
 
 
-def test_the_same_network_is_built_for_student_and_teacher() -> None:
-    words = ["model.net.blocks=1", "model.arch=resnet50", "++model.net.groups=2", "model.name=mine"]
-    assert inherited(*words, role="model") == inherited(*words, role="model@teacher") == words
+def test_the_chosen_options_stand_for_the_classes() -> None:
+    spec = Spec(CONFIG, CHOICES, ("quantizer=ewgs",))
+    other = Spec(CONFIG, CHOICES | {"kd": "kd"}, ("kd=kd",))
+    assert {key: value for key, value in spec.identity.items() if key.startswith("choices.")} == {
+        "choices.dataset": "digits",
+        "choices.kd": "sqakd",
+        "choices.quantizer": "ewgs",
+    }
+    assert differences(spec.identity, other.identity) == ["choices.kd: sqakd -> kd"]
 
 
-def test_each_network_of_two_has_its_own_words() -> None:
-    words = ("model.net.blocks=1", "teacher.net.blocks=2", "+teacher.arch=resnet50")
-    assert inherited(*words, role="model", teacher="resnet32") == ["model.net.blocks=1"]
-    theirs = inherited(*words, role="model@teacher", teacher="resnet32")
-    assert theirs == ["model.net.blocks=2", "+model.arch=resnet50"]
+def test_a_class_given_on_the_command_line_is_part_of_the_identity() -> None:
+    override = "recipe.schedule._target_=sqakd.training.schedule.CosinePerEpoch"
+    plain, own = Spec(CONFIG, CHOICES, ()), Spec(CONFIG, CHOICES, (override,))
+    key = "choices.recipe.schedule._target_"
+    assert own.identity[key] == "sqakd.training.schedule.CosinePerEpoch"
+    assert differences(plain.identity, own.identity) == [f"{key}: (absent) -> {own.identity[key]}"]
 
 
-def test_the_teachers_own_word_wins_in_any_order() -> None:
-    """Hydra takes the last of two words for the same value."""
-    words = ("model.net.blocks=1", "teacher.net.blocks=2")
-    assert inherited(*words) == inherited(*words[::-1]) == ["model.net.blocks=1", "model.net.blocks=2"]
+def test_choices_are_not_compared_with_a_run_that_recorded_none() -> None:
+    old, new = identity(CONFIG), Spec(CONFIG, CHOICES, ()).identity
+    assert old != new
+    assert differences(old, new) == differences(new, old) == []
 
 
-def test_a_float_run_is_one_network_with_labels_alone() -> None:
-    words = sentence("bits=1", "seed=7", model="resnet20", teacher="resnet32", seed=3)
-    what = {"quantizer=none", "bits=32", "kd=none", "plus=[]", "seed=3"}
-    assert set(words.float_run("model")) == {*what, "model=resnet20"}
-    assert set(words.float_run("model@teacher")) == {*what, "model=resnet32"}
-
-
-def test_the_order_of_the_words_is_kept() -> None:
-    words = ["dataset=cifar10", "trainer=ddp", "dataset.download=true", "trainer.devices=2"]
-    assert inherited(*words) == words
+def test_differences_name_both_values() -> None:
+    there = {"recipe.lr": 0.001, "seed": 0, "gone": None}
+    here = {"recipe.lr": 0.01, "seed": 0, "new": [1, 2]}
+    assert differences(there, here) == ["gone: None -> (absent)", "new: (absent) -> [1, 2]", "recipe.lr: 0.001 -> 0.01"]
+    assert differences(there, dict(reversed(there.items()))) == []

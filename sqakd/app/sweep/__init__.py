@@ -1,1 +1,1 @@
-"""Many runs at a time: what each is doing, where its output goes, and what a person sees of it."""
+"""Sweeps: the state and the log of each concurrent run, and what the terminal shows of them."""

@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: one table that changes in place, or one line for each change where nobody watches."""
+"""The progress of a sweep: in a terminal one table that changes in place, elsewhere one line for each change."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -14,46 +15,46 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sqakd.app.plan import duration
-from sqakd.app.sweep.board import ASIDE, DONE, FAILED, RUNNING, WAITING, Board, Job
-from sqakd.app.sweep.job import epochs_done
+from sqakd.app.console import duration
+from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
+from sqakd.runs.folder import RunFolder
 
-REFRESH = 1.0  # seconds
-BEST = 3  # so many of the finished runs are shown
-LATER = (WAITING, ASIDE)
-SHOWN = 16  # so many of the running ones, and of the failed ones
+REFRESH_SECONDS = 1.0
+MAX_ROWS = 16  # of running jobs, and as many of failed ones
+BEST_ROWS = 3  # of finished runs
+PENDING = (WAITING, SET_ASIDE)
 
 
 @contextmanager
-def watching(board: Board, out: TextIO) -> Iterator[None]:
-    """Show the sweep while the block runs.
+def show_progress(store: JobStore, out: TextIO) -> Iterator[None]:
+    """Show the state of the sweep while the block runs.
 
     Args:
-        board: of the sweep.
-        out: where to show it.
+        store: states of the sweep's jobs.
+        out: where to show them.
     """
     console = Console(file=out, highlight=False)
     ended = threading.Event()
-    lines = _Lines()
-    # Not console.is_terminal: variables of the environment can force that where the output is a file.
-    shown = out.isatty() and not console.is_dumb_terminal
-    live = Live(console=console, refresh_per_second=4, transient=True) if shown else None
+    changes = _Changes()
+    # Not console.is_terminal, which environment variables can force where the output is a file.
+    in_terminal = out.isatty() and not console.is_dumb_terminal
+    live = Live(console=console, refresh_per_second=4, transient=True) if in_terminal else None
 
-    def show() -> None:
-        jobs = board.jobs()
+    def update() -> None:
+        jobs = store.jobs()
         if live is not None:
-            live.update(as_table(jobs, time.time()))
+            live.update(progress_table(jobs, time.time()))
             return
-        for line in lines.new(jobs):
+        for line in changes.lines(jobs):
             out.write(line + "\n")
         out.flush()
 
-    def follow() -> None:
-        while not ended.wait(REFRESH):
-            with suppress(OSError):  # a shared disk may not answer for a moment
-                show()
+    def update_until_ended() -> None:
+        while not ended.wait(REFRESH_SECONDS):
+            with suppress(OSError):  # a shared disk can fail for a moment
+                update()
 
-    thread = threading.Thread(target=follow, daemon=True)
+    thread = threading.Thread(target=update_until_ended, daemon=True)
     with live or nullcontext():
         thread.start()
         try:
@@ -62,112 +63,131 @@ def watching(board: Board, out: TextIO) -> Iterator[None]:
             ended.set()
             thread.join()
             if live is None:
-                show()
+                update()
 
 
-class _Lines:
-    """What changed since the last look, a line for each job that began, ended or was lost."""
+class _Changes:
+    """The changes between two states of a sweep: one line for each job that started, ended or was lost."""
 
     def __init__(self) -> None:
         self.states: dict[int, tuple[str, int]] = {}
 
-    def new(self, jobs: Sequence[Job]) -> list[str]:
+    def lines(self, jobs: Sequence[Job]) -> list[str]:
+        """Return a line for each job that has changed since the last call."""
         lines = []
         for job in jobs:
-            state = (job.state, job.lost)
+            state = (job.state, job.losses)
             if self.states.get(job.number, (WAITING, 0)) != state:
-                lines.append(f"{_counts(jobs)}  {_line(job)}")
+                lines.append(f"{_fraction_ended(jobs)}  {_line(job)}")
             self.states[job.number] = state
         return lines
 
 
-def _counts(jobs: Sequence[Job]) -> str:
+def _fraction_ended(jobs: Sequence[Job]) -> str:
     ended = sum(job.state in (DONE, FAILED) for job in jobs)
     return f"[{ended}/{len(jobs)}]"
 
 
 def _line(job: Job) -> str:
+    """Return one line about a job that has changed."""
     if job.state == DONE:
-        how = "done before" if job.skipped else f"done in {duration(job.ended - job.started)}"
-        return f"{how}: {job.name}{_percent(', top-1 ', job.score)}"
+        outcome = "done before" if job.skipped else f"done in {duration(job.ended - job.started)}"
+        return f"{outcome}: {job.name}" + ("" if job.score is None else f", top-1 {_percent(job.score)}")
     if job.state == FAILED:
         return f"FAILED: {job.name}: {job.reason}" + (f" (log: {job.log})" if job.log else "")
-    if job.state in LATER:
+    if job.state in PENDING:
         if job.reason:
             return f"{job.name}: {job.reason}"
-        when = " when the others are done" if job.state == ASIDE else ""
-        return f"its process was killed, it is started again{when}: {job.name}"
+        when = "at the end, alone" if job.state == SET_ASIDE else "now"
+        return f"process killed, starting again {when}: {job.name}"
     return f"started: {job.name}"
 
 
-def _percent(before: str, score: float | None) -> str:
-    return "" if score is None else f"{before}{100 * score:.2f}%"
+def _percent(score: float | None) -> str:
+    return "" if score is None else f"{100 * score:.2f}%"
 
 
-def eta(jobs: Sequence[Job], now: float) -> dict[int | None, float]:
-    """Seconds left of each running job by its number, and of the sweep by None; what cannot be known is left out.
+def _epochs_done(job: Job) -> int:
+    return RunFolder(Path(job.folder)).epochs_done if job.folder else 0
 
-    A running job goes on as fast as it did; waiting ones take what finished ones took, as many at a time as run now.
+
+def seconds_left(jobs: Sequence[Job], now: float) -> dict[int | None, float]:
+    """Estimate how long each running job and the whole sweep will take.
+
+    A running job is assumed to keep its speed. A waiting job is assumed to take as long as the finished ones did on
+    average, and the number of concurrent jobs is assumed to stay as it is.
+
+    Args:
+        jobs: all jobs of the sweep.
+        now: seconds since 1970.
+
+    Returns:
+        Seconds by number of the job, and by None for the sweep. What cannot be estimated yet is omitted.
     """
     trained = [job.ended - job.started for job in jobs if job.state == DONE and not job.skipped]
     running = [job for job in jobs if job.state == RUNNING]
-    waiting = sum(job.state in LATER for job in jobs)
+    pending = sum(job.state in PENDING for job in jobs)
     left: dict[int | None, float] = {}
     for job in running:
-        done = epochs_done(job)
-        if done > job.begun:
-            left[job.number] = (now - job.started) / (done - job.begun) * (job.epochs - done)
+        done = _epochs_done(job)
+        if done > job.epochs_before:
+            left[job.number] = (now - job.started) / (done - job.epochs_before) * (job.epochs - done)
         elif trained:
             left[job.number] = max(sum(trained) / len(trained) - (now - job.started), 0.0)
-    if running and len(left) == len(running) and (trained or not waiting):
-        work = sum(left.values()) + (waiting * sum(trained) / len(trained) if waiting else 0.0)
+    if running and len(left) == len(running) and (trained or not pending):
+        work = sum(left.values()) + (pending * sum(trained) / len(trained) if pending else 0.0)
         left[None] = max(work / len(running), *left.values())
     return left
 
 
-def as_table(jobs: Sequence[Job], now: float) -> RenderableType:
-    """The sweep at one moment.
+def progress_table(jobs: Sequence[Job], now: float) -> RenderableType:
+    """Return the state of a sweep as a table.
 
     Args:
-        jobs: all of them.
+        jobs: all jobs of the sweep.
         now: seconds since 1970.
     """
-    count = {state: sum(job.state == state for job in jobs) for state in (DONE, RUNNING, WAITING, ASIDE, FAILED)}
-    left = eta(jobs, now)
+    count = {state: sum(job.state == state for job in jobs) for state in (DONE, RUNNING, WAITING, SET_ASIDE, FAILED)}
+    left = seconds_left(jobs, now)
     ended = count[DONE] + count[FAILED]
     head = Table.grid(padding=(0, 2))
-    summary = ", ".join(f"{number} {state}" for state, number in count.items() if number)
+    counts = ", ".join(f"{number} {state}" for state, number in count.items() if number)
     rest = f"about {duration(left[None])} left" if None in left else ""
-    head.add_row(ProgressBar(total=len(jobs), completed=ended, width=30), f"{ended}/{len(jobs)}", summary, rest)
+    head.add_row(ProgressBar(total=len(jobs), completed=ended, width=30), f"{ended}/{len(jobs)}", counts, rest)
     body = Table(box=None, padding=(0, 2), pad_edge=False, show_edge=False)
     for title in ("", "run", "epoch", "top-1", "left"):
         body.add_column(title, justify="left" if title in ("", "run") else "right", overflow="fold")
-    for job in [job for job in jobs if job.state == RUNNING][:SHOWN]:
+    for job in [job for job in jobs if job.state == RUNNING][:MAX_ROWS]:
         rest = duration(left[job.number]) if job.number in left else ""
-        body.add_row(Text("running", "cyan"), Text(job.name), f"{epochs_done(job)}/{job.epochs}", "", rest)
-    for job in [job for job in jobs if job.state == FAILED][-SHOWN:]:
+        body.add_row(Text("running", "cyan"), Text(job.name), f"{_epochs_done(job)}/{job.epochs}", "", rest)
+    for job in [job for job in jobs if job.state == FAILED][-MAX_ROWS:]:
         body.add_row(Text("failed", "red"), Text(f"{job.name}: {job.reason}"), "", "", "")
     finished = [job for job in jobs if job.state == DONE and job.score is not None]
-    for job in sorted(finished, key=lambda job: -(job.score or 0.0))[:BEST]:
-        body.add_row(Text("best so far", "green"), Text(job.name), "", _percent("", job.score), "")
+    for job in sorted(finished, key=lambda job: -(job.score or 0.0))[:BEST_ROWS]:
+        body.add_row(Text("best so far", "green"), Text(job.name), "", _percent(job.score), "")
     return Group(head, body)
 
 
-def ending(jobs: Sequence[Job], seconds: float) -> str:
-    """What came of a sweep: the sum, and each failed or stopped job with its reason and log."""
+def summary(jobs: Sequence[Job], seconds: float) -> str:
+    """Return the outcome of a sweep: counts, then each failed or stopped job with its reason and log.
+
+    Args:
+        jobs: all jobs of the sweep.
+        seconds: how long the sweep took.
+    """
     counts = {
         "trained": sum(job.state == DONE and not job.skipped for job in jobs),
         "done before": sum(job.state == DONE and job.skipped for job in jobs),
         "failed": sum(job.state == FAILED for job in jobs),
-        "not finished": sum(job.state == RUNNING or (job.state in LATER and bool(job.reason)) for job in jobs),
-        "not started": sum(job.state in LATER and not job.reason for job in jobs),
+        "not finished": sum(job.state == RUNNING or (job.state in PENDING and bool(job.reason)) for job in jobs),
+        "not started": sum(job.state in PENDING and not job.reason for job in jobs),
     }
-    parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     lines = [f"{len(jobs)} runs in {duration(seconds)}: {parts}"]
     for job in jobs:
         if job.reason and job.state != DONE:
             lines.append(f"{'failed' if job.state == FAILED else 'stopped'}: {job.name}: {job.reason}")
             lines += [f"        log: {job.log}"] if job.log else []
     if sum(job.state == DONE for job in jobs) < len(jobs):
-        lines.append("the same command does only what is missing")
+        lines.append("the same command runs only what is missing")
     return "\n".join(lines)

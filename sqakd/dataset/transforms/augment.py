@@ -1,7 +1,7 @@
 """Augmentation of a whole batch of images at once, on the training device.
 
-The random numbers are drawn on the CPU beforehand, as a function of (seed, epoch, step), so that a device, a number of
-devices or a resume never changes what is seen.
+The random numbers are drawn on the CPU beforehand, as a function of (seed, epoch, step). The augmented images are
+therefore the same on every device, for every number of devices and after a resume.
 """
 
 from __future__ import annotations
@@ -13,27 +13,37 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sqakd.numbers import check_whole
+
 
 class Augment(ABC):
-    """A random change of images, split into drawing the numbers and applying them."""
+    """A random change of images in two steps: random numbers are drawn, then applied.
 
-    # Whether an image takes over a part of another one, so that its label no longer says all that it shows.
+    Attributes:
+        mixes: whether an image may receive a part of another image, so that its label no longer describes all of it.
+    """
+
     mixes = False
 
     @abstractmethod
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Random numbers for `n` images, each tensor [n], on the CPU."""
+        """Return random numbers for `n` images, each tensor [n], on the CPU."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        """Changed images on the images' device: [N, C, H, W], uint8 or float32 with values 0 .. 255, of any size."""
+        """Return the changed images [N, C, H, W], uint8 or float32 with values 0 .. 255; their size may change.
+
+        Args:
+            images: [N, C, H, W], uint8 or float32 with values 0 .. 255; not modified.
+            draws: numbers from `draw`, each [N], on the images' device.
+        """
 
 
 class Compose(Augment):
-    """Several changes, one after the other.
+    """Several changes, applied one after the other.
 
     Args:
-        steps: by name; None leaves a step out.
+        steps: changes by name; None omits a step.
     """
 
     def __init__(self, *, steps: Mapping[str, Augment | None]) -> None:
@@ -54,10 +64,10 @@ class Compose(Augment):
 
 
 class Unchanged(Augment):
-    """No change but the one that evaluation makes; where nothing but later steps is random.
+    """The preparation for evaluation, as a first step before random ones, for data sets without an augmentation.
 
     Args:
-        evaluate: as of `ImageDataModule`.
+        evaluate: preparation for evaluation, see `ImageDataModule`.
     """
 
     def __init__(self, evaluate: Callable[[Tensor], Tensor] | None) -> None:
@@ -71,16 +81,18 @@ class Unchanged(Augment):
 
 
 class CropFlip(Augment):
-    """Pad with black pixels, crop back to the size at a random place, mirror half of the images.
+    """Black padding, a random crop back to the original size, and mirroring of half of the images.
 
     Args:
-        padding: black pixels added on each side; the crop moves by at most this much.
+        padding: black pixels added on each side, which is also the largest shift of the crop.
         flip: whether to mirror left and right with probability one half.
+
+    Raises:
+        SqakdError: if the padding is not a whole number of at least 0.
     """
 
     def __init__(self, *, padding: int, flip: bool) -> None:
-        if padding < 0:
-            raise ValueError(f"dataset.augment.padding={padding}: expected a whole number >= 0")
+        check_whole("padding", padding, minimum=0)
         self.padding, self.flip = padding, flip
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -97,19 +109,20 @@ class CropFlip(Augment):
         rows = draws["top"][:, None] + torch.arange(height, device=images.device)
         columns = draws["left"][:, None] + torch.arange(width, device=images.device)
         columns = torch.where(draws["mirror"][:, None], columns.flip(1), columns)
-        # One gather over flattened pixels: five times faster here than indexing rows and columns separately.
+        # One gather over flattened pixels was measured to be five times faster than indexing rows and columns.
         pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]
         pixels = pixels.view(n, 1, -1).expand(n, channels, -1)
         return padded.flatten(2).gather(2, pixels).view_as(images)
 
 
 def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels 0 .. 255 -> (pixel / 255 - mean) / std, float32.
+    """Return (pixel / 255 - mean) / std in float32, for pixels 0 .. 255.
 
     Args:
-        images: [N, C, H, W], uint8 or float32; stay as they are.
-        mean: per channel [C], of pixels scaled to 0 .. 1.
-        std: per channel [C].
+        images: [N, C, H, W], uint8 or float32; not modified.
+        mean: mean of each channel [C], of pixels scaled to 0 .. 1.
+        std: standard deviation of each channel [C], of pixels scaled to 0 .. 1.
     """
+    # The same as pixel * factor + shift: two passes over the images instead of three.
     factor, shift = 1 / (255 * std), -mean / std
     return images.to(torch.float32, copy=True).mul_(factor[:, None, None]).add_(shift[:, None, None])

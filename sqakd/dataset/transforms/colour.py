@@ -1,4 +1,4 @@
-"""Brightness, contrast and saturation of a whole batch, each image by factors of its own."""
+"""Random brightness, contrast and saturation for a whole batch, with separate factors for each image."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import torch
 from torch import Tensor
 
 from sqakd.dataset.transforms.augment import Augment
+from sqakd.numbers import check_not_negative
 
 
 class ColourJitter(Augment):
-    """Blend each image with black, with its mean grey and with itself in grey, in this order.
+    """Blends of each image with black, with its mean grey and with its grey version, in this order.
 
-    Each factor is uniform in [max(0, 1 - strength), 1 + strength]; 1 changes nothing, 0 leaves only what is blended in.
-    As torchvision's ColorJitter without hue, except that the order is always the same and nothing is rounded.
+    Each factor is uniform in [max(0, 1 - strength), 1 + strength]. Factor 1 leaves the image unchanged, and factor 0
+    replaces it by the other image. Equal to torchvision's ColorJitter without hue, except that the order is always the
+    same and that nothing is rounded.
 
     Args:
-        brightness: strength >= 0; 0 is none.
-        contrast: the same.
-        saturation: the same.
+        brightness: strength of the blend with black, >= 0; 0 turns it off.
+        contrast: strength of the blend with the mean grey, >= 0; 0 turns it off.
+        saturation: strength of the blend with the grey version, >= 0; 0 turns it off.
+
+    Raises:
+        SqakdError: if a strength is not a number >= 0.
     """
 
     def __init__(self, *, brightness: float, contrast: float, saturation: float) -> None:
         self.strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         for name, strength in self.strengths.items():
-            if strength < 0:
-                raise ValueError(f"{name}={strength} of a colour jitter: expected a number >= 0")
+            check_not_negative(name, strength)
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         factors = {}
@@ -34,7 +38,7 @@ class ColourJitter(Augment):
         return factors
 
     def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        """Float32 [N, 3, H, W], values 0 .. 255."""
+        """Return the changed images, float32 [N, 3, H, W], values 0 .. 255."""
         images = images.float()
         factor = {name: draws[name][:, None, None, None] for name in self.strengths}
         if self.strengths["brightness"]:
@@ -48,6 +52,6 @@ class ColourJitter(Augment):
 
 
 def grey(images: Tensor) -> Tensor:
-    """Brightness as an eye sees it (ITU-R BT.601), [N, 3, H, W] -> [N, 1, H, W]."""
+    """Return the perceived brightness (ITU-R BT.601), [N, 3, H, W] -> [N, 1, H, W]."""
     red, green, blue = images[:, 0:1], images[:, 1:2], images[:, 2:3]
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)

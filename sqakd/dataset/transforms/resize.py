@@ -1,11 +1,11 @@
-"""Crop a box out of each image and bring it to one size: two matrix products for a whole batch.
+"""Crops of each image, resized to one size by two matrix products for a whole batch.
 
     out = R @ image @ C^T,   R[i, j] ~ tri((j + 1/2 - y_i) / max(1, s)),   y_i = top + (i + 1/2) s,   s = height / size
 
-tri(x) = max(0, 1 - |x|), each row of R sums to one, only pixels whose centre lies in the box count, and C is R for
-columns. Enlarging, this is bilinear interpolation; shrinking (s > 1), the triangle covers s pixels on each side instead
-of one, so nothing is aliased. Both are what torchvision's `resized_crop` computes with antialias=True, one image at a
-time; boxes may also begin and end between pixels here.
+tri(x) = max(0, 1 - |x|). Each row of R sums to one, only pixels whose centre lies in the box have a weight, and C is
+the same matrix for columns. For s <= 1 (enlarging) this is bilinear interpolation. For s > 1 (shrinking) the triangle
+covers s pixels on each side instead of one, which prevents aliasing. torchvision's `resized_crop` with antialias=True
+computes the same for one image at a time; here a box may also begin and end between pixels.
 """
 
 from __future__ import annotations
@@ -17,25 +17,41 @@ import torch
 from torch import Tensor
 
 from sqakd.dataset.transforms.augment import Augment
+from sqakd.errors import SqakdError
+from sqakd.numbers import check_whole, is_number
 
-ATTEMPTS = 10
+ATTEMPTS = 10  # random boxes drawn per image, of which the first that fits into the image is used, as in torchvision
+
+
+def size_text(height: int, width: int) -> str:
+    """Return the size of an image as text for a message.
+
+    Example:
+        >>> size_text(32, 24)
+        '32x24'
+    """
+    return f"{height}x{width}"
 
 
 def resampling(start: Tensor, extent: Tensor, *, size: int, length: int) -> Tensor:
-    """Weights [N, size, length] that take a stretch of `length` pixels to `size` pixels.
+    """Return weights [N, size, length] that resample a section of an image along one axis.
 
     Args:
-        start: where the stretch begins, in pixels, [N].
-        extent: how long it is, in pixels, [N].
-        size: pixels afterwards.
-        length: pixels of the whole image.
+        start: beginning of the section, in pixels, [N].
+        extent: length of the section, in pixels, [N].
+        size: number of pixels of the result.
+        length: number of pixels of the whole image along this axis.
     """
     scale = extent / size
     pixel = torch.arange(length, device=start.device)
+    # Centre of each pixel of the result, as a position in the image [N, size].
     target = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * scale[:, None]
+    # The triangle filter; its half width is one pixel of the image, or of the result if that is larger.
     distance = (pixel + 0.5 - target[:, :, None]).abs_()
     weights = distance.div_(scale.clamp(min=1)[:, None, None]).neg_().add_(1).clamp_(min=0)
-    middle = (start + extent / 2).floor()  # a box smaller than a pixel may hold no centre
+    # Pixels whose centre lies in the box. A box smaller than a pixel may contain no centre: it takes the pixel in which
+    # its own centre lies.
+    middle = (start + extent / 2).floor()
     first = (start - 0.5).ceil().minimum(middle)
     last = (start + extent - 0.5).floor().maximum(middle)
     weights *= ((pixel >= first[:, None]) & (pixel <= last[:, None]))[:, None]
@@ -43,49 +59,53 @@ def resampling(start: Tensor, extent: Tensor, *, size: int, length: int) -> Tens
 
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Float32 [N, C, height, width], values 0 .. 255 as before.
+    """Return resampled images, float32 [N, C, height, width], values 0 .. 255.
 
     Args:
-        images: [N, C, H, W].
+        images: [N, C, H, W], values 0 .. 255.
         rows: weights [N or 1, height, H].
         columns: weights [N or 1, width, W].
     """
-    narrow = images.float() @ columns.transpose(1, 2)[:, None]  # columns first: the larger product is then half done
+    narrow = images.float() @ columns.transpose(1, 2)[:, None]  # columns first, which makes the second product smaller
     return rows[:, None] @ narrow
 
 
 class ResizedCropFlip(Augment):
-    """A box of random area, shape and place, brought to `size` x `size`; half of them mirrored.
+    """A crop of random area, shape and place, resized to `size` x `size`, and mirroring of half of the images.
 
-    As torchvision's RandomResizedCrop, except that boxes are not rounded to whole pixels.
+    Equal to torchvision's RandomResizedCrop, except that boxes are not rounded to whole pixels.
 
     Args:
         size: side of the result, in pixels.
-        area: of the box, smallest and largest, as a share of the image's.
-        ratio: of the box's width to its height, smallest and largest, relative to the image's; logarithms are uniform.
+        area: smallest and largest area of the box, as shares of the image's area.
+        ratio: smallest and largest ratio of the box's width to its height, relative to the image's ratio; its logarithm
+            is uniform.
         flip: whether to mirror left and right with probability one half.
+
+    Raises:
+        SqakdError: if an argument has no such value.
     """
 
     def __init__(self, *, size: int, area: Sequence[float], ratio: Sequence[float], flip: bool) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"size={size!r} of a resized crop: expected a whole number of pixels")
-        if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
-            raise ValueError(f"area={list(area)} of a resized crop: expected two shares of the image, as [0.08, 1.0]")
-        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(f"ratio={list(ratio)} of a resized crop: expected two numbers, as [0.75, 1.3333]")
+        check_whole("size", size)
+        if not _is_interval(area) or area[1] > 1:
+            raise SqakdError(f"area={area}: expected two shares of the image in ascending order, e.g. [0.08, 1.0]")
+        if not _is_interval(ratio):
+            raise SqakdError(f"ratio={ratio}: expected two numbers above 0 in ascending order, e.g. [0.75, 1.3333]")
         self.size, self.area, self.ratio, self.flip = size, list(area), list(ratio), flip
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Boxes as shares of the image's sides, and whether to mirror."""
+        """Return boxes as shares of the image's sides, and a mask of the images to mirror."""
         area = torch.rand(n, ATTEMPTS, generator=generator) * (self.area[1] - self.area[0]) + self.area[0]
         low, high = (math.log(ratio) for ratio in self.ratio)
         ratio = (torch.rand(n, ATTEMPTS, generator=generator) * (high - low) + low).exp()
         place = torch.rand(2, n, generator=generator)
         width, height = (area * ratio).sqrt(), (area / ratio).sqrt()
         fits = (width <= 1) & (height <= 1)
-        chosen = fits.int().argmax(1, keepdim=True)  # the first that fits
+        chosen = fits.int().argmax(1, keepdim=True)  # the first box that fits
         found = fits.any(1)
-        nearest = min(max(1.0, self.ratio[0]), self.ratio[1])  # none fits: the largest box, in the middle
+        # If none fits: the largest box in the middle whose ratio is the nearest allowed one to the image's.
+        nearest = min(max(1.0, self.ratio[0]), self.ratio[1])
         width = torch.where(found, width.gather(1, chosen)[:, 0], min(1.0, nearest))
         height = torch.where(found, height.gather(1, chosen)[:, 0], min(1.0, 1 / nearest))
         top, left = torch.where(found, place, 0.5)
@@ -105,25 +125,31 @@ class ResizedCropFlip(Augment):
         return resample(images, rows, columns)
 
 
-class ResizeCentreCrop:
-    """For evaluation: shorter side to `size + margin`, then the `size` x `size` pixels in the middle.
+def _is_interval(bounds: Sequence[float]) -> bool:
+    """Return whether a sequence is two numbers above 0 in ascending order."""
+    return len(bounds) == 2 and all(is_number(bound) for bound in bounds) and 0 < bounds[0] <= bounds[1]
 
-    Images that have this size already stay as they are.
+
+class ResizeCentreCrop:
+    """The preparation for evaluation: the shorter side is resized to `size + margin`, then the centre is cropped.
+
+    Images that are `size` x `size` already stay unchanged.
 
     Args:
         size: side of the result, in pixels.
-        margin: what is cut off, both sides together, in pixels.
+        margin: pixels that the crop removes, both sides together.
+
+    Raises:
+        SqakdError: if an argument is not a whole number of pixels.
     """
 
     def __init__(self, *, size: int, margin: int) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"dataset.evaluate.size={size!r}: expected a whole number of pixels")
-        if not isinstance(margin, int) or margin < 0:
-            raise ValueError(f"dataset.evaluate.margin={margin!r}: expected a whole number of pixels >= 0")
+        check_whole("size", size)
+        check_whole("margin", margin, minimum=0)
         self.size, self.margin = size, margin
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[N, C, H, W] -> [N, C, size, size], values 0 .. 255."""
+        """Return the prepared images, [N, C, H, W] -> [N, C, size, size], values 0 .. 255."""
         height, width = images.shape[2:]
         if height == width == self.size:
             return images
@@ -131,6 +157,13 @@ class ResizeCentreCrop:
         return resample(images, rows, columns)
 
     def _weights(self, length: int, shorter: int, device: torch.device) -> Tensor:
+        """Return weights [1, size, length] that resize and crop along an axis of `length` pixels.
+
+        Args:
+            length: pixels of the image along this axis.
+            shorter: pixels of the image's shorter side.
+            device: device of the images.
+        """
         resized = (self.size + self.margin) * length // shorter
         start, extent = torch.zeros(1, device=device), torch.full((1,), float(length), device=device)
         first = round((resized - self.size) / 2)

@@ -1,16 +1,16 @@
-r"""TrivialAugment: each image gets one change, of a strength drawn anew each time.
+r"""TrivialAugment: one random change per image, of a random strength.
 
 Paper: Mueller, Hutter 2021, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation", ICCV 2021
-(https://arxiv.org/abs/2103.10158), algorithm 1 with its wide ranges. One of 14 changes, at one of 31
-strengths m = 0, 1/30 .. 1 with a random sign s where a change has two directions:
+(https://arxiv.org/abs/2103.10158), algorithm 1 with its wide ranges. Each image gets one of 14 changes, at one of 31
+strengths m = 0, 1/30 .. 1, with a random sign s if the change has two directions:
 
     nothing; shear by 0.99 s m, along rows or columns; shift, along rows or columns; rotate by 135 s m degrees
     blend with f = 1 + 0.99 s m: with black, with grey, with the mean grey, with a blurred copy
     keep 8 .. 2 bits of each pixel; invert pixels from 255 (1 - m) upwards; stretch the contrast; equalize
 
-The batch is changed at once: every shear, shift and rotation is one lookup of the nearest pixel, every blend one
-formula with a number per image. Where ours differs: shears leave the image's middle where it is, and a shift is a share
-of the side rather than 32 pixels.
+The whole batch is changed at once: all shears, shifts and rotations are one lookup of the nearest pixel, and all blends
+are one formula with a factor for each image. Where ours differs: a shear keeps the image's centre in place, and a shift
+is a share of the side rather than 32 pixels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from sqakd.dataset.transforms.augment import Augment
 from sqakd.dataset.transforms.colour import grey
-from sqakd.numbers import is_number
+from sqakd.numbers import check_positive_share
 
 CHANGES = (
     "nothing",
@@ -42,33 +42,36 @@ CHANGES = (
     "equalize",
 )
 LEVELS = 31
-STRONGEST = 0.99  # shear, and distance of a blend's factor from 1
-DEGREES = 135.0
-BITS_LOST = 6
+STRONGEST = 0.99  # largest shear, and largest distance of a blend's factor from 1
+DEGREES = 135.0  # largest rotation
+BITS_LOST = 6  # bits of a pixel that the strongest posterize removes
 
 
 class TrivialAugment(Augment):
-    """One change per image.
+    """One random change per image.
 
     Args:
-        strength: all strengths are multiplied by it; 1 for the paper's.
+        strength: factor of all strengths; the paper's is 1.
         translate: largest shift, as a share of the image's side.
+
+    Raises:
+        SqakdError: if an argument is not above 0 and at most 1.
     """
 
     def __init__(self, *, strength: float, translate: float) -> None:
-        for name, value in (("strength", strength), ("translate", translate)):
-            if not is_number(value) or not 0 < value <= 1:
-                raise ValueError(f"plus.trivial.{name}={value!r}: expected a number above 0 and at most 1")
+        check_positive_share("strength", strength)
+        check_positive_share("translate", translate)
         self.strength, self.translate = strength, translate
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the number of the change in CHANGES, its strength 0 .. 1 and its sign -1 or 1."""
         change = torch.randint(len(CHANGES), (n,), generator=generator)
         level = torch.randint(LEVELS, (n,), generator=generator) / (LEVELS - 1)
         sign = 1 - 2 * torch.randint(2, (n,), generator=generator)
         return {"change": change, "level": level * self.strength, "sign": sign}
 
     def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
-        """uint8 [N, 3, H, W]."""
+        """Return the changed images, uint8 [N, 3, H, W]."""
         if images.dtype != torch.uint8:
             images = images.round().to(torch.uint8)
         change, level, sign = draws["change"], draws["level"], draws["sign"]
@@ -80,45 +83,48 @@ class TrivialAugment(Augment):
 
 
 def moved(images: Tensor, is_a: dict[str, Tensor], signed: Tensor, translate: float) -> Tensor:
-    """Sheared, shifted and rotated images; each pixel is the nearest one at its origin, black if that is outside.
+    """Return the images with those changes applied that move pixels: shear, shift and rotation.
 
-    With x and y measured from the middle, the pixel at (x, y) comes from (c x + a y + u, b x + c y + v).
+    With x and y measured from the centre, the new pixel at (x, y) is the image's pixel nearest to
+    (c x + a y + u, b x + c y + v), or black if that position is outside the image. Images of other changes have c = 1
+    and a = b = u = v = 0.
 
     Args:
         images: [N, C, H, W].
-        is_a: by change, which images it is for, [N].
+        is_a: for each change, a mask of its images, [N].
         signed: strength with its sign, -1 .. 1, [N].
         translate: largest shift, as a share of the side.
     """
     n, channels, height, width = images.shape
 
-    def where(name: str, most: float) -> Tensor:
-        return torch.where(is_a[name], most * signed, 0.0)
+    def amount(name: str, largest: float) -> Tensor:
+        """Return the amount of one change for each image [N], 0 for the images of other changes."""
+        return torch.where(is_a[name], largest * signed, 0.0)
 
-    angle = where("rotate", math.radians(DEGREES))
-    straight, turn = angle.cos(), angle.sin()
-    across = (where("shear_x", STRONGEST) - turn)[:, None, None]
-    down = (where("shear_y", STRONGEST) + turn)[:, None, None]
-    straight = straight[:, None, None]
-    shift_x = where("shift_x", translate * width).round()[:, None, None]
-    shift_y = where("shift_y", translate * height).round()[:, None, None]
+    # An image has one change, so its matrix [[c, a], [b, c]] is that of a rotation, of one shear, or the identity.
+    angle = amount("rotate", math.radians(DEGREES))
+    cosine, sine = angle.cos()[:, None, None], angle.sin()
+    a = (amount("shear_x", STRONGEST) - sine)[:, None, None]
+    b = (amount("shear_y", STRONGEST) + sine)[:, None, None]
+    shift_x = amount("shift_x", translate * width).round()[:, None, None]
+    shift_y = amount("shift_y", translate * height).round()[:, None, None]
     y = (torch.arange(height, device=images.device) - (height - 1) / 2)[:, None]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
-    column = (straight * x + across * y + shift_x + (width - 1) / 2).round().long()
-    row = (down * x + straight * y + shift_y + (height - 1) / 2).round().long()
-    known = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    column = (cosine * x + a * y + shift_x + (width - 1) / 2).round().long()
+    row = (b * x + cosine * y + shift_y + (height - 1) / 2).round().long()
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     pixel = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).view(n, 1, -1)
     found = images.flatten(2).gather(2, pixel.expand(n, channels, -1)).view_as(images)
-    return found * known[:, None]
+    return found * inside[:, None]
 
 
 def blended(images: Tensor, is_a: dict[str, Tensor], factor: Tensor) -> Tensor:
-    """f image + (1 - f) base, rounded to uint8; f = 1 changes nothing.
+    """Return f image + (1 - f) base, rounded to uint8, for the images whose change is a blend.
 
     Args:
         images: uint8 [N, 3, H, W].
-        is_a: by change, which images it is for, [N].
-        factor: f of those that are blended, [N].
+        is_a: for each change, a mask of its images, [N].
+        factor: the factor f, [N]; only read for the images that are blended.
     """
     real = images.float()
     bases = {
@@ -127,22 +133,22 @@ def blended(images: Tensor, is_a: dict[str, Tensor], factor: Tensor) -> Tensor:
         "contrast": grey(real.mean((2, 3), keepdim=True)),
         "sharpness": transforms.adjust_sharpness(images, 0.0).float(),
     }
-    base = real
+    base = real  # images of other changes are blended with themselves, which leaves them unchanged
     for name, other in bases.items():
         base = torch.where(is_a[name][:, None, None, None], other, base)
     return torch.lerp(base, real, factor[:, None, None, None]).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def redrawn(images: Tensor, is_a: dict[str, Tensor], level: Tensor) -> Tensor:
-    """Images with other values for the same pixels.
+    """Return the images with those changes applied that map pixel values: posterize to equalize.
 
     Args:
         images: uint8 [N, 3, H, W].
-        is_a: by change, which images it is for, [N].
+        is_a: for each change, a mask of its images, [N].
         level: strength 0 .. 1, [N].
     """
     level = level[:, None, None, None]
-    kept = 256 - 2 ** (BITS_LOST * level).round().int()
+    kept = 256 - 2 ** (BITS_LOST * level).round().int()  # a mask of the high bits, e.g. 0b11111100 keeps six
     changed = {
         "posterize": images & kept.to(torch.uint8),
         "solarize": torch.where(images >= 255 * (1 - level), 255 - images, images),

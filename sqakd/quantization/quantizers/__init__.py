@@ -1,1 +1,1 @@
-"""Ranges and rounding rules, one method per file."""
+"""Ranges and rounding rules: one method per file."""

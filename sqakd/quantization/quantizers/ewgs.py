@@ -6,9 +6,9 @@ Paper: Lee, Kim, Ham 2021, "Network Quantization with Element-wise Gradient Scal
     weights       v_q = 2 round(L t) / L - 1   in [-1, 1]   codes -L, -L+2, .. L (odd: no zero)   scale 1 / L
     activations   v_q = round(L t) / L         in [ 0, 1]   codes 0 .. L                         scale 1 / L
 
-The layer's learned output scale gives the result its magnitude back. The paper's gradient is the rounding rule
+The learned output scale of the layer restores the magnitude of the result. The paper's gradient is the rounding rule
 `ElementWiseGradientScaling`; any other rule combines with these bounds as well. SQAKD's release carries two more
-scalars per layer that nothing reads; they are left out.
+scalars per layer that no code reads; they are omitted here.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import Rounding
 
 DEVIATIONS = 3.0
-# Standard deviation of a half-normal variable relative to the normal it was cut from.
+# Standard deviation of |z| divided by that of z, for a normal variable z of mean 0.
 HALF_NORMAL = math.sqrt(1 - 2 / math.pi)
 
 
 class LearnedBounds(Quantizer):
-    """Shared by weights and activations: two learned numbers, `lower` and `upper`."""
+    """Base of the weight and the activation range: two learned numbers, `lower` and `upper`."""
 
     def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape)
         self.lower = nn.Parameter(torch.zeros(shape))
         self.upper = nn.Parameter(torch.ones(shape))
-        # A buffer rather than a constant, so that it lives on the layer's device and follows its dtype.
+        # The scale 1 / L is a buffer rather than a constant, so that it has the layer's device and dtype. It is not
+        # saved, because the bits determine it.
         self.register_buffer("unit", torch.tensor(1.0 / self.steps), persistent=False)
 
     def set_bits(self, bits: int) -> None:
@@ -42,7 +43,7 @@ class LearnedBounds(Quantizer):
 
 
 class WeightBounds(LearnedBounds):
-    """Odd codes -L .. L; starts at three standard deviations on each side."""
+    """Weight range with odd codes -L .. L; it starts at three standard deviations on each side of 0."""
 
     def calibrate_range(self, x: Tensor) -> None:
         reach = DEVIATIONS * self.rows(x).std(dim=1).view(self.shape)
@@ -50,6 +51,7 @@ class WeightBounds(LearnedBounds):
         self.upper.copy_(reach)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # Levels k = 0 .. L are spread over [l, u], and 2 k - L are the odd codes.
         return 2 * self.level(x, self.lower, self.upper) - self.steps, self.get_buffer("unit")
 
     def grid(self) -> Tensor:
@@ -57,10 +59,15 @@ class WeightBounds(LearnedBounds):
 
 
 class ActivationBounds(LearnedBounds):
-    """Codes 0 .. L; starts at [min, three standard deviations of the normal whose positive half this would be].
+    """Activation range with codes 0 .. L.
 
-    That takes the values to begin at 0, as they do after ReLU. Where it ends below their mean (pooled features far from
-    0, say), the range would be nearly or quite empty, and ends at the maximum instead; the papers' networks have none.
+    After a ReLU, values are about the positive half of a normal variable. The range starts at
+
+        l = min x,    u = 3 std(x) / sqrt(1 - 2 / pi)
+
+    where the division converts the standard deviation of the half into that of the whole variable. For values far above
+    0, such as pooled features, u can lie below their mean and the range would be nearly or quite empty; u = max x is
+    used then. The papers' networks have no such layer.
     """
 
     def calibrate_range(self, x: Tensor) -> None:

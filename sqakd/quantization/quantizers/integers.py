@@ -1,4 +1,4 @@
-"""What methods with a zero on their grid share: whole numbers low .. high, signed where the input has a sign."""
+"""Base of the methods with a zero on their grid: integers low .. high, signed where the input has a sign."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sqakd.errors import SqakdError
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import Mask, Rounding
 
@@ -14,24 +15,27 @@ Signed = bool | Literal["auto"]
 
 
 class IntegerQuantizer(Quantizer):
-    """Codes 0 .. 2**b - 1, or two's complement -2**(b-1) .. 2**(b-1) - 1 where values have a sign.
+    """A quantizer with codes 0 .. 2**b - 1, or two's complement -2**(b-1) .. 2**(b-1) - 1 for signed tensors.
 
-    With one bit, two's complement would be {-1, 0}: a signed tensor gets {-1, +1} instead.
+    With one bit, two's complement would be {-1, 0}. Signed tensors get {-1, +1} instead.
 
     Args:
         bits: 1 to 8.
-        rounding: how codes are rounded and what gradient that has.
+        rounding: rounding rule, with its gradient.
         shape: of the range.
-        signed: whether values have a sign; "auto" looks whether the calibration batch has a negative value.
+        signed: whether values have a sign; "auto" decides by the calibration batch: signed if it has a negative value.
         mask: which elements' gradient passes at the ends of the range, see `sqakd.quantization.quantizers.rounding`.
+
+    Raises:
+        SqakdError: if an argument has another value.
     """
 
     def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed, mask: Mask) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape)
         if signed not in (True, False, "auto"):
-            raise ValueError(f"signed={signed!r}: expected true, false or auto")
+            raise SqakdError(f"signed={signed!r}: expected true, false or auto")
         if mask not in ("value", "code"):
-            raise ValueError(f"mask={mask!r}: expected value or code")
+            raise SqakdError(f"mask={mask!r}: expected value or code")
         self.detect, self.signed, self.mask = signed == "auto", signed is True, mask
 
     def calibrate(self, x: Tensor) -> None:
@@ -54,8 +58,9 @@ class IntegerQuantizer(Quantizer):
         return 1 if self.bits == 1 else 2 ** (self.bits - 1) - 1
 
     def integers(self, x: Tensor, density: Tensor) -> Tensor:
-        """Codes low .. high of `x`, `density` of them per unit."""
+        """Return codes low .. high of `x`; `density` is the number of codes per unit, 1 / scale."""
         if self.signed and self.bits == 1:
+            # Codes -1 and +1 are two apart. Levels 0 and 1 over [-scale, scale] have the same threshold, 0.
             one = 1 / density
             return 2 * self.level(x, -one, one) - 1
         codes: Tensor = self.rounding(x, None, density, self.low, self.high, self.mask)
@@ -65,7 +70,7 @@ class IntegerQuantizer(Quantizer):
         return torch.arange(self.low, self.high + 1, self.high - self.low if self.bits == 1 else 1, dtype=torch.int16)
 
     def get_extra_state(self) -> Tensor:
-        """What "auto" found belongs to the state; a tensor, because checkpoints hold plain data only."""
+        """Return whether the tensor is signed, as a tensor, because checkpoints hold plain data only."""
         return torch.tensor(self.signed)
 
     def set_extra_state(self, state: Tensor) -> None:

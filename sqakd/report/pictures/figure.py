@@ -57,7 +57,7 @@ def _line(slot: int) -> str:
 def main_score(cells: Iterable[Cell], results: Results) -> str:
     """top1, or agreement where no run has labels to be judged by."""
     runs = (run for cell in cells for run in results.cells[cell])
-    return "top1" if any("top1" in run.record["scores"] for run in runs) else "agreement"
+    return "top1" if any("top1" in run.record.scores for run in runs) else "agreement"
 
 
 def quantized(results: Results) -> dict[tuple[str, str], list[Cell]]:

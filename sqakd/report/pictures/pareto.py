@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sqakd.report.charts.scatter import Spot, draw_scatter, front
 from sqakd.report.charts.svg import FLOAT, marker, tag, text
 from sqakd.report.methods import method, slots
 from sqakd.report.pictures.figure import UNITS, facet, facets, figure, legend, main_score, named, nothing
-from sqakd.report.records import Cell, Finished, Record, Results
+from sqakd.report.records import Cell, Finished, Results
 from sqakd.report.rows import scores
 from sqakd.report.statistics import mean_std
 from sqakd.report.tables import show
+from sqakd.runs.export_record import FLOAT_FILE, ExportRecord
+from sqakd.runs.record import Record
 
 NO_LATENCY = (
     " Size only: none of these runs was exported and measured. python export.py run=FOLDER measures one, and the next"
@@ -26,23 +28,23 @@ class Cost:
 
     Attributes:
         name: in a chart's title.
-        key: of the record.
-        divisor: from the record's unit to the chart's.
+        of: the number of a run's record, in the chart's unit.
         unit: of the chart.
         form: of a number.
         axis: what the chart's horizontal axis is.
     """
 
     name: str
-    key: str
-    divisor: float
+    of: Callable[[Record], float]
     unit: str
     form: str
     axis: str
 
 
-SIZE = Cost("size", "packed_bytes", 1000, "kB", ".1f", "packed size, kB")
-OPERATIONS = Cost("bit-operations", "bit_operations", 1e6, "million", ".4g", "bit-operations, million")
+SIZE = Cost("size", lambda record: record.packed_bytes / 1000, "kB", ".1f", "packed size, kB")
+OPERATIONS = Cost(
+    "bit-operations", lambda record: record.bit_operations / 1e6, "million", ".4g", "bit-operations, million"
+)
 
 
 def pareto(results: Results) -> str:
@@ -69,7 +71,7 @@ def pareto(results: Results) -> str:
         + (
             " Latency: an exported file of one run in a runtime on one machine, batch 1; bars from the 10th to the 90th"
             " percentile."
-            if any("benchmark" in record for record in results.exports)
+            if any(export.benchmark for export in results.exports)
             else NO_LATENCY
         ),
     )
@@ -126,7 +128,7 @@ def _spot(cell: Cell, results: Results, score: str, slot: int, cost: Cost) -> Sp
     if not values:
         return None
     mean, std = mean_std(values)
-    spent = runs[0].record[cost.key] / cost.divisor
+    spent = cost.of(runs[0].record)
     title = f"{cell}: {show(values)}, {spent:{cost.form}} {cost.unit}"
     name = f"{_short(cell)}, {spent:{cost.form}} {cost.unit}, {mean:.2f}"
     return Spot(slot, spent, mean, name, title, std if len(values) > 1 else None)
@@ -139,36 +141,36 @@ def _short(cell: Cell) -> str:
 def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]) -> dict[str, list[Spot]]:
     """By runtime, threads and processor: numbers of different machines are never in one chart."""
     runs = {
-        (run.record["name"], run.seed): (cell, run)
+        (run.record.name, run.seed): (cell, run)
         for cell, some in results.cells.items()
         if cell.network == network
         for run in some
     }
     charts: dict[str, list[Spot]] = {}
     for export in results.exports:
-        found = runs.get((export["name"], int(export["seed"])))
-        if found is None or "benchmark" not in export:
+        found = runs.get((export.name, export.seed))
+        if found is None or export.benchmark is None:
             continue
         cell, run = found
-        for row in export["benchmark"]["rows"]:
-            runtime, _, profile = str(row["name"]).rpartition(" ")
+        for row in export.benchmark.rows:
+            runtime, profile = row.runtime, row.profile
             top1 = _top1(export, runtime, run, profile)
-            if row["batch"] == 1 and profile in ("float", export["profile"]) and top1 is not None:
-                processor = export["benchmark"]["machine"]["processor"]
-                threads = f"{row['threads']} thread{'s' if row['threads'] != 1 else ''}"
-                is_float = profile == "float"
+            if row.batch == 1 and profile in (FLOAT_FILE, export.profile) and top1 is not None:
+                processor = export.benchmark.machine["processor"]
+                threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
+                is_float = profile == FLOAT_FILE
                 slot = FLOAT if is_float else known[method(cell)]
-                name = f"{'float' if is_float else _short(cell)}, {row['p50_ms']:.3g} ms, {top1:.2f}"
-                title = f"{cell}, seed {run.seed}, {profile} file: {top1:.2f} %, {row['p50_ms']:.3g} ms"
-                spot = Spot(slot, row["p50_ms"], top1, name, title, None, (row["p10_ms"], row["p90_ms"]))
+                name = f"{'float' if is_float else _short(cell)}, {row.p50_ms:.3g} ms, {top1:.2f}"
+                title = f"{cell}, seed {run.seed}, {profile} file: {top1:.2f} %, {row.p50_ms:.3g} ms"
+                spot = Spot(slot, row.p50_ms, top1, name, title, None, (row.p10_ms, row.p90_ms))
                 charts.setdefault(f"{runtime}, {threads}, {processor}", []).append(spot)
     return charts
 
 
-def _top1(export: Record, runtime: str, run: Finished, profile: str) -> float | None:
+def _top1(export: ExportRecord, runtime: str, run: Finished, profile: str) -> float | None:
     """Of the file that was timed, in percent: as verified in that runtime, or the float run's."""
-    if profile == "float":
-        known = (run.record.get("float_run") or {}).get("scores", {}).get("top1")
-        return None if known is None else 100 * float(known["last"])
-    value = next((v.get("top1") for v in export["verify"] if str(v["runtime"]).startswith(runtime)), None)
-    return None if value is None else 100 * float(value)
+    if profile == FLOAT_FILE:
+        known = run.record.float_run and run.record.float_run.scores.get("top1")
+        return 100 * known.last if known else None
+    value = next((verdict.top1 for verdict in export.verify if verdict.runtime.startswith(runtime)), None)
+    return None if value is None else 100 * value

@@ -1,1 +1,1 @@
-"""What happens between the steps."""
+"""Callbacks of a training: records, checks, and optional training techniques (add-ons)."""

@@ -1,4 +1,4 @@
-"""Stop a run whose loss is no longer a number, and say where it broke."""
+"""Stop a run whose loss is not finite, and report the layer where that begins."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
+from sqakd.quantization.probe import buffers_restored, hooks_removed
 from sqakd.training.task import Task
 
 
 class DivergenceError(SqakdError):
-    """The loss became infinite or not a number; the last good checkpoint is kept."""
+    """Raised when the loss is infinite or not a number. The last good checkpoint is kept."""
 
 
 class Divergence(pl.Callback):
-    """Checks the loss before the weights are changed by it.
+    """Checks the loss before the optimizer uses its gradient.
 
-    Reading one number makes a GPU wait, so there the check runs every `every_n_steps` steps and at the end of an
-    epoch, before a checkpoint is written; on the CPU it costs nothing and runs at each step.
+    The check reads one number, for which the CPU has to wait for a GPU. On a GPU it therefore runs every
+    `every_n_steps` steps and at the end of an epoch, before a checkpoint is written. On the CPU it runs at each step.
 
     Args:
         every_n_steps: distance of the checks on devices that work asynchronously.
@@ -44,19 +45,24 @@ class Divergence(pl.Callback):
         self.check(trainer, pl_module, mean.mean_value)  # type: ignore[arg-type]
 
     def check(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> None:
-        """Raise if the loss is not finite."""
+        """Stop the run if the loss is not finite.
+
+        Raises:
+            DivergenceError: naming the epoch, the step and the layer.
+        """
         if bool(torch.isfinite(loss)):
             return
         assert isinstance(task, Task)
         place = first_non_finite(task.student, self.last_batch.image) or self._part(task)
         raise DivergenceError(
             f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}: {place}."
-            f" The checkpoint of the last whole epoch is kept; a lower learning rate may help, e.g."
-            f" recipe.lr={task.recipe.lr / 2:g} name=ANOTHER_NAME, or recipe.gradient_clip=1"
+            f" The checkpoint of the last whole epoch is kept",
+            topic="divergence.training",
+            lr=task.recipe.lr / 2,
         )
 
     def _part(self, task: Task) -> str:
-        """The part of the loss to blame where all of the student's outputs are finite."""
+        """Describe the part of the loss that is not finite although all outputs of the student are."""
         for tap, term in task.feature_terms(self.last_batch).items():
             if not bool(torch.isfinite(term)):
                 kind = type(task.objective.feature_loss).__name__
@@ -66,10 +72,10 @@ class Divergence(pl.Callback):
 
 @torch.no_grad()
 def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
-    """Says which layer is the first, in the order of running, with non-finite weights or output, if one has.
+    """Describe the first layer, in the order of running, with non-finite weights or output; None if there is none.
 
     Args:
-        model: the student.
+        model: the student; it runs once in its present mode, and its buffers are restored.
         images: normalised batch [N, C, H, W] to run it on.
     """
     if not bool(torch.isfinite(images).all()):
@@ -77,7 +83,7 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
     found: list[str] = []
     names = {module: name for name, module in model.named_modules() if name}
 
-    def before(module: nn.Module, args: Any) -> None:  # a layer's weights are seen before the parts inside it run
+    def before(module: nn.Module, args: Any) -> None:  # a layer's own weights are checked before its children run
         bad = [key for key, value in module.named_parameters(recurse=False) if not bool(torch.isfinite(value).all())]
         if bad and not found:
             found.append(f"layer {names[module]} has non-finite {', '.join(bad)}")
@@ -88,12 +94,6 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
 
     hooks = [module.register_forward_pre_hook(before) for module in names]
     hooks += [module.register_forward_hook(after) for module in names]
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
+    with buffers_restored(model), hooks_removed(hooks):
         model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
     return found[0] if found else None

@@ -1,16 +1,18 @@
-r"""Exponential moving average of the student, evaluated and saved in its place.
+r"""Exponential moving average of the student, which replaces the student in evaluation and in the saved weights.
 
 After each optimizer step, for each real tensor w of the student (weights, ranges, scales, batch-norm statistics):
 
     a <- d a + (1 - d) w,    d = min(1 - 1 / (E S), (1 + n) / (10 + n))
 
-S steps are an epoch, E is the length of the memory in epochs, n counts the updates so that the first, far-off weights
-are soon forgotten. Quantizing the average is not the same as averaging quantized weights: a weight that jumps between
-two codes has an average that stays on one side.
+S is the number of steps in an epoch and E the length of the memory in epochs. The second bound grows with the number n
+of updates, so that the first weights, which are far from the later ones, are soon forgotten. Quantizing the average is
+not the same as averaging quantized weights: a weight that jumps between two codes has an average that stays on one
+side.
 
 Source: Polyak, Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging"; Tarvainen, Valpola 2017, "Mean
-teachers are better role models" (https://arxiv.org/abs/1703.01780), for the exponential form. The steps are
-torch.optim.swa_utils'. Lightning's own callback copies the whole module, the frozen teacher included.
+teachers are better role models" (https://arxiv.org/abs/1703.01780), for the exponential form. The update is that of
+torch.optim.swa_utils. Lightning's own callback is not used, because it copies the whole module, the frozen teacher
+included.
 """
 
 from __future__ import annotations
@@ -23,23 +25,27 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sqakd.numbers import is_number
-from sqakd.quantization.layers import quant_layers
+from sqakd.errors import SqakdError
+from sqakd.numbers import check_positive
+from sqakd.quantization.layers import quantizers
 from sqakd.training.task import Task
+from sqakd.training.trainer import steps_per_epoch
 
 
 class WeightAverage(pl.Callback):
-    """Averages the student's tensors; validation and the saved weights are of the average, training is not.
+    """Averages the student's tensors. Validation and the saved weights use the average, training does not.
 
-    Where the bits of a layer change, the average starts again.
+    The average restarts where the bits of a layer change.
 
     Args:
         epochs: length of the memory: after so many, a value has 1/e of the weight it had.
+
+    Raises:
+        SqakdError: if `epochs` is not a number above 0.
     """
 
     def __init__(self, *, epochs: float) -> None:
-        if not is_number(epochs) or not 0 < epochs < math.inf:
-            raise ValueError(f"plus.ema.epochs={epochs!r}: expected a number above 0, e.g. plus.ema.epochs=1")
+        check_positive("epochs", epochs)
         self.epochs = epochs
         self.average: dict[str, Tensor] = {}
         self.bits: list[int] = []
@@ -53,11 +59,19 @@ class WeightAverage(pl.Callback):
         self.updates, self.step = state_dict["updates"], state_dict["step"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the average, unless it comes from a checkpoint.
+
+        Raises:
+            SqakdError: if the memory is not longer than one step.
+        """
         assert isinstance(pl_module, Task)
-        if self.epochs * self._steps(trainer) <= 1:
-            raise ValueError(
-                f"plus.ema.epochs={self.epochs} is no longer than one optimizer step of {self._steps(trainer)} in an"
-                f" epoch, which averages nothing; type for instance plus.ema.epochs={2 * math.ceil(self.epochs)}"
+        steps = steps_per_epoch(trainer)
+        if self.epochs * steps <= 1:
+            raise SqakdError(
+                f"moving average: its memory of epochs={self.epochs} is no longer than one optimizer step of {steps} in"
+                f" an epoch, so it would average nothing",
+                topic="ema.too_short",
+                epochs=2 * math.ceil(self.epochs),
             )
         if not self.average:
             self._restart(pl_module)
@@ -73,18 +87,14 @@ class WeightAverage(pl.Callback):
         if _bits(pl_module) != self.bits:
             self._restart(pl_module)
             return
-        decay = min(1 - 1 / (self.epochs * self._steps(trainer)), (1 + self.updates) / (10 + self.updates))
+        decay = min(1 - 1 / (self.epochs * steps_per_epoch(trainer)), (1 + self.updates) / (10 + self.updates))
         current = _tensors(pl_module)
-        step = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        step(list(self.average.values()), [current[name] for name in self.average], self.updates)
+        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        update(list(self.average.values()), [current[name] for name in self.average], self.updates)
         self.updates += 1
 
-    @staticmethod
-    def _steps(trainer: pl.Trainer) -> int:
-        """Optimizer steps of an epoch."""
-        return math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
-
     def _restart(self, task: Task) -> None:
+        """Start a new average at the present weights."""
         self.average = {name: value.clone() for name, value in _tensors(task).items()}
         self.bits, self.updates = _bits(task), 0
 
@@ -96,7 +106,7 @@ class WeightAverage(pl.Callback):
 
     @torch.no_grad()
     def _swap(self, task: pl.LightningModule) -> None:
-        """Exchange the student's values and the average's; twice is nothing."""
+        """Exchange the values of the student and of the average; a second call undoes the first."""
         assert isinstance(task, Task)
         current = _tensors(task)
         for name, average in self.average.items():
@@ -106,7 +116,10 @@ class WeightAverage(pl.Callback):
 
     @torch.no_grad()
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The student that leaves the run is the average; also where the run had only its record left to write."""
+        """Write the average into the student, because the student is saved next.
+
+        This also happens when a finished training is resumed only to write its record.
+        """
         assert isinstance(pl_module, Task)
         current = _tensors(pl_module)
         for name, average in self.average.items():
@@ -114,9 +127,10 @@ class WeightAverage(pl.Callback):
 
 
 def _tensors(task: Task) -> dict[str, Tensor]:
-    """The student's real tensors by name, not copies."""
+    """Return the student's real tensors by name, not copies."""
     return {name: value for name, value in task.student.state_dict().items() if value.is_floating_point()}
 
 
 def _bits(task: Task) -> list[int]:
-    return [q.bits for _, layer in quant_layers(task.student) for q in (layer.weight_quantizer, layer.input_quantizer)]
+    """Return the bits of all quantizers."""
+    return [quantizer.bits for quantizer in quantizers(task.student)]

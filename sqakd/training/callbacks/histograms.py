@@ -1,4 +1,4 @@
-"""Histograms of each quantized layer's weight and input, for loggers that can show them. Once per epoch."""
+"""Histograms of each quantized layer's weight and input, for loggers that can show histograms."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ class Histograms(FirstBatch):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
-        if not due or not loggers or not trainer.is_global_zero or self.images is None:
+        if not self.due(trainer) or not loggers or not trainer.is_global_zero or self.images is None:
             return
 
         def look(name: str, layer: QuantLayer, x: Tensor) -> None:
@@ -42,18 +41,18 @@ class Histograms(FirstBatch):
 
 
 def histogram(x: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts [BINS] and edges [BINS + 1] of a tensor's values."""
+    """Return counts [BINS] and edges [BINS + 1] of a tensor's values."""
     return np.histogram(x.detach().float().cpu().numpy(), bins=BINS)
 
 
 def send(logger: Logger, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
-    """One histogram in the way each service takes it."""
+    """Send one histogram in the format of the logger's service."""
     if isinstance(logger, WandbLogger):
-        import wandb  # only where it is the chosen logger
+        import wandb  # only if it is the chosen logger
 
         logger.experiment.log({name: wandb.Histogram(np_histogram=(counts, edges)), "trainer/global_step": step})
     elif isinstance(logger, TensorBoardLogger):
-        centres = (edges[:-1] + edges[1:]) / 2
+        centres = (edges[:-1] + edges[1:]) / 2  # a value counts as the centre of its bin
         logger.experiment.add_histogram_raw(
             name,
             min=edges[0],

@@ -1,4 +1,4 @@
-"""The run's numbers, one row per epoch, kept in the checkpoint and written to metrics.csv."""
+"""The metrics of a run, one row per epoch, kept in the checkpoint and written to metrics.csv."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from sqakd.files import write_text
 
 
 class History(Checkpoint):
-    """Collects each epoch's metrics; a resumed run continues the table, an interrupted epoch leaves no row.
+    """Collects the metrics of each epoch.
 
-    A Checkpoint only because Lightning calls those last, when the epoch's metrics are complete.
+    A resumed run continues the rows, and an interrupted epoch leaves none. The class is a Checkpoint only because
+    Lightning calls those last, when the epoch's metrics are complete.
 
     Args:
         file: metrics.csv of the run.
@@ -40,18 +41,18 @@ class History(Checkpoint):
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
 
     def _elapsed(self) -> float:
-        """Seconds of the running epoch; 0 between epochs."""
+        """Return the seconds of the running epoch, or 0 between epochs."""
         return time.perf_counter() - self.started if self.started else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """An epoch that is resumed in its middle has no rate of its own, but its seconds count."""
+        """Start the clock here too: an epoch resumed in its middle has no images/s, but its seconds count."""
         self.started, self.whole_epoch = time.perf_counter(), False
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.whole_epoch = time.perf_counter(), True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The training part of the epoch ends here; the difference is what images/s is about."""
+        """Compute images/s here, where the training part of the epoch ends."""
         if not trainer.sanity_checking:
             loader = trainer.train_dataloader
             assert isinstance(loader, Loader)
@@ -73,7 +74,7 @@ class History(Checkpoint):
 
 
 def as_csv(rows: list[dict[str, float]]) -> str:
-    """CSV text with one column for each name that any row has."""
+    """Return CSV text with one column for each name that any row has."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What each quantizer does: its range, its scales, how often each code is used. Once per epoch, never in the step."""
+"""Statistics of each quantizer: its range, its scales, and the frequency of each code. Never computed in the step."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.training.callbacks.first_batch import FirstBatch
 from sqakd.training.callbacks.history import as_csv
 from sqakd.training.task import Task
+from sqakd.training.trainer import max_epochs
 
-COMMON = ("clip_low", "clip_high", "entropy", "used")  # what every method has; their means over the layers are logged
+COMMON = ("clip_low", "clip_high", "entropy", "used")  # numbers of every method; their means over layers are logged
 
 
 class QuantizerStatistics(FirstBatch):
     """Writes quantizers.csv (the latest epoch, one row per layer and tensor) and logs the numbers.
 
-    The inputs' codes are counted on the first validation batch.
+    The codes of the inputs are counted on the first validation batch.
 
     Args:
-        every_n_epochs: distance of the snapshots.
+        every_n_epochs: distance of the snapshots; the last epoch always has one.
         file: quantizers.csv of the run, or None to log only.
     """
 
@@ -35,9 +36,8 @@ class QuantizerStatistics(FirstBatch):
         self.file = None if file is None else Path(file)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0 or last
-        if not due or not trainer.is_global_zero or self.images is None:
+        last = trainer.current_epoch + 1 == max_epochs(trainer)
+        if not (self.due(trainer) or last) or not trainer.is_global_zero or self.images is None:
             return
         assert isinstance(pl_module, Task)
         rows = statistics(pl_module.student, self.images)
@@ -52,10 +52,12 @@ class QuantizerStatistics(FirstBatch):
 
 
 def named(rows: list[dict[str, float]], layers: list[str]) -> dict[str, float]:
-    """The rows as a logger wants them: {"quantizer/LAYER/weight/clip_high": 0.5, ..., "layers/weight/entropy": 0.9}.
+    """Return rows as named numbers for a logger, and the means over all layers.
+
+    The names are of the form quantizer/LAYER/weight/clip_high and layers/weight/entropy.
 
     Args:
-        rows: what `statistics` returned.
+        rows: result of `statistics`.
         layers: names of the quantized layers, in network order.
     """
     numbers: dict[str, float] = {}
@@ -69,17 +71,17 @@ def named(rows: list[dict[str, float]], layers: list[str]) -> dict[str, float]:
 
 
 def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
-    """One row per quantizer, the weight's before the input's, in network order.
+    """Return one row of numbers per quantizer, in network order, the weight's before the input's.
 
     Args:
-        model: a quantized network; run once in evaluation mode.
+        model: quantized network; it runs once in evaluation mode.
         images: normalised batch [N, C, H, W].
 
     Returns:
         layer (its position), is_weight, bits, the range's own numbers (for example lower and upper), the rounding's
-        (delta), what all methods have in common, output_scale and the share of each code (code_<integer>). In common:
-        clip_low and clip_high, the method's bounds, or the ends of its grid where it has none; entropy of the codes, in
-        bits; used, the share of the codes that occur at all.
+        (delta), the numbers of all methods, output_scale, and the share of each code (code_<integer>). The numbers of
+        all methods are clip_low and clip_high (the method's bounds, or the ends of its grid if it has none), entropy
+        (of the codes, in bits) and used (the share of the codes that occur at all).
     """
     position = {name: i for i, (name, _) in enumerate(quant_layers(model))}
     rows: dict[str, list[dict[str, float]]] = {}
@@ -88,10 +90,7 @@ def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
         common = {} if layer.output_scale is None else {"output_scale": float(layer.output_scale.detach())}
         rows[name] = [
             {"layer": position[name], "is_weight": is_weight, **_describe(quantizer, tensor), **common}
-            for is_weight, quantizer, tensor in (
-                (1.0, layer.weight_quantizer, layer.weight),
-                (0.0, layer.input_quantizer, x),
-            )
+            for is_weight, quantizer, tensor in zip((1.0, 0.0), layer.quantizers, (layer.weight, x), strict=True)
         ]
 
     visit(model, images, look, training=False)
@@ -99,12 +98,14 @@ def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:
 
 
 def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
+    """Return the numbers of one quantizer, with the codes of `x`."""
     numbers: dict[str, float] = {"bits": quantizer.bits}
     state = [*quantizer.named_parameters(), *quantizer.named_buffers()]
     for name, value in state:
-        if value.numel() == 1 and name not in ("calibrated", "unit"):
+        if value.numel() == 1 and name not in ("calibrated", "unit"):  # a range per channel is no single number
             numbers[name.removeprefix("rounding.")] = float(value.detach())
     grid, codes = quantizer.grid().tolist(), quantizer.codes(x)
+    # Codes are shifted to start at 0, because bincount counts from there.
     counts = torch.bincount(codes.integers.flatten().int() - grid[0], minlength=grid[-1] - grid[0] + 1)
     shares = counts.double() / counts.sum()
     low, high = (codes.scale * (code - codes.zero_point) for code in (grid[0], grid[-1]))
@@ -112,7 +113,7 @@ def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
     return numbers | {
         "clip_low": float(bounds.get("lower", low).detach().min()),
         "clip_high": float(bounds.get("upper", high).detach().max()),
-        "entropy": float(torch.special.entr(shares).sum()) / math.log(2),
+        "entropy": float(torch.special.entr(shares).sum()) / math.log(2),  # entr is -p ln p, and 0 for p = 0
         "used": int((counts > 0).sum()) / len(grid),
         **{f"code_{code}": float(shares[code - grid[0]]) for code in grid},
     }

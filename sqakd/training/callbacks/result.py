@@ -1,27 +1,26 @@
-"""The finished run's record, given to the loggers while they are still open."""
+"""The record of a finished run, sent to the loggers while they are still open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytorch_lightning as pl
 
-from sqakd.runs.record import numbers
+from sqakd.runs.record import Record
 
 
 class Result(pl.Callback):
-    """Makes the record when training is over.
+    """Makes the record at the end of the training.
 
     Args:
-        make: returns the record, plain data.
+        make: returns the record.
     """
 
-    def __init__(self, make: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, make: Callable[[], Record]) -> None:
         self.make = make
-        self.record: dict[str, Any] = {}
+        self.record: Record | None = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.record = self.make()
+        record = self.record = self.make()
         for logger in trainer.loggers:
-            logger.log_metrics(numbers(self.record), step=trainer.global_step)
+            logger.log_metrics(record.metrics(), step=trainer.global_step)

@@ -1,4 +1,4 @@
-"""One checkpoint, always whole: after each epoch, and when the system asks the run to stop."""
+"""One checkpoint that is always complete: written after each epoch, and when the system asks the run to stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 
 class Resume(Checkpoint):
-    """Writes `checkpoints/last.ckpt` so that the same command continues to the same end, bit for bit.
+    """Writes `checkpoints/last.ckpt`, from which the same command continues to the same end, bit for bit.
 
     Args:
         file: the checkpoint; replaced atomically.
@@ -29,17 +29,17 @@ class Resume(Checkpoint):
         batch: object,
         batch_idx: int,
     ) -> None:
-        """After SIGTERM, keep what this epoch has done; Lightning then leaves the loop.
+        """Save the part of the epoch that is done after SIGTERM; Lightning then leaves the loop.
 
-        With several devices the last whole epoch is the state to return to: ranks learn of the signal at different
-        steps. So it is in the middle of accumulation.
+        In two cases the checkpoint of the last whole epoch stays the state to return to. With several devices, ranks
+        learn of the signal at different steps. In the middle of accumulation, gradients would be lost.
         """
         complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if trainer.received_sigterm and trainer.world_size == 1 and complete and not trainer.is_last_batch:
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """All ranks take part; the first one renames."""
+        """Write the checkpoint; all ranks take part, and the first one renames the file."""
         temporary = self.file.with_name(f".{self.file.name}.part")
         trainer.save_checkpoint(temporary, weights_only=False)  # the whole state, not the weights alone
         if trainer.is_global_zero:

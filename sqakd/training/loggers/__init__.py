@@ -1,1 +1,1 @@
-"""Views of a run beside its own files."""
+"""Loggers: views of a run in addition to its own files."""

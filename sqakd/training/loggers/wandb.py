@@ -1,4 +1,4 @@
-"""Weights & Biases as a view of the run: online with a login, offline without one, and never a question."""
+"""Weights & Biases as a view of the run: online with a login, offline without one, and never a prompt."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqakd.runs.login import has_login
 
 
 class WandbRun(WandbLogger):
-    """Lightning's logger, closed when its run ends: a sweep trains several runs in one process."""
+    """Lightning's logger, closed when its run ends, because a sweep trains several runs in one process."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -34,16 +34,16 @@ def wandb_logger(
     plus: list[str],
     folder: str,
 ) -> WandbRun:
-    """A logger whose run id depends on name, seed and folder, so that a resumed run continues the same curve.
+    """Return a logger whose run id depends on name, seed and folder, so that a resumed run continues the same curve.
 
     Args:
         project: wandb project.
         name: the run's name.
         seed: the run's seed.
-        group: runs that belong together, e.g. one row of a table.
-        job_type: what the run is part of, e.g. a table; None for nothing.
-        tags: shown beside the run.
-        plus: more tags, none or several.
+        group: name that related runs share, e.g. a row of a table.
+        job_type: the larger task that the run belongs to, e.g. a table; None for none.
+        tags: labels of the run.
+        plus: names of the run's add-ons, shown as more tags.
         folder: where offline files go.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""Real launchers with jobs that only pretend (sweep_app.py): failures, killed processes, and the same command again."""
+"""Sweeps by real launchers, with jobs that fail, are killed or are interrupted (sweep_app.py) instead of trainings.
+
+The start of a process is slow, so one pair of joblib sweeps serves several tests.
+"""
 
 from __future__ import annotations
 
@@ -8,109 +11,146 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any, NamedTuple
 
 import command
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+import sqakd.app.compose  # noqa: F401  # registers the resolvers of conf/
 
 APP = [sys.executable, str(command.ROOT / "tests" / "support" / "sweep_app.py")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(command.ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 
 
-def sweep(folder: Path, launcher: str, seeds: str, *words: str) -> subprocess.CompletedProcess[str]:
-    line = [*APP, str(folder), f"hydra/launcher={launcher}", f"seed={seeds}", *words, "-m"]
-    return subprocess.run(line, capture_output=True, text=True, timeout=600, env=ENVIRONMENT, check=False)
+def sweep(folder: Path, seeds: str, *overrides: str) -> CompletedProcess[str]:
+    arguments = [*APP, str(folder), f"seed={seeds}", *overrides, "-m"]
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=600, env=ENVIRONMENT, check=False)
 
 
 def tries(folder: Path) -> dict[int, int]:
-    """How often each seed was tried."""
+    """Return how often each seed was tried."""
     files = folder.glob("*/seed*/tried")
     return {int(file.parent.name.removeprefix("seed")): len(file.read_text().splitlines()) for file in files}
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_failures_do_not_stop_a_sweep_and_only_what_is_missing_is_done_again(tmp_path: Path, launcher: str) -> None:
-    first = sweep(tmp_path, launcher, "10,0,11")
-    assert first.returncode == 1
-    assert "3 runs in " in first.stdout
-    assert ": 1 trained, 2 failed\n" in first.stdout
-    ending = first.stdout[first.stdout.index("3 runs in ") :]
-    assert "seed10: wrong word\n        log: " in ending
-    assert "seed11: RuntimeError: a mistake\n        log: " in ending
-    assert first.stderr.splitlines()[-1] == "2 of 3 runs failed"
-    assert "Traceback" not in first.stdout + first.stderr
-    log = next(tmp_path.glob(".sweeps/*/*seed11.log")).read_text()
-    assert "this is seed 11" in log
-    assert "a mistake\nin two lines" in log
-
-    if launcher == "basic":  # the same for all
-        return
-    second = sweep(tmp_path, launcher, "10,0,11,1")
-    assert second.returncode == 1
-    assert ": 1 trained, 1 done before, 2 failed\n" in second.stdout
-    assert tries(tmp_path) == {0: 1, 1: 1, 10: 2, 11: 2}
-
-
-def test_a_killed_process_is_replaced_and_one_that_is_always_killed_is_given_up(tmp_path: Path) -> None:
-    """13 takes the process of 12 with it; in the end it runs alone, and only it has failed."""
-    result = sweep(tmp_path, "joblib", "13,12,1", "hydra.launcher.n_jobs=2")
-    assert result.returncode == 1
-    assert ": 2 trained, 1 failed\n" in result.stdout
-    assert "seed13: its process was killed 3 times" in result.stdout
-    assert tries(tmp_path)[13] == 3
-
-
-def test_ray_starts_a_killed_process_again_and_tells_failures(tmp_path: Path) -> None:
-    result = sweep(tmp_path, "ray", "12,10")
-    assert result.returncode == 1
-    assert ": 1 trained, 1 failed\n" in result.stdout
-    assert "seed10: wrong word\n        log: " in result.stdout
-    assert tries(tmp_path) == {10: 1, 12: 2}
-
-
-def test_a_slurm_job_that_vanishes_is_told_and_the_others_are_waited_for(tmp_path: Path) -> None:
-    """The first of them vanishes, so that the launcher gives up before the others have ended."""
-    result = sweep(tmp_path, "submitit_local", "13,0,10")
-    assert result.returncode == 1
-    assert ": 1 trained, 2 failed\n" in result.stdout
-    assert "seed13: its process was killed" in result.stdout
-    assert "seed10: wrong word\n        log: " in result.stdout
-
-
-@pytest.mark.parametrize("end", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_when_the_sweep_is_killed_its_processes_save_and_stop(tmp_path: Path, end: signal.Signals) -> None:
-    line = [*APP, str(tmp_path), "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,14", "-m"]
-    parent = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT)
-    wait_for(lambda: set(tries(tmp_path)) == {0, 14})
-    parent.send_signal(end)
-    said, _ = parent.communicate(timeout=60)
-    assert parent.returncode == -end
-    assert (b"the same command continues" in said) == (end == signal.SIGTERM)
-    wait_for(lambda: bool(list(tmp_path.glob("*/seed14/saved"))))
-    states = [json.loads(file.read_text()) for file in sorted(tmp_path.glob(".sweeps/*/[01].json"))]
-    assert [state["state"] for state in states] == ["done", "failed"]
-    assert "stopped by SIGTERM" in states[1]["reason"]
-    if end == signal.SIGTERM:
-        return
-    again = sweep(tmp_path, "joblib", "0,14")
-    assert again.returncode == 0
-    assert ": 1 trained, 1 done before\n" in again.stdout
-
-
-def wait_for(condition: object, seconds: float = 300.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
-    assert callable(condition)
     while not condition():
-        assert time.monotonic() < end, "nothing happened"
+        assert time.monotonic() < end, "the condition did not become true"
         time.sleep(0.1)
 
 
-def test_one_at_a_time_needs_no_other_process(tmp_path: Path) -> None:
-    result = sweep(tmp_path, "joblib", "15", "hydra.launcher.n_jobs=1")
-    assert result.returncode == 0, result.stdout + result.stderr
+def end_sweep_early(folder: Path, end: signal.Signals) -> tuple[list[dict[str, Any]], str]:
+    """Start a joblib sweep, end it by a signal, and return its jobs' states and its output."""
+    arguments = [*APP, str(folder), *JOBLIB, "seed=0,10,14", "-m"]
+    parent = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=ENVIRONMENT, text=True)
+    wait_for(lambda: set(tries(folder)) == {0, 10, 14})
+    parent.send_signal(end)
+    output, _ = parent.communicate(timeout=60)
+    assert parent.returncode == -end
+    wait_for(lambda: bool(list(folder.glob("*/seed14/saved"))))
+    return [json.loads(file.read_text()) for file in sorted(folder.glob(".sweeps/*/[012].json"))], output
 
 
-def test_a_launcher_that_is_not_installed_says_what_to_type(tmp_path: Path) -> None:
-    result = sweep(tmp_path, "ray", "0", "hydra.launcher.inner=hydra_plugins.not_there.Launcher")
+class JoblibSweeps(NamedTuple):
+    """A sweep that was killed, and the next sweep in the same folder."""
+
+    folder: Path
+    killed_jobs: list[dict[str, Any]]
+    second: CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def joblib_sweeps(tmp_path_factory: pytest.TempPathFactory) -> JoblibSweeps:
+    folder = tmp_path_factory.mktemp("joblib")
+    jobs, _ = end_sweep_early(folder, signal.SIGKILL)
+    return JoblibSweeps(folder, jobs, sweep(folder, "0,10,14,11,12,13", *JOBLIB))
+
+
+def assert_saved_and_stopped(jobs: list[dict[str, Any]]) -> None:
+    assert [job["state"] for job in jobs] == ["done", "failed", "failed"]
+    assert jobs[1]["reason"] == "wrong value"
+    assert "stopped by SIGTERM" in jobs[2]["reason"]
+
+
+def assert_failures_are_reported(result: CompletedProcess[str], folder: Path) -> None:
     assert result.returncode == 1
-    assert "type pip install -e '.[ray]'" in result.stdout + result.stderr
+    report = result.stdout[result.stdout.index(" runs in ") :]
+    assert "seed10: wrong value\n        log: " in report
+    assert "seed11: RuntimeError: a mistake\n        log: " in report
+    assert "Traceback" not in result.stdout + result.stderr
+    log = next(folder.glob(".sweeps/*/*seed11.log")).read_text()
+    assert "this is seed 11" in log
+    assert "a mistake\nin two lines" in log
+
+
+def test_processes_of_a_killed_sweep_save_and_stop(joblib_sweeps: JoblibSweeps) -> None:
+    assert_saved_and_stopped(joblib_sweeps.killed_jobs)
+
+
+@pytest.mark.slow
+def test_processes_of_a_terminated_sweep_save_and_stop(tmp_path: Path) -> None:
+    jobs, output = end_sweep_early(tmp_path, signal.SIGTERM)
+    assert_saved_and_stopped(jobs)
+    assert "the same command continues" in output
+
+
+def test_failures_in_other_processes_do_not_stop_a_sweep(joblib_sweeps: JoblibSweeps) -> None:
+    folder, _, second = joblib_sweeps
+    assert_failures_are_reported(second, folder)
+    assert second.stderr.splitlines()[-1] == "3 of 6 runs failed"
+
+
+def test_next_sweep_runs_only_what_is_missing(joblib_sweeps: JoblibSweeps) -> None:
+    folder, _, second = joblib_sweeps
+    assert ": 2 trained, 1 done before, 3 failed\n" in second.stdout
+    counts = tries(folder)
+    assert {seed: counts[seed] for seed in (0, 10, 11, 14)} == {0: 1, 10: 2, 11: 1, 14: 2}
+
+
+def test_killed_process_is_replaced_until_its_job_was_killed_three_times(joblib_sweeps: JoblibSweeps) -> None:
+    """Job 13 also ends the process of 12. At the end 13 runs alone, and only 13 has failed."""
+    folder, _, second = joblib_sweeps
+    assert "seed13: its process was killed 3 times" in second.stdout
+    assert "seed12: its process" not in second.stdout
+    assert tries(folder)[13] == 3
+
+
+def test_failures_in_this_process_do_not_stop_a_sweep(tmp_path: Path) -> None:
+    """With n_jobs=1 joblib starts no process, so a job must not take this process for an orphan and end it."""
+    result = sweep(tmp_path, "10,0,11", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    assert_failures_are_reported(result, tmp_path)
+    assert "3 runs in " in result.stdout
+    assert ": 1 trained, 2 failed\n" in result.stdout
+    assert result.stderr.splitlines()[-1] == "2 of 3 runs failed"
+
+
+def test_ray_replaces_a_killed_process_and_reports_failures(tmp_path: Path) -> None:
+    result = sweep(tmp_path, "12,10", "hydra/launcher=ray")
+    assert result.returncode == 1
+    assert ": 1 trained, 1 failed\n" in result.stdout
+    assert "seed10: wrong value\n        log: " in result.stdout
+    assert tries(tmp_path) == {10: 1, 12: 2}
+
+
+def test_vanished_submitit_job_is_reported_and_the_others_are_awaited(tmp_path: Path) -> None:
+    """The first job vanishes. Submitit's launcher would then not wait for the others."""
+    result = sweep(tmp_path, "13,0,10", "hydra/launcher=submitit_local")
+    assert result.returncode == 1
+    assert ": 1 trained, 2 failed\n" in result.stdout
+    assert "seed13: its process was killed" in result.stdout
+    assert "seed10: wrong value\n        log: " in result.stdout
+
+
+def test_missing_launcher_says_what_to_install() -> None:
+    overrides = ["hydra/launcher=ray", "hydra.launcher.inner=hydra_plugins.not_there.Launcher"]
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        cfg = compose("train", overrides, return_hydra_config=True)
+        with pytest.raises(SystemExit, match=r"not_there.*; install it with: pip install -e '\.\[ray\]'"):
+            instantiate(cfg.hydra.launcher)

@@ -1,4 +1,4 @@
-"""One progress bar for the whole run, or one line per epoch where nobody watches."""
+"""One progress bar for the whole run, or one line per epoch without a terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from tqdm import tqdm
 
+from sqakd.training.trainer import max_epochs
 
-class Progress(Checkpoint):
-    """Steps of all epochs in one bar; the numbers beside it change once per epoch, so no step waits for them.
+# Metric, its name in the text, and whether it is a percentage.
+SHOWN = (("train/loss", "loss", False), ("val/top1", "top-1", True), ("val/agreement", "agreement", True))
 
-    A Checkpoint only because Lightning calls those last, when the epoch's metrics are complete.
+
+class ProgressBar(Checkpoint):
+    """Shows the steps of all epochs in one bar.
+
+    The metrics next to the bar change once per epoch, so no step waits for them. The class is a Checkpoint only because
+    Lightning calls those last, when the epoch's metrics are complete.
 
     Args:
-        label: what stands before the bar.
+        label: text in front of the bar.
         lines: without a terminal, at most this many lines for the whole run.
     """
 
@@ -27,8 +33,7 @@ class Progress(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero and sys.stderr.isatty():
             steps = int(trainer.num_training_batches)
-            total = steps * (trainer.max_epochs or 1)
-            done = trainer.current_epoch * steps
+            total, done = steps * max_epochs(trainer), steps * trainer.current_epoch
             self.bar = tqdm(total=total, initial=done, desc=self.label, unit="step", dynamic_ncols=True)
 
     def on_train_batch_end(
@@ -43,17 +48,15 @@ class Progress(Checkpoint):
             self.bar.update()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs or 1
-        text = f"epoch {epoch}/{epochs}  " + "  ".join(
-            f"{name} {100 * float(value):.2f}%"
-            if key in ("val/top1", "val/agreement")
-            else f"{name} {float(value):.4g}"
-            for key, name in (("train/loss", "loss"), ("val/top1", "top-1"), ("val/agreement", "agreement"))
+        epoch, last = trainer.current_epoch + 1, max_epochs(trainer)
+        text = f"epoch {epoch}/{last}  " + "  ".join(
+            f"{name} {100 * float(value):.2f}%" if percent else f"{name} {float(value):.4g}"
+            for key, name, percent in SHOWN
             if (value := trainer.callback_metrics.get(key)) is not None
         )
         if self.bar is not None:
             self.bar.set_postfix_str(text, refresh=False)
-        elif trainer.is_global_zero and (epoch * self.lines // epochs > (epoch - 1) * self.lines // epochs):
+        elif trainer.is_global_zero and (epoch * self.lines // last > (epoch - 1) * self.lines // last):
             print(f"{self.label}: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -1,0 +1,131 @@
+"""Checks of a run before anything is written: whatever cannot work is refused here."""
+
+from __future__ import annotations
+
+import copy
+import os
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from torch import nn
+
+from sqakd.app.compose import located
+from sqakd.app.parts import Parts, make_network, quantize_network
+from sqakd.app.tasks import make_task, set_up_feature_loss
+from sqakd.app.teacher import teacher_model
+from sqakd.errors import SqakdError
+from sqakd.quantization.convert import Scheme
+from sqakd.randomness import stream_seed
+from sqakd.runs.spec import Spec
+from sqakd.training.callbacks.bits_schedule import BitsSchedule
+
+PLANS = (False, True, "measure")
+
+
+def check_mode(spec: Spec) -> None:
+    """Refuse combinations with Hydra's modes that would go wrong later.
+
+    A search that looks at the test images chooses what fits them by chance. A run of a sweep that starts processes of
+    its own would start the sweep again in each of them, unless a scheduler starts the processes.
+
+    Raises:
+        SqakdError: with what to type.
+    """
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN and shared(spec) and "SLURM_NTASKS" not in os.environ:
+        raise SqakdError(
+            f"trainer.devices={spec.config['trainer']['devices']} in a sweep, whose runs have one device each; type"
+            f" trainer.devices=1 hydra/launcher=joblib for several runs at the same time, or start this run alone"
+        )
+    sweeper = hydra.runtime.choices.get("hydra/sweeper", "basic")
+    if sweeper == "optuna" and not spec.config["dataset"]["holdout"]:
+        raise SqakdError(
+            f"hydra/sweeper={sweeper} would choose by the validation images, which here are the images that results"
+            f" are reported on; type dataset.holdout=0.2 to choose by a part of the training images"
+        )
+
+
+def check_plan(spec: Spec) -> None:
+    """Refuse a value of `plan` that means nothing.
+
+    Raises:
+        SqakdError: naming the values there are.
+    """
+    if spec.config["plan"] not in PLANS:
+        raise SqakdError(f"plan={spec.config['plan']!r}: expected true, measure or false")
+
+
+def shared(spec: Spec) -> bool:
+    """Tell whether several processes train this run together."""
+    trainer = spec.config["trainer"]
+    return trainer["num_nodes"] > 1 or trainer["devices"] not in (1, "1")
+
+
+def check_bits(spec: Spec, scheme: Scheme | None) -> None:
+    """Refuse bits that no quantizer takes.
+
+    Raises:
+        SqakdError: with what to type.
+    """
+    if scheme is not None:
+        scheme.check()
+    elif spec.bits != (32, 32):
+        raise SqakdError(
+            f"quantizer=none trains the float network, but bits are w{spec.bits[0]} a{spec.bits[1]}; omit bits, or"
+            f" choose a quantizer, e.g. quantizer=ewgs"
+        )
+
+
+def check_parts(spec: Spec, parts: Parts) -> None:
+    """Load the images, and refuse parts that contradict each other.
+
+    Raises:
+        SqakdError: with what to type.
+    """
+    check_bits(spec, parts.scheme)
+    needy = [name for name, part in parts.addons.items() if getattr(part, "needs_quantizer", False)]
+    if needy and parts.scheme is None:
+        raise SqakdError(
+            f"plus={needy[0]} needs quantized weights, but quantizer=none has none; remove plus={needy[0]}"
+        )
+    schedules = [name for name, part in parts.addons.items() if isinstance(part, BitsSchedule)]
+    if len(schedules) > 1:
+        raise SqakdError(f"plus={' and plus='.join(schedules)} both set the bits of each epoch; choose one of them")
+    with located("dataset"):
+        parts.data.setup()
+    if parts.objective.needs_labels and not parts.data.labelled:
+        raise SqakdError(
+            f"kd={spec.choices['kd']} reads labels, but the images of this data set have none;"
+            f" type kd=sqakd, which needs only a teacher: teacher.checkpoint=FILE"
+        )
+    if parts.objective.needs_labels and parts.data.mixes:
+        raise SqakdError(
+            f"plus={spec.choices['plus']} mixes images, but kd={spec.choices['kd']} reads labels, which are not mixed;"
+            f" type kd=sqakd, which reads none, or remove the mixing"
+        )
+
+
+def check_network(spec: Spec, parts: Parts) -> nn.Module:
+    """Construct the student's float network, and try everything on it that will be done to it later.
+
+    Incompatible networks are so reported before a teacher is trained. Teacher weights may replace the weights and the
+    number of classes afterwards.
+
+    Returns:
+        The float network with its initial weights.
+
+    Raises:
+        SqakdError: if the network cannot take the images, be quantized, or give the features that the kd compares.
+    """
+    torch.manual_seed(stream_seed(spec.seed, "initial weights"))
+    classes, image_shape = parts.data.num_classes or 2, parts.data.image_shape
+    network = make_network(spec.config["model"], image_shape, classes, pretrained=parts.is_float)
+    student = copy.deepcopy(network)
+    if parts.scheme is not None:
+        quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=False)
+    if parts.objective.feature_loss is not None:
+        teacher = make_network(teacher_model(spec), image_shape, classes)
+        trial = make_task(spec, parts, student, teacher, copy.deepcopy(parts.objective), classes)
+        set_up_feature_loss(trial, parts, trial.device)
+    return network

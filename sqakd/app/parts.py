@@ -1,0 +1,116 @@
+"""The parts of one run, constructed from its specification: data, recipe, objective, quantization and callbacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import nn
+
+from sqakd.app.compose import make
+from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.transforms.augment import Augment
+from sqakd.kd.objective import Objective
+from sqakd.models.trial import try_network
+from sqakd.quantization.convert import Scheme, quantize
+from sqakd.runs.spec import Spec
+from sqakd.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, before any network.
+
+    Attributes:
+        data: images, loaded by `checks.check_parts`.
+        recipe: optimizer and schedule.
+        objective: loss parts and their weights.
+        scheme: how the student is quantized; None for a float network.
+        addons: chosen add-ons by name, augmentations and callbacks.
+        callbacks: of the add-ons first, because others look at what these have changed.
+    """
+
+    data: ImageDataModule
+    recipe: Recipe
+    objective: Objective
+    scheme: Scheme | None
+    addons: Mapping[str, Any]
+    callbacks: tuple[pl.Callback, ...]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the run trains a float network from labels alone, without a teacher."""
+        return self.scheme is None and not self.objective.needs_teacher
+
+
+def make_parts(spec: Spec) -> Parts:
+    """Construct the parts of a run.
+
+    Raises:
+        SqakdError: if a constructor refuses its arguments.
+    """
+    config = spec.config
+    addons = {name: make(node, f"plus.{name}") for name, node in sorted(config.get("plus", {}).items())}
+    nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
+    parts = Parts(
+        data=make(config["dataset"], "dataset"),
+        recipe=make(config["recipe"], "recipe"),
+        objective=make(config["kd"], "kd"),
+        scheme=make(config["quantizer"], "quantizer"),
+        addons=addons,
+        callbacks=(
+            *(part for part in addons.values() if isinstance(part, pl.Callback)),
+            *(make(node, f"callbacks.{name}") for name, node in nodes.items()),
+        ),
+    )
+    parts.data.extend({name: part for name, part in addons.items() if isinstance(part, Augment)})
+    return parts
+
+
+def make_network(
+    model: Mapping[str, Any], image_shape: tuple[int, int, int], classes: int, *, pretrained: bool = False
+) -> nn.Module:
+    """Construct a float network and run it once.
+
+    Args:
+        model: a `model` node of a configuration.
+        image_shape: channels, height, width of the data set's images.
+        classes: width of the logits.
+        pretrained: whether to load the pretrained weights that the node names. A network whose weights are replaced
+            by those of a float run needs none.
+
+    Raises:
+        SqakdError: if the network cannot take such images.
+    """
+    net = dict(model["net"])
+    if "weights" in net and not pretrained:
+        net["weights"] = None
+    network: nn.Module = make(net, "model.net", num_classes=classes)
+    try_network(network, name=model["name"], image_shape=image_shape, num_classes=classes)
+    return network
+
+
+def quantize_network(
+    network: nn.Module,
+    scheme: Scheme,
+    first: Sequence[str] | None,
+    image_shape: tuple[int, int, int],
+    *,
+    quietly: bool,
+) -> None:
+    """Quantize a run's network in place.
+
+    Args:
+        network: float.
+        scheme: how to quantize it.
+        first: modules whose layers count as the first; None: the first layer.
+        image_shape: channels, height, width.
+        quietly: whether to omit the warning about layers that stay float, because it was given before.
+    """
+    with warnings.catch_warnings():
+        if quietly:
+            warnings.simplefilter("ignore")
+        quantize(network, scheme, first=first, image_shape=image_shape)

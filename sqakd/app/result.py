@@ -1,0 +1,95 @@
+"""What a finished run leaves behind: its record, weights and picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytorch_lightning as pl
+
+from sqakd.app.compose import changes
+from sqakd.app.parts import Parts
+from sqakd.app.teacher import Networks
+from sqakd.files import sha256
+from sqakd.quantization.cost import cost
+from sqakd.report.run_picture import draw_run
+from sqakd.runs.checkpoint import save_weights
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.make_record import make_record
+from sqakd.runs.paper import published
+from sqakd.runs.record import Published, Record
+from sqakd.runs.spec import Spec
+from sqakd.training.callbacks.history import History
+from sqakd.training.task import Task
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a run's result will be compared with; read before the training, so that a damaged file is reported then.
+
+    Attributes:
+        changes: values that differ from those of the choices alone.
+        paper: the published number of the run's cell, if there is one.
+    """
+
+    changes: Mapping[str, Any]
+    paper: Published | None
+
+
+def comparison_of(spec: Spec) -> Comparison:
+    """Look up a run's changed values and its published number.
+
+    Raises:
+        SqakdError: if the table of published numbers is damaged.
+    """
+    changed = changes(spec)
+    return Comparison(changed, published(spec, changed))
+
+
+def record_of(
+    spec: Spec, parts: Parts, networks: Networks, task: Task, history: History, comparison: Comparison
+) -> Record:
+    """Return the record of a training that is over."""
+    devices = task.trainer.world_size
+    # Batch norm sees each device's share of a batch, so such a run is another cell than one device trains.
+    apart = devices > 1 and not spec.config["trainer"]["sync_batchnorm"]
+    return make_record(
+        spec,
+        history.rows,
+        changes={**comparison.changes, **({"trainer.devices": devices} if apart else {})},
+        cost=cost(task.student, parts.data.image_shape),
+        labels_used=parts.objective.needs_labels,
+        float_record=networks.float_run,
+        paper=None if apart else comparison.paper,
+        training_seconds=history.seconds,
+        device=task.device,
+        devices=devices,
+    )
+
+
+def write_results(
+    spec: Spec, parts: Parts, networks: Networks, task: Task, record: Record, folder: RunFolder, trainer: pl.Trainer
+) -> Record:
+    """Write weights, picture and, last of all, the record; of several processes only the first one writes.
+
+    Returns:
+        The record with the checksum of the weights.
+    """
+    if trainer.is_global_zero:
+        facts = {
+            "record": record.to_dict(),
+            "num_classes": networks.classes,
+            "class_names": parts.data.class_names,
+            "mean": parts.data.mean,
+            "std": parts.data.std,
+            "model": spec.config["model"],
+            "quantizer": spec.config["quantizer"],
+        }
+        save_weights(folder.weights, task.student, facts)
+        record = replace(record, weights_sha256=sha256(folder.weights))
+        draw_run(folder.path, record)
+        folder.finish(record)
+        folder.pretraining.unlink(missing_ok=True)  # the training's own checkpoint has long replaced it
+    trainer.strategy.barrier()
+    return record

@@ -1,0 +1,43 @@
+"""The code, the packages and the device that compute a result."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import sqakd
+
+PACKAGES = {"torch": "torch", "lightning": "pytorch-lightning"}  # key in a record, name of the distribution
+
+
+def commit() -> str | None:
+    """Return the git commit of the code, with a "+" if files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a device; for a processor its model, where the operating system reports one."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        with suppress(OSError):
+            lines = Path("/proc/cpuinfo").read_text().splitlines()
+            return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "cpu")
+    return device.type
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of sqakd, Python and the packages that train."""
+    found = {name: version(package) for name, package in PACKAGES.items()}
+    return {"sqakd": sqakd.__version__, "python": platform.python_version()} | found

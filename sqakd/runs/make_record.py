@@ -1,0 +1,101 @@
+"""From the epochs of a run to its record."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from sqakd.quantization.cost import Cost
+from sqakd.runs.environment import commit, device_name, versions
+from sqakd.runs.record import FloatRun, Published, Record, Score
+from sqakd.runs.spec import Spec
+
+LOWER_IS_BETTER = ("kl",)
+
+
+def make_record(
+    spec: Spec,
+    rows: Sequence[Mapping[str, float]],
+    *,
+    changes: Mapping[str, Any],
+    cost: Cost,
+    labels_used: bool,
+    float_record: Record | None,
+    paper: Published | None,
+    training_seconds: float,
+    device: torch.device,
+    devices: int = 1,
+) -> Record:
+    """Return the record of a finished run, without the checksum of its weights.
+
+    Args:
+        spec: what was run.
+        rows: one per epoch, as in metrics.csv.
+        changes: values that differ from those of the choices alone.
+        cost: of the trained network.
+        labels_used: whether the loss read labels.
+        float_record: record of the float run the student started from, if it is known.
+        paper: the published number of the run's cell, if there is one (`sqakd.runs.paper.published`).
+        training_seconds: of all epochs, over all starts.
+        device: the device that trained the run.
+        devices: how many devices trained it together.
+    """
+    config = spec.config
+    # Preliminary epochs had more bits than the run, so they are not a result.
+    judged = [row for row in rows if not row.get("preliminary")]
+    names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
+    scores = {
+        name: spread(
+            [row[f"val/{name}"] for row in judged if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
+        )
+        for name in names
+    }
+    float_run = None
+    if float_record is not None:
+        float_run = FloatRun(name=float_record.name, seed=float_record.seed, scores=float_record.scores)
+    top1, float_top1 = scores.get("top1"), float_run.scores.get("top1") if float_run else None
+    return Record(
+        name=config["name"],
+        seed=config["seed"],
+        choices=spec.choices,
+        changes=changes,
+        model=config["model"]["name"],
+        w_bits=config["w_bits"],
+        a_bits=config["a_bits"],
+        epochs=len(rows),
+        scores=scores,
+        labels_used=labels_used,
+        float_run=float_run,
+        paper=paper,
+        parameters=cost.parameters,
+        packed_bytes=cost.packed_bytes,
+        bit_operations=cost.bit_operations,
+        images_per_second=median_of_finite([row["images_per_second"] for row in rows]),
+        training_seconds=round(training_seconds, 2),
+        commit=commit(),
+        versions=versions(),
+        device=device_name(device),
+        devices=devices,
+        threads=torch.get_num_threads(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(["python", "train.py", *spec.overrides]),
+        drop_from_float=float_top1.last - top1.last if float_top1 and top1 else None,
+        difference_from_paper=top1.last - paper.top1 if paper and top1 else None,
+    )
+
+
+def median_of_finite(rates: Sequence[float]) -> float | None:
+    """Return the (upper) median of the finite values; an epoch that was resumed in its middle has no finite rate."""
+    known = sorted(rate for rate in rates if math.isfinite(rate))
+    return known[len(known) // 2] if known else None
+
+
+def spread(values: Sequence[float], *, best: Callable[[Sequence[float]], float]) -> Score:
+    """Return the last value, the best value, and the mean of the last five epochs."""
+    tail = values[-5:]
+    return Score(last=values[-1], best=best(values), mean_of_last_5=sum(tail) / len(tail))

@@ -1,0 +1,76 @@
+"""The plan of a sweep: the state of each run, and how long the rest will take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import command
+import pytest
+import yaml
+
+from sqakd.app.console import duration
+from sqakd.app.plan import Plan
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.record import Record, write_record
+from sqakd.runs.spec import Spec
+
+NAME = "digits-net-ewgs-w2a2-sqakd"
+CONFIG: dict[str, Any] = {
+    "name": NAME,
+    "seed": 0,
+    "dataset": {"_target_": "digits", "image_size": 32},
+    "model": {"net": {"blocks": 3}},
+    "teacher": {"net": {"blocks": 3}},
+    "kd": {"kl": 1.0, "feature_loss": None},
+    "quantizer": {"bits": 2},
+    "recipe": {"epochs": 100, "batch_size": 64},
+    "trainer": {"precision": "32-true"},
+}
+OLD_RUN = command.ROOT / "tests/old_runs/version1/digits16-resnet20-ewgs-w2a2-sqakd/seed0/record.json"
+
+
+def spec(runs: Path, **changes: Any) -> Spec:
+    return Spec(CONFIG | {"paths": {"runs": str(runs)}} | changes, {}, ())
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Return an empty plan over a folder with one finished run of ten epochs in fifty seconds."""
+    record = Record.from_dict(json.loads(OLD_RUN.read_text()) | {"epochs": 10, "training_seconds": 50.0})
+    folder = RunFolder.of(tmp_path, NAME, 0)
+    folder.path.mkdir(parents=True)
+    folder.config.write_text(yaml.safe_dump(spec(tmp_path).config))
+    write_record(folder.record, record)
+    return Plan()
+
+
+def line(plan: Plan, one: Spec, capsys: pytest.CaptureFixture[str], problem: str = "") -> str:
+    plan.add(one, problem, None)
+    return capsys.readouterr().out.rstrip("\n")
+
+
+def test_the_plan_knows_how_long_from_finished_runs(
+    plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert line(plan, spec(tmp_path), capsys) == f"done     {tmp_path / NAME / 'seed0'}"
+    assert line(plan, spec(tmp_path), capsys) == "", "each run once"
+    other_seed = line(plan, spec(tmp_path, seed=1), capsys)
+    assert other_seed == f"train    {tmp_path / NAME / 'seed1'}  about {duration(500)}"
+    smaller = spec(tmp_path, name="smaller", dataset=CONFIG["dataset"] | {"image_size": 16})
+    assert line(plan, smaller, capsys) == f"train    {tmp_path / 'smaller' / 'seed0'}", "other work for each image"
+    wrong = line(plan, spec(tmp_path, name="wrong"), capsys, problem="bits=9")
+    assert wrong == f"refused  {tmp_path / 'wrong' / 'seed0'}  bits=9"
+    assert (
+        plan.total() == "4 runs: 1 done, 2 train, 1 refused; about 8 min on one device; 1 of unknown length"
+        " (plan=measure trains a few steps of each)"
+    )
+
+
+def test_an_interrupted_run_is_resumed(plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder.of(tmp_path, NAME, 2)
+    folder.checkpoint.parent.mkdir(parents=True)
+    folder.checkpoint.touch()
+    folder.metrics.write_text("epoch\n" + "0\n" * 90)
+    assert line(plan, spec(tmp_path, seed=2), capsys) == f"resume   {folder.path}  about {duration(50)}"
