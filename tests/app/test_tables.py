@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import sqakd.app.compose  # noqa: F401  # registers what the configuration's interpolations call
 
+pytestmark = pytest.mark.exhaustive
+
 CONF = command.ROOT / "conf"
 TABLES = sorted(file.stem for file in (CONF / "table").glob("*.yaml"))
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
