@@ -11,7 +11,6 @@ A feature loss compares features of student and teacher, not only their logits. 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
+from sqakd.numbers import check_not_negative, check_whole
 
 
 class FeatureBatch(NamedTuple):
@@ -126,10 +126,8 @@ class FeatureLoss(nn.Module, ABC):
         Raises:
             SqakdError: if `epochs` is not a whole number >= 0, or `lr` not a finite number >= 0.
         """
-        if not isinstance(epochs, int) or epochs < 0:
-            raise SqakdError(f"pretrain_epochs={epochs!r}: expected a whole number >= 0")
-        if not 0 <= lr < math.inf:
-            raise SqakdError(f"pretrain_lr={lr!r}: expected a number >= 0")
+        check_whole("pretrain_epochs", epochs, minimum=0)
+        check_not_negative("pretrain_lr", lr)
         self.pretrain_epochs, self.pretrain_lr = epochs, lr
 
     def pretrain_parameters(

@@ -32,6 +32,7 @@ from sqakd.kd.base import FeatureBatch, SetupInfo
 from sqakd.kd.contrastive import Contrastive
 from sqakd.kd.inputs import check_maps, check_vectors
 from sqakd.kd.shapes import vector
+from sqakd.numbers import check_whole
 
 Normalise = Literal["image", "batch"]
 
@@ -104,10 +105,10 @@ class ContrastiveTransfer(Contrastive):
         super().__init__(width=width, negatives=negatives, temperature=temperature, momentum=momentum)
         if normalise not in ("image", "batch"):
             raise SqakdError(f"normalise={normalise!r}: expected image or batch")
-        if window is not None and window < 1:
-            raise SqakdError(f"window={window}: expected a whole number >= 1, or None for the whole map")
+        if window is not None:
+            check_whole("window", window)
         if not intermediate > 0:
-            raise SqakdError(f"intermediate={intermediate}: expected a positive number", topic="kd.intermediate")
+            raise SqakdError(f"intermediate={intermediate}: expected a number above 0", topic="kd.intermediate")
         self.intermediate, self.window, self.normalise = intermediate, window, normalise
 
     def setup(self, info: SetupInfo) -> None:

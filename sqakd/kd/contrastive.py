@@ -14,7 +14,6 @@ the loss by less than one part in a thousand, and no gradient noticeably.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -26,7 +25,7 @@ from sqakd.kd.contrastive_term import ContrastiveTerm
 from sqakd.kd.inputs import check_vectors
 from sqakd.kd.negatives import NegativeSampler
 from sqakd.kd.shapes import vector
-from sqakd.numbers import is_number, is_whole
+from sqakd.numbers import check_positive, check_share, check_whole
 
 
 class Contrastive(FeatureLoss):
@@ -49,14 +48,10 @@ class Contrastive(FeatureLoss):
 
     def __init__(self, *, width: int, negatives: int, temperature: float, momentum: float) -> None:
         super().__init__()
-        for name, value, valid, expected in (
-            ("width", width, is_whole(width) and width >= 1, "a whole number >= 1"),
-            ("negatives", negatives, is_whole(negatives) and negatives >= 1, "a whole number >= 1"),
-            ("temperature", temperature, is_number(temperature) and 0 < temperature < math.inf, "a positive number"),
-            ("momentum", momentum, is_number(momentum) and 0 <= momentum < 1, "a number from 0 to below 1"),
-        ):
-            if not valid:
-                raise SqakdError(f"{name}={value!r}: expected {expected}")
+        check_whole("width", width)
+        check_whole("negatives", negatives)
+        check_positive("temperature", temperature)
+        check_share("momentum", momentum)
         self.width, self.negatives, self.temperature, self.momentum = width, negatives, temperature, momentum
 
     def make_terms(self, widths: Sequence[tuple[int, int]], info: SetupInfo) -> None:

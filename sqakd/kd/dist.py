@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
+from sqakd.numbers import check_positive
 
 SMALLEST_LENGTH = 1e-3
 
@@ -82,8 +83,7 @@ class RelationMatching(FeatureLoss):
         super().__init__()
         if min(inter, intra) < 0 or inter + intra <= 0:
             raise SqakdError(f"inter={inter} intra={intra}: expected none negative and at least one positive")
-        if not temperature > 0:
-            raise SqakdError(f"temperature={temperature}: expected a positive number")
+        check_positive("temperature", temperature)
         self.inter, self.intra, self.temperature = inter, intra, temperature
 
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:

@@ -20,11 +20,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.errors import SqakdError
 from sqakd.kd.attention import attention
 from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
 from sqakd.kd.inputs import check_maps
 from sqakd.kd.shapes import to_smaller
+from sqakd.numbers import check_positive
 
 SLOPE = 0.1  # of LeakyReLU for negative inputs
 
@@ -84,8 +84,7 @@ class FactorTransfer(FeatureLoss):
     def __init__(self, *, share: float, pretrain_epochs: int, pretrain_lr: float) -> None:
         super().__init__()
         self.set_pretraining(epochs=pretrain_epochs, lr=pretrain_lr)
-        if not share > 0:
-            raise SqakdError(f"share={share}: expected a positive number; the paper uses 0.5")
+        check_positive("share", share)
         self.share = share
 
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss
 from sqakd.kd.kl import distillation_kl
+from sqakd.numbers import check_positive, check_share
 
 
 class Objective(nn.Module):
@@ -23,7 +24,7 @@ class Objective(nn.Module):
         ce: weight of the cross-entropy with the labels (gamma in SQAKD's code).
         kl: weight of the KL divergence to the teacher (alpha).
         feature: weight of the feature loss (beta).
-        temperature: temperature of the KL divergence.
+        temperature: temperature of the KL divergence; 4 in SQAKD.
         standardize: standardize the logits of each image to mean 0 and standard deviation 1 before the KL divergence.
         label_smoothing: share of the label's weight that is spread evenly over all classes.
         feature_loss: loss on features of student and teacher, or None.
@@ -54,10 +55,8 @@ class Objective(nn.Module):
                 f"feature={feature} is the weight of a feature loss, but feature_loss is None",
                 topic="kd.no_feature_loss",
             )
-        if not temperature > 0:
-            raise SqakdError(f"temperature={temperature}: expected a positive number; SQAKD uses 4")
-        if not 0 <= label_smoothing < 1:
-            raise SqakdError(f"label_smoothing={label_smoothing}: expected a number from 0 to below 1")
+        check_positive("temperature", temperature)
+        check_share("label_smoothing", label_smoothing)
         self.ce, self.kl, self.feature = ce, kl, feature
         self.temperature, self.standardize, self.label_smoothing = temperature, standardize, label_smoothing
         # A stage before the training needs the feature loss even if the training itself gives it weight 0 (FSP).

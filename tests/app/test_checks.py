@@ -100,7 +100,7 @@ def test_the_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
         (["recipe.lr=fast"], "recipe.lr='fast': expected a number >= 0"),
         (["recipe.gradient_clip=-1"], "recipe.gradient_clip=-1: expected a positive number, or null"),
         (["+recipe.optimizer.speed=1"], "recipe.optimizer: Adam.__init__() got an unexpected keyword argument 'speed'"),
-        (["kd.temperature=0"], "temperature=0: expected a positive number"),
+        (["kd.temperature=0"], "temperature=0: expected a number above 0"),
         (["quantizer.first_last=none"], "first_last='none': expected float, 8, same or first"),
         (["quantizer.rounding.delta=-1"], "delta=-1: expected 'hessian' or a number >= 0"),
         (["teacher.checkpoint=absent.pt"], "no checkpoint at absent.pt"),

@@ -47,7 +47,7 @@ def test_arguments_out_of_range_are_refused(argument: str) -> None:
 
 def test_an_intermediate_weight_of_zero_is_refused() -> None:
     arguments = {"width": 8, "negatives": 6, "temperature": 0.1, "momentum": 0.5}
-    with pytest.raises(SqakdError, match=r"^intermediate=0\.0: expected a positive number") as error:
+    with pytest.raises(SqakdError, match=r"^intermediate=0\.0: expected a number above 0") as error:
         ContrastiveTransfer(**arguments, intermediate=0.0, window=None, normalise="image")  # type: ignore[arg-type]
     assert "kd=crd" in explain(error.value)
 

@@ -448,7 +448,7 @@ def spec(*overrides: str) -> Spec:
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("overrides", "name"),
     [
         (["model=vgg13"], "vgg13"),
         (["model=resnet18"], "resnet18"),
@@ -459,8 +459,8 @@ def spec(*overrides: str) -> Spec:
         (["model.net.blocks=1", "model.name=thin"], "thin"),
     ],
 )
-def test_runs_and_float_runs_are_named_by_the_network(words: list[str], name: str) -> None:
-    student = spec(*words)
+def test_runs_and_float_runs_are_named_by_the_network(overrides: list[str], name: str) -> None:
+    student = spec(*overrides)
     assert student.config["name"] == f"digits-{name}-ewgs-w2a2-sqakd"
     teacher = spec(*float_run_overrides(student, "model@teacher")).config
     assert teacher["name"] == f"digits-{name}-none-w32a32-none"
@@ -491,17 +491,17 @@ def make_run(runs: Path, *overrides: str) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "message"),
+    ("overrides", "error", "message"),
     [
         (["model=torchvision", "model.arch=resnet5O"], SqakdError, "resnet5O.*; close: resnet50"),
         (["model.first=[layer11]"], SqakdError, r"first=\['layer11'\]: the network has no .*; it has .*layer1"),
     ],
 )
 def test_wrong_network_is_refused_before_anything_is_written(
-    words: list[str], error: type[Exception], message: str, tmp_path: Path
+    overrides: list[str], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        make_run(tmp_path / "runs", *words)
+        make_run(tmp_path / "runs", *overrides)
     assert not (tmp_path / "runs").exists()
 
 
@@ -515,9 +515,9 @@ def test_network_for_larger_images_is_refused_in_one_line(tmp_path: Path) -> Non
 
 def test_wrong_teacher_can_be_corrected(tmp_path: Path) -> None:
     """A failed command does not claim the student's folder."""
-    words = ["model@teacher=torchvision", "teacher.arch=alexnet"]
+    overrides = ["model@teacher=torchvision", "teacher.arch=alexnet"]
     with pytest.raises(ValueError, match="torchvision_alexnet cannot take images"):
-        make_run(tmp_path / "runs", *words)
+        make_run(tmp_path / "runs", *overrides)
     assert not list((tmp_path / "runs").rglob("config.yaml"))
 
 

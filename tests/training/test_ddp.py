@@ -11,11 +11,11 @@ import torch
 
 PLAIN = ["model.net._target_=plain_network.plain_network", "model.name=plain", "model.feature_layers=[]"]
 # 256 images are four batches of 64: each process has half of each.
-WORDS = [*command.SMALL, *PLAIN, "dataset.limit=256", "trainer.accelerator=cpu", "recipe.epochs=3"]
+OVERRIDES = [*command.SMALL, *PLAIN, "dataset.limit=256", "trainer.accelerator=cpu", "recipe.epochs=3"]
 
 
-def train(runs: Path, *words: str) -> None:
-    done = command.train(*WORDS, *words, runs=runs)
+def train(runs: Path, *overrides: str) -> None:
+    done = command.train(*OVERRIDES, *overrides, runs=runs)
     assert done.returncode == 0, done.stderr
 
 
@@ -42,7 +42,9 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path: Path, quantizer: str)
 
 
 def test_sweep_of_runs_with_two_devices_is_refused(tmp_path: Path) -> None:
-    done = command.train(*WORDS, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1", "-m", runs=tmp_path / "runs")
+    done = command.train(
+        *OVERRIDES, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1", "-m", runs=tmp_path / "runs"
+    )
     assert done.returncode == 1
     assert "type trainer.devices=1 hydra/launcher=joblib" in done.stdout
     assert not list((tmp_path / "runs").glob("digits*"))

@@ -121,17 +121,23 @@ def test_divergence_stops_the_run_without_a_checkpoint(tmp_path: Path) -> None:
 def test_run_killed_in_the_stage_resumes_to_the_same_bits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_weights(tmp_path / "teacher.pt", CifarResNet(blocks=1, num_classes=10), {})
-    words = ["dataset=digits16", "kd=ft", "model.net.blocks=1", "recipe.epochs=1", "kd.feature_loss.pretrain_epochs=3"]
-    words += [f"teacher.checkpoint={tmp_path / 'teacher.pt'}", "callbacks.hessian_scaling=null"]
+    overrides = [
+        "dataset=digits16",
+        "kd=ft",
+        "model.net.blocks=1",
+        "recipe.epochs=1",
+        "kd.feature_loss.pretrain_epochs=3",
+    ]
+    overrides += [f"teacher.checkpoint={tmp_path / 'teacher.pt'}", "callbacks.hessian_scaling=null"]
     name = "digits16-resnet20-ewgs-w2a2-ft"
     killer = {"victim": "before", "epoch": 1, "step": 5, "signal_name": "SIGKILL"}
     kill = ["callbacks.progress._target_=kill_at.KillAt", *(f"+callbacks.progress.{k}={v}" for k, v in killer.items())]
     runs = {which: tmp_path / which / "runs" for which in ("whole", "killed")}
     for folder in runs.values():
         folder.parent.mkdir()
-    whole = command.train(*words, runs=runs["whole"])
-    killed = command.train(*words, *kill, runs=runs["killed"])
-    resumed = command.train(*words, runs=runs["killed"])
+    whole = command.train(*overrides, runs=runs["whole"])
+    killed = command.train(*overrides, *kill, runs=runs["killed"])
+    resumed = command.train(*overrides, runs=runs["killed"])
     assert (whole.returncode, killed.returncode, resumed.returncode) == (0, -signal.SIGKILL, 0), resumed.stderr
     lines = [f"(before the training): epoch {epoch}/3" for epoch in (1, 2, 3)]
     assert [line in whole.stderr for line in lines] == [True, True, True]

@@ -21,9 +21,9 @@ from sqakd.training.task import Task
 STEPS, EPOCHS = 3, 3
 
 
-def distilling(*words: str) -> Task:
-    words = (f"recipe.epochs={EPOCHS}", "recipe.lr=0.01", "recipe.batch_size=8", *words)
-    return small.make_task(small.quantized("quantizer=ewgs"), small.network(seed=7), *words)
+def distilling(*overrides: str) -> Task:
+    overrides = (f"recipe.epochs={EPOCHS}", "recipe.lr=0.01", "recipe.batch_size=8", *overrides)
+    return small.make_task(small.quantized("quantizer=ewgs"), small.network(seed=7), *overrides)
 
 
 def real(task: Task) -> dict[str, Tensor]:

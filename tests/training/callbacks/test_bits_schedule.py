@@ -53,8 +53,8 @@ def distilling(*overrides: str, epochs: int = EPOCHS) -> Task:
     return small.make_task(small.quantized(*overrides), small.network(seed=7), *overrides)
 
 
-def fit(folder: Path, stages: list[dict[str, float]], *words: str) -> tuple[Task, Watch, History]:
-    task, watch, history = distilling(*words), Watch(), History(folder / "metrics.csv")
+def fit(folder: Path, stages: list[dict[str, float]], *overrides: str) -> tuple[Task, Watch, History]:
+    task, watch, history = distilling(*overrides), Watch(), History(folder / "metrics.csv")
     small.fit(task, folder, callbacks=[BitsSchedule(stages=stages), watch, history])
     return task, watch, history
 
@@ -75,7 +75,7 @@ def test_each_epoch_has_its_stage(shares: list[float], epochs: int, expected: li
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     [
         (["bits=1"], [(8, 8), (2, 3), (1, 1), (1, 1)]),
         (["w_bits=1", "a_bits=4"], [(8, 8), (2, 4), (1, 4), (1, 4)]),
@@ -83,9 +83,9 @@ def test_each_epoch_has_its_stage(shares: list[float], epochs: int, expected: li
     ],
 )
 def test_quantizers_have_the_larger_of_stage_bits_and_own_bits(
-    words: list[str], expected: list[tuple[int, int]], tmp_path: Path
+    overrides: list[str], expected: list[tuple[int, int]], tmp_path: Path
 ) -> None:
-    _, watch, history = fit(tmp_path, PROGRESSIVE, *words)
+    _, watch, history = fit(tmp_path, PROGRESSIVE, *overrides)
     assert watch.bits == [[bits] * 6 for bits in expected]
     assert [row["preliminary"] for row in history.rows] == [1, 1, 0, 0]
 
@@ -101,9 +101,9 @@ def test_changed_bits_get_the_ranges_of_a_network_built_with_them(method: str, t
     """Weights and batch norms come from the stage before, and the ranges from calibration on these weights."""
     _, watch, _ = fit(tmp_path, PROGRESSIVE, "bits=1", f"quantizer={method}")
     data = small.images()
-    for epoch, words in ((1, ("w_bits=2", "a_bits=3")), (2, ("bits=1",))):
+    for epoch, overrides in ((1, ("w_bits=2", "a_bits=3")), (2, ("bits=1",))):
         fresh = small.network()
-        quantize(fresh, small.scheme(f"quantizer={method}", *words))
+        quantize(fresh, small.scheme(f"quantizer={method}", *overrides))
         own = {name: value for name, value in watch.before[epoch - 1].items() if name in small.network().state_dict()}
         fresh.load_state_dict(own, strict=False)
         calibrate(fresh, data.calibration_batch())

@@ -32,8 +32,8 @@ from sqakd.training.task import Task
 CONVS = [f"layer{stage}.0.conv{i}" for stage in (1, 2, 3) for i in (1, 2)]
 
 
-def distilling(*words: str, epochs: int = 2) -> Task:
-    student = small.quantized("quantizer=ewgs", *words)
+def distilling(*overrides: str, epochs: int = 2) -> Task:
+    student = small.quantized("quantizer=ewgs", *overrides)
     return small.make_task(student, small.network(seed=7), f"recipe.epochs={epochs}", "recipe.lr=0.01")
 
 

@@ -21,9 +21,9 @@ METHODS = ["ewgs", "lsq", "dorefa", "ewgs_released", "lsq_released", "dorefa_rel
 BITS = [1, 2, 4]
 
 
-def distilling(*words: str) -> Task:
-    words = ("recipe.epochs=4", "recipe.lr=0.002", "recipe.batch_size=8", *words)
-    return small.make_task(small.quantized(*words), small.network(seed=7), *words)
+def distilling(*overrides: str) -> Task:
+    overrides = ("recipe.epochs=4", "recipe.lr=0.002", "recipe.batch_size=8", *overrides)
+    return small.make_task(small.quantized(*overrides), small.network(seed=7), *overrides)
 
 
 def total(task: Task) -> float:
