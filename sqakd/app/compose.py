@@ -16,10 +16,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from sqakd.app import resolvers
 from sqakd.app.overrides import cell_overrides
-from sqakd.app.resolvers import added  # importing the module also registers the resolvers of conf/
 from sqakd.errors import SqakdError
 from sqakd.runs.spec import TARGET, Spec, identity
+
+resolvers.register()
 
 
 def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
@@ -37,7 +39,7 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
     assert isinstance(config, dict)
     config.pop("hydra", None)
     addons = config.pop("plus", {})
-    if names := added(addons):
+    if names := resolvers.addon_names(addons):
         config["plus"] = {name: addons[name] for name in names}
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing and complete:

@@ -39,11 +39,11 @@ def cell(config: Mapping[str, Any]) -> str:
     quantizer = choices["quantizer"] + typed("quantizer/rounding", "+")
     bits = f"w{config['w_bits']}a{config['a_bits']}"
     parts = [choices["dataset"], config["model"]["name"], quantizer, bits, choices["kd"]]
-    add_ons = added(config.get("plus"))
+    add_ons = addon_names(config.get("plus"))
     return "-".join([*parts, *(["+".join(add_ons)] if add_ons else [])])
 
 
-def added(plus: Mapping[str, Any] | None) -> list[str]:
+def addon_names(plus: Mapping[str, Any] | None) -> list[str]:
     """Return the sorted names of the add-ons in a `plus` node; values of an add-on that is not chosen do not count."""
     return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
 
@@ -73,6 +73,7 @@ def deviations(dataset: str, model: str, quantizer: str, bits: int | None) -> di
     found: dict[str, Any] = {}
     for cells, values in _rows():
         if all(chosen[key] in options for key, options in cells.items()):
+            assert not found.keys() & values.keys(), f"{ROWS.name}: two entries give {cells} the same value"
             found |= values
     return found
 
@@ -120,18 +121,7 @@ def register() -> None:
     def run_folder(*, _root_: DictConfig) -> str:
         return str(RunFolder.of(_root_.paths.runs, _root_.name, _root_.seed).path)
 
-    resolvers: dict[str, Callable[..., Any]] = {
-        "cell": of_cell,
-        "row": of_row,
-        "joined": joined,
-        "added": added,
-        "typed": typed,
-        "jobs": jobs,
-        "gpus": gpus,
-        "run_folder": run_folder,
-    }
+    resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
+    resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
-
-
-register()

@@ -70,9 +70,9 @@ def _narrowed(rows: Sequence[dict[str, str]], narrow: Mapping[str, Sequence[str]
                 raise TableError(f"no row of this table has {key}={value}; its rows have {key}={','.join(there)}")
     kept = [row for row in rows if all(row[key] in values for key, values in narrow.items())]
     if not kept:
-        found = "; ".join(_text({key: row[key] for key in narrow}) for row in rows)
         wanted = " ".join(f"{key}={','.join(values)}" for key, values in narrow.items())
-        raise TableError(f"no row of this table has {wanted} together; its rows have: {found}")
+        combinations = "; ".join(dict.fromkeys(_text({key: row[key] for key in narrow}) for row in rows))
+        raise TableError(f"no row of this table has {wanted} together; its rows have: {combinations}")
     return kept
 
 
