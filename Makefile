@@ -1,40 +1,46 @@
-# make help lists the targets. VENV=path reuses an environment that exists.
+# `make help` lists the targets. VENV=path uses an environment that exists.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# Made on the first use and again when the dependencies change. This checkout is installed in it, in editable form, also
-# in an environment given by VENV=.
+# Marks that this checkout is installed in the environment, in editable form. The checkout's path is part of the name,
+# because several checkouts may share an environment. A change of the dependencies installs them again.
 STAMP := $(VENV)/.sqakd-installed$(subst /,-,$(CURDIR))
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check bench browser clean
+.PHONY: help install demo quick test test-all check bench browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
-install: $(STAMP)  ## make the environment in .venv (or complete the one given by VENV=)
+install: $(STAMP)  ## create the environment in .venv, or complete the one given by VENV=
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(STAMP)  ## teacher, then label-free 2-bit student on real handwritten digits; a result line and a picture
+demo: $(STAMP)  ## train a teacher and its label-free 2-bit student on handwritten digits
 	$(BIN)/python train.py quantizer=ewgs model=resnet20 bits=2
 	@echo "picture: runs/digits-resnet20-ewgs-w2a2-sqakd/seed0/picture.png"
 
-test: $(STAMP) browser  ## the tests (about sixteen minutes on two cores)
-	$(WITH_BROWSER) $(BIN)/python -m pytest -n auto --dist loadfile
+quick: $(STAMP)  ## run the unit tests (under two minutes on two cores)
+	$(PYTEST) --quick
 
-test-all: check browser  ## style, types and all tests, also those that train every cell of the tables (an hour)
-	$(WITH_BROWSER) $(BIN)/python -m pytest -n auto --dist loadfile -m "slow or not slow"
+test: $(STAMP) browser  ## run the tests that a change must pass (about sixteen minutes on two cores)
+	$(WITH_BROWSER) $(PYTEST)
 
-check: $(STAMP)  ## style and types
+test-all: check browser  ## check style and types, and run all tests, also those marked slow (an hour)
+	$(WITH_BROWSER) $(PYTEST) -m "slow or not slow"
+
+check: $(STAMP)  ## check style, types and spelling; .pre-commit-config.yaml runs the same commands
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
-# The report is tested in a headless Chromium. Debian's is installed where we may; without one those tests are skipped.
+# Some tests open the report in a headless Chromium. Debian's package is installed if we may install packages; without
+# a browser those tests are skipped.
 CHROMIUM := test -x /usr/bin/chromium && test -x /usr/bin/chromedriver
 APT := DEBIAN_FRONTEND=noninteractive apt-get -qq
 WITH_BROWSER := SQAKD_REQUIRE_BROWSER=$$($(CHROMIUM) && echo 1 || echo 0)
@@ -43,9 +49,9 @@ browser:
 	@$(CHROMIUM) || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
 	  || $(APT) install -y --no-install-recommends chromium chromium-driver > /dev/null \
 	  || { { $(APT) update || $(APT) update; } && $(APT) install -y --no-install-recommends chromium chromium-driver > /dev/null; } \
-	  || echo "no Chromium: the tests that look at the report's page are skipped"
+	  || echo "no Chromium: the tests that open the report's page are skipped"
 
-bench: $(STAMP) browser  ## speed of the training step, the losses, the data path, the curvature, the exported files, the report
+bench: $(STAMP) browser  ## measure the speed of training steps, losses, data, curvature, exported files and the report
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/contrastive.py
@@ -54,5 +60,5 @@ bench: $(STAMP) browser  ## speed of the training step, the losses, the data pat
 	$(BIN)/python benchmarks/runtimes.py
 	$(BIN)/python benchmarks/report.py
 
-clean:  ## remove the environment made here (runs/ and data/ stay)
+clean:  ## remove the environment and build files (runs/ and data/ stay)
 	rm -rf .venv build *.egg-info

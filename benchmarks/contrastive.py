@@ -1,11 +1,12 @@
-"""Images per second of a training step with contrastive losses, against plain distillation.
+"""Images per second of a training step with contrastive losses, compared with plain distillation.
 
     python benchmarks/contrastive.py [--batch 256] [--rounds 7] [--steps 2] [--compile] [--cpu-time] [--losses kd crd]
 
-W2A2 EWGS ResNet-20 and a float ResNet-20 as its teacher, 50,000 images of ten classes in the memory, random features
-and labels. Besides the losses as they are, CRD's by the two obvious ways: every image's K + 1 memories gathered for
-itself, and every image against the whole memory. All are timed in turn, round by round. On a machine that others use
-too, `OMP_NUM_THREADS=1` and `--cpu-time` count the time the processor worked for this program.
+The student is a W2A2 EWGS ResNet-20, the teacher a float ResNet-20. The memory bank has 50,000 images of ten classes
+with random features and labels. In addition to the losses of this project, the benchmark times the two obvious
+implementations of CRD: K + 1 memories gathered for each image, and each image compared with the whole memory. Each
+round times every loss once. On a shared machine, use `OMP_NUM_THREADS=1` and `--cpu-time`, which measures processor
+time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ CRD: dict[str, Any] = {"width": 128, "negatives": 16_384, "temperature": 0.1, "m
 
 
 class Gathered(ContrastiveDistillation):
-    """CRD with a list of negatives for each image, whose memories are copied side by side."""
+    """CRD with a list of negatives for each image, whose memories are gathered into one tensor."""
 
     def draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         super().draw(index, generator)
@@ -66,7 +67,7 @@ class Gathered(ContrastiveDistillation):
 
 
 class Whole(ContrastiveDistillation):
-    """CRD with every image against the whole memory, of which its negatives are chosen."""
+    """CRD with each image compared with the whole memory, from which its negatives are then chosen."""
 
     def draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         self.sampler.candidates = IMAGES
@@ -83,7 +84,7 @@ LOSSES: dict[str, Callable[[], FeatureLoss] | None] = {
 
 
 def beside_labels(loss: FeatureLoss | None) -> Objective:
-    """`loss` beside the labels; the KL where there is none."""
+    """Return the objective of the labels and `loss`, or of the labels and the KL if `loss` is None."""
     return Objective(
         ce=1.0,
         kl=float(loss is None),
@@ -96,7 +97,7 @@ def beside_labels(loss: FeatureLoss | None) -> Objective:
 
 
 def make_step(objective: Objective, batch: int, compile: bool) -> Callable[[], None]:
-    """A function that takes one training step towards an objective; its own parameters are made here."""
+    """Return a function that takes one training step with an objective; its loss gets its parameters here."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images, label = torch.randn(batch, 3, 32, 32), torch.randint(CLASSES, (batch,))
@@ -164,9 +165,9 @@ def main() -> None:
 def time_in_turn(
     variants: dict[str, Callable[[], None]], *, batch: int, rounds: int, steps: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Images per second of each variant in each round."""
+    """Return the images per second of each variant in each round."""
     for step in tqdm(variants.values(), desc="compiling and warming up", disable=None):
-        for _ in range(3):  # the second step of a contrastive loss is compiled again, when Z is known
+        for _ in range(3):  # a contrastive loss is compiled again in its second step, when Z is known
             step()
     rates: dict[str, list[float]] = {name: [] for name in variants}
     for _ in tqdm(range(rounds), desc="timing", disable=None):

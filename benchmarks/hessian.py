@@ -1,9 +1,9 @@
-"""Seconds of one re-estimation of all gradient scalings against seconds of one training epoch: ResNet-20, W2A2.
+"""Seconds of one estimate of all gradient scaling factors, relative to one training epoch: ResNet-20, W2A2.
 
     python benchmarks/hessian.py [--rounds 5] [--images 50000]
 
-The estimate is the one of `conf/callbacks/default.yaml`: 3 batches of 32 images, at most 4 probes for each. An epoch is
-timed by a few of its steps (batch 256, eager float32, as in benchmarks/step.py) and scaled up to `--images`.
+The estimate has the settings of `conf/callbacks/default.yaml`: 3 batches of 32 images with at most 4 probes each. The
+time of an epoch is extrapolated to `--images` from a few steps (batch 256, eager float32, as in benchmarks/step.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from step import BATCH, make_task
 
 from sqakd.dataset.batch import Batch
-from sqakd.quantization.layers import quant_layers
+from sqakd.quantization.layers import quantizers
 from sqakd.training.callbacks.hessian_scaling import HessianScaling
 
 CALLBACK = HessianScaling(update_every=10, batches=3, batch_size=32, max_probes=4, tolerance=1e-3, epsilon=1e-12)
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000)
     options = parser.parse_args()
     task, step = make_task(quantized=True, compile=False, bf16=False, channels_last=True)
-    targets = [q for _, layer in quant_layers(task.student) for q in (layer.weight_quantizer, layer.input_quantizer)]
+    targets = quantizers(task.student)
     batches = [Batch(torch.randn(32, 3, 32, 32), None, torch.arange(32), {}) for _ in range(3)]
     task.student.train()
     step()

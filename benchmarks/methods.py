@@ -1,10 +1,11 @@
-"""What each way to distil costs: time of a training step against SQAKD's, and parameters of its own.
+"""Cost of each distillation loss: time of a training step relative to SQAKD's, and parameters of the loss.
 
     python benchmarks/methods.py [--batch 64] [--rounds 7] [--steps 1] [--compile] [--cpu-time] [--methods at crd]
 
-Every option of conf/kd, as it is written there, for W2A2 EWGS ResNet-20 with a float ResNet-20 as its teacher and a
-training set of 50,000 images in ten classes; stages before the training are not in it. All are timed in turn, round by
-round. On a machine that others use too, `OMP_NUM_THREADS=1` and `--cpu-time` count the time the processor worked.
+The benchmark covers every option of conf/kd with its settings there, for a W2A2 EWGS ResNet-20 with a float ResNet-20
+as its teacher and a training set of 50,000 images in ten classes. Stages before the training are not included. Each
+round times every loss once. On a shared machine, use `OMP_NUM_THREADS=1` and `--cpu-time`, which measures processor
+time.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from sqakd.app.compose import compose_spec
 from sqakd.kd.objective import Objective
 
 CONF = Path(__file__).parents[1] / "conf"
-LIKE = ("sqakd_released", "none_matched")  # the same steps as others
+LIKE = ("sqakd_released", "none_matched")  # their steps equal those of other options
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""Images per second of the training step: ResNet-20, W2A2 against the float student, both with the same teacher.
+"""Images per second of a training step: a W2A2 ResNet-20 compared with a float one, both with the same teacher.
 
     python benchmarks/step.py [--rounds 5] [--steps 3]
 
-All variants are built first and then timed in turn, round by round, so that a machine that slows down or speeds up
-does so for all of them. The step is teacher forward, student forward and backward, and the optimizer's step.
+All variants are built first. Each round then times every variant once, so that a change in the machine's speed affects
+all of them. A step is the teacher's forward pass, the student's forward and backward pass, and the optimizer's step.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ RECIPE = Recipe(
 
 
 def make_task(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool) -> tuple[Task, Callable[[], None]]:
-    """A task, and a function that takes one training step of it on fixed random images."""
+    """Return a task, and a function that takes one training step of this task on fixed random images."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = torch.randn(BATCH, 3, 32, 32)
@@ -91,33 +91,33 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2)
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     variants = {
         "eager float32": {"compile": False, "bf16": False, "channels_last": False},
         "eager float32 channels_last": {"compile": False, "bf16": False, "channels_last": True},
         "compiled float32 channels_last": {"compile": True, "bf16": False, "channels_last": True},
         "compiled bf16 channels_last": {"compile": True, "bf16": True, "channels_last": True},
     }
-    # One graph is compiled per variant and kind; the default limit of eight recompilations is per function.
+    # Each variant and student needs a graph of its own; the default limit is eight recompilations per function.
     torch._dynamo.config.recompile_limit = 64
     steps = {
-        (name, quantized): make_task(quantized=quantized, **how)[1]
-        for name, how in variants.items()
+        (name, quantized): make_task(quantized=quantized, **options)[1]
+        for name, options in variants.items()
         for quantized in (True, False)
     }
     for step in tqdm(steps.values(), desc="compiling and warming up", disable=None):
         step()
         step()
     rates: dict[tuple[str, bool], list[float]] = {key: [] for key in steps}
-    for _ in tqdm(range(options.rounds), desc="timing", disable=None):
+    for _ in tqdm(range(arguments.rounds), desc="timing", disable=None):
         for key, step in steps.items():
             start = time.perf_counter()
-            for _ in range(options.steps):
+            for _ in range(arguments.steps):
                 step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            rates[key].append(BATCH * options.steps / (time.perf_counter() - start))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, n = {options.rounds}")
+            rates[key].append(BATCH * arguments.steps / (time.perf_counter() - start))
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, n = {arguments.rounds}")
     print(f"{'images/s, median (min - max)':32} {'W2A2 student':>22} {'float student':>22} {'time W2A2 / float':>18}")
     for name in variants:
         quantized, floats = rates[name, True], rates[name, False]

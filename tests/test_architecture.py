@@ -1,8 +1,9 @@
-"""Which room may import which. Imports are read from the source, so a wrong arrow fails even if it never runs."""
+"""Tests of the imports between rooms. The source is parsed, so a wrong import fails even if it never runs."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ FILES = sorted([*(ROOT / "sqakd").rglob("*.py"), *(ROOT / "hydra_plugins").rglob
 SCRIPTS = sorted(ROOT.glob("*.py"))
 
 GROUND = {"errors", "files", "numbers", "randomness"}
-# For each room, the rooms or modules of sqakd that it may import besides itself. docs/architecture.md draws this table.
+# The rooms or modules of sqakd that each room may import besides itself. docs/architecture.md draws the imports.
 ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
     "numbers": {"errors"},
@@ -42,14 +43,14 @@ PACKAGES: dict[str, set[str]] = {
     "wandb_workspaces": {"dashboard"},
     "onnxruntime": {"predict", "export"},
     "openvino": {"export"},
-    "matplotlib": {"report", "export"},
+    "matplotlib": {"report"},
 }
-# The report starts at once and runs where nothing is trained.
+# The report must start fast and run on machines without these packages.
 HEAVY = ("torch", "pytorch_lightning", "numpy")
 
 
 def room_of(file: Path) -> str:
-    """The first folder or file below sqakd, or hydra_plugins."""
+    """Return the name of the first folder or file below sqakd, or hydra_plugins."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return parts[0] if parts[0] == "hydra_plugins" else parts[1]
 
@@ -60,11 +61,13 @@ def module_name(file: Path) -> str:
 
 
 def imports(source: str, package: str) -> set[str]:
-    """Dotted names of everything a source text imports, at any depth; a name from a module counts as module.name.
+    """Return the dotted names that a source text imports, also inside functions.
+
+    `from module import name` counts as module.name.
 
     Args:
         source: Python text.
-        package: where relative imports start, e.g. "sqakd.kd".
+        package: package of the file, where relative imports start, e.g. "sqakd.kd".
     """
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -84,12 +87,12 @@ def imports_of(file: Path) -> set[str]:
 
 
 def below(name: str, *roots: str) -> bool:
-    """Whether a dotted name is one of the roots or inside one."""
+    """Return whether a dotted name is one of the roots or inside one."""
     return any(name == root or name.startswith(f"{root}.") for root in roots)
 
 
 def own_imports(file: Path) -> Iterator[str]:
-    """Names below sqakd that a file imports, without that prefix."""
+    """Yield the names below sqakd that a file imports, without that prefix."""
     return (name.partition(".")[2] for name in imports_of(file) if below(name, "sqakd") and name != "sqakd")
 
 
@@ -98,16 +101,14 @@ def relative(file: Path) -> str:
 
 
 def arrows() -> set[tuple[str, str]]:
-    """(room, imported room) for every import in the package; rooms of the ground floor are one."""
-    return {
-        (room_of(file), "ground" if target in GROUND else target)
-        for file in FILES
-        for name in own_imports(file)
-        if (target := name.partition(".")[0]) != room_of(file) and target in ROOMS
-    }
+    """Return (room, imported room) for every import; the rooms of the ground floor count as one."""
+    names = {room: "ground" if room in GROUND else room for room in ROOMS}
+    ends = {(room_of(file), name.partition(".")[0]) for file in FILES for name in own_imports(file)}
+    drawn = {(names[room], names[target]) for room, target in ends if room in names and target in names}
+    return {(room, target) for room, target in drawn if room != target}
 
 
-def test_imports_are_found_in_every_spelling() -> None:
+def test_every_form_of_import_is_found() -> None:
     text = """
 import sqakd.a, b.c as d
 from sqakd import run
@@ -133,12 +134,12 @@ def f():
     }
 
 
-def test_every_file_is_in_a_room() -> None:
+def test_every_file_belongs_to_a_listed_room() -> None:
     assert {room_of(file) for file in FILES} - {"__init__"} == set(ROOMS)
 
 
 @pytest.mark.parametrize("room", sorted(ROOMS))
-def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
+def test_room_imports_only_allowed_rooms(room: str) -> None:
     wrong = {
         relative(file): bad
         for file in FILES
@@ -148,33 +149,47 @@ def test_a_room_imports_only_the_rooms_below_it(room: str) -> None:
     assert wrong == {}
 
 
-def test_the_rooms_have_no_circle() -> None:
+def test_allowed_imports_have_no_cycle() -> None:
     left = {room: {name.partition(".")[0] for name in below} for room, below in ROOMS.items()}
     while free := {room for room, targets in left.items() if not targets & left.keys()}:
         left = {room: targets for room, targets in left.items() if room not in free}
-    # quantization.cost is below runs, and quantization imports the ground alone, so nothing may be left.
+    # quantization.cost is below runs, and quantization imports only the ground floor, so no room may be left.
     assert left == {}
 
 
+def test_diagram_shows_exactly_the_imports() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    diagram = re.search(r"^```mermaid\nflowchart TB\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert diagram
+    drawn, nodes = set(), set()
+    for line in diagram[1].splitlines():
+        source, _, targets = (part.strip() for part in line.partition("-->"))
+        ends = {target.strip() for target in targets.split("&") if targets}
+        nodes |= {source} | ends
+        drawn |= {(source, end) for end in ends}
+    assert drawn == arrows()
+    assert nodes == ROOMS.keys() - GROUND | {"ground"}
+
+
 @pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_a_package_stays_in_its_rooms(package: str) -> None:
+def test_package_is_imported_only_in_its_rooms(package: str) -> None:
     users = {room_of(file) for file in FILES if any(below(name, package) for name in imports_of(file))}
     assert users <= PACKAGES[package]
     assert users
 
 
-def test_the_report_imports_nothing_heavy_at_its_start() -> None:
+def test_report_imports_no_heavy_package() -> None:
     files = [file for file in FILES if room_of(file) == "report"]
     users = {relative(file) for file in files if any(below(name, *HEAVY) for name in imports_of(file))}
     assert users == set()
 
 
-def test_a_runtime_is_measured_without_anything_beside_it() -> None:
+def test_stopwatch_imports_nothing_of_this_project() -> None:
     assert set(own_imports(ROOT / "sqakd" / "export" / "stopwatch.py")) == set()
 
 
-def test_training_imports_no_exporter() -> None:
-    """The exporter's packages are an extra, so app/export.py imports it only inside functions."""
+def test_only_app_imports_the_exporter_and_only_inside_functions() -> None:
+    """The packages that the exporter needs are an extra, so training must not import them."""
     users = {relative(file) for file in FILES if any(below(name, "export") for name in own_imports(file))}
     assert {user for user in users if not user.startswith("sqakd/export/")} == {"sqakd/app/export.py"}
     tree = ast.parse((ROOT / "sqakd" / "app" / "export.py").read_text(encoding="utf-8"))
@@ -182,7 +197,7 @@ def test_training_imports_no_exporter() -> None:
     assert not any((node.module or "").startswith("sqakd.export") for node in top)
 
 
-def test_the_dashboard_imports_its_optional_package_late() -> None:
+def test_dashboard_imports_its_optional_package_inside_functions() -> None:
     users = {relative(file) for file in FILES if any(below(name, "wandb_workspaces") for name in imports_of(file))}
     assert users == {"sqakd/dashboard/workspace.py"}
     tree = ast.parse((ROOT / "sqakd" / "dashboard" / "__main__.py").read_text(encoding="utf-8"))

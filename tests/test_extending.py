@@ -1,4 +1,4 @@
-"""The files that docs/extending.md shows make new parts: together they train, and the contract tests cover them."""
+"""Tests of the examples in docs/extending.md: the new parts train together, and the contract tests cover them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from hydra import compose, initialize_config_dir
 from sklearn.datasets import load_digits
 
 from sqakd.app.compose import compose_spec
+from sqakd.app.tables import table_cells
 
 PAGE, FILES = pages.EXTENDING, pages.FILES
-COMMANDS = [line for line in PAGE.commands if pages.made_elsewhere(line)]
-WORDS = [span for span in PAGE.sentences if pages.made_elsewhere(span)]
-SENTENCE = ["quantizer=maxabs", "kd=cosine", "model=plain", "dataset=arrays", "plus=[freeze_bn]", "bits=4"]
+COMMANDS = [line for line in PAGE.commands if pages.uses_example_part(line)]
+SPANS = [span for span in PAGE.overrides if pages.uses_example_part(span)]
+ALL_PARTS = ["quantizer=maxabs", "kd=cosine", "model=plain", "dataset=arrays", "plus=[freeze_bn]", "bits=4"]
 NAME = "arrays-plain-maxabs-w4a4-cosine-freeze_bn"
 
 
-def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(folder)}
     return subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the page's files, and the digits as a file of arrays."""
+    """Copy the project, add the example files of the page, and write the digits as a file of arrays."""
     folder = tmp_path_factory.mktemp("project")
     for part in ("sqakd", "hydra_plugins", "conf", "tests"):
         shutil.copytree(command.ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
@@ -56,45 +57,44 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_there_is_one_of_each_kind() -> None:
+def test_page_has_an_example_of_each_part() -> None:
     kinds = {Path(path).parent.as_posix() for path in FILES}
     groups = ("quantizer", "kd", "model", "dataset", "plus", "experiment", "table")
-    packages = ("quantizers", "kd", "models", "dataset", "callbacks")
+    packages = ("quantization/quantizers", "kd", "models", "dataset", "training/callbacks")
     assert {*(f"conf/{group}" for group in groups), *(f"sqakd/{package}" for package in packages)} <= kinds
 
 
-def test_they_train_together(project: Path) -> None:
+def test_example_parts_train_together(project: Path) -> None:
     short = ["recipe.epochs=4", "teacher.recipe.epochs=4", "dataset.file=my.npz"]
-    trained = run(project, "train.py", *SENTENCE, *short)
+    trained = python(project, "train.py", *ALL_PARTS, *short)
     assert trained.returncode == 0, trained.stderr
     record = json.loads((project / "runs" / NAME / "seed0" / "record.json").read_text())
     assert record["scores"]["agreement"]["last"] > 0.5
     assert not record["labels_used"]
 
 
-def test_what_the_page_says_to_type(project: Path) -> None:
+def test_commands_of_the_page_compose(project: Path) -> None:
     assert len(COMMANDS) > 5
     with initialize_config_dir(str(project / "conf"), version_base="1.3"):
         for line in COMMANDS:
-            assert pages.words_of(line)[:2] == ["python", "train.py"]
-            compose_spec(pages.words_of(line)[2:])
-        for span in WORDS:
+            assert pages.split_command(line)[:2] == ["python", "train.py"]
+            compose_spec(pages.split_command(line)[2:])
+        for span in SPANS:
             compose_spec(span.split())
 
 
-def test_the_table_is_of_them(project: Path) -> None:
+def test_example_table_combines_the_example_parts(project: Path) -> None:
     with initialize_config_dir(str(project / "conf"), version_base="1.3"):
-        params = compose("train", ["table=mine"], return_hydra_config=True).hydra.sweeper.params
-        axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
-        first, last = ([axis[end] for axis in axes] for end in (0, -1))
-        names = [compose_spec(words).config["name"] for words in (first, last)]
+        sweeper = compose("train", ["table=mine"], return_hydra_config=True).hydra.sweeper
+        first, *_, last = table_cells(list(sweeper.rows), dict(sweeper.params), [])
+        names = [compose_spec(overrides).config["name"] for overrides in (first, last)]
     assert names == ["arrays-plain-ewgs-w2a2-none", "arrays-plain-maxabs-w4a4-cosine"]
 
 
-def test_the_contract_tests_cover_them(project: Path) -> None:
+def test_contract_tests_cover_the_example_parts(project: Path) -> None:
     files = ["tests/test_quantizer_contract.py", "tests/test_feature_contract.py", "tests/test_plus_contract.py"]
     new = "maxabs or cosine or (freeze_bn and resumed)"
-    contract = run(project, "-m", "pytest", "-v", "-k", new, *files)
+    contract = python(project, "-m", "pytest", "-v", "-k", new, *files)
     assert contract.returncode == 0, contract.stdout
     for name in ("maxabs", "cosine", "freeze_bn"):
         assert re.search(rf"{name}\S* PASSED", contract.stdout), name

@@ -1,4 +1,4 @@
-"""What every gain that works beside the training keeps; the list is that of conf/plus, so that a new one is covered."""
+"""The contract of add-ons, tested for every file in conf/plus; a new file is covered automatically."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sqakd.training.callbacks.resume import Resume
 from sqakd.training.trainer import top1
 
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))
-# Gains that go together; as many as there are of one kind are tried apart.
+# Each add-on alone, and compatible ones together.
 GROUPS = [[name] for name in NAMES] + [["bn", "dampen", "ema", "progressive"]]
 EPOCHS = 4
 
 
-class Stop(Exception):  # noqa: N818  # it is no error
-    """The end of a process, as far as one process can see it."""
+class Stop(Exception):  # noqa: N818  # not an error
+    """Simulates the end of a process within a process."""
 
 
 class StopAt(pl.Callback):
@@ -37,7 +37,7 @@ class StopAt(pl.Callback):
 
 
 class StopAfter(pl.Callback):
-    """Ends a process when all epochs are done but nothing has been recorded."""
+    """Ends the process after all epochs, before the record is written."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         raise Stop
@@ -49,11 +49,11 @@ def parts(names: list[str]) -> list[Any]:
 
 
 def run(names: list[str], folder: Path, stop: pl.Callback | None = None, **changes: int) -> tuple[Any, History]:
-    """A training as a run does it; returns the task and its history."""
+    """Train with the callbacks of a run; return the task and its history."""
     folder.mkdir(exist_ok=True)
-    words = ["recipe.batch_size=8", f"recipe.epochs={EPOCHS}", "recipe.lr=0.01"]
-    words += [f"recipe.{name}={value}" for name, value in changes.items()]
-    task = small.make_task(small.quantized("bits=1"), small.network(seed=1), *words)
+    overrides = ["recipe.batch_size=8", f"recipe.epochs={EPOCHS}", "recipe.lr=0.01"]
+    overrides += [f"recipe.{name}={value}" for name, value in changes.items()]
+    task = small.make_task(small.quantized("bits=1"), small.network(seed=1), *overrides)
     data, plus = small.images(), parts(names)
     data.extend({name: part for name, part in zip(names, plus, strict=True) if not isinstance(part, pl.Callback)})
     last, history = folder / "last.ckpt", History(folder / "metrics.csv")
@@ -73,7 +73,7 @@ def student(task: Any) -> dict[str, Tensor]:
     return state
 
 
-def test_there_is_something_to_check() -> None:
+def test_shipped_add_ons_are_found() -> None:
     assert {"cutmix", "trivial", "ema", "bn", "dampen", "progressive", "two_step"} <= set(NAMES)
 
 
@@ -92,7 +92,7 @@ def test_resumed_training_ends_in_the_same_bits(names: list[str], tmp_path: Path
 
 
 @pytest.mark.parametrize("names", GROUPS, ids="+".join)
-def test_what_is_kept_is_what_was_evaluated(names: list[str], tmp_path: Path) -> None:
+def test_final_student_is_the_one_that_was_evaluated(names: list[str], tmp_path: Path) -> None:
     task, history = run(names, tmp_path)
     data = small.images()
     assert top1(task.student, data, torch.device("cpu")) == pytest.approx(history.rows[-1]["val/top1"])
@@ -107,13 +107,13 @@ def test_what_is_kept_is_what_was_evaluated(names: list[str], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("names", GROUPS, ids="+".join)
-def test_it_makes_a_difference(names: list[str], tmp_path: Path) -> None:
+def test_add_on_changes_the_training(names: list[str], tmp_path: Path) -> None:
     (with_it, _), (without, _) = run(names, tmp_path / "with"), run([], tmp_path / "without")
     assert not command.same_bits(student(with_it), student(without))
 
 
 @pytest.mark.parametrize("names", GROUPS, ids="+".join)
-def test_accumulated_gradients(names: list[str], tmp_path: Path) -> None:
+def test_add_on_works_with_accumulated_gradients(names: list[str], tmp_path: Path) -> None:
     task, history = run(names, tmp_path, accumulate=2)
     assert len(history.rows) == EPOCHS
     assert all(bool(value.isfinite().all()) for value in student(task).values())

@@ -1,4 +1,4 @@
-"""What every quantizer promises, asked of every file in conf/quantizer: a new method is covered by having one.
+"""The quantizer contract, tested for every file in conf/quantizer; a new file is covered automatically.
 
 Each method quantizes weights (one range, or one per output channel), inputs that follow a ReLU, and inputs with a sign.
 """
@@ -15,11 +15,12 @@ import torch
 from quantizer_cases import BITS, CHANNELS, KINDS, METHODS, ROUNDINGS, Case, scheme_of
 from torch import Tensor
 
+from sqakd.app.advice import explain
 from sqakd.quantization.quantizers.base import Quantizer
 
 CASES = [Case(method, kind, bits) for method in METHODS for kind in KINDS for bits in BITS]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
-# Where the number of bits is not the point: the least, the most, and one between.
+# For properties that hardly depend on the number of bits: the fewest, the most, and one between.
 some_cases = pytest.mark.parametrize("case", [case for case in CASES if case.bits in (1, 2, 8)], ids=str)
 each_pair = pytest.mark.parametrize(
     "case", [Case(method, kind, 2, rule) for method in METHODS for kind in KINDS for rule in ROUNDINGS], ids=str
@@ -27,7 +28,7 @@ each_pair = pytest.mark.parametrize(
 
 
 def gradients(quantizer: Any, x: Tensor, parameters: Iterable[Tensor]) -> list[Tensor]:
-    """Of a random weighting of the outputs, with respect to `x` and the parameters."""
+    """Return the gradients of a random weighting of the outputs with respect to `x` and the parameters."""
     leaf = x.clone().requires_grad_()
     weights = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) + 0.5
     return list(torch.autograd.grad((quantizer(leaf) * weights).sum(), [leaf, *parameters]))
@@ -46,13 +47,13 @@ def check_on_grid(quantizer: Quantizer, x: Tensor) -> None:
     assert float((steps - nearest).abs().max()) <= 1e-4
 
 
-def test_there_is_something_to_check() -> None:
+def test_shipped_methods_are_found() -> None:
     assert {"ewgs", "ste", "ewgs_released"} <= set(METHODS)
     assert {"ste", "ewgs"} <= set(ROUNDINGS)
 
 
 @each_case
-def test_the_grid_has_a_value_for_each_bit_pattern(case: Case) -> None:
+def test_grid_has_a_value_for_each_bit_pattern(case: Case) -> None:
     quantizer = case.calibrated()
     grid = quantizer.grid()
     assert grid.dtype == torch.int16
@@ -72,14 +73,14 @@ def test_outputs_lie_on_the_grid(case: Case) -> None:
 
 
 @each_case
-def test_codes_give_the_outputs_back_exactly(case: Case) -> None:
+def test_codes_reproduce_the_outputs_exactly(case: Case) -> None:
     quantizer, x = case.calibrated(), case.wide()
     codes = quantizer.codes(x)
     assert torch.equal(codes.scale * (codes.integers - codes.zero_point), quantizer(x))
 
 
 @some_cases
-def test_calibration_happens_once(case: Case) -> None:
+def test_second_calibration_is_refused(case: Case) -> None:
     quantizer, x = case.make(), case.wide()
     assert not quantizer.calibrated
     quantizer.calibrate(case.typical())
@@ -91,8 +92,8 @@ def test_calibration_happens_once(case: Case) -> None:
 
 
 @each_case
-def test_the_state_is_everything(case: Case) -> None:
-    """Plain data that makes a new quantizer give the same outputs, without another calibration."""
+def test_state_dict_restores_the_outputs(case: Case) -> None:
+    """The state is plain data, and gives a new quantizer the same outputs without another calibration."""
     quantizer, x = case.calibrated(), case.wide()
     for parameter in quantizer.parameters():
         parameter.data.mul_(1.25)  # as after training
@@ -108,13 +109,13 @@ def test_the_state_is_everything(case: Case) -> None:
 
 
 @some_cases
-def test_the_memory_format_changes_nothing(case: Case) -> None:
+def test_memory_format_does_not_change_the_outputs(case: Case) -> None:
     quantizer, x = case.calibrated(), case.wide()
     assert torch.equal(quantizer(x.to(memory_format=torch.channels_last)), quantizer(x))
 
 
 @each_case
-def test_gradients_arrive(case: Case) -> None:
+def test_input_and_parameters_get_gradients(case: Case) -> None:
     quantizer = case.calibrated()
     dx, *rest = gradients(quantizer, case.wide(), quantizer.parameters())
     assert dx.isfinite().all()
@@ -126,7 +127,7 @@ def test_gradients_arrive(case: Case) -> None:
 
 @some_cases
 def test_larger_values_never_get_smaller_codes(case: Case) -> None:
-    """Within what shares a range."""
+    """This holds among the values that share a range."""
     quantizer, x = case.calibrated(), case.wide()
     rows = CHANNELS if case.kind == "channels" else 1
     order = x.reshape(rows, -1).argsort(dim=1)
@@ -134,13 +135,13 @@ def test_larger_values_never_get_smaller_codes(case: Case) -> None:
 
 
 @some_cases
-def test_half_precision_gets_the_codes_of_the_same_values(case: Case) -> None:
+def test_half_precision_gets_the_codes_of_single_precision(case: Case) -> None:
     quantizer, x = case.calibrated(), case.wide().bfloat16()
     assert torch.equal(quantizer.codes(x).integers, quantizer.codes(x.float()).integers)
 
 
 @some_cases
-def test_a_copy_is_a_quantizer_of_its_own(case: Case) -> None:
+def test_copy_shares_no_tensor(case: Case) -> None:
     quantizer, x = case.calibrated(), case.wide()
     twin = copy.deepcopy(quantizer)
     before = quantizer(x)
@@ -157,7 +158,7 @@ def test_a_copy_is_a_quantizer_of_its_own(case: Case) -> None:
 )
 @pytest.mark.parametrize("kind", ["weight", "input"])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_range_from_a_tensor_that_has_none(method: str, kind: str, x: Tensor) -> None:
+def test_calibration_on_an_empty_or_non_finite_tensor_is_refused(method: str, kind: str, x: Tensor) -> None:
     quantizer = Case(method, kind, 2).make()
     with pytest.raises(ValueError, match="cannot calibrate on a tensor of shape"):
         quantizer.calibrate(x)
@@ -169,7 +170,7 @@ def test_no_range_from_a_tensor_that_has_none(method: str, kind: str, x: Tensor)
 )
 @pytest.mark.parametrize("kind", ["weight", "input"])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_constant_gives_a_range_that_works_or_is_refused(method: str, kind: str, x: Tensor) -> None:
+def test_constant_tensor_gives_a_usable_range_or_is_refused(method: str, kind: str, x: Tensor) -> None:
     quantizer = Case(method, kind, 2).make()
     try:
         quantizer.calibrate(x)
@@ -192,14 +193,14 @@ def test_impossible_bits_are_refused(method: str, kind: str, bits: Any) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_sentence_sets_the_bits(method: str) -> None:
+def test_configuration_sets_the_bits(method: str) -> None:
     scheme = scheme_of(method)
     made = [factory(rounding=scheme.rounding(), shape=()) for factory in (scheme.weight, scheme.input)]
     assert [quantizer.bits for quantizer in made] == [3, 5]
 
 
 @each_pair
-def test_any_range_takes_any_rounding(case: Case) -> None:
+def test_any_range_combines_with_any_rounding(case: Case) -> None:
     quantizer = case.calibrated()
     assert type(quantizer.rounding) is type(scheme_of("ewgs", case.rounding).rounding())
     check_on_grid(quantizer, case.wide())
@@ -209,7 +210,7 @@ def test_any_range_takes_any_rounding(case: Case) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_compiled_as_one_graph_it_does_the_same(method: str) -> None:
+def test_compiled_quantizers_give_the_same_results_in_one_graph(method: str) -> None:
     cases = [Case(method, "weight", 1), Case(method, "weight", 2), Case(method, "input", 2)]
     quantizers = [case.calibrated() for case in cases]
 
@@ -226,15 +227,15 @@ def test_compiled_as_one_graph_it_does_the_same(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_channel_of_zeros_is_quantized_or_refused(method: str) -> None:
-    """Pruned networks have such filters; nothing may become NaN unnoticed."""
+def test_channel_of_zeros_is_quantized_or_refused(method: str) -> None:
+    """Pruned networks have such channels; a NaN must not stay unnoticed."""
     case = Case(method, "channels", 2)
     quantizer, x = case.make(), case.typical()
     x[2] = 0
     try:
         quantizer.calibrate(x)
     except ValueError as error:
-        assert "quantizer.per_channel=false" in str(error)  # noqa: PT017
+        assert "quantizer.per_channel=false" in explain(error)  # noqa: PT017
         assert not quantizer.calibrated
     else:
         assert all(g.isfinite().all() for g in gradients(quantizer, x, quantizer.parameters()))
@@ -242,7 +243,7 @@ def test_a_channel_of_zeros_is_quantized_or_refused(method: str) -> None:
 
 @some_cases
 @pytest.mark.parametrize("other", [1, 4])
-def test_other_bits_and_a_new_range_are_as_good_as_a_new_quantizer(case: Case, other: int) -> None:
+def test_changed_bits_and_calibration_equal_a_new_quantizer(case: Case, other: int) -> None:
     changed, new = case.calibrated(), Case(case.method, case.kind, other).calibrated()
     parameters = [id(p) for p in changed.parameters()]
     changed.set_bits(other)
@@ -258,7 +259,7 @@ def test_other_bits_and_a_new_range_are_as_good_as_a_new_quantizer(case: Case, o
 
 
 @pytest.mark.parametrize("bits", [0, 9, 2.0, True])
-def test_other_bits_are_bits(bits: Any) -> None:
+def test_change_to_impossible_bits_is_refused(bits: Any) -> None:
     quantizer = Case("ewgs", "weight", 2).make()
     with pytest.raises(ValueError, match="expected a whole number from 1 to 8"):
         quantizer.set_bits(bits)

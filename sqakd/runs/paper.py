@@ -65,7 +65,7 @@ class PaperRow:
             top1=Decimal(texts["top1"]) if texts["top1"] else None,
             top5=Decimal(texts["top5"]) if texts["top5"] else None,
             source=texts["kind"],
-            reference=texts["source"],
+            reference=texts.get("source") or "",
         )
 
 

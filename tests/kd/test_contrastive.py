@@ -33,7 +33,7 @@ def test_images_without_labels_are_refused() -> None:
         loss.setup(setup_info(None))
     assert "kd=sqakd" in explain(error.value)
     for kd in ("crd", "cktf"):
-        with pytest.raises(ValueError, match="labels") as refused:
+        with pytest.raises(SqakdError, match="reads labels and the data set has none") as refused:
             small.make_task(small.network(), small.network(), f"kd={kd}", "kd.ce=0", labelled=False)
         assert "kd=sqakd" in explain(refused.value)
 

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, and ones made to be difficult: quantized, trained a step, and put back."""
+"""Networks of torchvision and timm, and some made to be difficult: quantized, trained one step, and restored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sqakd.models.trial import try_network
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, dequantize, quantize
 from sqakd.quantization.curvature import estimate
-from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
+from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers, quantizers
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
 from sqakd.quantization.selection import select
@@ -58,12 +58,15 @@ def kinds(model: nn.Module) -> dict[str, type[nn.Module]]:
 
 
 def check_there_and_back(model: nn.Module, shape: tuple[int, int, int], *, stays_float: str | None = None) -> list[str]:
-    """Quantize to 4 bits, calibrate, one training step, and back: the float network is what it was.
+    """Quantize to 4 bits, calibrate, train one step and dequantize; the float network must be unchanged.
 
     Args:
-        model: float.
+        model: float network.
         shape: of an image.
-        stays_float: pattern of the warning that is expected; None: no warning.
+        stays_float: text of the expected warning; None: no warning.
+
+    Returns:
+        Names of the quantized layers.
     """
     torch.manual_seed(0)
     images = torch.randn(2, *shape)
@@ -74,12 +77,12 @@ def check_there_and_back(model: nn.Module, shape: tuple[int, int, int], *, stays
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         names = quantize(model, scheme(), image_shape=shape)
-    said = [str(warning.message) for warning in caught]
+    messages = [str(warning.message) for warning in caught]
     if stays_float is None:
-        assert said == []
+        assert messages == []
     else:
-        assert len(said) == 1
-        assert stays_float in said[0]
+        assert len(messages) == 1
+        assert stays_float in messages[0]
 
     calibrate(model, images)
     output = model.train()(images)
@@ -90,7 +93,7 @@ def check_there_and_back(model: nn.Module, shape: tuple[int, int, int], *, stays
 
     assert dequantize(model) == names
     assert kinds(model) == before
-    model.load_state_dict(weights)  # the statistics of batch norm have moved
+    model.load_state_dict(weights)  # batch-norm statistics have changed
     with torch.no_grad():
         assert torch.equal(model.eval()(images), logits)
     return names
@@ -114,15 +117,15 @@ def order(model: nn.Module) -> list[str]:
         "regnet_y_400mf",
     ],
 )
-def test_torchvision(arch: str) -> None:
-    """All layers but the first and the last, depthwise and grouped ones included; no auxiliary output."""
+def test_networks_of_torchvision(arch: str) -> None:
+    """All layers but the first and the last are quantized, including depthwise and grouped ones."""
     model = torchvision_network(arch=arch, weights=None, num_classes=10)
     expected = order(model)[1:-1]
     assert check_there_and_back(model, IMAGES) == expected
 
 
-def test_attention_that_calls_no_layer_stays_float() -> None:
-    """MultiheadAttention multiplies by its own matrices; its surroundings are quantized."""
+def test_attention_without_layer_calls_stays_float() -> None:
+    """MultiheadAttention multiplies by its own matrices and stays float; the layers around it are quantized."""
     model = models.VisionTransformer(
         image_size=16, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=10
     )
@@ -135,7 +138,7 @@ def test_attention_that_calls_no_layer_stays_float() -> None:
     assert names == [f"encoder.layers.encoder_layer_{i}.mlp.{j}" for i in (0, 1) for j in (0, 3)]
 
 
-def test_layers_whose_weights_are_read_without_calling_them_stay_float() -> None:
+def test_layers_that_are_read_but_not_called_stay_float() -> None:
     model = models.SwinTransformer(
         patch_size=[4, 4], embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=[4, 4], num_classes=10
     )
@@ -146,7 +149,7 @@ def test_layers_whose_weights_are_read_without_calling_them_stay_float() -> None
         *["features.3.0.mlp.0", "features.3.0.mlp.3"],
     ]
     with pytest.warns(UserWarning, match=r"parameter features\.1\.0\.attn\.relative_position_bias_table and 1 more$"):
-        quantize(model, scheme())  # not told the size of the images, it cannot know
+        quantize(model, scheme())  # without the size of the images no pass can run
     with pytest.raises(ValueError, match=r"take no part in the forward pass.*features\.1\.0\.attn\.qkv"):
         calibrate(model, torch.randn(2, 3, 32, 32))
 
@@ -161,16 +164,16 @@ def test_layers_whose_weights_are_read_without_calling_them_stay_float() -> None
         ("tf_mobilenetv3_small_minimal_100", "Conv2dSame conv_stem and 4 more, Linear classifier"),
     ],
 )
-def test_timm(arch: str, stays_float: str | None) -> None:
-    """A position embedding and timm's own kinds of convolution are left alone and named."""
+def test_networks_of_timm(arch: str, stays_float: str | None) -> None:
+    """A position embedding and timm's own convolutions stay float, and the warning names them."""
     pytest.importorskip("timm")
     model = timm_network(arch=arch, weights=None, num_classes=10)
     size = 160 if arch == "test_vit" else 64
     assert check_there_and_back(model, (3, size, size), stays_float=stays_float)
 
 
-def test_a_subclass_may_be_the_first_layer() -> None:
-    """Then the first layer is float already, and the second is an ordinary one."""
+def test_subclass_can_be_the_first_layer() -> None:
+    """The first layer is then float already, and the second counts as an inner layer."""
 
     class Own(nn.Conv2d):
         pass
@@ -180,8 +183,8 @@ def test_a_subclass_may_be_the_first_layer() -> None:
 
 
 @pytest.mark.parametrize("arch", ["torchvision mobilenet_v3_small", "timm test_vit", "timm test_convnext"])
-def test_curvature_of_any_network(arch: str) -> None:
-    """EWGS's default: second derivatives of every activation function, normalisation and attention."""
+def test_curvature_can_be_estimated_for_any_network(arch: str) -> None:
+    """EWGS needs second derivatives of all activation functions, normalisations and attention."""
     source, _, name = arch.partition(" ")
     make = torchvision_network if source == "torchvision" else timm_network
     model = make(arch=name, weights=None, num_classes=10)
@@ -190,21 +193,21 @@ def test_curvature_of_any_network(arch: str) -> None:
         quantize(model, dataclasses.replace(scheme(), rounding=partial(ElementWiseGradientScaling, delta=0.0)))
     images = torch.randn(4, *IMAGES)
     calibrate(model, images)
-    quantizers = [q for _, layer in quant_layers(model) for q in (layer.weight_quantizer, layer.input_quantizer)]
+    targets = quantizers(model)
     found = estimate(
         lambda: F.cross_entropy(model(images), torch.arange(4)),
         model.train(),
-        quantizers,
+        targets,
         max_probes=2,
         tolerance=0.0,
         generator=torch.Generator().manual_seed(0),
     )
     assert bool(torch.isfinite(found.trace).all())
-    assert int(found.trace.count_nonzero()) > len(quantizers) // 2
+    assert int(found.trace.count_nonzero()) > len(targets) // 2
 
 
 class Bent(torch.autograd.Function):
-    """A derivative, and no second one."""
+    """A function with a derivative but no second derivative."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -215,7 +218,7 @@ class Bent(torch.autograd.Function):
         raise RuntimeError("derivative for bent_backward is not implemented")
 
 
-def test_a_network_without_second_derivatives_says_so() -> None:
+def test_network_without_second_derivatives_is_refused() -> None:
     class Bending(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return Bent.apply(x)  # type: ignore[no-any-return]
@@ -224,20 +227,20 @@ def test_a_network_without_second_derivatives_says_so() -> None:
     quantize(model, dataclasses.replace(scheme(), rounding=partial(ElementWiseGradientScaling, delta=0.0)))
     images = torch.randn(4, 3, 4, 4)
     calibrate(model, images)
-    quantizers = [layer.input_quantizer for _, layer in quant_layers(model)]
-    with pytest.raises(ValueError, match=r"bent_backward.*quantizer\.rounding\.delta=0\.001"):
+    with pytest.raises(SqakdError, match=r"no second derivatives.*bent_backward") as error:
         estimate(
             lambda: model(images).sum(),
             model,
-            quantizers,
+            quantizers(model)[1:],
             max_probes=1,
             tolerance=0.0,
             generator=torch.Generator().manual_seed(0),
         )
+    assert "quantizer.rounding.delta=0.001" in explain(error.value)
 
 
 class Odd(nn.Module):
-    """A layer under two names, a layer that runs twice, one ReLU for all, a transposed and a 1d convolution."""
+    """A network with a shared layer, a layer that runs twice, one shared ReLU, and layers of other types."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -261,7 +264,7 @@ class Odd(nn.Module):
         return logits
 
 
-def test_shared_layers_are_one_layer_and_what_has_no_twin_is_named() -> None:
+def test_shared_layers_stay_shared_and_other_layers_are_named() -> None:
     others = "float: ConvTranspose2d up, Conv1d line, Embedding lookup"
     assert check_there_and_back(Odd(), (3, 8, 8), stays_float=others) == ["a", "twice.0"]
     model = Odd()
@@ -271,15 +274,15 @@ def test_shared_layers_are_one_layer_and_what_has_no_twin_is_named() -> None:
     assert model.a is model.b
 
 
-def test_the_fast_path_of_evaluation_does_not_bypass_a_quantizer() -> None:
-    """In evaluation TransformerEncoderLayer reads the weights of the layers inside it."""
+def test_fast_path_of_evaluation_does_not_bypass_a_quantizer() -> None:
+    """In evaluation mode, TransformerEncoderLayer reads the weights of its inner layers without calling them."""
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), layer, nn.Linear(8, 3))
     with pytest.warns(UserWarning, match=r"float: TransformerEncoderLayer 2$"):
         assert quantize(model, scheme()) == ["1"]
 
 
-# the first and the last layers
+# The first and the last layers.
 
 
 def stages() -> nn.Sequential:
@@ -302,7 +305,7 @@ def stages() -> nn.Sequential:
         ([], ["0.0", "0.1", "1.0", "2"]),
     ],
 )
-def test_first_layers_by_name(first: list[str] | None, quantized: list[str]) -> None:
+def test_first_layers_can_be_named(first: list[str] | None, quantized: list[str]) -> None:
     assert quantize(stages(), scheme(), first=first) == quantized
 
 
@@ -316,15 +319,15 @@ def test_first_layers_follow_the_policy() -> None:
 
 
 @pytest.mark.parametrize("name", ["layer0", "3", "1.1"])
-def test_an_unknown_first_module_is_refused(name: str) -> None:
-    """One that does not exist, and ones without a layer."""
+def test_unknown_first_module_is_refused(name: str) -> None:
+    """A module that does not exist is refused, and so is one without a layer."""
     model = stages()
     with pytest.raises(ValueError, match=rf"no convolution or linear layer in '{name}'; it has them in, .*[012]"):
         quantize(model, scheme(), first=["0", name])
     assert not any(isinstance(module, QuantLayer) for module in model.modules())
 
 
-def test_the_last_layer_may_be_a_convolution() -> None:
+def test_last_layer_can_be_a_convolution() -> None:
     model = torchvision_network(arch="squeezenet1_0", weights=None, num_classes=10)
     found = select(model, types=(nn.Conv2d, nn.Linear), first=None, image_shape=None)
     assert {found.layers[layer] for layer in found.outer} == {"features.0", "classifier.1"}
@@ -334,7 +337,7 @@ def test_the_last_layer_may_be_a_convolution() -> None:
     assert last.weight_quantizer.bits == 8
 
 
-def test_settings_of_layers_survive() -> None:
+def test_layers_keep_their_settings() -> None:
     conv = nn.Conv2d(4, 6, (3, 5), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2, padding_mode="reflect")
     model = nn.Sequential(nn.Conv2d(3, 4, 1), conv, nn.Flatten(), nn.Linear(6 * 8 * 12, 8), nn.Linear(8, 2))
     quantize(model, scheme())
@@ -345,7 +348,7 @@ def test_settings_of_layers_survive() -> None:
     assert model[1](torch.randn(1, 4, 16, 16)).shape == (1, 6, 8, 12)
 
 
-# networks by name
+# Networks by name.
 
 
 def test_unknown_names_are_refused_with_close_ones() -> None:
@@ -368,14 +371,14 @@ def test_unknown_names_of_timm_are_refused_with_close_ones() -> None:
         timm_network(arch="resnet18", weights="imagenet", num_classes=10)
 
 
-def test_timm_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SqakdError) as error:
         timm_network(arch="resnet18", weights=None, num_classes=10)
     assert "pip install sqakd[timm]" in explain(error.value)
 
 
-def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_of_weights_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> Any:
         raise URLError("no network")
 
@@ -390,10 +393,10 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("arch", ["shufflenet_v2_x0_5", "squeezenet1_1", "googlenet"])
 @pytest.mark.parametrize("classes", [10, 1000])
-def test_pretrained_weights_and_another_number_of_classes(
+def test_pretrained_weights_with_another_number_of_classes(
     arch: str, classes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everything is the weights' own, but for a last layer with other classes."""
+    """All tensors are pretrained, except a last layer for another number of classes."""
     options = {"init_weights": False} if arch == "googlenet" else {}
     stored = models.get_model(arch, **options).state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: stored)
@@ -404,12 +407,12 @@ def test_pretrained_weights_and_another_number_of_classes(
     assert len(fresh) == (0 if classes == 1000 else 2)
     assert len(same) + len(fresh) == len(list(model.named_parameters()))
     plain = torchvision_network(arch=arch, weights=None, num_classes=classes)
-    plain.load_state_dict(model.state_dict())  # as a run does that starts from the float run's weights
+    plain.load_state_dict(model.state_dict())  # a student loads the weights of its float run in this way
     x = torch.randn(2, *IMAGES)
     assert torch.equal(plain.eval()(x), model.eval()(x))
 
 
-# a network that does not fit its images
+# Networks that are incompatible with the images.
 
 
 @pytest.mark.parametrize(
@@ -421,14 +424,14 @@ def test_pretrained_weights_and_another_number_of_classes(
         (models.GoogLeNet(10, init_weights=False), r"returns a GoogLeNetOutputs; expected one tensor"),
     ],
 )
-def test_what_does_not_fit_says_so_in_one_sentence(network: nn.Module, message: str) -> None:
+def test_incompatible_network_is_refused_in_one_line(network: nn.Module, message: str) -> None:
     with pytest.raises(SqakdError) as error:
         try_network(network, name="odd", image_shape=(3, 32, 32), num_classes=10)
     assert re.search(message, explain(error.value))
     assert "\n" not in explain(error.value)
 
 
-def test_the_first_forward_pass_leaves_no_trace() -> None:
+def test_trial_pass_does_not_change_the_network() -> None:
     model = torchvision_network(arch="mobilenet_v3_small", weights=None, num_classes=10).eval()
     before = copy.deepcopy(model.state_dict())
     try_network(model, name="small", image_shape=IMAGES, num_classes=10)
@@ -436,7 +439,7 @@ def test_the_first_forward_pass_leaves_no_trace() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-# sentences
+# Commands.
 
 
 def spec(*overrides: str) -> Spec:
@@ -445,7 +448,7 @@ def spec(*overrides: str) -> Spec:
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("overrides", "name"),
     [
         (["model=vgg13"], "vgg13"),
         (["model=resnet18"], "resnet18"),
@@ -456,8 +459,8 @@ def spec(*overrides: str) -> Spec:
         (["model.net.blocks=1", "model.name=thin"], "thin"),
     ],
 )
-def test_runs_and_their_float_runs_are_named_by_the_network(words: list[str], name: str) -> None:
-    student = spec(*words)
+def test_runs_and_float_runs_are_named_by_the_network(overrides: list[str], name: str) -> None:
+    student = spec(*overrides)
     assert student.config["name"] == f"digits-{name}-ewgs-w2a2-sqakd"
     teacher = spec(*float_run_overrides(student, "model@teacher")).config
     assert teacher["name"] == f"digits-{name}-none-w32a32-none"
@@ -479,7 +482,7 @@ def test_student_and_teacher_from_the_same_collection() -> None:
     assert teacher["model"]["net"]["weights"] == "DEFAULT"
     own = spec(*float_run_overrides(student, "model")).config
     assert own["name"] == "digits-torchvision_mobilenet_v2-none-w32a32-none"
-    assert own["model"]["first"] is None  # is about quantizing, and so must not change the float run
+    assert own["model"]["first"] is None  # `first` is about quantization, so it must not change the float run
 
 
 def make_run(runs: Path, *overrides: str) -> Record:
@@ -488,21 +491,21 @@ def make_run(runs: Path, *overrides: str) -> Record:
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "message"),
+    ("overrides", "error", "message"),
     [
         (["model=torchvision", "model.arch=resnet5O"], SqakdError, "resnet5O.*; close: resnet50"),
         (["model.first=[layer11]"], SqakdError, r"first=\['layer11'\]: the network has no .*; it has .*layer1"),
     ],
 )
-def test_a_wrong_network_is_refused_before_anything_is_written(
-    words: list[str], error: type[Exception], message: str, tmp_path: Path
+def test_wrong_network_is_refused_before_anything_is_written(
+    overrides: list[str], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        make_run(tmp_path / "runs", *words)
+        make_run(tmp_path / "runs", *overrides)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_network_for_larger_images_ends_in_one_sentence(tmp_path: Path) -> None:
+def test_network_for_larger_images_is_refused_in_one_line(tmp_path: Path) -> None:
     done = command.train("model=torchvision", "model.arch=alexnet", runs=tmp_path / "runs")
     assert done.returncode == 1
     assert done.stderr.startswith("error: torchvision_alexnet cannot take images of 3x32x32: ")
@@ -510,11 +513,11 @@ def test_a_network_for_larger_images_ends_in_one_sentence(tmp_path: Path) -> Non
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_wrong_teacher_can_be_corrected(tmp_path: Path) -> None:
-    """The student's folder does not yet belong to the sentence that failed."""
-    words = ["model@teacher=torchvision", "teacher.arch=alexnet"]
+def test_wrong_teacher_can_be_corrected(tmp_path: Path) -> None:
+    """A failed command does not claim the student's folder."""
+    overrides = ["model@teacher=torchvision", "teacher.arch=alexnet"]
     with pytest.raises(ValueError, match="torchvision_alexnet cannot take images"):
-        make_run(tmp_path / "runs", *words)
+        make_run(tmp_path / "runs", *overrides)
     assert not list((tmp_path / "runs").rglob("config.yaml"))
 
 

@@ -1,4 +1,4 @@
-"""Swapping layers and swapping them back, calibration in the order of running, whose parameters are whose."""
+"""Conversion to a quantized network and back, calibration in the order of running, and the parameter groups."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sqakd.app.advice import explain
+from sqakd.errors import SqakdError
 from sqakd.quantization.calibrate import calibrate, visit
 from sqakd.quantization.convert import dequantize, quantize
-from sqakd.quantization.layers import QuantLayer, quant_layers
+from sqakd.quantization.layers import QuantLayer, quant_layers, quantizers
 from sqakd.quantization.parameters import split_parameters
 
 INNER = [f"layer{stage}.0.conv{i}" for stage in (1, 2, 3) for i in (1, 2)]
@@ -22,7 +24,7 @@ SAME = replace(SCHEME, first_last="same")
 
 
 class Backwards(nn.Module):
-    """Registers its layers in another order than it runs them; one may be left out."""
+    """A network that registers its layers in another order than it runs them, and may skip one."""
 
     def __init__(self, *, skip: bool = False) -> None:
         super().__init__()
@@ -37,9 +39,9 @@ class Backwards(nn.Module):
         return y
 
 
-def quantized_backwards(**how: bool) -> Backwards:
+def quantized_backwards(**options: bool) -> Backwards:
     torch.manual_seed(0)
-    model = Backwards(**how)
+    model = Backwards(**options)
     quantize(model, SAME)
     return model
 
@@ -55,7 +57,7 @@ def bits(model: nn.Module) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_there_and_back(training: bool) -> None:
+def test_dequantize_undoes_quantize(training: bool) -> None:
     model, x = small.network().train(training), small.batch(4)
     untouched = small.network().train(training)
     assert dequantize(model) == []
@@ -72,7 +74,7 @@ def test_there_and_back(training: bool) -> None:
     assert torch.equal(model(x), untouched(x))
 
 
-def test_quantizing_changes_what_comes_out_and_keeps_the_parameters() -> None:
+def test_quantizing_changes_the_output_and_keeps_the_parameters() -> None:
     model, x = small.network().eval(), small.batch(4)
     before, parameters = model(x), dict(model.named_parameters())
     quantize(model, SCHEME)
@@ -81,7 +83,7 @@ def test_quantizing_changes_what_comes_out_and_keeps_the_parameters() -> None:
     assert all(model.get_parameter(name) is parameter for name, parameter in parameters.items())
 
 
-def test_what_was_trained_in_between_stays() -> None:
+def test_dequantize_keeps_trained_weights() -> None:
     model = small.quantized("quantizer=ewgs")
     trained = {name: p.data.add_(0.1) for name, p in model.named_parameters() if name.endswith("conv1.weight")}
     dequantize(model)
@@ -89,7 +91,7 @@ def test_what_was_trained_in_between_stays() -> None:
     assert all(torch.equal(model.get_parameter(name), weight) for name, weight in trained.items())
 
 
-def test_only_the_first_layer_may_stay_float() -> None:
+def test_first_layer_alone_can_stay_float() -> None:
     model = small.network()
     assert quantize(model, replace(SCHEME, first_last="first")) == [*INNER, "linear"]
 
@@ -97,7 +99,7 @@ def test_only_the_first_layer_may_stay_float() -> None:
 @pytest.mark.parametrize(
     ("first_last", "outer"), [("float", None), ("8", (8, 8)), (8, (8, 8)), ("same", (2, 3))], ids=str
 )
-def test_the_outer_layers_get_what_the_scheme_says(first_last: Any, outer: tuple[int, int] | None) -> None:
+def test_outer_layers_get_the_bits_of_the_scheme(first_last: Any, outer: tuple[int, int] | None) -> None:
     model = small.network()
     names = quantize(model, replace(small.scheme("quantizer=ewgs", "w_bits=2", "a_bits=3"), first_last=first_last))
     assert names == (INNER if outer is None else ["conv1", *INNER, "linear"])
@@ -106,12 +108,12 @@ def test_the_outer_layers_get_what_the_scheme_says(first_last: Any, outer: tuple
 
 
 @pytest.mark.parametrize("value", ["4", "none", None, True])
-def test_another_word_for_the_outer_layers_is_refused(value: Any) -> None:
+def test_unknown_policy_for_the_outer_layers_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="expected float, 8, same or first"):
         replace(SCHEME, first_last=value)
 
 
-def test_a_quantized_network_is_not_quantized_again() -> None:
+def test_quantized_network_is_not_quantized_again() -> None:
     model = small.quantized("quantizer=ewgs")
     with pytest.raises(ValueError, match="quantized already"):
         quantize(model, SCHEME)
@@ -125,21 +127,26 @@ def test_a_quantized_network_is_not_quantized_again() -> None:
         (nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), 2),
     ],
 )
-def test_a_network_without_a_layer_to_quantize_is_refused(model: nn.Module, found: int) -> None:
-    with pytest.raises(ValueError, match=rf"found {found} Conv2d and Linear layers and none to quantize"):
+def test_network_without_a_layer_to_quantize_is_refused(model: nn.Module, found: int) -> None:
+    with pytest.raises(SqakdError, match=rf"found {found} Conv2d and Linear layers and none to quantize") as error:
         quantize(model, SCHEME)
+    assert "quantizer.first_last=same" in explain(error.value)
     assert list(quant_layers(model)) == []
 
 
-def test_each_quantizer_has_a_rounding_of_its_own() -> None:
+def test_each_quantizer_has_its_own_rounding() -> None:
     model = small.quantized("quantizer=ewgs")
-    roundings = [
-        q.rounding for _, layer in quant_layers(model) for q in (layer.weight_quantizer, layer.input_quantizer)
-    ]
-    assert len({id(rounding) for rounding in roundings}) == 2 * len(INNER)
+    assert len({id(quantizer.rounding) for quantizer in quantizers(model)}) == 2 * len(INNER)
 
 
-def test_the_visit_follows_the_order_of_running_and_leaves_no_trace() -> None:
+def test_quantizers_are_listed_by_layer_and_weight_first() -> None:
+    model = small.quantized("quantizer=ewgs", "w_bits=2", "a_bits=3")
+    names = {module: name for name, module in model.named_modules()}
+    expected = [f"{name}.{kind}_quantizer" for name in INNER for kind in ("weight", "input")]
+    assert [names[quantizer] for quantizer in quantizers(model)] == expected
+
+
+def test_visit_follows_the_order_of_running_and_changes_nothing() -> None:
     model = quantized_backwards()
     x = small.batch(4)
     calibrate(model, x)
@@ -159,10 +166,10 @@ def test_the_visit_follows_the_order_of_running_and_leaves_no_trace() -> None:
         assert {module.training for module in model.modules()} == {was_training}
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
     model(x)
-    assert len(seen) == 3, "the hooks are gone"
+    assert len(seen) == 3, "the hooks are removed"
 
 
-def test_the_visit_cleans_up_after_an_error() -> None:
+def test_visit_restores_the_network_after_an_error() -> None:
     model = quantized_backwards().eval()
 
     def look(name: str, layer: QuantLayer, tensor: Tensor) -> None:
@@ -176,7 +183,7 @@ def test_the_visit_cleans_up_after_an_error() -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_calibration_runs_through_already_quantized_layers(training: bool) -> None:
-    """Each range is that of the layer's input in the network quantized up to there; batch norm takes a step."""
+    """Each range is that of the layer's input with all earlier layers quantized; batch norm makes one step."""
     model, x = quantized_backwards().train(training), small.batch(4)
     calibrate(model, x)
     assert {module.training for module in model.modules()} == {training}
@@ -196,18 +203,18 @@ def test_calibration_runs_through_already_quantized_layers(training: bool) -> No
     torch.testing.assert_close(model.norm.running_mean, 0.1 * y.mean(dim=(0, 2, 3)))
 
 
-def test_a_network_is_calibrated_once() -> None:
+def test_network_is_calibrated_only_once() -> None:
     model = small.quantized("quantizer=ewgs")
     with pytest.raises(RuntimeError, match="already calibrated"):
         calibrate(model, small.batch(8))
 
 
-def test_a_layer_that_takes_no_part_is_named() -> None:
+def test_layer_without_a_part_in_the_forward_pass_is_reported() -> None:
     with pytest.raises(ValueError, match=r"these layers take no part in the forward pass, .*: second$"):
         calibrate(quantized_backwards(skip=True), small.batch(4))
 
 
-def test_a_layer_that_cannot_be_calibrated_is_named() -> None:
+def test_layer_that_cannot_be_calibrated_is_reported() -> None:
     with pytest.raises(ValueError, match="layer first: cannot calibrate"):
         calibrate(quantized_backwards(), torch.zeros(4, *small.SHAPE))
 

@@ -1,4 +1,4 @@
-"""Size and operations against counts by hand."""
+"""Size and bit-operations against counts by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqakd.quantization.convert import quantize
 from sqakd.quantization.cost import cost
 
 IMAGE = (3, 8, 8)
-# Output numbers times inputs of each: what the three layers of `small_net` multiply for one image.
+# Multiply-adds of the three layers of `small_net` for one image: outputs times inputs of each output.
 CONV1, CONV2, LINEAR = (4 * 8 * 8) * (3 * 3 * 3), (6 * 4 * 4) * (2 * 3 * 3), 10 * (6 * 4 * 4)
 # Weights, biases and batch norm of each layer.
 PARAMETERS = (4 * 27 + 4) + (2 * 4) + (6 * 18) + (10 * 96 + 10)
@@ -30,7 +30,7 @@ def small_net() -> nn.Sequential:
     )
 
 
-def test_a_float_network() -> None:
+def test_cost_of_a_float_network() -> None:
     measured = cost(small_net(), IMAGE)
     assert measured.parameters == PARAMETERS
     assert measured.packed_bytes == 4 * PARAMETERS
@@ -38,7 +38,7 @@ def test_a_float_network() -> None:
 
 
 @pytest.mark.parametrize(("w_bits", "a_bits"), [(1, 1), (2, 2), (3, 5), (8, 8)])
-def test_only_the_inner_layer_is_quantized(w_bits: int, a_bits: int) -> None:
+def test_cost_with_a_quantized_inner_layer(w_bits: int, a_bits: int) -> None:
     model = small_net()
     quantize(model, small.scheme("quantizer=ewgs", f"w_bits={w_bits}", f"a_bits={a_bits}"))
     measured = cost(model, IMAGE)
@@ -49,7 +49,7 @@ def test_only_the_inner_layer_is_quantized(w_bits: int, a_bits: int) -> None:
     assert measured.bit_operations == 32 * 32 * (CONV1 + LINEAR) + w_bits * a_bits * CONV2
 
 
-def test_outer_layers_of_eight_bits() -> None:
+def test_cost_with_outer_layers_of_eight_bits() -> None:
     model = small_net()
     quantize(model, replace(small.scheme("quantizer=lsq", "bits=2"), first_last="8"))
     measured = cost(model, IMAGE)
@@ -61,7 +61,7 @@ def test_outer_layers_of_eight_bits() -> None:
 
 
 def count_resnet(blocks: int, classes: int) -> tuple[int, int]:
-    """(parameters, multiply-adds) of a ResNet for 32x32 images by the widths of its paper."""
+    """Return parameters and multiply-adds of a ResNet for 32x32 images, from the widths in its paper."""
     parameters, operations = 3 * 9 * 16 + 2 * 16, 3 * 9 * 16 * 32 * 32
     width = 16
     for stage, out in enumerate((16, 32, 64)):
@@ -73,7 +73,7 @@ def count_resnet(blocks: int, classes: int) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(("blocks", "classes"), [(3, 10), (3, 100), (5, 100)])
-def test_the_networks_for_cifar(blocks: int, classes: int) -> None:
+def test_cost_of_the_networks_for_cifar(blocks: int, classes: int) -> None:
     parameters, operations = count_resnet(blocks, classes)
     model = CifarResNet(blocks=blocks, num_classes=classes)
     measured = cost(model, (3, 32, 32))
@@ -83,15 +83,15 @@ def test_the_networks_for_cifar(blocks: int, classes: int) -> None:
     assert cost(model, (3, 32, 32)).bit_operations == 1024 * outer + 4 * (operations - outer)
 
 
-def test_resnet20_has_the_size_known_from_its_paper() -> None:
-    """0.27 million parameters, 41 million multiply-adds."""
+def test_resnet20_has_the_size_of_its_paper() -> None:
+    """The paper has 0.27 million parameters and 41 million multiply-adds."""
     measured = cost(CifarResNet(blocks=3, num_classes=10), (3, 32, 32))
     assert round(measured.parameters / 1e6, 2) == 0.27
     assert round(measured.bit_operations / 1024 / 1e6) == 41
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_measuring_leaves_no_trace(training: bool) -> None:
+def test_measuring_does_not_change_the_network(training: bool) -> None:
     model = small.quantized("quantizer=ewgs").train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     seen: list[Tensor] = []

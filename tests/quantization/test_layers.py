@@ -1,4 +1,4 @@
-"""Quantized layers against the explicit formula, in outputs and in every gradient; from float and back."""
+"""Quantized layers: outputs and gradients against the explicit formula, and conversion from float and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(7, 5),
     "linear, no bias": lambda: nn.Linear(7, 5, bias=False),
 }
-# A learned factor on the output with learned bounds; a learned step, one per output channel.
+# Learned bounds with an output scale; learned steps per output channel; a learned step without an output scale.
 SCHEMES: dict[str, list[str]] = {
     "ewgs": ["quantizer=ewgs", "quantizer.rounding.delta=0.1", "quantizer.output_scale=true"],
     "lsq": ["quantizer=lsq", "quantizer.per_channel=true", "quantizer.output_scale=true"],
@@ -48,7 +48,7 @@ def inputs(layer: nn.Module, seed: int = 1) -> Tensor:
 
 
 def quantize_layer(layer: nn.Module, name: str, bits: int = 3) -> QuantLayer:
-    """Calibrated; the output scale, where there is one, has become negative."""
+    """Return a calibrated layer whose output scale, if any, has become negative."""
     twin = small.scheme(*SCHEMES[name]).convert(layer, bits=bits)
     twin.calibrate(inputs(layer))
     if twin.output_scale is not None:
@@ -57,13 +57,13 @@ def quantize_layer(layer: nn.Module, name: str, bits: int = 3) -> QuantLayer:
 
 
 def explicit(layer: QuantLayer, x: Tensor) -> Tensor:
-    """(input_q * weight_q + bias) |output_scale|, every tensor in real values."""
+    """Return (input_q * weight_q + bias) |output_scale|, computed from real values."""
     y = layer.apply_op(layer.input_quantizer(x), layer.weight_quantizer(layer.weight), layer.bias)
     return y if layer.output_scale is None else y * layer.output_scale.abs()
 
 
 def gradients(function: Callable[[Tensor], Tensor], layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Of a random weighting of the outputs, by name; the input's is "x"."""
+    """Return the gradients of a random weighting of the outputs, by name; the input's name is "x"."""
     leaf = x.clone().requires_grad_()
     y = function(leaf)
     weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2), dtype=y.dtype)
@@ -98,8 +98,8 @@ def test_single_precision_is_close_to_double(kind: str, name: str) -> None:
 @pytest.mark.parametrize("bits", [1, 2, 8])
 @each_scheme
 @pytest.mark.parametrize("kind", ["no bias", "depthwise", "linear, no bias"])
-def test_the_layer_multiplies_whole_numbers(kind: str, name: str, bits: int) -> None:
-    """Its output is the product of the codes, which is exact, times one factor per channel, bit for bit."""
+def test_layer_multiplies_integers(kind: str, name: str, bits: int) -> None:
+    """The output equals the product of the codes, which is exact, times one factor per channel, bit for bit."""
     layer = quantize_layer(float_layer(kind), name, bits)
     x = inputs(layer)
     weight, input = layer.weight_quantizer.codes(layer.weight), layer.input_quantizer.codes(x)
@@ -114,7 +114,7 @@ def test_the_layer_multiplies_whole_numbers(kind: str, name: str, bits: int) -> 
 
 @each_scheme
 def test_codes_stay_exact_in_bfloat16(name: str) -> None:
-    """Only the output is rounded: an error of its own size, however much the sum cancels."""
+    """Only the output is rounded, so its relative error is that of bfloat16 even if the sum cancels."""
     layer = quantize_layer(float_layer("no bias"), name, bits=8)
     x = inputs(layer)
     with torch.autocast("cpu", torch.bfloat16):
@@ -131,7 +131,7 @@ def test_from_float_shares_the_parameters(kind: str) -> None:
     assert isinstance(twin, nn.Conv2d if isinstance(layer, nn.Conv2d) else nn.Linear)
     assert twin.weight is layer.weight
     assert twin.bias is layer.bias
-    assert list(layer.state_dict()) == before, "the float layer stays as it was"
+    assert list(layer.state_dict()) == before, "the float layer is unchanged"
 
 
 @each_layer
@@ -148,7 +148,7 @@ def test_to_float_undoes_from_float(kind: str) -> None:
     assert torch.equal(back(x), layer(x))
 
 
-def test_hooks_survive_both_ways() -> None:
+def test_hooks_survive_conversion_and_return() -> None:
     layer = float_layer("conv")
     seen: list[str] = []
     layer.register_forward_pre_hook(lambda module, _: seen.append(type(module).__name__))
@@ -160,7 +160,7 @@ def test_hooks_survive_both_ways() -> None:
 
 @each_scheme
 @pytest.mark.parametrize("kind", ["conv", "linear, no bias"])
-def test_the_state_is_everything(kind: str, name: str) -> None:
+def test_state_dict_restores_the_outputs(kind: str, name: str) -> None:
     trained = quantize_layer(float_layer(kind), name)
     fresh = small.scheme(*SCHEMES[name]).convert(LAYERS[kind](), bits=3)
     x = inputs(trained)
@@ -172,7 +172,7 @@ def test_the_state_is_everything(kind: str, name: str) -> None:
 
 @each_layer
 @torch.no_grad()
-def test_calibration_gives_the_output_its_magnitude_back(kind: str) -> None:
+def test_calibration_restores_the_magnitude_of_the_output(kind: str) -> None:
     layer = float_layer(kind)
     x = inputs(layer)
     twin = small.scheme(*SCHEMES["ewgs"]).convert(layer, bits=3)
@@ -180,8 +180,8 @@ def test_calibration_gives_the_output_its_magnitude_back(kind: str) -> None:
     assert float(twin(x).abs().mean()) == pytest.approx(float(layer(x).abs().mean()), rel=1e-5)
 
 
-def test_an_output_that_is_always_zero_is_refused() -> None:
-    """One bit for inputs of 0 and 1: EWGS's upper bound is 2.5, so that both get code 0."""
+def test_output_that_is_always_zero_is_refused() -> None:
+    """With one bit and inputs of 0 and 1, EWGS's upper bound is 2.5, so both inputs get code 0."""
     layer = float_layer("no bias")
     twin = small.scheme(*SCHEMES["ewgs"]).convert(layer, bits=1)
     with pytest.raises(ValueError, match="every quantized output is zero"):
@@ -197,6 +197,6 @@ def test_inputs_far_from_zero_get_a_range() -> None:
 
 
 @pytest.mark.parametrize(("float_type", "twin"), [(nn.Conv2d, QuantConv2d), (nn.Linear, QuantLinear)])
-def test_each_twin_knows_its_float_type(float_type: Any, twin: Any) -> None:
+def test_each_twin_has_its_float_type(float_type: Any, twin: Any) -> None:
     assert TWINS[float_type] is twin
     assert twin.float_type is float_type

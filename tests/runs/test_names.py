@@ -132,13 +132,13 @@ def test_a_runs_choices_are_flat(student: Logged, teacher: Logged) -> None:
         assert not rest or rest in student.config[first], key
 
 
-def test_what_is_on_top_and_what_the_run_is_part_of_can_be_seen() -> None:
+def test_choices_name_the_add_ons_and_the_table_of_a_run() -> None:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        spec = compose_spec(["table=digits", "experiment=digits_best", "recipe.lr=0.5", "logger=wandb"])
+        spec = compose_spec(["table=digits", "dataset=digits16", "plus=[bn,ema]", "recipe.lr=0.5", "logger=wandb"])
         chosen = choices(spec, changes(spec))
     logger = spec.config["logger"]["wandb"]
     assert (logger["job_type"], logger["group"], logger["plus"]) == ("digits", "digits16-resnet20", ["bn", "ema"])
-    assert (chosen["table"], chosen["experiment"], chosen["plus"]) == ("digits", "digits_best", "bn+ema")
+    assert (chosen["table"], chosen["experiment"], chosen["plus"]) == ("digits", "none", "bn+ema")
     assert chosen["changes"] == "recipe.lr=0.5"
     assert chosen["cell"] == f"{spec.config['cell']} recipe.lr=0.5"
 

@@ -1,4 +1,4 @@
-"""A headless Chromium for tests that look at a page; it downloads nothing and talks to nobody."""
+"""A headless Chromium for tests that open a page. It makes no network connection of its own."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 MISSING = (
     f"{CHROMIUM} or {DRIVER} is missing: apt-get install -y --no-install-recommends chromium chromium-driver"
-    " (make test does it where it may)"
+    " (make test installs them where it may)"
 )
 
 
 @contextmanager
 def chromium() -> Iterator[Chrome]:
-    """A browser with an empty profile; skips where there is none, unless SQAKD_REQUIRE_BROWSER=1 says there must be."""
+    """Start a browser with an empty profile.
+
+    The test is skipped if no browser is installed, and fails instead if SQAKD_REQUIRE_BROWSER=1.
+    """
     if not (CHROMIUM.exists() and DRIVER.exists()):
         if os.environ.get("SQAKD_REQUIRE_BROWSER") == "1":
             pytest.fail(MISSING)
@@ -40,14 +43,21 @@ def chromium() -> Iterator[Chrome]:
         driver = Chrome(options=options, service=Service(str(DRIVER)))
         try:
             driver.get("about:blank")
-            requests(driver)  # those of the page that a new browser shows are its own
+            requests(driver)  # discard the requests of the browser's own start page
             yield driver
         finally:
             driver.quit()
 
 
 def show(driver: Chrome, page: Path, *, width: int, scheme: str) -> None:
-    """Open a page from disk on a screen so many pixels wide, for someone who prefers `light` or `dark`."""
+    """Open a page from disk.
+
+    Args:
+        driver: the browser.
+        page: HTML file.
+        width: of the screen, in pixels; below 600 the browser behaves like a phone.
+        scheme: the reader's preferred colours, `light` or `dark`.
+    """
     device = {"width": width, "height": 900, "deviceScaleFactor": 2 if width < 600 else 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -56,7 +66,7 @@ def show(driver: Chrome, page: Path, *, width: int, scheme: str) -> None:
 
 
 def screenshot(driver: Chrome, file: Path, *, width: int, most: int = 4000) -> None:
-    """The page from its top, at most so many pixels of it."""
+    """Write a picture of the first `most` pixels of the page, from its top."""
     height = min(most, driver.execute_script("return document.documentElement.scrollHeight"))
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
@@ -64,13 +74,13 @@ def screenshot(driver: Chrome, file: Path, *, width: int, most: int = 4000) -> N
 
 
 def console(driver: Chrome) -> list[str]:
-    """What the page has complained about since it was last asked."""
+    """Return the page's errors and warnings since the last call."""
     log: list[dict[str, Any]] = driver.get_log("browser")  # type: ignore[no-untyped-call]
     return [str(entry["message"]) for entry in log]
 
 
 def requests(driver: Chrome) -> list[str]:
-    """Addresses that were asked for since it was last asked."""
+    """Return the addresses that the page requested since the last call."""
     log: list[dict[str, Any]] = driver.get_log("performance")  # type: ignore[no-untyped-call]
     events = [json.loads(entry["message"])["message"] for entry in log]
     return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]

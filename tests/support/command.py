@@ -1,4 +1,4 @@
-"""Running the project's commands as a user would, small enough for a test."""
+"""The project's commands as a user runs them, made small enough for a test."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[2]
-# One residual block per stage instead of three, and two epochs: a run takes seconds.
+# With one residual block per stage instead of three, and two epochs, a run takes seconds.
 SMALL = ["model.net.blocks=1", "recipe.epochs=2", "teacher.recipe.epochs=2"]
 
 
-def train(*words: str, runs: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """`python train.py WORDS` with its runs in a folder of the test's."""
-    return script("train.py", f"paths.runs={runs}", *words, folder=runs.parent, timeout=timeout)
+def train(*overrides: str, runs: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run `python train.py OVERRIDES` with `runs` as the folder of runs."""
+    return script("train.py", f"paths.runs={runs}", *overrides, folder=runs.parent, timeout=timeout)
 
 
-def script(name: str, *words: str, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """`python NAME WORDS` in a folder of the test's; "-m" as the name runs a module."""
+def script(name: str, *arguments: str, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run `python NAME ARGUMENTS` in a folder; the name "-m" runs a module."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}", "OMP_NUM_THREADS": "1"}
-    environment["OMP_WAIT_POLICY"] = "passive"  # threads that wait by spinning make a busy machine several times slower
-    command = [sys.executable, name if name.startswith("-") else str(ROOT / name), *words]
+    environment["OMP_WAIT_POLICY"] = "passive"  # spinning threads slow a busy machine down several times
+    command = [sys.executable, name if name.startswith("-") else str(ROOT / name), *arguments]
     return subprocess.run(
         command,
         cwd=folder,
@@ -40,7 +40,7 @@ def script(name: str, *words: str, folder: Path, timeout: float = 300) -> subpro
 
 
 def kill_at(victim: str, epoch: int, step: int, signal_name: str) -> list[str]:
-    """Words that end the process by a signal when the run `victim` (or part of its name) is at that step."""
+    """Return overrides that send a signal to the process at one step of the run whose name contains `victim`."""
     return [
         "callbacks.progress._target_=kill_at.KillAt",
         f"+callbacks.progress.victim={victim}",
@@ -51,16 +51,18 @@ def kill_at(victim: str, epoch: int, step: int, signal_name: str) -> list[str]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a run's weights.pt."""
     content: dict[str, Any] = torch.load(run / "weights.pt", weights_only=True)
     tensors: dict[str, torch.Tensor] = content["weights"]
     return tensors
 
 
 def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Return whether two sets of weights have the same names and equal values."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def metrics(run: Path) -> list[dict[str, str]]:
-    """Rows of metrics.csv without the one column that may differ."""
+    """Read the rows of a run's metrics.csv without the speed, which differs between equal runs."""
     with (run / "metrics.csv").open(newline="") as lines:
         return [{k: v for k, v in row.items() if k != "images_per_second"} for row in csv.DictReader(lines)]

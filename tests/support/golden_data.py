@@ -1,4 +1,4 @@
-"""Reading the golden vectors, and the rule that fills a network's parameters from a seed."""
+"""Readers of the golden vectors, and the rule that fills a network's parameters from a seed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parents[1] / "golden"
 
 
 def load(name: str) -> dict[str, Any]:
-    """Arrays of one golden file by name."""
+    """Return the arrays of one golden file by name."""
     with np.load(FOLDER / f"{name}.npz") as file:
         return dict(file)
 
@@ -24,7 +24,7 @@ def names(name: str) -> Any:
 
 
 def error(got: Tensor | np.ndarray | float, reference: np.ndarray) -> float:
-    """Largest difference relative to the reference array's largest magnitude."""
+    """Return the largest difference relative to the reference array's largest magnitude."""
     got = got.detach().double().numpy() if isinstance(got, Tensor) else np.asarray(got, np.float64)
     reference = np.asarray(reference, np.float64)
     assert got.shape == reference.shape, (got.shape, reference.shape)
@@ -32,7 +32,7 @@ def error(got: Tensor | np.ndarray | float, reference: np.ndarray) -> float:
 
 
 def close_sum(got: Tensor, reference: np.ndarray) -> bool:
-    """Sums over a whole tensor cancel in float32, so they get an absolute allowance too."""
+    """Compare two sums over a whole tensor; they cancel in float32, so the tolerance has an absolute part."""
     return bool(abs(float(got) - float(reference)) <= 3e-4 * abs(float(reference)) + 3e-4)
 
 

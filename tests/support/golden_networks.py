@@ -1,4 +1,4 @@
-"""What a network has to reproduce of the reference numbers, in float and with EWGS quantizers."""
+"""Comparison of networks with the reference numbers, float and with EWGS quantizers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ewgs_scheme(bits: int) -> Scheme:
 
 
 def check_running_statistics(model: nn.Module, reference: np.ndarray) -> None:
-    """Sum of all running means and of all running variances; means cancel, so their magnitudes say what is close."""
+    """Compare the sums of all running means and variances; means cancel, so the tolerance uses their magnitudes."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d | nn.BatchNorm1d)]
     for key, wanted in zip(("running_mean", "running_var"), reference, strict=True):
         values = [getattr(norm, key).double() for norm in norms]
@@ -49,7 +49,7 @@ def check_running_statistics(model: nn.Module, reference: np.ndarray) -> None:
 
 
 def check_float(model: nn.Module, name: str) -> None:
-    """Logits in both modes."""
+    """Compare the logits in both modes."""
     d = golden.load(f"06_cifar_{name}_fp")
     golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
     x = golden.images(d["input_shape"], int(d["seed"]), calibration=False)
@@ -59,7 +59,7 @@ def check_float(model: nn.Module, name: str) -> None:
 
 
 def check_quantized(model: nn.Module, name: str, *, first: list[str] | None, tolerance: float) -> None:
-    """Names of the quantized layers, their ranges after calibration, their codes, and the logits in both modes."""
+    """Compare quantized layers, their calibrated ranges, their codes, and the logits in both modes."""
     d = golden.load(f"06_cifar_{name}_ewgs")
     golden.fill(model, golden.names(f"06_cifar_{name}_layers"), int(d["seed"]))
     swapped = quantize(model, ewgs_scheme(bits_of(d["levels_w"])), first=first)

@@ -1,4 +1,7 @@
-"""A progress bar that ends its own process at a chosen step; the progress bar is no part of a run's identity."""
+"""A progress bar that ends its own process at a chosen step.
+
+It is a progress bar because that is not part of a run's identity: the killed and the resumed command mean the same run.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from sqakd.training.callbacks.progress_bar import ProgressBar
 
 
 class KillAt(ProgressBar):
+    """Sends a signal to its own process in the run whose name contains `victim`."""
+
     def __init__(self, *, label: str, lines: int, victim: str, epoch: int, step: int, signal_name: str) -> None:
         super().__init__(label=label, lines=lines)
         self.at = (victim, epoch, step)

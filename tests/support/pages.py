@@ -1,4 +1,4 @@
-"""What the pages of documentation say: commands, code spans, links and headings."""
+"""Reader of the documentation: the commands, code spans, links and headings of its Markdown pages."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 import command
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMANDS = {"", "sh", "bash", "console"}  # languages of blocks whose every line is a command
-OTHERS = {"text", "python", "yaml"}
+COMMANDS = {"", "sh", "bash", "console"}  # languages of blocks in which every line is a command
+OTHERS = {"text", "python", "yaml", "mermaid"}
 SPAN = re.compile(r"`([^`]+)`")
-WORD = re.compile(r"[+~]?[a-z_@/]+[a-z0-9_@/.]*=\S+")
-STARTS = re.compile(r"^([A-Z_]+=\S+ )*(python|make|pip) ")  # of a code span that is a command
-# Parts that docs/extending.md shows; tests/test_extending.py makes them.
-MADE = ("maxabs", "cosine", "model=plain", "arrays", "freeze_bn", "table=mine")
+OVERRIDE = re.compile(r"[+~]?[a-z_@/]+[a-z0-9_@/.]*=\S+")
+COMMAND_SPAN = re.compile(r"^([A-Z_]+=\S+ )*(python|make|pip) ")
+# Names of the example parts that docs/extending.md defines. tests/test_extending.py creates these parts.
+EXAMPLE_PARTS = ("maxabs", "cosine", "model=plain", "arrays", "freeze_bn", "table=mine")
 
 
 @dataclass(frozen=True)
 class Page:
-    """One Markdown file."""
+    """A Markdown file."""
 
     path: Path
 
@@ -34,46 +34,46 @@ class Page:
 
     @property
     def prose(self) -> str:
-        """Everything but the fenced blocks."""
+        """The text without its fenced blocks."""
         return FENCE.sub("", self.text)
 
     @property
     def blocks(self) -> list[tuple[str, str]]:
-        """Language and content."""
+        """The language and the content of each fenced block."""
         return FENCE.findall(self.text)
 
     @property
     def spans(self) -> list[str]:
-        """Code within the prose; one that is broken into lines is put together."""
+        """The code spans of the prose; the lines of a broken span are joined."""
         return [" ".join(span.split()) for span in SPAN.findall(self.prose)]
 
     @property
     def commands(self) -> list[str]:
-        """One for each thing to type."""
-        lines = [line for language, text in self.blocks if language in COMMANDS for line in typed(text)]
-        spans = [span for span in self.spans if STARTS.match(f"{span} ")]
+        """The commands of blocks and code spans; parts joined by && or ; are separate commands."""
+        lines = [line for language, text in self.blocks if language in COMMANDS for line in command_lines(text)]
+        spans = [span for span in self.spans if COMMAND_SPAN.match(f"{span} ")]
         return [part.strip() for line in [*lines, *spans] for part in re.split(r"&&|;", line)]
 
     @property
-    def sentences(self) -> list[str]:
-        """Code spans that are words of a sentence and nothing else."""
-        return [span for span in self.spans if all(WORD.fullmatch(word) for word in span.split())]
+    def overrides(self) -> list[str]:
+        """The code spans that consist of overrides alone, such as `quantizer=lsq bits=2`."""
+        return [span for span in self.spans if all(OVERRIDE.fullmatch(word) for word in span.split())]
 
     @property
     def links(self) -> list[str]:
-        """Targets within the project, of links and of pictures."""
+        """The targets of links and pictures within the project."""
         found = re.findall(r"\]\(([^)\s]+)\)", self.prose) + re.findall(r'(?:src|href)="([^"]+)"', self.prose)
         return [link for link in found if "://" not in link]
 
     @property
     def anchors(self) -> set[str]:
-        """What its headings can be linked by."""
+        """The anchors of the headings, as GitHub makes them."""
         headings = re.findall(r"^#+ (.+)$", self.prose, re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
     @property
     def rows(self) -> list[list[str]]:
-        """Lines of its tables."""
+        """The cells of each row of the tables."""
         lines = [line for line in self.prose.splitlines() if line.startswith("|")]
         return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
@@ -81,21 +81,14 @@ class Page:
 PAGES = [
     Page(path)
     for path in [
-        command.ROOT / "README.md",
+        *(command.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
         *sorted((command.ROOT / "docs").glob("**/*.md")),
         command.ROOT / "benchmarks" / "README.md",
         *sorted((command.ROOT / "results").glob("**/*.md")),
     ]
 ]
-
-
-def made_elsewhere(text: str) -> bool:
-    """Whether a text is about a part that only docs/extending.md has."""
-    return any(word in text for word in MADE)
-
-
 EXTENDING = Page(command.ROOT / "docs" / "extending.md")
-# Path and text of each file that it shows.
+# The path and the text of each example file in docs/extending.md.
 FILES: dict[str, str] = dict(
     re.findall(
         r"`((?:sqakd|conf)/[\w/]+\.(?:py|yaml))`:\n+```(?:python|yaml)\n(.*?)```", EXTENDING.text, flags=re.DOTALL
@@ -103,14 +96,19 @@ FILES: dict[str, str] = dict(
 )
 
 
-def typed(block: str) -> list[str]:
-    """The lines of a block that are typed: without prompts and comments, continued ones put together."""
+def uses_example_part(text: str) -> bool:
+    """Return whether a text names a part that only docs/extending.md defines."""
+    return any(part in text for part in EXAMPLE_PARTS)
+
+
+def command_lines(block: str) -> list[str]:
+    """Return the commands of a block, without prompts and comments and with continued lines joined."""
     lines = (line.strip().removeprefix("$ ") for line in block.replace("\\\n", " ").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def words_of(line: str) -> list[str]:
-    """Words of a command, without what surrounds it: variables before it, a scheduler's launcher, a comment."""
+def split_command(line: str) -> list[str]:
+    """Split a command into program and arguments, and remove variables and `srun` before it and a comment after it."""
     words = shlex.split(line, comments=True)
     while words and (words[0] == "srun" or re.fullmatch(r"[A-Z_]+=\S+", words[0])) and len(words) > 1:
         words = words[1:]

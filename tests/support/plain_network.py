@@ -1,10 +1,13 @@
-"""A network without batch norm or dropout: nothing in it depends on how a batch is divided among devices."""
+"""A network without batch norm or dropout, so that results do not depend on the division of a batch among devices."""
 
 from torch import nn
 
 
 def plain_network(*, num_classes: int, blocks: int) -> nn.Module:
-    """Images [N, 3, 32, 32] -> logits [N, num_classes]; `blocks` is not used, it is in the words of all small runs."""
+    """Return a network from images [N, 3, 32, 32] to logits [N, num_classes].
+
+    `blocks` is ignored; it is among the overrides of all small runs.
+    """
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, stride=2, padding=1),
         nn.ReLU(),

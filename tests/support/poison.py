@@ -1,4 +1,4 @@
-"""A progress bar that spoils one layer of a run at a chosen step, as a learning rate that is too high would."""
+"""A progress bar that sets one layer of a run to NaN at a chosen step, like a learning rate that is too high."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from sqakd.training.callbacks.progress_bar import ProgressBar
 
 
 class Poison(ProgressBar):
+    """Writes NaN into `layer` of the run whose name contains `victim`."""
+
     def __init__(self, *, label: str, lines: int, victim: str, layer: str, epoch: int, step: int) -> None:
         super().__init__(label=label, lines=lines)
         self.victim, self.layer, self.at = victim, layer, (epoch, step)

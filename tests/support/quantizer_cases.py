@@ -1,4 +1,4 @@
-"""Every method of conf/quantizer as test cases: weights, inputs after a ReLU, and signed inputs."""
+"""Test cases for every method of conf/quantizer: weights, inputs after a ReLU, and signed inputs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CHANNELS = 6
 
 
 def scheme_of(method: str, rounding: str | None = None) -> Scheme:
-    words = [] if rounding is None else [f"quantizer/rounding={rounding}"]
-    return small.scheme(f"quantizer={method}", "w_bits=3", "a_bits=5", *words)
+    overrides = [] if rounding is None else [f"quantizer/rounding={rounding}"]
+    return small.scheme(f"quantizer={method}", "w_bits=3", "a_bits=5", *overrides)
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ class Case:
         return quantizer
 
     def typical(self) -> Tensor:
-        """What the range is set from: [6, 5, 4, 4], standard deviation 1."""
+        """Return the tensor for the calibration: [6, 5, 4, 4], standard deviation 1."""
         x = torch.randn(CHANNELS, 5, 4, 4, generator=torch.Generator().manual_seed(0))
         return x.relu() if self.kind == "input" else x
 
     def wide(self) -> Tensor:
-        """Also values far beyond any range, and far within."""
+        """Return a tensor that also has values far outside any range, and far inside."""
         x = self.typical()
         return x * torch.logspace(-1, 1.5, x[0].numel()).view_as(x[0])

@@ -1,4 +1,4 @@
-"""What tests train: parts chosen as in a sentence, random images of 8x8 pixels, networks that take milliseconds."""
+"""Small parts for tests: components chosen by overrides, random images of 8x8 pixels, and a tiny network."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ TRAIN, VAL = 24, 20
 
 
 @cache
-def config(*words: str) -> DictConfig:
-    """The composed configuration of a sentence; not to be changed."""
+def config(*overrides: str) -> DictConfig:
+    """Return the configuration composed from overrides; it is cached, so do not change it."""
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        return OmegaConf.create(compose_spec(list(words)).config)
+        return OmegaConf.create(compose_spec(list(overrides)).config)
 
 
 @cache
-def scheme(*words: str) -> Scheme:
-    made: Scheme = instantiate(config(*words).quantizer)
+def scheme(*overrides: str) -> Scheme:
+    made: Scheme = instantiate(config(*overrides).quantizer)
     return made
 
 
 class RandomImages(Digits):  # takes the arguments of conf/dataset/digits.yaml
-    """Noise with labels; batches of 8 for training and of 8, 8 and 4 for validation."""
+    """Random images with random labels; batches of 8 for training, and of 8, 8 and 4 for validation."""
 
     def load(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -58,47 +58,51 @@ class RandomImages(Digits):  # takes the arguments of conf/dataset/digits.yaml
 
 
 class UnlabelledImages(RandomImages):
+    """The same images without labels."""
+
     def load(self) -> None:
         super().load()
         self.train_labels = self.val_labels = None
 
 
 def images(kind: type[ImageDataModule] = RandomImages) -> ImageDataModule:
-    words = (f"dataset._target_={kind.__module__}.{kind.__name__}", "dataset.eval_batch_size=8", "recipe.batch_size=8")
-    data: ImageDataModule = instantiate(config("dataset=digits", *words).dataset)
+    target = f"dataset._target_={kind.__module__}.{kind.__name__}"
+    sizes = ("dataset.eval_batch_size=8", "recipe.batch_size=8")
+    data: ImageDataModule = instantiate(config("dataset=digits", target, *sizes).dataset)
     data.setup()
     return data
 
 
 def batch(n: int, seed: int = 0) -> Tensor:
-    """Normalised images [n, 3, 8, 8]."""
+    """Return normalised random images [n, 3, 8, 8]."""
     return torch.randn(n, *SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
 def network(seed: int = 0) -> CifarResNet:
-    """ResNet-8, six convolutions between the first and the last layer."""
+    """Return a ResNet-8, which has six convolutions between the first and the last layer."""
     torch.manual_seed(seed)
     return CifarResNet(blocks=1, num_classes=CLASSES)
 
 
-def quantized(*words: str, seed: int = 0) -> CifarResNet:
-    """The same network, quantized and calibrated."""
+def quantized(*overrides: str, seed: int = 0) -> CifarResNet:
+    """Return the same network, quantized and calibrated."""
     model = network(seed)
-    quantize(model, scheme(*words))
+    quantize(model, scheme(*overrides))
     calibrate(model, batch(8, seed))
     return model
 
 
 def objective(**changes: Any) -> Objective:
-    """SQAKD's, except for the arguments given."""
+    """Return SQAKD's objective with some arguments changed."""
     arguments: dict[str, Any] = {"ce": 0.0, "kl": 1.0, "feature": 0.0, "temperature": 4.0, "standardize": False}
     return Objective(**arguments | {"label_smoothing": 0.0, "feature_loss": None} | changes)
 
 
 def make_task(
-    student: nn.Module, teacher: nn.Module | None, *words: str, labelled: bool = True, num_classes: int = CLASSES
+    student: nn.Module, teacher: nn.Module | None, *overrides: str, labelled: bool = True, num_classes: int = CLASSES
 ) -> Task:
-    parts = config(*words)
+    """Return a task of two networks, with recipe and kd chosen by overrides."""
+    parts = config(*overrides)
     return Task(
         student=student,
         teacher=teacher,
@@ -117,15 +121,16 @@ def make_task(
 def make_small_trainer(
     task: Task, folder: Path, callbacks: Sequence[pl.Callback] = (), loggers: Sequence[Logger] = ()
 ) -> pl.Trainer:
-    how: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
-    how["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
-    return make_trainer(task.recipe, how, callbacks=callbacks, loggers=loggers, folder=folder)
+    """Return a trainer on the CPU with the length of the task's recipe."""
+    trainer_config: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+    trainer_config["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    return make_trainer(task.recipe, trainer_config, callbacks=callbacks, loggers=loggers, folder=folder)
 
 
 def fit(
     task: Task, folder: Path, *, callbacks: Sequence[pl.Callback] = (), loggers: Sequence[Logger] = ()
 ) -> pl.Trainer:
-    """Train as long as the task's recipe says, with Lightning's own loop."""
+    """Train for the epochs of the task's recipe, with Lightning's own loop."""
     trainer = make_small_trainer(task, folder, callbacks, loggers)
     trainer.fit(task, datamodule=images(RandomImages if task.labelled else UnlabelledImages))
     return trainer

@@ -1,4 +1,4 @@
-"""Two processes train what one process trains, from the same global batches."""
+"""Distributed training: two processes end in the weights of one process, with the same global batches."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ import torch
 
 PLAIN = ["model.net._target_=plain_network.plain_network", "model.name=plain", "model.feature_layers=[]"]
 # 256 images are four batches of 64: each process has half of each.
-WORDS = [*command.SMALL, *PLAIN, "dataset.limit=256", "trainer.accelerator=cpu", "recipe.epochs=3"]
+OVERRIDES = [*command.SMALL, *PLAIN, "dataset.limit=256", "trainer.accelerator=cpu", "recipe.epochs=3"]
 
 
-def train(runs: Path, *words: str) -> None:
-    done = command.train(*WORDS, *words, runs=runs)
+def train(runs: Path, *overrides: str) -> None:
+    done = command.train(*OVERRIDES, *overrides, runs=runs)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("quantizer", ["ewgs", pytest.param("pact", marks=pytest.mark.slow)])
-def test_two_processes_end_where_one_does(tmp_path: Path, quantizer: str) -> None:
-    """To 2e-4 of each tensor's largest value: sums in another order; what differs grows with each rounding."""
+def test_two_processes_end_in_the_weights_of_one(tmp_path: Path, quantizer: str) -> None:
+    """The tolerance is 2e-4 of each tensor's largest value: sums have another order, and rounding amplifies that."""
     runs = tmp_path / "runs"
     train(runs, f"quantizer={quantizer}", "bits=4", "name=one")
     train(runs, f"quantizer={quantizer}", "bits=4", "name=two", "trainer.devices=2", "trainer.strategy=ddp")
     records = [json.loads((runs / name / "seed0" / "record.json").read_text()) for name in ("one", "two")]
     assert [record["devices"] for record in records] == [1, 2]
-    assert records[1]["changes"] == records[0]["changes"] | {"trainer.devices": 2}, "it is not one device's cell"
+    assert records[1]["changes"] == records[0]["changes"] | {"trainer.devices": 2}, (
+        "a run on two devices is another cell"
+    )
     one, two = (command.weights(runs / name / "seed0") for name in ("one", "two"))
     start = command.weights(runs / "digits-plain-none-w32a32-none" / "seed0")
     for name, tensor in one.items():
@@ -39,8 +41,10 @@ def test_two_processes_end_where_one_does(tmp_path: Path, quantizer: str) -> Non
         assert float(second["train/loss"]) == pytest.approx(float(first["train/loss"]), rel=1e-3)
 
 
-def test_a_sweep_of_runs_with_two_devices_is_refused(tmp_path: Path) -> None:
-    done = command.train(*WORDS, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1", "-m", runs=tmp_path / "runs")
+def test_sweep_of_runs_with_two_devices_is_refused(tmp_path: Path) -> None:
+    done = command.train(
+        *OVERRIDES, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1", "-m", runs=tmp_path / "runs"
+    )
     assert done.returncode == 1
     assert "type trainer.devices=1 hydra/launcher=joblib" in done.stdout
     assert not list((tmp_path / "runs").glob("digits*"))

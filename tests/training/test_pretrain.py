@@ -1,4 +1,4 @@
-"""The stage before the training: what it trains, what it leaves alone, and that a kill does not change its end."""
+"""The stage before the training: the parameters that it trains, and its resumption after a kill."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import small
 import torch
 from torch import Tensor
 
+from sqakd.app.advice import explain
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.parameters import split_parameters
 from sqakd.runs.checkpoint import save_weights
@@ -21,15 +22,21 @@ from sqakd.training.task import Task
 SHORT = ("recipe.epochs=1", "recipe.batch_size=8", "kd.feature_loss.pretrain_epochs=2")
 
 
-def make(*words: str) -> Task:
-    task = small.make_task(small.quantized(), small.network(seed=1), *SHORT, *words)
+def make(*overrides: str) -> Task:
+    task = small.make_task(small.quantized(), small.network(seed=1), *SHORT, *overrides)
     task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=None)
     return task
 
 
 def do(task: Task, folder: Path) -> None:
-    how = {"accelerator": "cpu", "devices": 1}
-    pretrain(task, small.images(), how, images=small.batch(2), file=folder / "pretrain.ckpt", callbacks=[])
+    pretrain(
+        task,
+        small.images(),
+        {"accelerator": "cpu", "devices": 1},
+        images=small.batch(2),
+        file=folder / "pretrain.ckpt",
+        callbacks=[],
+    )
 
 
 def state(task: Task) -> dict[str, Tensor]:
@@ -39,7 +46,7 @@ def state(task: Task) -> dict[str, Tensor]:
 
 
 def changed(task: Task, folder: Path) -> set[str]:
-    """Names of the tensors that the stage changes."""
+    """Run the stage and return the names of the tensors that it changes."""
     before = state(task)
     required = {name: p.requires_grad for name, p in task.named_parameters()}
     do(task, folder)
@@ -47,7 +54,7 @@ def changed(task: Task, folder: Path) -> set[str]:
     return {name for name, value in state(task).items() if not torch.equal(value, before[name])}
 
 
-def test_factor_transfer_trains_its_paraphraser_alone(tmp_path: Path) -> None:
+def test_factor_transfer_trains_only_its_paraphraser(tmp_path: Path) -> None:
     task = make("kd=ft")
     moved = changed(task, tmp_path)
     loss = "objective.feature_loss"
@@ -55,11 +62,11 @@ def test_factor_transfer_trains_its_paraphraser_alone(tmp_path: Path) -> None:
 
 
 def after(name: str) -> bool:
-    """Whether a layer comes after the last map, where the loss of the flow does not reach."""
+    """Return whether a layer comes after the last map, so that the loss of FSP does not depend on it."""
     return name.startswith(("student.bn2", "student.linear"))
 
 
-def test_the_flow_trains_the_student_s_weights_as_far_as_it_reaches(tmp_path: Path) -> None:
+def test_fsp_trains_the_student_weights_that_its_loss_depends_on(tmp_path: Path) -> None:
     task = make("kd=fsp")
     moved = changed(task, tmp_path)
     network, quantizer = ({id(p) for p in group} for group in split_parameters(task.student))
@@ -69,15 +76,15 @@ def test_the_flow_trains_the_student_s_weights_as_far_as_it_reaches(tmp_path: Pa
     assert not any(name.startswith("teacher") for name in moved)
 
 
-def test_the_released_flow_trains_the_quantizers_too(tmp_path: Path) -> None:
+def test_released_fsp_also_trains_the_quantizers(tmp_path: Path) -> None:
     task = make("kd=fsp", "kd.feature_loss.quantizers=true", "recipe.lr=0.1")
     moved = changed(task, tmp_path)
     parameters = dict(task.named_parameters())
     assert {name for name in parameters if not after(name)} == moved & parameters.keys()
 
 
-def test_after_the_flow_the_task_is_alone() -> None:
-    """The loss has no part in the second stage, in which the teacher does not even run."""
+def test_after_fsp_the_training_ignores_the_teacher() -> None:
+    """The feature loss has no part in the second stage, and the teacher does not run there."""
     task = make("kd=fsp")
     calls: list[object] = []
     assert task.teacher is not None
@@ -89,7 +96,7 @@ def test_after_the_flow_the_task_is_alone() -> None:
     assert task.features[0].recorded == {}
 
 
-def test_the_loss_falls(tmp_path: Path) -> None:
+def test_loss_of_the_stage_decreases(tmp_path: Path) -> None:
     for kd in ("ft", "fsp"):
         task = make(f"kd={kd}", "kd.feature_loss.pretrain_lr=0.01")
         images = small.batch(8, 5)
@@ -98,32 +105,39 @@ def test_the_loss_falls(tmp_path: Path) -> None:
         assert float(Pretraining(task, images).loss(images).detach()) < before
 
 
-def test_no_epochs_no_stage(tmp_path: Path) -> None:
+def test_stage_of_zero_epochs_is_omitted(tmp_path: Path) -> None:
     task = make("kd=ft", "kd.feature_loss.pretrain_epochs=0")
     assert changed(task, tmp_path) == set()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_divergence_stops_the_run_and_is_not_kept(tmp_path: Path) -> None:
-    with pytest.raises(DivergenceError, match=r"kd\.feature_loss\.pretrain_lr=5e\+29"):
+def test_divergence_stops_the_run_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(DivergenceError, match="the loss before the training is nan in epoch 0") as error:
         do(make("kd=ft", "kd.feature_loss.pretrain_lr=1e30"), tmp_path)
+    assert "kd.feature_loss.pretrain_lr=5e+29" in explain(error.value)
     assert list(tmp_path.glob("*.ckpt")) == []
 
 
-def test_killed_in_the_stage_the_same_command_ends_in_the_same_bits(tmp_path: Path) -> None:
+def test_run_killed_in_the_stage_resumes_to_the_same_bits(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_weights(tmp_path / "teacher.pt", CifarResNet(blocks=1, num_classes=10), {})
-    words = ["dataset=digits16", "kd=ft", "model.net.blocks=1", "recipe.epochs=1", "kd.feature_loss.pretrain_epochs=3"]
-    words += [f"teacher.checkpoint={tmp_path / 'teacher.pt'}", "callbacks.hessian_scaling=null"]
+    overrides = [
+        "dataset=digits16",
+        "kd=ft",
+        "model.net.blocks=1",
+        "recipe.epochs=1",
+        "kd.feature_loss.pretrain_epochs=3",
+    ]
+    overrides += [f"teacher.checkpoint={tmp_path / 'teacher.pt'}", "callbacks.hessian_scaling=null"]
     name = "digits16-resnet20-ewgs-w2a2-ft"
     killer = {"victim": "before", "epoch": 1, "step": 5, "signal_name": "SIGKILL"}
     kill = ["callbacks.progress._target_=kill_at.KillAt", *(f"+callbacks.progress.{k}={v}" for k, v in killer.items())]
     runs = {which: tmp_path / which / "runs" for which in ("whole", "killed")}
     for folder in runs.values():
         folder.parent.mkdir()
-    whole = command.train(*words, runs=runs["whole"])
-    killed = command.train(*words, *kill, runs=runs["killed"])
-    resumed = command.train(*words, runs=runs["killed"])
+    whole = command.train(*overrides, runs=runs["whole"])
+    killed = command.train(*overrides, *kill, runs=runs["killed"])
+    resumed = command.train(*overrides, runs=runs["killed"])
     assert (whole.returncode, killed.returncode, resumed.returncode) == (0, -signal.SIGKILL, 0), resumed.stderr
     lines = [f"(before the training): epoch {epoch}/3" for epoch in (1, 2, 3)]
     assert [line in whole.stderr for line in lines] == [True, True, True]

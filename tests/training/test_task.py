@@ -1,4 +1,4 @@
-"""Losses and scores against a count by hand, with labels and without, with a teacher and without."""
+"""Losses and scores of the task against a calculation in numpy, with and without labels and teacher."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sqakd.app.advice import explain
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
+from sqakd.errors import SqakdError
 from sqakd.training.task import Task
 
 Array = NDArray[np.float64]
@@ -28,9 +30,9 @@ def linear(seed: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, small.CLASSES))
 
 
-def task(*words: str, teacher: bool = True, **facts: Any) -> Task:
-    still = ("recipe.epochs=1", "recipe.lr=0")  # weights that do not move, so that all batches see the same
-    return small.make_task(linear(1), linear(2) if teacher else None, *still, *words, **facts)
+def task(*overrides: str, teacher: bool = True, **facts: Any) -> Task:
+    constant = ("recipe.epochs=1", "recipe.lr=0")  # all batches are judged with the same weights
+    return small.make_task(linear(1), linear(2) if teacher else None, *constant, *overrides, **facts)
 
 
 def log_softmax(x: Array) -> Array:
@@ -52,17 +54,17 @@ def batches(data: ImageDataModule, *, training: bool) -> Iterator[Batch]:
     return (data.on_after_batch_transfer(batch, 0) for batch in loader)
 
 
-def logits(model: nn.Module, seen: list[Batch]) -> Array:
+def logits(model: nn.Module, batches: list[Batch]) -> Array:
     with torch.no_grad():
-        return np.concatenate([model(batch.image).double().numpy() for batch in seen])
+        return np.concatenate([model(batch.image).double().numpy() for batch in batches])
 
 
-def labels(seen: list[Batch]) -> Array:
-    return np.concatenate([batch.label.numpy() for batch in seen if batch.label is not None])
+def labels(batches: list[Batch]) -> Array:
+    return np.concatenate([batch.label.numpy() for batch in batches if batch.label is not None])
 
 
-def test_scores_equal_a_count_by_hand(tmp_path: Path) -> None:
-    """Over batches of 8, 8 and 4 images: each image counts the same."""
+def test_scores_equal_the_definition(tmp_path: Path) -> None:
+    """Images of batches of 8, 8 and 4 have the same weight."""
     judged, data = task("kd.temperature=3"), small.images()
     (scores,) = small.make_small_trainer(judged, tmp_path).validate(judged, datamodule=data, verbose=False)
     seen = list(batches(data, training=False))
@@ -80,8 +82,8 @@ def test_scores_equal_a_count_by_hand(tmp_path: Path) -> None:
     assert scores == pytest.approx(expected, rel=1e-5)
 
 
-def test_means_and_scores_start_anew_each_time(tmp_path: Path) -> None:
-    """A task that has seen other weights reports what a new one does."""
+def test_means_and_scores_are_reset_for_each_training(tmp_path: Path) -> None:
+    """A task that was evaluated with other weights before reports the same as a new task."""
     used, fresh = task("kd=kd"), task("kd=kd")
     small.fit(used, tmp_path)
     for weights in (used.student.parameters(), fresh.student.parameters()):
@@ -92,9 +94,11 @@ def test_means_and_scores_start_anew_each_time(tmp_path: Path) -> None:
     assert {"train/ce", "val/top1", "val/kl"} <= once.keys()
 
 
-@pytest.mark.parametrize("words", [["kd=sqakd"], ["kd=kd"], ["kd=none"], ["kd=kd", "kd.ce=0.3", "kd.kl=2"]], ids=str)
-def test_training_means_equal_a_count_by_hand(words: list[str], tmp_path: Path) -> None:
-    trained, data = task(*words, "recipe.batch_size=9"), small.images()
+@pytest.mark.parametrize(
+    "overrides", [["kd=sqakd"], ["kd=kd"], ["kd=none"], ["kd=kd", "kd.ce=0.3", "kd.kl=2"]], ids=str
+)
+def test_training_means_equal_the_definition(overrides: list[str], tmp_path: Path) -> None:
+    trained, data = task(*overrides, "recipe.batch_size=9"), small.images()
     data.batch_size = 9  # the last batch has 6 images
     trainer = small.make_small_trainer(trained, tmp_path)
     trainer.fit(trained, datamodule=data)
@@ -117,14 +121,14 @@ def test_training_means_equal_a_count_by_hand(words: list[str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("objective", "parts"), [("sqakd", {"kl"}), ("kd", {"ce", "kl"}), ("none", {"ce"})])
-def test_only_the_parts_that_count_are_computed(objective: str, parts: set[str]) -> None:
+def test_only_loss_parts_with_a_weight_are_computed(objective: str, parts: set[str]) -> None:
     label = torch.arange(4)
     losses = task(f"kd={objective}").losses(small.batch(4), label if "ce" in parts else None)
     assert losses.keys() == {"loss", *parts}
     assert losses["loss"].requires_grad
 
 
-def test_the_teacher_is_not_run_where_nothing_asks_for_it() -> None:
+def test_teacher_does_not_run_if_no_loss_part_needs_it() -> None:
     runs: list[Tensor] = []
     alone = task("kd=none")
     assert alone.teacher is not None
@@ -141,32 +145,34 @@ def test_the_teacher_is_not_run_where_nothing_asks_for_it() -> None:
         (True, False, {"agreement", "kl"}),
     ],
 )
-def test_scores_are_those_that_can_be_known(teacher: bool, labelled: bool, scores: set[str], tmp_path: Path) -> None:
+def test_scores_depend_on_labels_and_teacher(teacher: bool, labelled: bool, scores: set[str], tmp_path: Path) -> None:
     trained = task("kd=sqakd" if teacher else "kd=none", teacher=teacher, labelled=labelled)
     metrics = small.fit(trained, tmp_path).callback_metrics
     assert {name.removeprefix("val/") for name in metrics if name.startswith("val/")} == scores
     assert all(bool(value.isfinite()) for value in metrics.values())
 
 
-def test_with_few_classes_the_second_score_is_named_by_its_width() -> None:
+def test_top5_becomes_top3_with_three_classes() -> None:
     few = task(num_classes=3)
     assert list(few.scores) == ["top1", "top3", "agreement", "val_kl"]
 
 
 @pytest.mark.parametrize("objective", ["kd", "none"])
-def test_labels_that_are_needed_and_missing_are_refused(objective: str) -> None:
-    with pytest.raises(ValueError, match="this kd reads labels and the data set has none; type kd=sqakd"):
+def test_missing_labels_are_refused(objective: str) -> None:
+    with pytest.raises(SqakdError, match="this kd reads labels and the data set has none") as error:
         task(f"kd={objective}", labelled=False)
+    assert "kd=sqakd" in explain(error.value)
 
 
 @pytest.mark.parametrize("objective", ["kd", "sqakd"])
-def test_a_teacher_that_is_needed_and_missing_is_refused(objective: str) -> None:
-    with pytest.raises(ValueError, match="this kd needs a teacher"):
+def test_missing_teacher_is_refused(objective: str) -> None:
+    with pytest.raises(SqakdError, match="this kd needs a teacher") as error:
         task(f"kd={objective}", teacher=False)
+    assert "teacher.checkpoint=FILE" in explain(error.value)
 
 
 def test_every_run_of_a_sweep_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By itself torch runs the ninth different network of a process uncompiled, with no more than a warning."""
+    """Without a higher limit, torch runs the ninth different network of a process uncompiled, with only a warning."""
     graphs: list[int] = []
 
     def backend(graph: Any, _: Any) -> Any:

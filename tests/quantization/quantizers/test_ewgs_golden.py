@@ -102,7 +102,7 @@ def test_float_network(name: str, blocks: int) -> None:
 
 @pytest.mark.parametrize(("name", "blocks", "tolerance"), [("resnet20", 3, 1e-4), ("resnet32", 5, 0.1)])
 def test_quantized_network(name: str, blocks: int, tolerance: float) -> None:
-    """In ResNet-32 a few inputs lie within 1e-6 of a rounding threshold; the reference allows for such flips."""
+    """In ResNet-32 a few inputs lie within 1e-6 of a rounding threshold, and the tolerance allows for such flips."""
     classes = int(golden.load(f"06_cifar_{name}_ewgs")["num_classes"])
     check_quantized(CifarResNet(blocks=blocks, num_classes=classes), name, first=None, tolerance=tolerance)
 

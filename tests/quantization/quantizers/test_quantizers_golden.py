@@ -1,4 +1,4 @@
-"""PACT, LSQ and DoReFa against reference numbers, in both readings: as in the papers, and as released."""
+"""PACT, LSQ and DoReFa against reference numbers, as in the papers and as released."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def cases(file: str) -> list[int]:
 
 
 def low_bits(file: str) -> list[int]:
-    """Cases we have: the reference's 32-bit ones stand for a float layer."""
+    """Return the cases of at most 8 bits; the reference's 32-bit cases represent a float layer."""
     return [i for i in cases(file) if golden.load(file)["bits"][i] <= 8]
 
 
 def backward(quantizer: Quantizer, x: np.ndarray, g: np.ndarray) -> tuple[Tensor, Tensor]:
-    """(output, gradient of the input) in the input's own precision."""
+    """Return output and gradient of the input, in the input's own precision."""
     leaf = torch.from_numpy(x).requires_grad_()
     y = quantizer.to(leaf.dtype)(leaf)
     y.backward(torch.from_numpy(g))
@@ -57,7 +57,7 @@ def test_pact(i: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_a_calibrated_clip_rounds_the_batch_with_the_least_error(bits: int) -> None:
+def test_calibrated_clip_rounds_the_batch_with_the_least_error(bits: int) -> None:
     x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)).relu()
     options: dict[str, Any] = {"bits": bits, "signed": False, "learned": True, "decay": 0.0, **COMMON}
     quantizer = ClippedActivation(alpha="calibrate", **options)
@@ -146,7 +146,7 @@ def test_as_released(file: str, i: int) -> None:
         assert not list(quantizer.parameters())
 
 
-def test_a_negative_or_vanishing_step_counts_as_its_magnitude() -> None:
+def test_negative_or_vanishing_step_counts_as_its_magnitude() -> None:
     d = golden.load("05_mqbench_lsq")
     for name in ("neg", "tiny"):
         quantizer = LearnedStep(bits=4, signed=True, mask="code", decay=0.0, **COMMON)
@@ -169,7 +169,7 @@ def test_exact_ties() -> None:
 
 
 def test_one_range_per_channel() -> None:
-    """A quantizer with a range per channel does to each channel what one with a single range does to it alone."""
+    """A quantizer with a range per channel treats each channel like a quantizer of that channel alone."""
     x = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     for make in (
         lambda shape: LearnedStep(

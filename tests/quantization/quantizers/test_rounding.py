@@ -1,4 +1,4 @@
-"""Rounding rules against their equations written in float64, at the edges of the range, and one derivative further."""
+"""Rounding rules against their equations in float64, at the edges of the range, and their second derivatives."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run(
 def formula(
     x: Array, origin: Array, density: Array, low: int, high: int, mask: Mask, delta: float | None, g: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """The same by the module's text, element by element; sums over all but the first axis where there are channels."""
+    """Return codes and gradients by the module's equations; with channels, sums run over all but the first axis."""
     h = (x - origin) * density
     code = np.clip(np.rint(h), low, high)
     judged = h if mask == "value" else np.rint(h)
@@ -103,7 +103,7 @@ def test_scaling_of_zero_is_straight_through_bit_for_bit(mask: Mask, low: int, h
 
 @pytest.mark.parametrize("steps", [1, 3, 7, 15, 31, 63, 127, 255])
 def test_values_on_both_edges_pass_their_gradient(steps: int) -> None:
-    """Also where (upper - lower) times its own rounded reciprocal is not 1."""
+    """This holds although (upper - lower) times its own rounded reciprocal may differ from 1."""
     for lower, upper in [(0.0, 6.0), (0.0, 1.0), *(sorted(pair) for pair in numbers(200, 2, seed=steps))]:
         edges = torch.tensor([lower, upper])
         density = steps / (edges[1] - edges[0])
@@ -113,8 +113,8 @@ def test_values_on_both_edges_pass_their_gradient(steps: int) -> None:
 
 
 @pytest.mark.parametrize(("mask", "reach"), [("value", 0.0), ("code", 0.5)])
-def test_beyond_the_edges_no_gradient_passes(mask: Mask, reach: float) -> None:
-    """The outermost code's own half step counts as inside where the code is asked, not the value."""
+def test_no_gradient_passes_beyond_the_edges(mask: Mask, reach: float) -> None:
+    """With the mask on the code, the half step beyond the outermost code counts as inside."""
     inside = torch.tensor([-2.0 - reach, 0.0, 1.0 + 0.9 * reach])
     outside = torch.tensor([-2.01 - reach, 1.01 + reach, 50.0])
     for x, passes in ((inside, True), (outside, False)):
@@ -124,7 +124,7 @@ def test_beyond_the_edges_no_gradient_passes(mask: Mask, reach: float) -> None:
         assert (got.d_density != 0) == passes
 
 
-def test_halves_go_to_the_even_code() -> None:
+def test_halves_are_rounded_to_the_even_code() -> None:
     x = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
     assert clip_round(x, None, torch.tensor(1.0), -4, 4, "value", None).tolist() == [-2, -2, 0, 0, 2, 2, 4]
     assert clip_round(x, torch.tensor(-0.5), torch.tensor(1.0), -4, 3, "value", None).tolist() == [
@@ -138,7 +138,7 @@ def test_halves_go_to_the_even_code() -> None:
     ]
 
 
-def test_no_origin_is_an_origin_of_zero() -> None:
+def test_missing_origin_equals_an_origin_of_zero() -> None:
     x, g = (torch.from_numpy(numbers(50, seed=seed)).float() for seed in (1, 2))
     density, leaf = torch.tensor(1.7), x.clone().requires_grad_()
     codes = clip_round(leaf, None, density, -2, 1, "value", torch.tensor(0.2))
@@ -148,7 +148,7 @@ def test_no_origin_is_an_origin_of_zero() -> None:
     assert torch.equal(dx, got.dx)
 
 
-def test_channels_do_not_touch_each_other() -> None:
+def test_channels_are_independent() -> None:
     x, g = (torch.from_numpy(numbers(4, 3, 5, 5, seed=seed)) for seed in (1, 2))
     origin, density = (torch.from_numpy(numbers(4, 1, 1, 1, seed=seed)).abs() for seed in (3, 4))
     together = run(x, -origin, 3 * density, 0, 3, "value", 0.1, g)
@@ -159,7 +159,7 @@ def test_channels_do_not_touch_each_other() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_values_are_judged_in_single(dtype: torch.dtype) -> None:
+def test_half_precision_values_are_rounded_in_single(dtype: torch.dtype) -> None:
     x, g = (torch.from_numpy(numbers(8, 9, seed=seed)).to(dtype) for seed in (1, 2))
     origin, density = torch.tensor(-1.1), torch.tensor(255 / 2.3)
     half = run(x, origin, density, 0, 255, "value", 0.1, g)
@@ -173,8 +173,8 @@ def test_half_precision_values_are_judged_in_single(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("delta", DELTAS)
-def test_the_backward_pass_can_be_differentiated(delta: float | None) -> None:
-    """How the gradients change with the incoming one, by autograd and by differences; exact, since both are linear."""
+def test_backward_pass_can_be_differentiated(delta: float | None) -> None:
+    """Derivatives of the gradients by the incoming gradient: autograd equals finite differences, as both are linear."""
     x, g, v = (torch.from_numpy(numbers(3, 4, 2, 2, seed=seed)) for seed in (1, 2, 3))
     leaves = [
         x.requires_grad_(),
@@ -198,8 +198,8 @@ def test_the_backward_pass_can_be_differentiated(delta: float | None) -> None:
         assert float(difference / (2 * step)) == pytest.approx(float(second[index]), rel=1e-6, abs=1e-7)
 
 
-def test_the_backward_pass_depends_on_the_density() -> None:
-    """dx = m G d: with mask and rounding error held, its derivative by d is dx / d."""
+def test_backward_pass_depends_on_the_density() -> None:
+    """dx = m G d: with constant mask and rounding error, its derivative by d is dx / d."""
     x, g = (torch.from_numpy(numbers(30, seed=seed)) for seed in (1, 2))
     density = torch.tensor(1.4, dtype=torch.float64, requires_grad=True)
     leaf = x.requires_grad_()
@@ -218,14 +218,14 @@ def test_impossible_scalings_are_refused(delta: Any) -> None:
 @pytest.mark.parametrize(
     ("delta", "start", "from_hessian"), [(0, 0.0, False), (0.25, 0.25, False), ("hessian", 0, True)]
 )
-def test_where_the_scaling_starts(delta: Any, start: float, from_hessian: bool) -> None:
+def test_start_of_the_scaling(delta: Any, start: float, from_hessian: bool) -> None:
     rule = ElementWiseGradientScaling(delta=delta)
     assert float(rule.delta) == start
     assert rule.from_hessian == from_hessian
     assert list(rule.state_dict()) == ["delta"]
 
 
-def test_the_modules_are_the_function() -> None:
+def test_modules_equal_the_function() -> None:
     x, g = (torch.from_numpy(numbers(40, seed=seed)) for seed in (1, 2))
     origin, density = (torch.tensor(value, dtype=torch.float64) for value in (-0.6, 2.5))
     for rule, delta in ((StraightThrough(), None), (ElementWiseGradientScaling(delta=0.25), 0.25)):

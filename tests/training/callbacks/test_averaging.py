@@ -1,4 +1,4 @@
-"""The moving average against its recurrence, batch-norm statistics against the batches themselves."""
+"""The moving average against its recurrence, and batch-norm statistics against the batches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import small
 import torch
 from torch import Tensor, nn
 
+from sqakd.app.advice import explain
+from sqakd.errors import SqakdError
 from sqakd.quantization.layers import quant_layers
 from sqakd.training.callbacks.batch_norm import BatchNormStatistics, measure
 from sqakd.training.callbacks.ema import WeightAverage
@@ -19,9 +21,9 @@ from sqakd.training.task import Task
 STEPS, EPOCHS = 3, 3
 
 
-def distilling(*words: str) -> Task:
-    words = (f"recipe.epochs={EPOCHS}", "recipe.lr=0.01", "recipe.batch_size=8", *words)
-    return small.make_task(small.quantized("quantizer=ewgs"), small.network(seed=7), *words)
+def distilling(*overrides: str) -> Task:
+    overrides = (f"recipe.epochs={EPOCHS}", "recipe.lr=0.01", "recipe.batch_size=8", *overrides)
+    return small.make_task(small.quantized("quantizer=ewgs"), small.network(seed=7), *overrides)
 
 
 def real(task: Task) -> dict[str, Tensor]:
@@ -29,7 +31,7 @@ def real(task: Task) -> dict[str, Tensor]:
 
 
 class Watch(pl.Callback):
-    """What the student holds after each step, and while it is evaluated."""
+    """Records the student's tensors after each step and while it is evaluated."""
 
     def __init__(self) -> None:
         self.trained: list[dict[str, Tensor]] = []
@@ -46,7 +48,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor], *, rtol: float = 0.0) -> bo
     return a.keys() == b.keys() and all(torch.allclose(a[k], b[k], rtol=rtol, atol=rtol) for k in a)
 
 
-# moving average
+# The moving average.
 
 
 @pytest.mark.parametrize("epochs", [0.5, 1.0, 1000.0])
@@ -68,12 +70,13 @@ def test_the_average_follows_its_recurrence(epochs: float, tmp_path: Path) -> No
     assert not same(watch.evaluated[-1], watch.trained[-1], rtol=1e-5)
 
 
-def test_a_memory_of_less_than_a_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"plus\.ema\.epochs=0\.1 is no longer than one optimizer step of 3"):
+def test_memory_shorter_than_a_step_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SqakdError, match=r"epochs=0\.1 is no longer than one optimizer step of 3") as error:
         small.fit(distilling(), tmp_path, callbacks=[WeightAverage(epochs=0.1)])
+    assert "plus.ema.epochs=2" in explain(error.value)
 
 
-def test_training_goes_on_as_without(tmp_path: Path) -> None:
+def test_averages_do_not_change_the_training(tmp_path: Path) -> None:
     with_it, without = Watch(), Watch()
     small.fit(distilling(), tmp_path, callbacks=[WeightAverage(epochs=1.0), BatchNorm(), with_it])
     small.fit(distilling(), tmp_path, callbacks=[without])
@@ -82,7 +85,7 @@ def test_training_goes_on_as_without(tmp_path: Path) -> None:
         assert all(torch.equal(a[name], b[name]) for name in learned)
 
 
-def test_other_bits_start_a_new_average(tmp_path: Path) -> None:
+def test_average_restarts_where_bits_change(tmp_path: Path) -> None:
     class Lower(pl.Callback):
         def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
             if trainer.current_epoch == 2:
@@ -100,19 +103,19 @@ def test_other_bits_start_a_new_average(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("epochs", [0.0, -1.0, float("nan"), float("inf"), "abc", True, None])
-def test_a_memory_has_a_length(epochs: Any) -> None:
-    with pytest.raises(ValueError, match=r"plus\.ema\.epochs="):
+def test_memory_without_a_length_is_refused(epochs: Any) -> None:
+    with pytest.raises(ValueError, match=r"^epochs=.*: expected a number above 0"):
         WeightAverage(epochs=epochs)
 
 
-# batch norm
+# Batch-norm statistics.
 
 
-def BatchNorm(**changes: Any) -> BatchNormStatistics:  # noqa: N802  # stands for the class
+def BatchNorm(**changes: Any) -> BatchNormStatistics:  # noqa: N802  # short for the class
     return BatchNormStatistics(**{"batches": 2, "batch_size": 8, "augmented": False} | changes)
 
 
-def test_statistics_are_the_plain_average_over_the_batches() -> None:
+def test_statistics_are_the_plain_average_over_batches() -> None:
     task = distilling()
     batches = [small.batch(8, seed) for seed in (1, 2, 3)]
     inputs: dict[nn.Module, list[Tensor]] = {}
@@ -135,8 +138,8 @@ def test_statistics_are_the_plain_average_over_the_batches() -> None:
         assert torch.allclose(norm.running_var, var, rtol=1e-4, atol=1e-6)
 
 
-def test_measuring_twice_changes_nothing() -> None:
-    """The earlier statistics have no part in it, nor has anything else a memory."""
+def test_second_measurement_changes_nothing() -> None:
+    """Earlier statistics have no influence, and no other state is left behind."""
     task, batches = distilling(), [small.batch(8, 1), small.batch(8, 2)]
     measure(task, batches)
     first, random = real(task), torch.get_rng_state()
@@ -146,7 +149,7 @@ def test_measuring_twice_changes_nothing() -> None:
     assert all(parameter.grad is None for parameter in task.parameters())
 
 
-def test_dropout_stays_asleep() -> None:
+def test_dropout_stays_inactive() -> None:
     task = distilling()
     task.student.layer1.append(nn.Dropout(0.9))  # type: ignore[union-attr, operator]
     measure(task, [small.batch(8)])
@@ -155,7 +158,7 @@ def test_dropout_stays_asleep() -> None:
     assert same(once, real(task))
 
 
-def test_a_network_without_batch_norm_is_left_alone() -> None:
+def test_network_without_batch_norm_does_not_run() -> None:
     task = distilling()
     for parent in list(task.student.modules()):
         for name, child in list(parent.named_children()):
@@ -170,14 +173,14 @@ def test_a_network_without_batch_norm_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("augmented", "batch_size", "expected"), [(False, 8, [8, 8]), (True, 8, [8, 8]), (False, 64, [24])]
 )
-def test_the_images_are_training_images(
+def test_statistics_are_measured_on_training_images(
     augmented: bool, batch_size: int, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[Tensor]] = []
     monkeypatch.setattr("sqakd.training.callbacks.batch_norm.measure", lambda _, batches: seen.append(batches))
     small.fit(distilling(), tmp_path, callbacks=[BatchNorm(augmented=augmented, batch_size=batch_size)])
     assert [[len(images) for images in epoch] for epoch in seen] == [expected] * EPOCHS
-    assert not torch.equal(seen[0][0], seen[1][0]), "another draw in each epoch"
+    assert not torch.equal(seen[0][0], seen[1][0]), "each epoch has another random choice"
     data = small.images()
     plain = data.on_after_batch_transfer(
         next(iter(data.train_dataloader()))._replace(image=data.train_images, draws={}), 0
@@ -187,6 +190,6 @@ def test_the_images_are_training_images(
 
 
 @pytest.mark.parametrize("name", ["batches", "batch_size"])
-def test_there_is_something_to_measure_on(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"plus\.bn\.{name}=0"):
+def test_measuring_on_no_images_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}=0: expected a whole number"):
         BatchNorm(**{name: 0})

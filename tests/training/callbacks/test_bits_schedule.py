@@ -1,4 +1,4 @@
-"""Bits that come down in stages: which epoch has which, what changes with them, and what counts as a result."""
+"""Bits schedule: the bits of each epoch, the calibration at each change, and the marking of preliminary epochs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sqakd.quantization.calibrate import calibrate, recalibrate
 from sqakd.quantization.convert import quantize
-from sqakd.quantization.layers import quant_layers
+from sqakd.quantization.layers import quant_layers, quantizers
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.callbacks.history import History
 from sqakd.training.callbacks.resume import Resume
@@ -27,7 +27,7 @@ EPOCHS = 4
 
 
 class Watch(pl.Callback):
-    """Bits and parameters at the first step of each epoch, and outputs in its evaluation."""
+    """Records bits and tensors at the first step of each epoch, and tensors at its end."""
 
     def __init__(self) -> None:
         self.bits: list[list[tuple[int, int]]] = []
@@ -48,13 +48,13 @@ class Watch(pl.Callback):
         self.before.append({name: value.clone() for name, value in pl_module.student.state_dict().items()})
 
 
-def distilling(*words: str, epochs: int = EPOCHS) -> Task:
-    words = (f"recipe.epochs={epochs}", "recipe.batch_size=8", "recipe.lr=0.01", *words)
-    return small.make_task(small.quantized(*words), small.network(seed=7), *words)
+def distilling(*overrides: str, epochs: int = EPOCHS) -> Task:
+    overrides = (f"recipe.epochs={epochs}", "recipe.batch_size=8", "recipe.lr=0.01", *overrides)
+    return small.make_task(small.quantized(*overrides), small.network(seed=7), *overrides)
 
 
-def fit(folder: Path, stages: list[dict[str, float]], *words: str) -> tuple[Task, Watch, History]:
-    task, watch, history = distilling(*words), Watch(), History(folder / "metrics.csv")
+def fit(folder: Path, stages: list[dict[str, float]], *overrides: str) -> tuple[Task, Watch, History]:
+    task, watch, history = distilling(*overrides), Watch(), History(folder / "metrics.csv")
     small.fit(task, folder, callbacks=[BitsSchedule(stages=stages), watch, history])
     return task, watch, history
 
@@ -75,35 +75,35 @@ def test_each_epoch_has_its_stage(shares: list[float], epochs: int, expected: li
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     [
         (["bits=1"], [(8, 8), (2, 3), (1, 1), (1, 1)]),
         (["w_bits=1", "a_bits=4"], [(8, 8), (2, 4), (1, 4), (1, 4)]),
         (["w_bits=4", "a_bits=2"], [(8, 8), (4, 3), (4, 2), (4, 2)]),
     ],
 )
-def test_quantizers_have_the_bits_of_the_stage_but_never_fewer_than_their_own(
-    words: list[str], expected: list[tuple[int, int]], tmp_path: Path
+def test_quantizers_have_the_larger_of_stage_bits_and_own_bits(
+    overrides: list[str], expected: list[tuple[int, int]], tmp_path: Path
 ) -> None:
-    _, watch, history = fit(tmp_path, PROGRESSIVE, *words)
+    _, watch, history = fit(tmp_path, PROGRESSIVE, *overrides)
     assert watch.bits == [[bits] * 6 for bits in expected]
     assert [row["preliminary"] for row in history.rows] == [1, 1, 0, 0]
 
 
-def test_outer_layers_of_eight_bits_keep_them(tmp_path: Path) -> None:
+def test_outer_layers_of_eight_bits_keep_their_bits(tmp_path: Path) -> None:
     _, watch, _ = fit(tmp_path, [{"share": 0.5, "w_bits": 4, "a_bits": 4}], "bits=1", "quantizer.first_last=8")
     assert [bits[0] for bits in watch.bits] == [(8, 8)] * EPOCHS
     assert [bits[1] for bits in watch.bits] == [(4, 4)] * 2 + [(1, 1)] * 2
 
 
 @pytest.mark.parametrize("method", ["ewgs", "lsq", "pact", "dorefa"])
-def test_where_bits_change_ranges_are_those_of_a_network_built_with_them(method: str, tmp_path: Path) -> None:
-    """Weights and batch norms come from the stage before, ranges from calibrating on them."""
+def test_changed_bits_get_the_ranges_of_a_network_built_with_them(method: str, tmp_path: Path) -> None:
+    """Weights and batch norms come from the stage before, and the ranges from calibration on these weights."""
     _, watch, _ = fit(tmp_path, PROGRESSIVE, "bits=1", f"quantizer={method}")
     data = small.images()
-    for epoch, words in ((1, ("w_bits=2", "a_bits=3")), (2, ("bits=1",))):
+    for epoch, overrides in ((1, ("w_bits=2", "a_bits=3")), (2, ("bits=1",))):
         fresh = small.network()
-        quantize(fresh, small.scheme(f"quantizer={method}", *words))
+        quantize(fresh, small.scheme(f"quantizer={method}", *overrides))
         own = {name: value for name, value in watch.before[epoch - 1].items() if name in small.network().state_dict()}
         fresh.load_state_dict(own, strict=False)
         calibrate(fresh, data.calibration_batch())
@@ -116,7 +116,7 @@ def test_where_bits_change_ranges_are_those_of_a_network_built_with_them(method:
 
 
 @pytest.mark.parametrize("method", ["ewgs", "lsq"])
-def test_what_keeps_its_bits_keeps_its_range(method: str, tmp_path: Path) -> None:
+def test_quantizers_with_unchanged_bits_keep_their_range(method: str, tmp_path: Path) -> None:
     stages = [{"share": 0.5, "w_bits": 8, "a_bits": 1}]
     _, watch, _ = fit(tmp_path, stages, "bits=1", f"quantizer={method}")
     before, after = watch.before[1], watch.states[2]
@@ -128,23 +128,23 @@ def test_what_keeps_its_bits_keeps_its_range(method: str, tmp_path: Path) -> Non
     assert any(not torch.equal(before[name], after[name]) for name in moved)
 
 
-def test_an_estimate_for_other_bits_is_forgotten() -> None:
+def test_delta_estimated_for_other_bits_is_reset() -> None:
     network = small.quantized("quantizer=ewgs", "bits=4")
-    quantizers = [q for _, layer in quant_layers(network) for q in (layer.weight_quantizer, layer.input_quantizer)]
-    for quantizer in quantizers:
+    all_quantizers = quantizers(network)
+    for quantizer in all_quantizers:
         quantizer.rounding.delta.fill_(0.3)  # type: ignore[operator]
-    changed = quantizers[:1]
+    changed = all_quantizers[:1]
     changed[0].set_bits(2)
     recalibrate(network, small.batch(8), changed)
-    assert [round(float(q.rounding.delta), 3) for q in quantizers] == [0.0] + [0.3] * (len(quantizers) - 1)  # type: ignore[arg-type]
+    assert [round(float(q.rounding.delta), 3) for q in all_quantizers] == [0.0] + [0.3] * (len(all_quantizers) - 1)  # type: ignore[arg-type]
 
 
-def test_stages_without_an_epoch_are_named(tmp_path: Path) -> None:
+def test_stages_without_an_epoch_cause_a_warning(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="4 epochs are too few for these stages of the bits schedule: w8 a8"):
         fit(tmp_path, [{"share": 0.05, "w_bits": 8, "a_bits": 8}], "bits=1")
 
 
-def test_stages_that_change_nothing_are_no_stages(tmp_path: Path) -> None:
+def test_stages_below_the_own_bits_change_nothing(tmp_path: Path) -> None:
     task, _, history = fit(tmp_path, PROGRESSIVE, "bits=8")
     plain = distilling("bits=8")
     small.fit(plain, tmp_path)
@@ -152,7 +152,7 @@ def test_stages_that_change_nothing_are_no_stages(tmp_path: Path) -> None:
     assert [row["preliminary"] for row in history.rows] == [0] * EPOCHS
 
 
-def test_a_finished_run_that_lacks_its_record_has_its_own_bits(tmp_path: Path) -> None:
+def test_finished_run_without_a_record_resumes_with_its_own_bits(tmp_path: Path) -> None:
     last = tmp_path / "last.ckpt"
     outputs = []
     for resume in (None, str(last)):
@@ -176,13 +176,13 @@ def test_a_finished_run_that_lacks_its_record_has_its_own_bits(tmp_path: Path) -
         ({"share": "half", "w_bits": 8, "a_bits": 1}, "a share above 0"),
     ],
 )
-def test_stages_that_are_none_are_refused(stage: dict[str, float], message: str) -> None:
+def test_impossible_stages_are_refused(stage: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         BitsSchedule(stages=[stage])
 
 
 @pytest.mark.parametrize("name", ["progressive", "two_step"])
-def test_the_choices_end_in_the_run_s_own_bits(name: str) -> None:
+def test_shipped_schedules_end_in_the_own_bits(name: str) -> None:
     schedule: BitsSchedule = instantiate(small.config(f"plus={name}").get("plus")[name])
     schedule.own = [1, 1]
     bits = [schedule.bits_at(epoch, 20) for epoch in range(20)]

@@ -1,4 +1,4 @@
-"""What the callbacks write and when they stop a run, on networks of milliseconds and Lightning's own loop."""
+"""Callbacks: the files and metrics that they write, and the errors that stop a run, in Lightning's own loop."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
+from sqakd.app.advice import explain
 from sqakd.dataset.batch import Batch
-from sqakd.quantization.layers import quant_layers
+from sqakd.quantization.layers import quant_layers, quantizers
 from sqakd.training.callbacks.divergence import Divergence, DivergenceError, first_non_finite
 from sqakd.training.callbacks.hessian_scaling import HessianScaling
 from sqakd.training.callbacks.histograms import Histograms
@@ -31,8 +32,8 @@ from sqakd.training.task import Task
 CONVS = [f"layer{stage}.0.conv{i}" for stage in (1, 2, 3) for i in (1, 2)]
 
 
-def distilling(*words: str, epochs: int = 2) -> Task:
-    student = small.quantized("quantizer=ewgs", *words)
+def distilling(*overrides: str, epochs: int = 2) -> Task:
+    student = small.quantized("quantizer=ewgs", *overrides)
     return small.make_task(student, small.network(seed=7), f"recipe.epochs={epochs}", "recipe.lr=0.01")
 
 
@@ -40,7 +41,7 @@ def read(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-# history
+# History.
 
 
 def test_history_has_a_row_for_each_epoch(tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_history_has_a_row_for_each_epoch(tmp_path: Path) -> None:
     ]
 
 
-def test_a_resumed_history_goes_on(tmp_path: Path) -> None:
+def test_resumed_history_continues(tmp_path: Path) -> None:
     first = History(tmp_path / "first.csv")
     small.fit(distilling(), tmp_path, callbacks=[first])
     state = copy.deepcopy(first.state_dict())
@@ -79,7 +80,7 @@ def test_as_csv_has_a_column_for_each_name() -> None:
     assert as_csv([]) == "\n"
 
 
-# statistics of quantizers
+# Statistics of quantizers.
 
 
 def test_statistics_have_a_row_for_each_quantizer_in_network_order() -> None:
@@ -98,7 +99,7 @@ def test_statistics_have_a_row_for_each_quantizer_in_network_order() -> None:
 
 @pytest.mark.parametrize("method", ["ewgs", "lsq", "dorefa", "pact"])
 @torch.no_grad()
-def test_shares_are_those_of_the_codes(method: str) -> None:
+def test_shares_equal_the_frequencies_of_the_codes(method: str) -> None:
     model, images = small.quantized(f"quantizer={method}", "bits=3").eval(), small.batch(4)
     inputs: dict[nn.Module, Tensor] = {}
     for _, layer in quant_layers(model):
@@ -115,8 +116,8 @@ def test_shares_are_those_of_the_codes(method: str) -> None:
             assert list(shares.values()) == pytest.approx([np.mean(codes == code) for code in quantizer.grid().numpy()])
 
 
-def test_the_clip_range_is_where_clipping_starts() -> None:
-    """The bounds of a method that has them, else the ends of its grid; of several channels the widest."""
+def test_clip_range_is_where_clipping_starts() -> None:
+    """The range is given by the method's bounds, or by the ends of its grid; of several channels the widest counts."""
     ewgs, lsq = small.quantized("quantizer=ewgs", "bits=2"), small.quantized("quantizer=lsq", "bits=2")
     first, second = statistics(ewgs, small.batch(4))[0], statistics(lsq, small.batch(4))[0]
     assert (first["clip_low"], first["clip_high"]) == (first["lower"], first["upper"])
@@ -127,7 +128,7 @@ def test_the_clip_range_is_where_clipping_starts() -> None:
     assert statistics(several, small.batch(4))[0]["clip_high"] == pytest.approx(step.max().item())
 
 
-def test_how_much_the_codes_say() -> None:
+def test_entropy_and_use_of_the_codes() -> None:
     for row in statistics(small.quantized("quantizer=pact_released", "bits=2"), small.batch(4)):
         shares = [value for key, value in row.items() if key.startswith("code_") and value > 0]
         assert row["entropy"] == pytest.approx(sum(-share * np.log2(share) for share in shares))
@@ -135,7 +136,7 @@ def test_how_much_the_codes_say() -> None:
         assert 0 <= row["entropy"] <= 2
 
 
-def test_means_over_the_layers_need_no_names() -> None:
+def test_means_over_layers_are_named_without_a_layer() -> None:
     common = {"clip_low": -1.0, "clip_high": 1.0, "entropy": 1.0, "used": 1.0, "bits": 2.0}
     rows = [{"layer": i, "is_weight": w, **common, "entropy": 1.0 + i + w} for i in (0.0, 1.0) for w in (1.0, 0.0)]
     logged = named(rows, ["one", "two"])
@@ -162,7 +163,7 @@ def test_statistics_are_written_and_logged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3]), (2, [2, 3]), (10, [3])])
-def test_statistics_come_every_few_epochs_and_at_the_end(
+def test_statistics_are_written_every_few_epochs_and_at_the_end(
     every: int, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs: list[int] = []
@@ -177,17 +178,17 @@ def test_statistics_come_every_few_epochs_and_at_the_end(
     assert epochs == expected
 
 
-def test_a_float_network_has_no_statistics(tmp_path: Path) -> None:
+def test_float_network_has_no_statistics(tmp_path: Path) -> None:
     task = small.make_task(small.network(), None, "quantizer=none", "recipe.epochs=1")
     small.fit(task, tmp_path, callbacks=[QuantizerStatistics(every_n_epochs=1, file=str(tmp_path / "quantizers.csv"))])
     assert not (tmp_path / "quantizers.csv").exists()
     assert statistics(small.network(), small.batch(2)) == []
 
 
-# histograms
+# Histograms.
 
 
-def test_histograms_arrive_in_tensorboard(tmp_path: Path) -> None:
+def test_histograms_are_written_to_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     task = distilling()
     logger = TensorBoardLogger(tmp_path, name=None, version="events")
@@ -201,14 +202,14 @@ def test_histograms_arrive_in_tensorboard(tmp_path: Path) -> None:
         assert sum(last.bucket) == last.num == weight.numel()
         assert (last.min, last.max) == pytest.approx((float(weight.min()), float(weight.max())), rel=1e-6)
         assert last.sum == pytest.approx(float(weight.sum()), abs=0.01 * float(weight.abs().sum()))
-        assert list(first.bucket) != list(last.bucket), "one of each epoch"
+        assert list(first.bucket) != list(last.bucket), "each epoch has its own histogram"
     first_batch = events.Histograms(f"histogram/{CONVS[0]}/input")[-1].histogram_value
     assert first_batch.num == 8 * 16 * 8 * 8
 
 
-def test_without_such_a_logger_there_is_no_histogram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_histogram_is_computed_without_a_logger_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
-        raise AssertionError("no logger can show this")
+        raise AssertionError("no logger can show a histogram")
 
     monkeypatch.setattr("sqakd.training.callbacks.histograms.histogram", fail)
     monkeypatch.setattr("sqakd.training.callbacks.histograms.visit", fail)
@@ -219,19 +220,19 @@ def test_without_such_a_logger_there_is_no_histogram(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     "make", [lambda n: Histograms(every_n_epochs=n), lambda n: QuantizerStatistics(every_n_epochs=n, file=None)]
 )
-def test_no_snapshot_every_zero_epochs(make: Callable[[int], object]) -> None:
-    with pytest.raises(ValueError, match="every_n_epochs=0: expected at least 1"):
+def test_snapshots_every_zero_epochs_are_refused(make: Callable[[int], object]) -> None:
+    with pytest.raises(ValueError, match="every_n_epochs=0: expected a whole number of at least 1"):
         make(0)
 
 
-# divergence
+# Divergence.
 
 
 def break_weight(model: nn.Module, name: str) -> None:
     model.get_parameter(name).data[0, 0, 0, 0] = float("nan")
 
 
-def test_the_first_layer_that_breaks_is_named() -> None:
+def test_first_layer_with_non_finite_weights_is_reported() -> None:
     model, images = small.quantized("quantizer=ewgs"), small.batch(4)
     assert first_non_finite(model, images) is None
     assert first_non_finite(model, images / 0) == "the images themselves are not finite"
@@ -240,14 +241,14 @@ def test_the_first_layer_that_breaks_is_named() -> None:
     assert first_non_finite(model, images) == "layer layer2.0.conv2 has non-finite weight"
 
 
-def test_a_layer_with_finite_weights_and_infinite_output_is_named() -> None:
+def test_layer_with_finite_weights_and_infinite_output_is_reported() -> None:
     model = small.network()
     model.layer2[0].get_submodule("bn1").register_forward_hook(lambda _, __, output: output / 0)
     assert (first_non_finite(model, small.batch(4)) or "").startswith("layer layer2.0.bn1 is the first with a non-")
 
 
-def test_the_layer_of_a_feature_loss_is_named() -> None:
-    """Student and logits are finite; only what the loss makes of the second stage is not."""
+def test_layer_of_a_non_finite_feature_loss_is_reported() -> None:
+    """Student and logits are finite; only the feature loss of the second stage is not."""
     task = small.make_task(small.quantized(), small.network(seed=1), "kd=at")
     task.build_feature_loss(small.batch(2), training_images=24, labels=None)
     assert task.teacher is not None
@@ -261,7 +262,7 @@ def test_the_layer_of_a_feature_loss_is_named() -> None:
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run_and_changes_nothing(loss: float) -> None:
+def test_non_finite_loss_stops_the_run_and_changes_nothing(loss: float) -> None:
     task = distilling().train()
     break_weight(task.student, "layer1.0.conv2.weight")
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
@@ -273,12 +274,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_changes_nothing(loss: float)
         DivergenceError, match=rf"the loss is {loss} in epoch 3, step 100: layer layer1\.0\.conv2"
     ) as error:
         callback.check(trainer, task, torch.tensor(loss))
-    assert "recipe.lr=0.005" in str(error.value), "half of what it was"
+    assert "recipe.lr=0.005" in explain(error.value), "half of the learning rate"
     for name, tensor in task.state_dict().items():
         assert torch.equal(tensor.nan_to_num(), before[name].nan_to_num()), name
 
 
-def test_a_run_stops_before_a_broken_step_changes_the_weights(tmp_path: Path) -> None:
+def test_run_stops_before_a_non_finite_step_changes_the_weights(tmp_path: Path) -> None:
     class Poison(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
             if (trainer.current_epoch, batch_idx) == (1, 1):
@@ -292,7 +293,7 @@ def test_a_run_stops_before_a_broken_step_changes_the_weights(tmp_path: Path) ->
     assert all(torch.equal(parameter, weights[name]) for name, parameter in task.student.named_parameters())
 
 
-# scaling from the curvature
+# Gradient scaling from the curvature.
 
 
 def deltas(task: Task) -> Tensor:
@@ -306,7 +307,7 @@ def scaling(**changes: Any) -> HessianScaling:
     return made
 
 
-def test_the_curvature_sets_the_scaling_and_repeats_itself(tmp_path: Path) -> None:
+def test_estimate_is_positive_and_reproducible(tmp_path: Path) -> None:
     tasks = [distilling() for _ in range(2)]
     for task in tasks:
         assert (deltas(task) == 0).all()
@@ -320,15 +321,14 @@ def test_the_curvature_sets_the_scaling_and_repeats_itself(tmp_path: Path) -> No
     assert all(torch.equal(tensor, students[1][name]) for name, tensor in students[0].items())
 
 
-def test_the_estimate_leaves_the_training_alone(tmp_path: Path) -> None:
-    """Only the scalings themselves: batch norm, gradients and random numbers go on as without it."""
+def test_estimate_does_not_change_the_training(tmp_path: Path) -> None:
+    """Only the scaling factors change; batch norm, gradients and random numbers are as without an estimate."""
     task = distilling()
     before = {name: tensor.clone() for name, tensor in task.student.state_dict().items()}
     random = torch.get_rng_state()
     data = small.images()
     batches = data.probe_batches(count=2, size=8, epoch=1)
-    quantizers = [q for _, layer in quant_layers(task.student) for q in (layer.weight_quantizer, layer.input_quantizer)]
-    scaling().update(task.train(), quantizers, batches, epoch=1)
+    scaling().update(task.train(), quantizers(task.student), batches, epoch=1)
     changed = {name for name, tensor in task.student.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert all(name.endswith("rounding.delta") for name in changed)
@@ -337,25 +337,25 @@ def test_the_estimate_leaves_the_training_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.01])
-def test_a_fixed_scaling_stays(delta: float, tmp_path: Path) -> None:
+def test_fixed_scaling_stays_constant(delta: float, tmp_path: Path) -> None:
     task = distilling(f"quantizer.rounding.delta={delta}")
     small.fit(task, tmp_path, callbacks=[scaling(update_every=1)])
     assert (deltas(task) == delta).all()
 
 
-def test_another_rounding_rule_has_nothing_to_scale(tmp_path: Path) -> None:
+def test_other_rounding_rules_have_no_scaling(tmp_path: Path) -> None:
     task = distilling("quantizer/rounding=ste")
     small.fit(task, tmp_path, callbacks=[scaling(update_every=1)])
     assert not [name for name, _ in task.student.named_buffers() if "delta" in name]
 
 
-def test_the_first_estimate_comes_after_the_first_interval(tmp_path: Path) -> None:
+def test_first_estimate_comes_after_the_first_interval(tmp_path: Path) -> None:
     task = distilling(epochs=2)
     small.fit(task, tmp_path, callbacks=[scaling(update_every=2)])
     assert (deltas(task) == 0).all()
 
 
 @pytest.mark.parametrize("name", ["update_every", "max_probes"])
-def test_no_estimate_from_nothing(name: str) -> None:
-    with pytest.raises(Exception, match=f"callbacks.hessian_scaling.{name}=0: expected a whole number of at least 1"):
+def test_estimate_without_epochs_or_probes_is_refused(name: str) -> None:
+    with pytest.raises(Exception, match=f"{name}=0: expected a whole number of at least 1"):
         scaling(**{name: 0})

@@ -1,4 +1,4 @@
-"""The pull towards the grid against its formula, and what it leaves alone."""
+"""Dampening: the pull towards the grid against its formula, and the tensors that it does not change."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ METHODS = ["ewgs", "lsq", "dorefa", "ewgs_released", "lsq_released", "dorefa_rel
 BITS = [1, 2, 4]
 
 
-def distilling(*words: str) -> Task:
-    words = ("recipe.epochs=4", "recipe.lr=0.002", "recipe.batch_size=8", *words)
-    return small.make_task(small.quantized(*words), small.network(seed=7), *words)
+def distilling(*overrides: str) -> Task:
+    overrides = ("recipe.epochs=4", "recipe.lr=0.002", "recipe.batch_size=8", *overrides)
+    return small.make_task(small.quantized(*overrides), small.network(seed=7), *overrides)
 
 
 def total(task: Task) -> float:
@@ -34,11 +34,11 @@ def total(task: Task) -> float:
 
 @pytest.mark.parametrize("channels", [False, True])
 @pytest.mark.parametrize("bits", BITS)
-def test_the_pull_of_learned_steps(bits: int, channels: bool) -> None:
-    """2 (w - s code) where a weight is not clipped, nothing where it is."""
+def test_pull_of_learned_steps(bits: int, channels: bool) -> None:
+    """The pull is 2 (w - s code) where a weight is not clipped, and 0 where it is."""
     model = small.quantized("quantizer=lsq", f"bits={bits}", f"quantizer.per_channel={channels}")
     for _, layer in quant_layers(model):
-        layer.weight.data[0] *= 100  # far out
+        layer.weight.data[0] *= 100  # far outside the range
         w, quantizer = layer.weight.detach(), layer.weight_quantizer
         grid = quantizer(w).detach()
         step = quantizer.get_parameter("step").detach()
@@ -50,8 +50,8 @@ def test_the_pull_of_learned_steps(bits: int, channels: bool) -> None:
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_the_pull_of_learned_bounds_is_in_units_of_the_weight(bits: int) -> None:
-    """EWGS's values are in [-1, 1]; the points between its bounds l and u are what weights are drawn to."""
+def test_pull_of_learned_bounds_is_in_units_of_the_weight(bits: int) -> None:
+    """EWGS's values lie in [-1, 1], but the pull is towards points between the bounds l and u."""
     for _, layer in quant_layers(small.quantized("quantizer=ewgs", f"bits={bits}")):
         w, quantizer = layer.weight.detach(), layer.weight_quantizer
         lower, upper = (quantizer.get_parameter(name).detach() for name in ("lower", "upper"))
@@ -63,7 +63,7 @@ def test_the_pull_of_learned_bounds_is_in_units_of_the_weight(bits: int) -> None
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bits", BITS)
-def test_measuring_leaves_the_quantizer_alone(method: str, bits: int) -> None:
+def test_measuring_a_distance_does_not_change_the_quantizer(method: str, bits: int) -> None:
     model = small.quantized(f"quantizer={method}", f"bits={bits}")
     for _, layer in quant_layers(model):
         quantizer = layer.weight_quantizer
@@ -78,7 +78,7 @@ def test_measuring_leaves_the_quantizer_alone(method: str, bits: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_along_the_pull_brings_weights_nearer(method: str) -> None:
+def test_step_along_the_pull_reduces_the_distance(method: str) -> None:
     model = small.quantized(f"quantizer={method}", "bits=2")
     for _, layer in quant_layers(model):
         before = distance(layer.weight_quantizer, layer.weight).detach().square().sum()
@@ -87,7 +87,7 @@ def test_a_step_along_the_pull_brings_weights_nearer(method: str) -> None:
         assert 0 < float(after) < float(before)
 
 
-def test_it_is_added_to_the_gradient_of_the_loss_and_grows(tmp_path: Path) -> None:
+def test_pull_is_added_to_the_gradient_and_grows(tmp_path: Path) -> None:
     class Look(pl.Callback):
         def __init__(self) -> None:
             self.gradients: list[list[Tensor]] = []
@@ -114,7 +114,7 @@ def test_it_is_added_to_the_gradient_of_the_loss_and_grows(tmp_path: Path) -> No
             assert (one is None and other is None) or torch.equal(cast(Tensor, one), cast(Tensor, other))
 
 
-def test_weights_end_nearer_to_their_grid(tmp_path: Path) -> None:
+def test_dampened_weights_end_nearer_to_their_grid(tmp_path: Path) -> None:
     with_it, without = distilling("quantizer=lsq"), distilling("quantizer=lsq")
     trainer = small.fit(with_it, tmp_path, callbacks=[Dampening(weight=1000.0)])
     small.fit(without, tmp_path)
@@ -122,12 +122,12 @@ def test_weights_end_nearer_to_their_grid(tmp_path: Path) -> None:
     assert float(trainer.callback_metrics["train/distance_to_grid"]) == pytest.approx(total(with_it), rel=1e-5)
 
 
-def test_the_ramp_counts_optimizer_steps() -> None:
+def test_factor_counts_optimizer_steps() -> None:
     trainer: Any = SimpleNamespace(num_training_batches=5, accumulate_grad_batches=2, max_epochs=4, global_step=6)
     assert Dampening(weight=0.2).factor(trainer) == pytest.approx(0.1), "half of 3 steps in each of 4 epochs"
 
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
-def test_a_pull_has_a_weight(weight: float) -> None:
-    with pytest.raises(ValueError, match=r"plus\.dampen\.weight="):
+def test_weight_of_zero_or_less_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match=r"^weight=.*: expected a number above 0"):
         Dampening(weight=weight)

@@ -1,4 +1,4 @@
-"""Curvature and scaling factors against exact traces of a tiny network."""
+"""Curvature and gradient scaling factors against exact traces of a tiny network."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TinyNet(nn.Module):
         return logits
 
     def targets(self) -> list[Quantizer]:
-        """In the reference's order: A1, A2, W1, W2."""
+        """Return the quantizers in the reference's order: A1, A2, W1, W2."""
         q1, q2 = cast(QuantConv2d, self.q1), cast(QuantConv2d, self.q2)
         return [q1.input_quantizer, q2.input_quantizer, q1.weight_quantizer, q2.weight_quantizer]
 
@@ -88,7 +88,7 @@ def batch_loss(model: TinyNet, d: dict[str, Any], b: int) -> Callable[[], Tensor
 
 @pytest.mark.parametrize("file", FILES)
 def test_gradients_and_diagonal(file: str) -> None:
-    """The recorded graph is the reference's: one derivative per element gives its Hessian diagonal."""
+    """The recorded graph equals the reference's: one derivative per element gives the Hessian diagonal."""
     d = golden.load(file)
     model = TinyNet(d).train()
     targets = model.targets()
@@ -110,7 +110,7 @@ def test_gradients_and_diagonal(file: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_joint_probes_are_unbiased(file: str) -> None:
-    """One product for all tensors: the mean over many probes lies within five standard errors of each exact trace."""
+    """With one product for all tensors, the mean of many probes is within five standard errors of each exact trace."""
     d = golden.load(file)
     model = TinyNet(d).train()
     groups = np.array(
@@ -129,7 +129,7 @@ def test_joint_probes_are_unbiased(file: str) -> None:
     standard_error = groups.std(axis=0, ddof=1) / np.sqrt(len(groups))
     deviation = np.abs(groups.mean(axis=0) - d["trace_exact"][0])
     assert (deviation <= 5 * standard_error + 1e-6).all(), (deviation, standard_error)
-    # The error allowed is small beside the traces themselves, so that a wrong factor cannot hide in it.
+    # The allowed error is small compared with the traces, so that a wrong factor cannot hide in it.
     assert (standard_error < 0.15 * np.abs(d["trace_exact"][0]).max()).all()
 
 
@@ -155,7 +155,7 @@ def test_deltas(file: str) -> None:
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers() if name in before)
 
 
-def test_an_estimate_that_is_not_finite_changes_nothing() -> None:
+def test_non_finite_estimate_changes_nothing() -> None:
     d = golden.load(FILES[1])
     model = TinyNet(d).train()
     for quantizer in model.targets():

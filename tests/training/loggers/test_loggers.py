@@ -1,4 +1,4 @@
-"""Weights & Biases without a login: offline, never a question, and each run closed when it ends."""
+"""Weights & Biases: offline without a login, never a prompt, and each run closed at its end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sqakd.training.loggers.wandb import WandbRun, wandb_logger
 
 
 @pytest.fixture(autouse=True)
-def _nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "online")  # set and removed, so that what a test leaves behind is removed too
+def _logged_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")  # monkeypatch then also removes a value that a test sets
     for name in [name for name in os.environ if name.startswith("WANDB")] + ["NETRC"]:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "home").mkdir()
@@ -24,17 +24,17 @@ def _nobody_is_logged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-def _nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> str:
-        raise AssertionError("a run that nobody watches must not ask")
+        raise AssertionError("an unattended run must not prompt")
 
     for question in ("builtins.input", "getpass.getpass", "click.prompt"):
         monkeypatch.setattr(question, fail)
 
 
 def logger(folder: Path, *, name: str = "digits-ewgs", seed: int = 0) -> WandbRun:
-    what: dict[str, Any] = {"group": "digits", "job_type": "table4", "tags": ["w2a2"], "plus": ["bn", "ema"]}
-    return wandb_logger(project="sqakd", name=name, seed=seed, folder=str(folder), **what)
+    options: dict[str, Any] = {"group": "digits", "job_type": "table4", "tags": ["w2a2"], "plus": ["bn", "ema"]}
+    return wandb_logger(project="sqakd", name=name, seed=seed, folder=str(folder), **options)
 
 
 def write_netrc(file: Path, host: str) -> None:
@@ -42,19 +42,19 @@ def write_netrc(file: Path, host: str) -> None:
     file.chmod(0o600)
 
 
-def test_without_a_login_it_is_offline(tmp_path: Path) -> None:
+def test_logger_without_a_login_is_offline(tmp_path: Path) -> None:
     assert not has_login()
     assert logger(tmp_path)._offline
 
 
-def test_with_a_login_it_is_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logger_with_a_login_is_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     assert has_login()
     assert not logger(tmp_path)._offline
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled", "dryrun"])
-def test_a_veto_counts_more_than_a_key(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_overrides_a_key(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", mode)
     assert not has_login()
@@ -64,7 +64,9 @@ def test_a_veto_counts_more_than_a_key(mode: str, monkeypatch: pytest.MonkeyPatc
     ("host", "known"),
     [("api.wandb.ai", True), (urlparse(str(wandb.Settings().base_url)).netloc, True), ("github.com", False)],
 )
-def test_a_key_in_the_netrc_file(host: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_in_the_netrc_file_is_found(
+    host: str, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_netrc(tmp_path / "home" / ".netrc", host)
     assert has_login() == known
     (tmp_path / "home" / ".netrc").rename(tmp_path / "elsewhere")
@@ -73,7 +75,7 @@ def test_a_key_in_the_netrc_file(host: str, known: bool, tmp_path: Path, monkeyp
     assert has_login() == known
 
 
-def test_a_server_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_for_a_private_server_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080/path")
     write_netrc(tmp_path / "home" / ".netrc", "api.wandb.ai")
     assert not has_login()
@@ -82,12 +84,12 @@ def test_a_server_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert has_login()
 
 
-def test_an_unreadable_netrc_file_is_no_login(tmp_path: Path) -> None:
+def test_unreadable_netrc_file_counts_as_no_login(tmp_path: Path) -> None:
     (tmp_path / "home" / ".netrc").write_text("this is not\na netrc file")
     assert not has_login()
 
 
-def test_a_run_is_identified_by_name_seed_and_folder(tmp_path: Path) -> None:
+def test_run_id_depends_on_name_seed_and_folder(tmp_path: Path) -> None:
     first = logger(tmp_path / "a")
     assert logger(tmp_path / "a").version == first.version
     assert logger(tmp_path / "a" / "debug").version != first.version
@@ -96,8 +98,8 @@ def test_a_run_is_identified_by_name_seed_and_folder(tmp_path: Path) -> None:
     assert first._wandb_init["tags"] == ["w2a2", "bn", "ema"]
 
 
-@pytest.mark.usefixtures("_nobody_answers")
-def test_a_second_run_in_the_same_process_is_a_run_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_no_prompts")
+def test_two_runs_in_one_process_are_separate(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     try:
         ids = []
@@ -117,8 +119,8 @@ def test_a_second_run_in_the_same_process_is_a_run_of_its_own(tmp_path: Path) ->
         wandb.teardown()
 
 
-@pytest.mark.usefixtures("_nobody_answers")
-def test_what_is_never_used_is_never_opened(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_no_prompts")
+def test_unused_logger_opens_no_run(tmp_path: Path) -> None:
     run = logger(tmp_path)
     run.finalize("success")
     assert wandb.run is None

@@ -1,0 +1,266 @@
+"""python -m sqakd.report: the files that it writes, and the message when a file cannot be read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import command
+import pytest
+from made_runs import Made, make_grid, make_run
+
+from sqakd.report.cells import Cell
+from sqakd.report.comparisons import labels_alone
+from sqakd.report.results import read_results
+from sqakd.report.write import write_report
+
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
+"""
+MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Make a folder with runs, results and a README with markers."""
+    make_grid(tmp_path / "runs", quantizers=("ewgs",), bits=(2,))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "paper.csv").write_text(PAPER)
+    text = (
+        "# Mine\n\n<!-- report:digits16-summary -->\n<!-- /report -->\n\n<!-- report:gone -->\nkept\n<!-- /report -->\n"
+    )
+    (tmp_path / "README.md").write_text(text)
+    return tmp_path
+
+
+def report(folder: Path, *words: str) -> tuple[list[str], str]:
+    """Return the printed lines and the error message."""
+    done = command.script("-m", "sqakd.report", *words, folder=folder)
+    assert (done.returncode == 0) == (not done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout.splitlines(), done.stderr.strip()
+
+
+def test_all_files_are_written_and_printed(project: Path) -> None:
+    printed, _ = report(project)
+    names = ["ours.csv", "table9.md", "table9.csv", "digits16.md", "digits16.csv"]
+    assert printed == [*(f"results/{name}" for name in names), "README.md", "results/report.html"]
+    assert all((project / file).is_file() for file in printed)
+    readme = (project / "README.md").read_text()
+    assert (
+        "digits16 resnet20:\n\n| quantizer | bits | none | sqakd |\n| --- | --- | --- | --- |\n| ewgs | W2A2 |"
+        in readme
+    )
+    assert "kept" in readme, "a block whose runs are not here stays"
+    before = {file: (project / file).read_bytes() for file in printed}
+    report(project)
+    assert {file: (project / file).read_bytes() for file in printed} == before, "a second report changes nothing"
+
+
+def test_several_folders_of_runs_and_another_page(project: Path) -> None:
+    make_run(project / "more", Made("digits", "resnet20", "lsq", 4, "sqakd", 0))
+    words = ["--runs", "runs", "--runs", "more", "--html", "page.html", "--title", "Mine & yours"]
+    printed, _ = report(project, *words)
+    assert printed[-1] == "page.html"
+    assert "results/digits.md" in printed
+    assert "<h1>Mine &amp; yours</h1>" in (project / "page.html").read_text()
+    assert not (project / "results" / "report.html").exists()
+
+
+def test_a_readme_without_markers_is_an_error_only_if_it_was_named(project: Path) -> None:
+    (project / "README.md").write_text("nothing\n")
+    printed, _ = report(project)
+    assert "README.md" not in printed
+    _, error = report(project, "--readme", "README.md")
+    assert error.startswith("error: README.md: no marker: expected <!-- report:NAME --> and <!-- /report -->")
+    _, error = report(project, "--readme", "nowhere.md")
+    assert error == "error: cannot read nowhere.md: No such file or directory"
+
+
+def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> None:
+    _, error = report(project, "--readme", "README.md")
+    assert error.startswith("error: README.md: line 6: no table 'gone'; expected one of digits16, digits16-labels, ")
+    assert not (project / "results" / "ours.csv").exists(), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--runs", "nowhere"],
+            "no finished run in nowhere: expected nowhere/NAME/seed0/record.json;"
+            " choose the folder of the runs with --runs FOLDER",
+        ),
+        (
+            ["--results", "nowhere"],
+            "cannot read the published numbers in nowhere/paper.csv: No such file or directory",
+        ),
+        (["--html", "nowhere/page.html"], "cannot write nowhere/page.html: the folder nowhere does not exist"),
+    ],
+)
+def test_a_missing_folder_is_named(words: list[str], message: str, project: Path) -> None:
+    _, error = report(project, *words)
+    assert error == f"error: {message}"
+    assert not (project / "results" / "ours.csv").exists(), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("record.json", "{}"),
+        ("record.json", "[]"),
+        ("record.json", '{"name": "cut'),
+        ("metrics.csv", "epoch,val/top1\n0,0.5\n1"),
+        ("metrics.csv", "epoch,val/top1\n0,half\n"),
+        ("metrics.csv", ""),
+        ("quantizers.csv", "layer,is_weight\n0,1,2\n"),
+        ("quantizers.csv", "\0\0"),
+        ("quantizers.csv", "layer,is_weight,bits\n0,,2\n"),
+    ],
+)
+def test_a_damaged_file_is_named(name: str, content: str, tmp_path: Path) -> None:
+    file = make_run(tmp_path, MADE) / name
+    file.write_text(content)
+    with pytest.raises(ValueError, match=f"{file} is (damaged|not a record of a run) "):
+        read_results([tmp_path])
+
+
+def test_a_score_that_is_not_a_number_is_named(tmp_path: Path) -> None:
+    file = make_run(tmp_path, MADE) / "record.json"
+    record = json.loads(file.read_text())
+    record["scores"]["top1"]["last"] = float("nan")
+    file.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"scores\.top1\.last=nan"):
+        read_results([tmp_path])
+
+
+def test_a_damaged_export_is_named(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, MADE) / "export-exact"
+    folder.mkdir()
+    (folder / "record.json").write_text("{")
+    with pytest.raises(ValueError, match=f"{folder / 'record.json'} is not a record of an export"):
+        read_results([tmp_path])
+
+
+def test_early_records_without_later_keys_are_reported(tmp_path: Path) -> None:
+    file = make_run(tmp_path / "runs", MADE) / "record.json"
+    record = json.loads(file.read_text())
+    for key in ("device", "threads", "finished", "weights_sha256", "training_seconds", "versions", "drop_from_float"):
+        del record[key]
+    record["commit"] = None
+    file.write_text(json.dumps(record))
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(tmp_path / "runs", tmp_path)
+    assert (tmp_path / "report.html").read_text().count("not recorded") >= 6
+
+
+def test_runs_made_before_records_had_a_version_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(command.ROOT / "tests" / "old_runs" / "version1", tmp_path)
+    rows = {row["quantizer"]: row for row in csv.DictReader((tmp_path / "digits16.csv").open(newline=""))}
+    assert rows.keys() == {"ewgs", "none"}, "the third run is not finished"
+    assert (rows["ewgs"]["top1_last_mean"], rows["ewgs"]["epochs"]) == ("8.5938", "2")
+    assert rows["ewgs"]["changed"] == "dataset.limit=128, recipe.epochs=2, teacher.recipe.epochs=2"
+
+
+def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_run(tmp_path / name, MADE)
+    results = read_results([tmp_path / "b", tmp_path / "a"])
+    assert [run.folder for run in results.runs] == [tmp_path / "b" / MADE.name / "seed0"]
+
+
+def test_quantizers_are_read_for_the_first_seed_only(tmp_path: Path) -> None:
+    make_grid(tmp_path, quantizers=("ewgs",), bits=(2,), kds=("sqakd",))
+    (runs,) = (runs for cell, runs in read_results([tmp_path]).cells.items() if cell.kd == "sqakd")
+    assert [len(run.quantizers) for run in runs] == [38, 0, 0]
+    assert [len(run.curve) for run in runs] == [20, 20, 20]
+
+
+def test_each_training_method_is_compared_with_labels_alone(project: Path) -> None:
+    report(project)
+    lines = list(csv.DictReader((project / "results" / "digits16.csv").open(newline="")))
+    line = next(line for line in lines if line["kd"] == "sqakd")
+    base = next(line for line in lines if line["kd"] == "none" and line["w_bits"] == "2")
+    assert (line["labels_kd"], line["labels_n"], base["labels_kd"], base["labels_n"]) == ("none", "3", "", "")
+    for kind in ("last", "best", "mean_of_last_5"):
+        value = float(line[f"top1_{kind}_mean"]) - float(base[f"top1_{kind}_mean"])
+        error = ((float(line[f"top1_{kind}_std"]) ** 2 + float(base[f"top1_{kind}_std"]) ** 2) / 3) ** 0.5
+        assert float(line[f"labels_{kind}_difference"]) == pytest.approx(value, abs=2e-4)
+        assert float(line[f"labels_{kind}_standard_error"]) == pytest.approx(error, abs=2e-4)
+        expected = "not distinguishable" if abs(value) <= 2 * error else "better" if value > 0 else "worse"
+        assert line[f"labels_{kind}_verdict"] == expected
+    text = (project / "results" / "digits16.md").read_text()
+    _, _, below = text.partition("## Compared with labels alone")
+    last, best, tail = (f"{float(line[f'labels_{k}_difference']):+.2f}" for k in ("last", "best", "mean_of_last_5"))
+    assert (
+        "| last: difference | last: verdict | best: difference | best: verdict | mean of last 5: difference |" in below
+    )
+    row = next(row for row in below.splitlines() if row.startswith("| digits16 | resnet20 | ewgs | W2A2 | sqakd |"))
+    assert row.index(last) < row.rindex(best) < row.rindex(tail)
+
+
+def test_a_loss_of_the_released_scripts_is_compared_with_labels_at_its_learning_rate(tmp_path: Path) -> None:
+    for kd in ("none", "none_matched", "sqakd_released", "sqakd"):
+        make_run(tmp_path / "runs", Made("digits16", "resnet20", "ewgs", 2, kd, 0))
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(tmp_path / "runs", tmp_path)
+    lines = {line["kd"]: line for line in csv.DictReader((tmp_path / "digits16.csv").open(newline=""))}
+    assert {kd: line["labels_kd"] for kd, line in lines.items()} == {
+        "none": "",
+        "none_matched": "",
+        "sqakd": "none",
+        "sqakd_released": "none_matched",
+    }
+    assert lines["sqakd"]["labels_last_verdict"] == "", "a single seed"
+
+
+@pytest.mark.parametrize(
+    ("kd", "run", "expected"),
+    [
+        ("sqakd+bn+ema", ["none", "none+bn", "none+bn+ema"], "none+bn+ema"),
+        ("sqakd+bn+ema", ["none", "none+bn"], "none"),
+        ("sqakd+bn+ema", ["none+bn"], None),
+        ("sqakd", ["none+bn", "none"], "none"),
+        ("sqakd_released+bn", ["none", "none_matched", "none+bn", "none_matched+bn"], "none_matched+bn"),
+        ("sqakd_released+bn", ["none", "none_matched", "none+bn"], "none+bn"),
+        ("sqakd_released+bn", ["none", "none_matched"], "none_matched"),
+        ("none+bn", ["none"], "none"),
+        ("none_matched+bn", ["none", "none+bn", "none_matched"], "none_matched"),
+        ("none", ["none", "none_matched"], None),
+        ("none_matched", ["none"], None),
+    ],
+)
+def test_add_ons_are_on_both_sides_if_they_were_run(kd: str, run: list[str], expected: str | None) -> None:
+    def cell(name: str) -> Cell:
+        return Cell("digits16", "resnet20", "ewgs", 2, 2, name)
+
+    found = labels_alone(cell(kd), {cell(name): [] for name in [*run, kd]})
+    assert found == (None if expected is None else cell(expected))
+
+
+def test_the_table_names_the_cell_that_is_compared_with(tmp_path: Path) -> None:
+    for kd, plus in (("none", ""), ("none", "bn+ema"), ("sqakd", "bn+ema"), ("sqakd", "bn")):
+        made = replace(MADE, kd=f"{kd}+{plus}" if plus else kd)  # of its own name
+        make_run(tmp_path, made, choices={"dataset": "digits16", "quantizer": "ewgs", "kd": kd, "plus": plus})
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(tmp_path, tmp_path)
+    below = (tmp_path / "digits16.md").read_text().partition("## Compared with labels alone")[2]
+    rows = [line.split(" | ") for line in below.splitlines() if line.startswith("| ")]
+    column = rows[0].index("labels")
+    held = {row[rows[0].index("kd")]: row[column] for row in rows[2:]}
+    assert held == {"sqakd+bn": "none", "sqakd+bn+ema": "none+bn+ema", "none+bn+ema": "none"}
+    assert "includes the effect of the add-ons" in below
+
+
+def test_a_changed_cell_is_not_compared_with_an_unchanged_one(tmp_path: Path) -> None:
+    make_run(tmp_path, Made("digits16", "resnet20", "ewgs", 2, "none", 0))
+    make_run(tmp_path, MADE, changes={"recipe.epochs": 3})
+    results = read_results([tmp_path])
+    (cell,) = (cell for cell in results.cells if cell.kd == "sqakd")
+    assert cell == Cell("digits16", "resnet20", "ewgs", 2, 2, "sqakd", "recipe.epochs=3")
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(tmp_path, tmp_path)
+    assert "Compared with labels alone" not in (tmp_path / "digits16.md").read_text()

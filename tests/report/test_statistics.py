@@ -1,0 +1,67 @@
+"""Means, standard errors and verdicts: their formulas, and no verdict without evidence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from sqakd.report.statistics import Difference, difference, difference_to_published, mean_std, standard_error
+
+
+def test_mean_and_standard_deviation() -> None:
+    assert mean_std([3.0]) == (3.0, 0.0)
+    mean, std = mean_std([1.0, 2.0, 4.0])
+    assert mean == pytest.approx(7 / 3)
+    assert std == pytest.approx(math.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
+
+
+def test_the_standard_error_of_a_difference_has_both_sides() -> None:
+    found = difference([90.0, 92.0, 94.0], [89.0, 90.0])
+    assert found is not None
+    assert found.value == pytest.approx(2.5)
+    assert found.standard_error == pytest.approx(math.sqrt(4 / 3 + 0.5 / 2))
+    assert (found.n, found.n_base) == (3, 2)
+
+
+def test_a_published_number_adds_no_standard_error() -> None:
+    found = difference_to_published([90.0, 92.0, 94.0], 91.5)
+    assert found is not None
+    assert found.value == pytest.approx(0.5)
+    assert found.standard_error == pytest.approx(2 / math.sqrt(3))
+    assert (found.n, found.n_base) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "verdict"),
+    [
+        (2.1, 1.0, "better"),
+        (-2.1, 1.0, "worse"),
+        (2.0, 1.0, "not distinguishable"),
+        (-1.9, 1.0, "not distinguishable"),
+        (0.0, 0.0, "not distinguishable"),
+    ],
+)
+def test_verdicts_need_more_than_two_standard_errors(value: float, error: float, verdict: str) -> None:
+    assert Difference(value, error, 3, 3).verdict == verdict
+
+
+@pytest.mark.parametrize(("ours", "base"), [([99.0], [90.0, 91.0]), ([99.0, 98.0], [90.0]), ([99.0], [90.0])])
+def test_a_single_seed_has_no_verdict(ours: list[float], base: list[float]) -> None:
+    found = difference(ours, base)
+    assert found is not None
+    assert (found.standard_error, found.verdict) == (None, "-")
+
+
+def test_equal_seeds_have_no_verdict() -> None:
+    found = difference([99.0, 99.0, 99.0], [98.0, 98.0, 98.0])
+    assert found is not None
+    assert found.verdict == "-"
+
+
+def test_there_is_no_difference_without_values() -> None:
+    assert difference([], [1.0]) is None
+    assert difference([1.0], []) is None
+    assert difference_to_published([], 1.0) is None
+    assert difference_to_published([1.0], None) is None
+    assert standard_error([1.0]) is None
