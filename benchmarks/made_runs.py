@@ -1,6 +1,6 @@
-"""Runs that nobody trained: folders as a training leaves them, for the report's tests and its benchmark.
+"""Folders of runs that were never trained, for the tests and the benchmark of the report.
 
-The numbers are drawn from a seed and mean nothing.
+The numbers are random and mean nothing; the name of a run is their seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqakd.runs.record import FloatRun, Record, Score
 
 @dataclass(frozen=True)
 class Made:
-    """One run that is made up."""
+    """One run that was never trained."""
 
     dataset: str
     model: str
@@ -48,7 +48,7 @@ def make_grid(
     seeds: int = 3,
     epochs: int = 20,
 ) -> int:
-    """Make the runs of every combination, and one float run for each network; returns how many."""
+    """Make the runs of all combinations and one float run for each network, and return their number."""
     made = [
         Made(dataset, model, quantizer, b, kd, seed, epochs)
         for (dataset, model), quantizer, b, kd, seed in product(networks, quantizers, bits, kds, range(seeds))
@@ -72,7 +72,7 @@ def make_run(runs: Path, made: Made, **changes: Any) -> Path:
 
 
 def made_record(made: Made) -> Record:
-    """Return the record of a run that nobody trained."""
+    """Return the record of a run that was never trained."""
     top1, agreement = made_curves(made)
     is_float = made.bits == 32
     float_top1 = {"top1": _spread([0.997])}
@@ -112,7 +112,7 @@ def made_curves(made: Made) -> tuple[list[float], list[float]]:
 
 
 def make_export(folder: Path, made: Made) -> None:
-    """Make the record of an exported file below a run's folder."""
+    """Write the record of an export into a run's folder."""
     rows = [
         {"name": f"ONNX Runtime {name}", "version": "1.0", "batch": 1, "threads": 1, "p50_ms": ms, "runs": 100}
         | {"p10_ms": 0.9 * ms, "p90_ms": 1.2 * ms}
@@ -144,7 +144,7 @@ def _spread(values: Sequence[float]) -> Score:
 
 
 def _quantizers(made: Made, draw: random.Random) -> str:
-    """As EWGS leaves them: bounds, and a share for each code; weights have odd codes, inputs whole ones."""
+    """Return a quantizers.csv as of EWGS: bounds, and a share for each code; weights have odd codes."""
     codes = {1: range(-(2**made.bits - 1), 2**made.bits, 2), 0: range(2**made.bits)}
     names = sorted({code for some in codes.values() for code in some})
     lines = [",".join(["layer", "is_weight", "bits", "lower", "upper", *(f"code_{code}" for code in names)])]

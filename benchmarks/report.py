@@ -1,10 +1,10 @@
-"""The report of 500 runs: how long it takes to write, and how long its page takes to open in Chromium.
+"""Benchmark of the report: time to write the report of 500 runs, and time to open its page in Chromium.
 
     python benchmarks/report.py [--runs 500] [--epochs 200] [--rounds 7]
 
-The runs are made up (`made_runs.py`): five networks, four quantizers, three bit widths, three ways to train, three
-seeds, and the float runs, of which the first so many are kept. Opening is from the start of the navigation until the
-load event, and until something is painted, as the browser itself measures them, in a new browser each time.
+The runs are not trained (`made_runs.py`): five networks, four quantizers, three bit widths, three training methods and
+three seeds, and the float runs; the first `--runs` of them are kept. The browser measures the time from the start of
+the navigation until the load event and until the first paint, in a new browser each time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ return [page.loadEventEnd, paint ? paint.startTime : null];
 
 
 def make(runs: Path, count: int, epochs: int) -> int:
-    """Make so many runs, or as many as there are."""
+    """Make `count` runs, or all if there are fewer, and return their number."""
     make_grid(
         runs,
         networks=NETWORKS,
@@ -52,15 +52,15 @@ def make(runs: Path, count: int, epochs: int) -> int:
 
 
 def write(runs: Path, results: Path) -> float:
-    """Seconds of one report, Python's start included."""
-    words = [sys.executable, "-m", "sqakd.report", "--runs", str(runs), "--results", str(results)]
+    """Return the seconds of one report, with the start of Python."""
+    command = [sys.executable, "-m", "sqakd.report", "--runs", str(runs), "--results", str(results)]
     start = time.perf_counter()
-    subprocess.run(words, cwd=results, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    subprocess.run(command, cwd=results, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
     return time.perf_counter() - start
 
 
 def load(page: Path) -> tuple[float, float]:
-    """Seconds until the page is loaded and until something is painted, in a new browser."""
+    """Return the seconds until the load event and until the first paint, in a new browser."""
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -82,7 +82,7 @@ def load(page: Path) -> tuple[float, float]:
 
 
 def show(seconds: list[float]) -> str:
-    """Median (least - most)."""
+    """Return the median with the smallest and the largest value."""
     return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} - {max(seconds):.2f})"
 
 

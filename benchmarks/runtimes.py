@@ -23,13 +23,14 @@ from sqakd.export.benchmark import benchmark
 from sqakd.export.eight_bit import quantize_float_parts
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.options import Timing
-from sqakd.export.report import as_markdown, speed_table
+from sqakd.export.report_tables import speed_table
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, quantize
 from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.quantization.quantizers.rounding import StraightThrough
+from sqakd.report.table import as_markdown
 from sqakd.runs.export_record import Benchmark
 from sqakd.runs.fields import Fields
 
@@ -85,7 +86,7 @@ def main() -> None:
         files, network, shape = make_files(Path(folder), options.model, options.bits)
         measured = benchmark(files, network, shape, pixels=False, timing=timing)
     print(measured["machine"])
-    print(as_markdown([speed_table(Benchmark.from_fields(Fields(measured)).rows)]))
+    print(as_markdown(speed_table(Benchmark.from_fields(Fields(measured)).rows)))
     for name, operators in measured["executed"].items():
         print(f"{name}: {operators}")
 

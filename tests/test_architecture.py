@@ -43,7 +43,7 @@ PACKAGES: dict[str, set[str]] = {
     "wandb_workspaces": {"dashboard"},
     "onnxruntime": {"predict", "export"},
     "openvino": {"export"},
-    "matplotlib": {"report", "export"},
+    "matplotlib": {"report"},
 }
 # The report must start fast and run on machines without these packages.
 HEAVY = ("torch", "pytorch_lightning", "numpy")

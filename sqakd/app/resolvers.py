@@ -22,6 +22,8 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from sqakd.runs.folder import RunFolder
+
 ROWS = Path(__file__).with_name("rows.yaml")
 
 
@@ -116,7 +118,10 @@ def register() -> None:
     def gpus() -> int:
         return int(torch.cuda.is_available())
 
+    def run_folder(*, _root_: DictConfig) -> str:
+        return str(RunFolder.of(_root_.paths.runs, _root_.name, _root_.seed).path)
+
     resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
-    resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus}
+    resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

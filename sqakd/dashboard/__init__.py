@@ -1,1 +1,1 @@
-"""What the runs say, as panels: one definition, shown by Weights & Biases or by a page on disk."""
+"""The dashboard: panels over all runs, shown in Weights & Biases or as a page on disk from one definition."""

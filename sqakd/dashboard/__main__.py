@@ -2,7 +2,7 @@
 
     python -m sqakd.dashboard [--entity NAME] [--project NAME] [--name NAME] [--runs FOLDER] [--html FILE] [--offline]
 
-Both show what conf/dashboard.yaml says. Each call with a login makes a new view of the project.
+conf/dashboard.yaml defines the panels of both. Each call with a login creates a new view of the project.
 """
 
 from __future__ import annotations
@@ -15,27 +15,32 @@ import yaml
 
 from sqakd.dashboard import definition, page
 from sqakd.dashboard.definition import Definition
-from sqakd.report.records import NoRunsError
+from sqakd.errors import SqakdError
+from sqakd.report.results import NoRunsError
 from sqakd.runs import paper
 from sqakd.runs.login import has_login
 
 LOGGER = definition.FILE.parent / "logger" / "wandb.yaml"
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Command line; `words` instead of those typed."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: instead of those of the process.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m sqakd.dashboard",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--entity", default="", help="wandb user or team; yours if not given")
-    parser.add_argument("--project", help="wandb project; what conf/logger/wandb.yaml says if not given")
-    parser.add_argument("--name", help="of the workspace; what conf/dashboard.yaml says if not given")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs, for the page")
-    parser.add_argument("--html", type=Path, help="the page, RUNS/dashboard.html if not given; with a login, both")
-    parser.add_argument("--offline", action="store_true", help="write the page, whether there is a login or not")
-    options = parser.parse_args(words)
+    parser.add_argument("--entity", default="", help="wandb user or team (the user who is logged in)")
+    parser.add_argument("--project", help="wandb project (the one in conf/logger/wandb.yaml)")
+    parser.add_argument("--name", help="name of the workspace (the one in conf/dashboard.yaml)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs, for the page (runs)")
+    parser.add_argument("--html", type=Path, help="the page (RUNS/dashboard.html); with a login, write it as well")
+    parser.add_argument("--offline", action="store_true", help="write the page even if there is a login")
+    options = parser.parse_args(arguments)
     try:
         shown = definition.read()
         online = not options.offline and has_login()
@@ -43,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> None:
             project = options.project or yaml.safe_load(LOGGER.read_text(encoding="utf-8"))["wandb"]["project"]
             print(_publish(shown, options.entity, project, options.name or shown.name))  # noqa: T201
         elif not options.offline:
-            print("no wandb login (type wandb login, or set WANDB_API_KEY): the same sections as a page")  # noqa: T201
+            print("no wandb login (run wandb login, or set WANDB_API_KEY): writing the same sections as a page")  # noqa: T201
         if not online or options.html:
             file = options.html or options.runs / "dashboard.html"
             published = paper.FILE if paper.FILE.is_file() else None
@@ -56,21 +61,22 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _publish(shown: Definition, entity: str, project: str, name: str) -> str:
+    """Create the workspace and return its address."""
     try:
         from sqakd.dashboard import workspace  # its package is an extra
     except ImportError as error:
-        raise ValueError(
-            f"a workspace needs a package that is not there ({error}); type pip install -e '.[dashboard]', or --offline"
-            " for a page"
+        raise SqakdError(
+            f"a workspace needs a package that is not installed ({error}); run pip install -e '.[dashboard]', or use"
+            " --offline for a page"
         ) from error
     import wandb
 
     try:
         return workspace.save(workspace.build(shown, entity=entity, project=project, name=name))
     except wandb.Error as error:
-        raise ValueError(
-            f"wandb did not take the workspace ({error}); --project and --entity say where the runs are, --offline"
-            " writes a page"
+        raise SqakdError(
+            f"wandb refused the workspace ({error}); choose the project of the runs with --project and --entity, or use"
+            " --offline for a page"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""conf/dashboard.yaml as objects: checked, so that a panel of names that no run logs is refused."""
+"""The content of conf/dashboard.yaml as checked objects: a panel of metrics that no run logs is refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
+from sqakd.errors import SqakdError
 from sqakd.runs.names import CHOICES, known
 
 FILE = Path(__file__).parents[2] / "conf" / "dashboard.yaml"
 KINDS = ("lines", "bars", "points")
 CONFIG = "config."
-# Keys of a run's configuration that runs are told apart by.
+# Keys of a run's configuration by which runs can be grouped.
 KEYS = ("name", "seed", "bits", "w_bits", "a_bits", *(f"choices.{key}" for key in CHOICES))
 
 
@@ -22,13 +23,13 @@ class Panel:
     """One plot.
 
     Attributes:
-        title: its heading.
+        title: heading.
         kind: lines (over epochs), bars (last values) or points (one number over another).
         metrics: names of `sqakd.runs.names`; LAYER stands for every layer.
-        picture: what is nearest to it on the page (docs/dashboard.md).
-        group: key of the configuration whose runs are put together, or None.
-        x: of points: a metric, or config.KEY.
-        log: whether the axis of the numbers (of points, the horizontal one) is logarithmic.
+        picture: the picture of the page that is closest to the plot (docs/dashboard.md).
+        group: key of the configuration; runs with the same value are averaged. None for no grouping.
+        x: for points only: a metric, or config.KEY.
+        log: whether the axis of the numbers is logarithmic; for points, the horizontal axis.
     """
 
     title: str
@@ -41,11 +42,13 @@ class Panel:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"panel {self.title!r}: kind={self.kind}: expected one of {', '.join(KINDS)}")
+            raise SqakdError(f"panel {self.title!r}: kind={self.kind}: expected one of {', '.join(KINDS)}")
         if not self.metrics:
-            raise ValueError(f"panel {self.title!r}: expected at least one name under metrics")
+            raise SqakdError(f"panel {self.title!r}: no metrics: expected at least one name")
         if (self.kind == "points") != (self.x is not None):
-            raise ValueError(f"panel {self.title!r}: x belongs to points, and to points alone")
+            raise SqakdError(
+                f"panel {self.title!r}: kind={self.kind}, x={self.x}: points need x, other kinds have none"
+            )
         x = [] if self.x is None or self.x.startswith(CONFIG) else [self.x]
         for metric in (*self.metrics, *x):
             check_metric(metric, self.title)
@@ -55,13 +58,13 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Section:
-    """Panels about one thing.
+class PanelGroup:
+    """Panels below one heading.
 
     Attributes:
-        name: one word, an anchor.
-        title: its heading.
-        panels: in their order.
+        name: one word, the anchor on the page.
+        title: heading.
+        panels: the panels in order.
     """
 
     name: str
@@ -74,16 +77,16 @@ class Definition:
     """The whole dashboard.
 
     Attributes:
-        name: of the workspace.
+        name: name of the workspace.
         group: key of the configuration by which the list of runs is grouped.
-        columns: metrics beside each run in that list.
-        sections: in their order.
+        columns: metrics shown next to each run in that list.
+        sections: groups of panels in order.
     """
 
     name: str
     group: str
     columns: tuple[str, ...]
-    sections: tuple[Section, ...]
+    sections: tuple[PanelGroup, ...]
 
     def __post_init__(self) -> None:
         check_key(self.group, "the list of runs")
@@ -92,36 +95,37 @@ class Definition:
 
     @property
     def panels(self) -> list[Panel]:
+        """All panels."""
         return [panel for section in self.sections for panel in section.panels]
 
 
 def check_metric(metric: str, where: str) -> None:
-    """Refuse a name that no run logs."""
+    """Refuse the name of a metric that no run logs."""
     if known(metric) is None:
-        raise ValueError(f"{where}: no run logs {metric!r}; the names are in docs/dashboard.md")
+        raise SqakdError(f"{where}: no run logs {metric!r}: expected a name of docs/dashboard.md")
 
 
 def check_key(key: str, where: str) -> None:
-    """Refuse a key that no run's configuration has."""
+    """Refuse a key by which runs cannot be grouped."""
     if key not in KEYS:
-        raise ValueError(f"{where}: {key!r} is no key to tell runs apart; choose one of {', '.join(KEYS)}")
+        raise SqakdError(f"{where}: runs cannot be grouped by {key!r}: expected one of {', '.join(KEYS)}")
 
 
 def read(file: Path = FILE) -> Definition:
-    """The committed definition.
+    """Read the definition of the dashboard.
 
     Raises:
-        ValueError: if the file is missing, has a word that is not known here, or names what no run logs.
+        SqakdError: if the file is missing, or has an unknown key or an unknown name.
     """
     try:
         node: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
         sections = tuple(
-            Section(**{**section, "panels": tuple(_panel(panel) for panel in section["panels"])})
+            PanelGroup(**{**section, "panels": tuple(_panel(panel) for panel in section["panels"])})
             for section in node["sections"]
         )
         return Definition(**{**node, "columns": tuple(node["columns"]), "sections": sections})
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} defines no dashboard ({type(error).__name__}: {error})") from error
+        raise SqakdError(f"{file} does not define a dashboard ({type(error).__name__}: {error})") from error
 
 
 def _panel(node: dict[str, Any]) -> Panel:

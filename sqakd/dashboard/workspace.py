@@ -1,4 +1,4 @@
-"""The definition as a Weights & Biases workspace. Building it needs no network; saving it does."""
+"""The dashboard as a Weights & Biases workspace. Building the workspace needs no network; saving it does."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from wandb_workspaces import expr
 from sqakd.dashboard.definition import CONFIG, Definition, Panel
 from sqakd.runs.names import PLACEHOLDERS, pattern
 
-MOST_RUNS = 200  # of a panel; wandb's own limit is ten
-TOGETHER = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+MOST_RUNS = 200  # per panel; the default of wandb is ten
+MEAN_AND_STD = {"groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
 
 
 def lines(panel: Panel) -> Any:
-    """Metrics over the epochs; a name with a placeholder becomes a pattern."""
-    several = any(word in metric for metric in panel.metrics for word in PLACEHOLDERS)
+    """Return a plot of metrics over the epochs; a name with a placeholder becomes a regular expression."""
+    has_placeholder = any(name in metric for metric in panel.metrics for name in PLACEHOLDERS)
     metrics: dict[str, Any] = {"y": list(panel.metrics)}
-    if several:
+    if has_placeholder:
         metrics = {"metric_regex": "|".join(f"^{pattern(metric).pattern}$" for metric in panel.metrics)}
     log = {"log_y": True} if panel.log else {}
     return wr.LinePlot(
@@ -30,7 +30,7 @@ def lines(panel: Panel) -> Any:
 
 
 def bars(panel: Panel) -> Any:
-    """Last values, one bar for each metric and group."""
+    """Return a plot of last values, with one bar for each metric and group."""
     return wr.BarPlot(
         title=panel.title,
         metrics=list(panel.metrics),
@@ -41,7 +41,7 @@ def bars(panel: Panel) -> Any:
 
 
 def points(panel: Panel) -> Any:
-    """One point for each run: the metric over x."""
+    """Return a plot of a metric over x, with one point for each run."""
     assert panel.x is not None
     in_config = panel.x.startswith(CONFIG)
     x = wr.Config(panel.x.removeprefix(CONFIG)) if in_config else wr.SummaryMetric(panel.x)
@@ -50,24 +50,24 @@ def points(panel: Panel) -> Any:
 
 
 def _group(panel: Panel) -> dict[str, Any]:
-    return {} if panel.group is None else {"groupby": wr.Config(panel.group), **TOGETHER}
+    return {} if panel.group is None else {"groupby": wr.Config(panel.group), **MEAN_AND_STD}
 
 
 BUILDERS: dict[str, Callable[[Panel], Any]] = {"lines": lines, "bars": bars, "points": points}
 
 
 def build(definition: Definition, *, entity: str, project: str, name: str) -> Any:
-    """The workspace, not yet saved.
+    """Return the workspace, not yet saved.
 
     Args:
-        definition: what it shows.
-        entity: user or team; may be empty until it is saved.
-        project: where the runs are.
-        name: the workspace's own.
+        definition: the panels.
+        entity: user or team; may be empty until the workspace is saved.
+        project: project of the runs.
+        name: name of the workspace.
     """
     sections = [
-        ws.Section(name=section.title, panels=[BUILDERS[panel.kind](panel) for panel in section.panels], is_open=True)
-        for section in definition.sections
+        ws.Section(name=group.title, panels=[BUILDERS[panel.kind](panel) for panel in group.panels], is_open=True)
+        for group in definition.sections
     ]
     return ws.Workspace(
         entity=entity,
@@ -83,10 +83,10 @@ def build(definition: Definition, *, entity: str, project: str, name: str) -> An
 
 
 def save(workspace: Any) -> str:
-    """Create it as a new view of the project; returns its URL. Needs a login and the network.
+    """Save the workspace as a new view of its project and return the address; needs a login and the network.
 
     Raises:
-        wandb.Error: if the server does not take it.
+        wandb.Error: if the server refuses the workspace.
     """
     workspace.entity = workspace.entity or wandb.Api().default_entity
     return str(workspace.save().url)

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import numpy as np
 import onnx
 from torch import fx
 
-import sqakd
 from sqakd.export.artefacts import describe_layers, float_parts, integer_arrays
 from sqakd.export.benchmark import benchmark
 from sqakd.export.compare import code_differences
@@ -31,9 +29,12 @@ from sqakd.export.to_onnx import OPSET
 from sqakd.export.trained import Trained, ValidationBatch
 from sqakd.export.verify import verify
 from sqakd.quantization.cost import cost
+from sqakd.runs.environment import package_versions
 from sqakd.runs.export_record import ExportRecord, Verdict, write_export
 
 COMPARED_LAYER_BY_LAYER = 32  # images
+# The packages that make the files.
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def export(trained: Trained, options: Options, folder: Path, others: Iterable[ExportRecord] = ()) -> ExportRecord:
@@ -105,7 +106,7 @@ def _facts(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts
         "bit_operations": used.bit_operations,
         "float_source": trained.float_source,
         "stays_float": float_parts(lowered),
-        "versions": versions(),
+        "versions": package_versions({name: name for name in PACKAGES}),
     }
 
 
@@ -163,12 +164,6 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that make the files."""
-    packages = ("torch", "onnx", "onnxscript", "onnxruntime")
-    return {"sqakd": sqakd.__version__} | {name: version(name) for name in packages}
 
 
 def _sizes(folder: Path) -> dict[str, int]:

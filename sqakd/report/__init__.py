@@ -1,1 +1,1 @@
-"""Finished runs and the paper's numbers, as tables, pictures and one page: python -m sqakd.report."""
+"""Tables, pictures and one page of finished runs next to published numbers: python -m sqakd.report."""

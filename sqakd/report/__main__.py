@@ -1,10 +1,10 @@
-"""All finished runs as tables with the paper's numbers beside ours, and as one page that needs nothing beside itself.
+"""Tables of all finished runs next to the published numbers, and one page that needs no other file.
 
-    python -m sqakd.report [--runs runs] [--results results] [--html FILE] [--title WORDS] [--readme FILE]
+    python -m sqakd.report [--runs runs] [--results results] [--html FILE] [--title TEXT] [--readme FILE]
         [--picture FILE]
 
-A cell's seeds are put together as mean ± standard deviation (n). A run that differs from its cell in any value is a row
-of its own, which says in what, and never stands in the paper's.
+The seeds of a cell are summarised as mean ± standard deviation (number of seeds). A run that differs from its cell in
+any value has a row of its own, which shows the difference, and is never compared with a published number.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import argparse
 from pathlib import Path
 
 from sqakd.report.readme import names
-from sqakd.report.records import NoRunsError
+from sqakd.report.results import NoRunsError
 from sqakd.report.write import write_report
 
 README = Path("README.md")
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m sqakd.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, action="append", help="folder of runs (runs); may be given several times")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with paper.csv, for the tables")
     parser.add_argument("--html", type=Path, nargs="?", help="the page (report.html in the folder of results)")
-    parser.add_argument("--title", default="sqakd: results", help="of the page")
+    parser.add_argument("--title", default="sqakd: results", help="title of the page")
     parser.add_argument("--readme", type=Path, help="Markdown file with markers (README.md, if it has any)")
-    parser.add_argument("--picture", type=Path, help="accuracy against bits as an SVG file of its own")
+    parser.add_argument("--picture", type=Path, help="SVG file for accuracy against bits")
     options = parser.parse_args()
     try:
         has_markers = README.is_file() and bool(names(README.read_text(encoding="utf-8")))

@@ -1,22 +1,21 @@
-"""A way to train has one name, one colour and one marker, the same in every picture."""
+"""Training methods: each has one name, one colour and one marker in all pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sqakd.report.records import Cell
+from sqakd.report.cells import Cell
 
-COLOURS = 8
-FIRST = ("none", "sqakd", "squat")  # keep theirs, whatever else was run
+FIRST = ("none", "sqakd", "squat")  # always have the same numbers, whatever else was run
 
 
 def method(cell: Cell) -> str:
-    """How a cell was trained: its kd, and what else differs."""
+    """Return the name of a cell's training method: its kd with add-ons, and what else differs."""
     return f"{cell.kd} ({cell.changes})" if cell.changes else cell.kd
 
 
 def slots(cells: Iterable[Cell]) -> dict[str, int]:
-    """A number for each method, which colours and markers are counted by.
+    """Return a number for each method, which gives its colour and its marker.
 
     >>> slots([Cell("d", "m", "q", 2, 2, kd) for kd in ("squat", "kd", "dist")])
     {'none': 0, 'sqakd': 1, 'squat': 2, 'dist': 3, 'kd': 4}
@@ -26,10 +25,10 @@ def slots(cells: Iterable[Cell]) -> dict[str, int]:
 
 
 def by_slot(names: Iterable[str], known: Mapping[str, int]) -> list[str]:
-    """Methods in the order of their slots."""
+    """Return methods in the order of their numbers."""
     return sorted(names, key=lambda name: known[name])
 
 
 def long_name(name: str) -> str:
-    """As a legend says it."""
+    """Return the name of a method in a legend."""
     return "none (labels alone)" if name == "none" else name

@@ -1,4 +1,4 @@
-"""One self-contained HTML file: no network, light and dark, desktop and phone."""
+"""A self-contained HTML page: no network, light and dark, desktop and phone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sqakd.files import write_text
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page.
+    """One part of a page.
 
     Attributes:
-        name: its anchor, for example "curves".
-        title: its heading, plain text.
-        body: its content, HTML.
+        name: anchor, for example "curves".
+        title: heading, plain text.
+        body: content, HTML.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Section:
 
 
 def write_page(file: Path, *, title: str, sections: Sequence[Section]) -> None:
-    """Write a page that needs nothing beside itself.
+    """Write a page that needs no other file.
 
     Args:
         file: the page, written atomically; its folder must exist.
-        title: plain text.
-        sections: in their order; each is in the page's contents.
+        title: title of the page, plain text.
+        sections: parts of the page in order; the page's contents list each of them.
     """
     environment = Environment(
         loader=PackageLoader("sqakd.report", "assets"), autoescape=True, undefined=StrictUndefined, trim_blocks=True

@@ -1,15 +1,15 @@
-"""Each picture of the report by its name: a figure with its caption, as an HTML fragment without a heading."""
+"""The report's pictures by name: functions from results to an HTML figure without a heading."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from sqakd.report.pictures.curves import curves
-from sqakd.report.pictures.layers import codes, ranges
 from sqakd.report.pictures.paper import paper
 from sqakd.report.pictures.pareto import pareto
+from sqakd.report.pictures.ranges_and_codes import codes, ranges
 from sqakd.report.pictures.scores import agreement, bits, labels
-from sqakd.report.records import Results
+from sqakd.report.results import Results
 
 PANELS: dict[str, Callable[[Results], str]] = {
     "paper": paper,
@@ -24,7 +24,7 @@ PANELS: dict[str, Callable[[Results], str]] = {
 TITLES = {
     "paper": "Paper and ours",
     "bits": "Accuracy",
-    "labels": "Against labels",
+    "labels": "Against labels alone",
     "curves": "Learning curves",
     "agreement": "Teacher agreement",
     "pareto": "Size and latency",

@@ -1,27 +1,28 @@
-"""Where each number is from: run, seed, commit, versions, device, and the command that makes it again."""
+"""The table of all runs: seed, scores, commit, versions, device, and the command that trains the run again."""
 
 from __future__ import annotations
 
+from sqakd.report.cells import Cell
 from sqakd.report.charts.svg import tag, text
-from sqakd.report.records import KINDS, Cell, Finished, Results
-from sqakd.report.tables import KIND_NAMES
+from sqakd.report.result_tables import AGGREGATE_NAMES
+from sqakd.report.results import AGGREGATES, FinishedRun, Results
 from sqakd.runs.record import Record
 
 UNKNOWN = "not recorded"
-HEADER = ("run", "command", *(f"top-1, {KIND_NAMES[kind]}" for kind in KINDS), "finished", "trained for")
+HEADER = ("run", "command", *(f"top-1, {AGGREGATE_NAMES[name]}" for name in AGGREGATES), "finished", "trained for")
 HEADER += ("commit", "versions", "device", "weights, sha256")
 
 
 def anchors(results: Results) -> dict[Cell, str]:
-    """The place of each cell's runs on the page."""
+    """Return the anchor on the page of the runs of each cell."""
     return {cell: f"runs-{i}" for i, cell in enumerate(results.cells)}
 
 
 def provenance(results: Results) -> str:
-    """A table of all runs with a box to filter it, as HTML."""
-    places = anchors(results)
+    """Return a table of all runs with a box to filter it, as HTML."""
+    names = anchors(results)
     groups = [
-        tag("tbody", *(_row(run) for run in runs), id=places[cell], data_words=str(cell))
+        tag("tbody", *(_row(run) for run in runs), id=names[cell], data_words=str(cell))
         for cell, runs in results.cells.items()
     ]
     head = tag("thead", tag("tr", *(tag("th", text(name), scope="col") for name in HEADER)))
@@ -33,9 +34,9 @@ def provenance(results: Results) -> str:
     return box + tag("div", tag("table", head, *groups, class_="runs"), class_="scroll", tabindex="0")
 
 
-def _row(run: Finished) -> str:
+def _row(run: FinishedRun) -> str:
     record = run.record
-    scores = [run.score("top1", kind) for kind in KINDS]
+    scores = [run.score("top1", name) for name in AGGREGATES]
     command = record.command
     fields = [
         tag("code", text(f"{record.name}/seed{run.seed}"), title="/".join(run.folder.parts[-3:])),
@@ -44,8 +45,8 @@ def _row(run: Finished) -> str:
         text((record.finished or UNKNOWN).replace("T", " ").replace("+00:00", " UTC")),
         seconds(record.training_seconds),
         _commit(record.commit),
-        text(versions(record)),
-        text(device(record)),
+        text(versions_text(record)),
+        text(device_text(record)),
         _long(record.weights_sha256),
     ]
     first, *rest = fields
@@ -57,7 +58,7 @@ def _row(run: Finished) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """As minutes where there are many.
+    """Return a time in seconds, minutes or hours.
 
     >>> seconds(53.3), seconds(7260), seconds(None)
     ('53 s', '2 h 1 min', 'not recorded')
@@ -70,13 +71,13 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def versions(record: Record) -> str:
-    """What computed a result, in a line."""
+def versions_text(record: Record) -> str:
+    """Return the versions of the packages that computed a result, in one line."""
     return ", ".join(f"{name} {version}" for name, version in record.versions.items()) or UNKNOWN
 
 
-def device(record: Record) -> str:
-    """What a run was trained on; records of earlier versions do not say."""
+def device_text(record: Record) -> str:
+    """Return the device that trained a run; early records do not have it."""
     if record.device is None:
         return UNKNOWN
     threads = record.threads
@@ -84,7 +85,7 @@ def device(record: Record) -> str:
 
 
 def short_commit(commit: str | None) -> str:
-    """Its first characters; a plus stays, it says that files differed from the commit.
+    """Return the first characters of a commit, with the plus that marks files that differed from it.
 
     >>> short_commit("0123456789abcdef+"), short_commit(None)
     ('0123456789+', 'not recorded')
@@ -95,9 +96,9 @@ def short_commit(commit: str | None) -> str:
 def _commit(commit: str | None) -> str:
     if not commit:
         return UNKNOWN
-    return _long(commit.removesuffix("+")) + (" and files that differ" if commit.endswith("+") else "")
+    return _long(commit.removesuffix("+")) + (" with uncommitted changes" if commit.endswith("+") else "")
 
 
 def _long(word: str | None) -> str:
-    """In full, but shown no longer than there is room for."""
+    """Return a long word of which the page shows as much as there is room for."""
     return tag("code", text(word), class_="long", title=word) if word else UNKNOWN

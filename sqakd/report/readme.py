@@ -1,4 +1,4 @@
-"""Tables between markers of a Markdown file; everything else in it stays as it is.
+"""Markdown files with markers: the lines between two markers are replaced by a table, all others stay.
 
 <!-- report:digits16-summary -->
 <!-- /report -->
@@ -9,44 +9,48 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from sqakd.errors import SqakdError
+
 START = re.compile(r"<!-- report:(\S+) -->")
 END = "<!-- /report -->"
 
 
 def names(text: str) -> list[str]:
-    """What a file asks for.
+    """Return the names of the tables that a text asks for.
 
     Raises:
-        ValueError: if a marker is not closed, or closed without one.
+        SqakdError: if a start marker has no end, or an end marker no start.
     """
     return [name for name, _, _ in _blocks(text.splitlines())]
 
 
 def fill(text: str, tables: Mapping[str, str], *, skip_unknown: bool = False) -> str:
-    """Put tables between their markers. Doing so again changes nothing.
+    """Return a text with tables between its markers; filling it a second time changes nothing.
 
     Args:
-        text: of the file.
-        tables: Markdown by the name that a marker gives.
-        skip_unknown: whether a name without a table leaves its block as it is.
+        text: the Markdown text.
+        tables: Markdown tables by the name in the marker.
+        skip_unknown: whether the lines of a name without a table are left as they are.
 
     Raises:
-        ValueError: if there is no marker, one is not closed, or a name is unknown.
+        SqakdError: if there is no marker, a marker has no counterpart, or a name is unknown.
     """
     lines = text.splitlines()
     blocks = list(_blocks(lines))
     if not blocks:
-        raise ValueError(f"no marker: type <!-- report:NAME --> and {END}, each on a line; NAME is {_choices(tables)}")
+        raise SqakdError(
+            f"no marker: expected <!-- report:NAME --> and {END}, each on its own line; NAME is {_choices(tables)}"
+        )
     for name, start, end in reversed(blocks):
         if name in tables:
             lines[start + 1 : end] = ["", *tables[name].strip().splitlines(), ""]
         elif not skip_unknown:
-            raise ValueError(f"line {start + 1}: no table {name!r}; there is {_choices(tables)}")
+            raise SqakdError(f"line {start + 1}: no table {name!r}; expected one of {_choices(tables)}")
     return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
 
 
 def _blocks(lines: list[str]) -> Iterator[tuple[str, int, int]]:
-    """Name, first and last line of each block; what stands in a code fence is no marker."""
+    """Yield name, first and last line of each block; markers in a code fence do not count."""
     name, start, fenced = "", -1, False
     for i, line in enumerate(lines):
         if line.lstrip().startswith("```"):
@@ -60,13 +64,11 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, int, int]]:
             name, start = found[1], i
         elif line.strip() == END:
             if start < 0:
-                raise ValueError(
-                    f"line {i + 1}: {END} closes nothing; type <!-- report:NAME --> above it, or remove it"
-                )
+                raise SqakdError(f"line {i + 1}: {END} without <!-- report:NAME --> above it")
             yield name, start, i
             start = -1
     if start >= 0:
-        raise ValueError(f"line {start + 1}: <!-- report:{name} --> is not closed; type {END} below it")
+        raise SqakdError(f"line {start + 1}: <!-- report:{name} --> without {END} below it")
 
 
 def _choices(tables: Mapping[str, str]) -> str:

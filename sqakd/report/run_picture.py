@@ -1,9 +1,8 @@
-"""Pictures of a run: learning curves, accuracy against the teacher, the codes each layer uses."""
+"""The picture of one run: learning curves, accuracy next to the teacher, codes and clip ranges of each layer."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 from matplotlib import colormaps
@@ -14,28 +13,29 @@ from matplotlib.ticker import MaxNLocator
 
 from sqakd.errors import SqakdError
 from sqakd.files import replacing
+from sqakd.report.csv_files import Numbers, read_numbers
 from sqakd.runs.record import Record, read_record
 
-STUDENT, TEACHER, MUTED = "#0072b2", "#d55e00", "#999999"  # readable without telling red from green
+STUDENT, TEACHER, MUTED = "#0072b2", "#d55e00", "#999999"  # safe for readers with red-green colour blindness
 
 
 def draw_run(folder: Path, record: Record) -> Path:
-    """Write picture.png into a run's folder from its CSV files; returns its path.
+    """Write picture.png into the folder of a run and return its path.
 
     Args:
-        folder: the run's folder with metrics.csv and, for a quantized run, quantizers.csv.
-        record: what record.json will hold.
+        folder: folder of the run, with metrics.csv and, for a quantized run, quantizers.csv.
+        record: record of the run.
     """
-    rows = read_csv(folder / "metrics.csv")
-    quantizers = read_csv(folder / "quantizers.csv")
+    rows = read_numbers(folder / "metrics.csv")
+    quantizers = read_numbers(folder / "quantizers.csv")
     figure = Figure(figsize=(13, 8 if quantizers else 4), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2 if quantizers else 1, 3)
     figure.suptitle(f"{record.name}, seed {record.seed}", fontweight="bold")
     float_record = record.float_run
-    float_rows: list[dict[str, float]] = []
+    float_rows: Numbers = []
     if float_record:
-        float_rows = read_csv(folder.parent.parent / float_record.name / f"seed{float_record.seed}" / "metrics.csv")
+        float_rows = read_numbers(folder.parent.parent / float_record.name / f"seed{float_record.seed}" / "metrics.csv")
     _accuracy(figure.add_subplot(grid[0, 0]), rows, float_rows)
     _loss(figure.add_subplot(grid[0, 1]), rows)
     _bars(figure.add_subplot(grid[0, 2]), record)
@@ -51,15 +51,7 @@ def draw_run(folder: Path, record: Record) -> Path:
     return path
 
 
-def read_csv(file: Path) -> list[dict[str, float]]:
-    """Rows of numbers; an empty cell is left out, a missing file has no rows."""
-    if not file.exists():
-        return []
-    with file.open(newline="") as lines:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(lines)]
-
-
-def _accuracy(axes: Axes, rows: list[dict[str, float]], float_rows: list[dict[str, float]]) -> None:
+def _accuracy(axes: Axes, rows: Numbers, float_rows: Numbers) -> None:
     for data, label, color in ((float_rows, "float teacher", TEACHER), (rows, "this run", STUDENT)):
         if data and "val/top1" in data[0]:
             axes.plot(
@@ -76,13 +68,13 @@ def _accuracy(axes: Axes, rows: list[dict[str, float]], float_rows: list[dict[st
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     own = [100 * r[key] for r in rows for key in ("val/top1", "val/agreement") if key in r]
-    if own:  # a float run starts at chance: that far down there is nothing to see
+    if own:  # the scale is that of this run; the float run starts at chance, far below
         axes.set_ylim(max(0.0, min(own) - 2), min(100.0, max(own) + 5) + 0.2)
     if axes.lines:
         axes.legend(loc="lower right")
 
 
-def _loss(axes: Axes, rows: list[dict[str, float]]) -> None:
+def _loss(axes: Axes, rows: Numbers) -> None:
     for key, color, style in (("train/loss", STUDENT, "-"), ("val/kl", MUTED, "--")):
         points = [(r["epoch"] + 1, r[key]) for r in rows if r.get(key, 0) > 0]
         if points:
@@ -107,8 +99,8 @@ def _bars(axes: Axes, record: Record) -> None:
     axes.set(title=f"last epoch, {record.packed_bytes / 1000:.0f} kB packed", ylabel="%", ylim=(0, 112))
 
 
-def _codes(axes: Axes, rows: list[dict[str, float]], title: str) -> None:
-    """Stacked bars: one per layer, one segment per code."""
+def _codes(axes: Axes, rows: Numbers, title: str) -> None:
+    """Draw one bar per layer with a segment for each code."""
     codes = sorted({int(key.removeprefix("code_")) for row in rows for key in row if key.startswith("code_")})
     bottom = [0.0] * len(rows)
     colors = [(i + 0.5) / len(codes) for i in range(len(codes))]
@@ -128,7 +120,7 @@ def _codes(axes: Axes, rows: list[dict[str, float]], title: str) -> None:
         axes.legend(title="code", loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def _ranges(axes: Axes, rows: list[dict[str, float]]) -> None:
+def _ranges(axes: Axes, rows: Numbers) -> None:
     layers = [row["layer"] for row in rows]
     if all("lower" in row and "upper" in row for row in rows):
         lower, upper = [r["lower"] for r in rows], [r["upper"] for r in rows]
@@ -141,12 +133,12 @@ def _ranges(axes: Axes, rows: list[dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Command line: draws the runs whose folders are given."""
+    """Run the command line: draw the pictures of the runs in the given folders."""
     parser = argparse.ArgumentParser(prog="python -m sqakd.report.run_picture", description="Draw picture.png again.")
-    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="of a finished run")
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="folder of a finished run")
     for folder in parser.parse_args().folders:
         if not (folder / "record.json").exists():
-            raise SystemExit(f"error: {folder} holds no finished run (no record.json)")
+            raise SystemExit(f"error: {folder} has no finished run: expected a record.json")
         try:
             print(draw_run(folder, read_record(folder / "record.json")))  # noqa: T201
         except SqakdError as error:

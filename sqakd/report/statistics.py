@@ -1,4 +1,4 @@
-"""Means over seeds and differences between them, which are called better or worse only beyond two standard errors."""
+"""Means over seeds, and differences between means with their standard error and a verdict."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STANDARD_ERRORS = 2
-NO_VERDICT = "-"
+BETTER, WORSE, NOT_DISTINGUISHABLE, NO_VERDICT = "better", "worse", "not distinguishable", "-"
+# Smaller values are rounding errors of the mean.
+ZERO = 1e-9
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard deviation (n - 1; 0 for a single value)."""
+    """Return mean and sample standard deviation (n - 1 in the denominator; 0 for a single value)."""
     mean = math.fsum(values) / len(values)
-    spread = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(spread / (len(values) - 1)) if len(values) > 1 else 0.0
+    squares = math.fsum((value - mean) ** 2 for value in values)
+    return mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else 0.0
 
 
 def standard_error(values: Sequence[float]) -> float | None:
-    """Of the mean: std / sqrt(n); None for a single value, which has no spread."""
+    """Return the standard error of the mean, std / sqrt(n); None for a single value."""
     return mean_std(values)[1] / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Ours minus a base.
+    """Our mean minus that of a base.
 
     Attributes:
-        value: in points.
-        standard_error: of the value, or None where a single seed gives no spread.
-        n: seeds of ours.
-        n_base: seeds of the base; 0 if it is a published number, whose spread nobody told: the standard error is that
-            of ours alone.
+        value: the difference in points.
+        standard_error: of the value; None if a side has a single seed.
+        n: number of our seeds.
+        n_base: number of seeds of the base; 0 for a published number. No standard deviation was published, so the
+            standard error is then that of our mean.
     """
 
     value: float
@@ -41,19 +43,28 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """better or worse beyond two standard errors, not told apart within; "-" where there is no spread to judge by.
+        """Better or worse beyond two standard errors, not distinguishable within, "-" without a standard error.
 
-        Seeds that all came out equal on both sides have shown no spread either: on a few hundred images that is chance.
+        If all seeds of both sides came out equal, there is no verdict either: on a few hundred images equal results
+        happen by chance, so a standard error of zero says nothing about the spread.
         """
-        if self.standard_error is None or (self.standard_error < 1e-9 and abs(self.value) > 1e-9):
+        if self.standard_error is None or (self.standard_error < ZERO and abs(self.value) > ZERO):
             return NO_VERDICT
         if abs(self.value) <= STANDARD_ERRORS * self.standard_error:
-            return "not told apart"
-        return "better" if self.value > 0 else "worse"
+            return NOT_DISTINGUISHABLE
+        return BETTER if self.value > 0 else WORSE
+
+    @property
+    def is_distinguishable(self) -> bool:
+        """Whether the verdict is better or worse."""
+        return self.verdict in (BETTER, WORSE)
 
 
 def difference(ours: Sequence[float], base: Sequence[float]) -> Difference | None:
-    """Of two means of independent seeds: se**2 = std**2 / n + std_base**2 / n_base; None if a side is empty."""
+    """Return the difference of two means of independent seeds; None if a side is empty.
+
+    The standard error is sqrt(std^2 / n + std_base^2 / n_base).
+    """
     if not ours or not base:
         return None
     errors = standard_error(ours), standard_error(base)
@@ -62,7 +73,7 @@ def difference(ours: Sequence[float], base: Sequence[float]) -> Difference | Non
 
 
 def difference_to_published(ours: Sequence[float], published: float | None) -> Difference | None:
-    """Ours minus a published number, which comes without a spread; None if either is missing."""
+    """Return our mean minus a published number; None if either is missing."""
     if not ours or published is None:
         return None
     return Difference(mean_std(ours)[0] - published, standard_error(ours), len(ours), 0)

@@ -1,59 +1,60 @@
-"""The shortest answers: one table of all scores by way to train, and how often each is told apart from labels alone."""
+"""The shortest tables: scores by training method, and how often a method is distinguishable from labels alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sqakd.report.cells import Cell
+from sqakd.report.comparisons import Comparison, comparison
 from sqakd.report.methods import by_slot, method, slots
-from sqakd.report.records import Cell, Results
-from sqakd.report.rows import Row, row
-from sqakd.report.statistics import mean_std
-from sqakd.report.tables import EMPTY, Table, show
+from sqakd.report.result_tables import show
+from sqakd.report.results import Results
+from sqakd.report.statistics import BETTER, NO_VERDICT, NOT_DISTINGUISHABLE, WORSE, mean_std
+from sqakd.report.table import EMPTY, Table
 
-SIGNS = {"better": " ▲", "worse": " ▼", "not told apart": " ="}
+SIGNS = {BETTER: " ▲", WORSE: " ▼", NOT_DISTINGUISHABLE: " ="}
 SIGNS_LEGEND = (
-    "Top-1 in percent, last epoch: mean ± standard deviation (n seeds). Beside labels alone (none): ▲ better, ▼ worse,"
-    " beyond two standard errors of the difference; = not told apart; no sign: a single seed, or no spread."
+    "Top-1 in percent, last epoch: mean ± standard deviation (number of seeds). Compared with labels alone (none): ▲"
+    " better, ▼ worse, beyond two standard errors of the difference; = not distinguishable; no sign: a single seed, or"
+    " seeds that all came out equal."
 )
 
 
 def grid_table(results: Results, network: tuple[str, str]) -> Table:
-    """One network: a line for each quantizer and bits, a column for each way to train."""
+    """Return the scores of one network: a row for each quantizer and bits, a column for each training method."""
     known = slots(results.cells)
-    cells = [cell for cell in results.cells if cell.network == network and cell.bits != "float"]
+    cells = [cell for cell in results.cells if cell.network == network and not cell.is_float]
     columns = by_slot({method(cell) for cell in cells}, known)
-    lines: dict[tuple[object, ...], dict[str, Cell]] = {}
+    rows: dict[tuple[str, str], dict[str, Cell]] = {}
     for cell in sorted(cells, key=lambda cell: (cell.quantizer, cell.w_bits, cell.a_bits)):
-        lines.setdefault((cell.quantizer, cell.bits), {})[method(cell)] = cell
+        rows.setdefault((cell.quantizer, cell.bits), {})[method(cell)] = cell
     texts = [
-        [*map(str, line), *(_entry(row(results, found[name])) if name in found else EMPTY for name in columns)]
-        for line, found in lines.items()
+        [*names, *(_score(comparison(results, found[name])) if name in found else EMPTY for name in columns)]
+        for names, found in rows.items()
     ]
-    links = [{2 + i: found[name] for i, name in enumerate(columns) if name in found} for found in lines.values()]
-    cells = [next(iter(found.values())) for found in lines.values()]
+    links = [{2 + i: found[name] for i, name in enumerate(columns) if name in found} for found in rows.values()]
+    cells = [next(iter(found.values())) for found in rows.values()]
     return Table(["quantizer", "bits", *columns], texts, cells, links)
 
 
-def _entry(row: Row) -> str:
-    difference = row.to_labels("last")
-    score = row.ours("top1", "last")
-    return show(score) + ("" if difference is None else SIGNS.get(difference.verdict, ""))
+def _score(line: Comparison) -> str:
+    difference = line.to_labels("last")
+    return show(line.ours("top1", "last")) + ("" if difference is None else SIGNS.get(difference.verdict, ""))
 
 
-def tally_table(rows: Sequence[Row]) -> Table:
-    """For each way to train, how often it is told apart from labels alone, last epoch."""
-    found: dict[str, list[Row]] = {}
-    for line in rows:
+def tally_table(lines: Sequence[Comparison]) -> Table:
+    """Return how often each training method is better or worse than labels alone, last epoch."""
+    found: dict[str, list[Comparison]] = {}
+    for line in lines:
         if line.to_labels("last") is not None:
             found.setdefault(method(line.cell), []).append(line)
     texts = []
-    ordered = by_slot(found, slots(line.cell for line in rows))
+    ordered = by_slot(found, slots(line.cell for line in lines))
     for name in ordered:
-        some = found[name]
-        differences = [d for line in some if (d := line.to_labels("last")) is not None]
+        differences = [d for line in found[name] if (d := line.to_labels("last")) is not None]
         verdicts = [d.verdict for d in differences]
-        counts = [str(verdicts.count(word)) for word in ("better", "not told apart", "worse", "-")]
+        counts = [str(verdicts.count(word)) for word in (BETTER, NOT_DISTINGUISHABLE, WORSE, NO_VERDICT)]
         mean, _ = mean_std([d.value for d in differences])
-        texts.append([name, str(len(some)), *counts, f"{mean:+.2f}"])
-    header = ["kd", "cells", "better", "not told apart", "worse", "no verdict", "mean difference, points"]
+        texts.append([name, str(len(found[name])), *counts, f"{mean:+.2f}"])
+    header = ["kd", "cells", BETTER, NOT_DISTINGUISHABLE, WORSE, "no verdict", "mean difference, points"]
     return Table(header, texts, [found[name][0].cell for name in ordered])

@@ -1,4 +1,4 @@
-"""Everything that the report writes: a Markdown and a CSV file for each table, README's tables, and the page."""
+"""The files of the report: a Markdown and a CSV file for each table, the tables of a README, and the page."""
 
 from __future__ import annotations
 
@@ -6,73 +6,65 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqakd.errors import SqakdError
 from sqakd.files import write_text
-from sqakd.report.csv_text import as_csv
+from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
+from sqakd.report.csv_tables import as_csv
 from sqakd.report.headline import headline
 from sqakd.report.page import write_page
 from sqakd.report.readme import fill
-from sqakd.report.records import Results, read_results
-from sqakd.report.rows import Row, own_rows, paper_rows, unpublished
+from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
+from sqakd.report.results import Results, read_results
 from sqakd.report.sections import sections
 from sqakd.report.summary import SIGNS_LEGEND, grid_table
-from sqakd.report.tables import (
-    LABELS_LEGEND,
-    LEGEND,
-    PAPER_LEGEND,
-    Table,
-    as_markdown,
-    labels_table,
-    own_table,
-    paper_table,
-)
+from sqakd.report.table import Table, as_markdown
 
 
 @dataclass(frozen=True)
-class Block:
-    """One table in all its forms: its lines, as it is read, and what its words mean."""
+class TableFile:
+    """One table in its two forms: comparisons to compute with, and text to read with its legend."""
 
-    rows: Sequence[Row]
+    lines: Sequence[Comparison]
     table: Table
     legend: str
 
 
-def blocks(results: Results) -> dict[str, Block]:
-    """Tables by name: the paper's, and one for each data set of which it has no network."""
+def table_files(results: Results) -> dict[str, TableFile]:
+    """Return the tables by name: the published ones, and one for each data set with networks of no published table."""
     found = {}
     for name in results.paper:
-        rows = paper_rows(results, name)
-        found[name] = Block(rows, paper_table(rows), LEGEND + PAPER_LEGEND)
+        lines = paper_comparisons(results, name)
+        found[name] = TableFile(lines, paper_table(lines), LEGEND + PAPER_LEGEND)
     for name, cells in unpublished(results).items():
-        rows = own_rows(results, cells)
-        found[name] = Block(rows, own_table(rows), LEGEND)
+        lines = own_comparisons(results, cells)
+        found[name] = TableFile(lines, own_table(lines), LEGEND)
     return found
 
 
-def table_files(results: Results) -> dict[str, str]:
-    """Name and text of each file of tables."""
-    texts = {"ours.csv": as_csv(own_rows(results, results.cells))}
-    for name, block in blocks(results).items():
-        text = f"# {name}\n\n{block.legend}\n\n{as_markdown(block.table)}"
-        labels = labels_table(block.rows)
+def texts_by_file(results: Results) -> dict[str, str]:
+    """Return name and content of each Markdown and CSV file."""
+    texts = {"ours.csv": as_csv(own_comparisons(results, results.cells))}
+    for name, file in table_files(results).items():
+        text = f"# {name}\n\n{file.legend}\n\n{as_markdown(file.table)}"
+        labels = labels_table(file.lines)
         if labels.rows:
-            text += f"\n## Against labels alone\n\n{LABELS_LEGEND}\n\n{as_markdown(labels)}"
-        texts |= {f"{name}.md": text, f"{name}.csv": as_csv(block.rows)}
+            text += f"\n## Compared with labels alone\n\n{LABELS_LEGEND}\n\n{as_markdown(labels)}"
+        texts |= {f"{name}.md": text, f"{name}.csv": as_csv(file.lines)}
     return texts
 
 
 def readme_tables(results: Results) -> dict[str, str]:
-    """Markdown by the name a marker gives: NAME the table, NAME-labels and NAME-summary where there is such a table."""
+    """Return Markdown by the name in a marker: NAME for a table, and NAME-labels and NAME-summary if they exist."""
     texts = {}
-    for name, block in blocks(results).items():
-        texts[name] = f"{as_markdown(block.table)}\n{block.legend}"
-        labels = labels_table(block.rows)
+    for name, file in table_files(results).items():
+        texts[name] = f"{as_markdown(file.table)}\n{file.legend}"
+        labels = labels_table(file.lines)
         if labels.rows:
             texts[f"{name}-labels"] = f"{as_markdown(labels)}\n{LABELS_LEGEND}"
-        networks = dict.fromkeys(row.cell.network for row in block.rows if row.runs and row.cell.bits != "float")
-        grids = [(" ".join(network), grid_table(results, network)) for network in networks]
+        networks = dict.fromkeys(line.cell.network for line in file.lines if line.runs and not line.cell.is_float)
+        grids = [f"{' '.join(network)}:\n\n{as_markdown(grid_table(results, network))}" for network in networks]
         if grids:
-            parts = [f"{title}:\n\n{as_markdown(grid)}" for title, grid in grids]
-            texts[f"{name}-summary"] = "\n".join([*parts, SIGNS_LEGEND])
+            texts[f"{name}-summary"] = "\n".join([*grids, SIGNS_LEGEND])
     return texts
 
 
@@ -86,26 +78,26 @@ def write_report(
     skip_unknown: bool = False,
     picture: Path | None = None,
 ) -> list[Path]:
-    """Read runs and results/paper.csv, and write everything; nothing is written if anything cannot be read.
+    """Read runs and published numbers and write all files; if anything cannot be read, nothing is written.
 
     Args:
         runs: folder or folders of runs.
         results: folder of the tables, with paper.csv.
-        html: the page, or None for results/report.html.
-        title: of the page.
+        html: the page; None for report.html in the folder of the tables.
+        title: title of the page.
         readme: a Markdown file with markers, or None.
-        skip_unknown: whether its markers without a table are left as they are.
+        skip_unknown: whether markers without a table are left as they are.
         picture: an SVG file for accuracy against bits, or None.
 
     Returns:
         The files that were written.
 
     Raises:
-        ValueError: if something cannot be read; it is named.
+        SqakdError: if a file cannot be read or a folder does not exist; it is named.
     """
     found = read_results([runs] if isinstance(runs, Path) else runs, results / "paper.csv")
     page = html or results / "report.html"
-    texts: dict[Path, str] = {results / name: text for name, text in table_files(found).items()}
+    texts: dict[Path, str] = {results / name: text for name, text in texts_by_file(found).items()}
     if readme is not None:
         texts[readme] = _filled(readme, readme_tables(found), skip_unknown=skip_unknown)
     if picture is not None:
@@ -113,7 +105,7 @@ def write_report(
     parts = sections(found)
     for file in (page, *texts):
         if not file.parent.is_dir():
-            raise ValueError(f"no folder {file.parent} for {file.name}; make it, or type another one")
+            raise SqakdError(f"cannot write {file}: the folder {file.parent} does not exist")
     for file, text in texts.items():
         write_text(file, text)
     write_page(page, title=title, sections=parts)
@@ -124,6 +116,6 @@ def _filled(readme: Path, tables: Mapping[str, str], *, skip_unknown: bool) -> s
     try:
         return fill(readme.read_text(encoding="utf-8"), tables, skip_unknown=skip_unknown)
     except OSError as error:
-        raise ValueError(f"cannot read {readme}: {error.strerror}; type --readme FILE") from error
-    except ValueError as error:
-        raise ValueError(f"{readme}: {error}") from error
+        raise SqakdError(f"cannot read {readme}: {error.strerror}") from error
+    except SqakdError as error:
+        raise SqakdError(f"{readme}: {error}") from error

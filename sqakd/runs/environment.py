@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 
 import sqakd
 
-PACKAGES = {"torch": "torch", "lightning": "pytorch-lightning"}  # key in a record, name of the distribution
+# Names in a record of the packages that train, and what they are installed as.
+TRAINING_PACKAGES = {"torch": "torch", "lightning": "pytorch-lightning"}
 
 
 def commit() -> str | None:
@@ -37,7 +39,16 @@ def device_name(device: torch.device) -> str:
     return device.type
 
 
-def versions() -> dict[str, str]:
+def training_versions() -> dict[str, str]:
     """Return the versions of sqakd, Python and the packages that train."""
-    found = {name: version(package) for name, package in PACKAGES.items()}
-    return {"sqakd": sqakd.__version__, "python": platform.python_version()} | found
+    found = package_versions(TRAINING_PACKAGES)
+    return {"sqakd": found.pop("sqakd"), "python": platform.python_version()} | found
+
+
+def package_versions(packages: Mapping[str, str]) -> dict[str, str]:
+    """Return the versions of sqakd and of other packages.
+
+    Args:
+        packages: the name to return each version under, and what the package is installed as.
+    """
+    return {"sqakd": sqakd.__version__} | {name: version(package) for name, package in packages.items()}

@@ -14,8 +14,8 @@ from typing import Any
 from sqakd.errors import SqakdError
 from sqakd.files import write_text
 from sqakd.runs.fields import Fields, read_json
+from sqakd.runs.folder import find_runs
 
-EXPORT_RECORDS = "*/seed*/*/record.json"
 # A record.json without one of these keys is that of something else and is skipped.
 OF_AN_EXPORT = ("profile", "sizes", "verify", "name", "seed")
 FLOAT_FILE = "float"  # profile of the float file, with which an exported file is compared
@@ -278,10 +278,11 @@ def read_exports(runs: Path) -> Iterable[ExportRecord]:
     Raises:
         SqakdError: if one of them is damaged; the file is named.
     """
-    for file in sorted(runs.glob(EXPORT_RECORDS)):
-        record = read_export(file)
-        if record is not None:
-            yield record
+    for folder in find_runs(runs):
+        for file in folder.inner_records:
+            record = read_export(file)
+            if record is not None:
+                yield record
 
 
 def write_export(file: Path, record: ExportRecord) -> None:

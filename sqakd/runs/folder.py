@@ -91,6 +91,11 @@ class RunFolder:
         """Return the folder of an export of this run."""
         return self.path / f"export-{profile}"
 
+    @property
+    def inner_records(self) -> list[Path]:
+        """The record.json of each folder inside, e.g. of an export, whose folder may have any name."""
+        return sorted(self.path.glob("*/record.json"))
+
     def sibling(self, name: str, seed: int) -> Self:
         """Return the folder of another run below the same folder of runs."""
         return type(self).of(self.runs, name, seed)
@@ -189,6 +194,11 @@ class RunFolder:
     def finish(self, record: Record) -> None:
         """Write the record last: its existence says that all other files are complete."""
         write_record(self.record, record)
+
+
+def find_finished(runs: Path) -> list[RunFolder]:
+    """List the folders of all finished runs below a folder of runs, in the order of their names."""
+    return [folder for folder in find_runs(runs) if folder.finished]
 
 
 def find_runs(runs: Path) -> list[RunFolder]:

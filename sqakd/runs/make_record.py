@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sqakd.quantization.cost import Cost
-from sqakd.runs.environment import commit, device_name, versions
+from sqakd.runs.environment import commit, device_name, training_versions
 from sqakd.runs.record import FloatRun, Published, Record, Score
 from sqakd.runs.spec import Spec
 
@@ -78,7 +78,7 @@ def make_record(
         images_per_second=median_of_finite([row["images_per_second"] for row in rows]),
         training_seconds=round(training_seconds, 2),
         commit=commit(),
-        versions=versions(),
+        versions=training_versions(),
         device=device_name(device),
         devices=devices,
         threads=torch.get_num_threads(),

@@ -18,7 +18,6 @@ from sqakd.files import write_text
 from sqakd.runs.fields import Fields, read_json
 
 VERSION = 2
-RECORDS = "*/seed*/record.json"
 # Written only where they are known: earlier versions did so, and readers of record.json ask whether the key is there.
 ONLY_IF_KNOWN = ("drop_from_float", "difference_from_paper", "weights_sha256")
 ROUNDING = "quantizer/rounding="
@@ -300,8 +299,3 @@ def read_record(file: Path) -> Record:
 def write_record(file: Path, record: Record) -> None:
     """Write record.json atomically. Write it last: the file's existence says that the run is finished."""
     write_text(file, json.dumps(record.to_dict(), indent=2) + "\n")
-
-
-def find_records(runs: Path) -> list[Path]:
-    """Return the record.json of each finished run directly below a folder of runs, sorted."""
-    return sorted(runs.glob(RECORDS))

@@ -21,6 +21,8 @@ from sqakd.app.resolvers import ROWS, deviations
 from sqakd.app.tables import TableError, table_cells
 from sqakd.runs.spec import Spec
 
+pytestmark = pytest.mark.exhaustive
+
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
 OURS = ("best", "digits", "gains", "gains_kd")
 LIKE_WITH_LIKE = ("table4", "table5", "table6")

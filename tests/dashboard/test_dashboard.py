@@ -1,4 +1,4 @@
-"""The dashboard: one definition, as a workspace of Weights & Biases and as a page on disk; without a network."""
+"""The dashboard: one definition, shown as a Weights & Biases workspace and as a page on disk, without a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sqakd.dashboard import definition, workspace
 from sqakd.dashboard.__main__ import main
 from sqakd.dashboard.definition import KINDS, Definition, Panel
 from sqakd.dashboard.page import PICTURES
-from sqakd.report.records import read_results
+from sqakd.report.results import read_results
 from sqakd.runs import paper
 from sqakd.runs.make_record import spread
 from sqakd.runs.names import PLACEHOLDERS, pattern
@@ -33,7 +33,7 @@ VIEW_TYPES = {"lines": "Run History Line Plot", "bars": "Bar Chart", "points": "
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No login, no network, an empty folder."""
+    """Provide no login, no network, and an empty working folder."""
     for name in [name for name in os.environ if name.startswith("WANDB")] + ["NETRC"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -53,7 +53,7 @@ def shown() -> Definition:
 
 
 def spec_of(made: Any) -> dict[str, Any]:
-    """What is sent to the server."""
+    """Return what is sent to the server."""
     text = made._to_model().spec.model_dump_json(by_alias=True, exclude_none=True)
     section: dict[str, Any] = json.loads(text)["section"]
     return section
@@ -66,7 +66,7 @@ def build(shown: Definition) -> dict[str, Any]:
 # the definition
 
 
-def test_it_shows_what_it_is_for(shown: Definition) -> None:
+def test_the_definition_has_the_expected_groups_and_kinds(shown: Definition) -> None:
     assert {"paper", "curves", "ranges", "codes", "agreement", "pareto"} <= {section.name for section in shown.sections}
     assert len({section.name for section in shown.sections}) == len(shown.sections)
     assert {panel.kind for panel in shown.panels} == set(KINDS)
@@ -74,12 +74,12 @@ def test_it_shows_what_it_is_for(shown: Definition) -> None:
     assert [panel.kind for panel in by_kd] == ["lines"]
 
 
-def test_each_panel_can_be_shown_in_both_ways(shown: Definition) -> None:
+def test_each_panel_has_a_wandb_plot_and_a_picture_on_the_page(shown: Definition) -> None:
     assert workspace.BUILDERS.keys() == set(KINDS)
     assert {panel.picture for panel in shown.panels} == PICTURES.keys()
 
 
-def test_unlike_cells_are_put_together_only_where_the_title_says_so(shown: Definition) -> None:
+def test_different_cells_are_averaged_only_if_the_title_says_so(shown: Definition) -> None:
     for panel in shown.panels:
         if panel.group not in (None, "choices.cell"):
             assert panel.kind == "lines", panel.title
@@ -90,16 +90,16 @@ def test_unlike_cells_are_put_together_only_where_the_title_says_so(shown: Defin
     ("changes", "message"),
     [
         ({"kind": "pie"}, "panel 'x': kind=pie: expected one of lines, bars, points"),
-        ({"metrics": ()}, "panel 'x': expected at least one name under metrics"),
-        ({"metrics": ("val/top9",)}, "x: no run logs 'val/top9'; the names are in docs/dashboard.md"),
-        ({"group": "choices.colour"}, "x: 'choices.colour' is no key to tell runs apart; choose one of name, seed,"),
-        ({"x": "record/packed_bytes"}, "panel 'x': x belongs to points, and to points alone"),
-        ({"kind": "points"}, "panel 'x': x belongs to points, and to points alone"),
+        ({"metrics": ()}, "panel 'x': no metrics: expected at least one name"),
+        ({"metrics": ("val/top9",)}, "x: no run logs 'val/top9': expected a name of docs/dashboard.md"),
+        ({"group": "choices.colour"}, "x: runs cannot be grouped by 'choices.colour': expected one of name, seed,"),
+        ({"x": "record/packed_bytes"}, "panel 'x': kind=lines, x=record/packed_bytes: points need x, other kinds"),
+        ({"kind": "points"}, "panel 'x': kind=points, x=None: points need x, other kinds"),
         ({"kind": "points", "x": "record/weight"}, "x: no run logs 'record/weight'"),
-        ({"kind": "points", "x": "config.weight"}, "x: 'weight' is no key"),
+        ({"kind": "points", "x": "config.weight"}, "x: runs cannot be grouped by 'weight'"),
     ],
 )
-def test_a_panel_that_would_stay_empty_is_refused(changes: dict[str, Any], message: str) -> None:
+def test_a_panel_without_data_is_refused(changes: dict[str, Any], message: str) -> None:
     right: dict[str, Any] = {"title": "x", "kind": "lines", "metrics": ("val/top1",), "picture": "curves"}
     Panel(**right)
     with pytest.raises(ValueError, match=message):
@@ -113,10 +113,10 @@ def test_a_panel_that_would_stay_empty_is_refused(changes: dict[str, Any], messa
         (lambda node: node.update(colour="red"), "unexpected keyword argument 'colour'"),
         (lambda node: node["sections"][0]["panels"][0].pop("picture"), "missing 1 required .* 'picture'"),
         (lambda node: node.update(columns=["record/speed"]), "the list of runs: no run logs 'record/speed'"),
-        (lambda node: node.update(group="colour"), "the list of runs: 'colour' is no key"),
+        (lambda node: node.update(group="colour"), "the list of runs: runs cannot be grouped by 'colour'"),
     ],
 )
-def test_a_definition_that_says_something_else_is_refused(
+def test_an_unknown_key_or_name_in_the_definition_is_refused(
     change: Callable[[dict[str, Any]], object], message: str, tmp_path: Path
 ) -> None:
     node = yaml.safe_load(definition.FILE.read_text())
@@ -126,15 +126,15 @@ def test_a_definition_that_says_something_else_is_refused(
         definition.read(tmp_path / "dashboard.yaml")
 
 
-def test_a_definition_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"gone\.yaml defines no dashboard \(FileNotFoundError"):
+def test_a_missing_definition_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"gone\.yaml does not define a dashboard \(FileNotFoundError"):
         definition.read(tmp_path / "gone.yaml")
 
 
 # the workspace
 
 
-def test_the_workspace_has_the_definitions_panels(shown: Definition) -> None:
+def test_the_workspace_has_the_panels_of_the_definition(shown: Definition) -> None:
     sections = build(shown)["panelBankConfig"]["sections"]
     assert [section["name"] for section in sections] == [section.title for section in shown.sections]
     for section, made in zip(shown.sections, sections, strict=True):
@@ -142,7 +142,7 @@ def test_the_workspace_has_the_definitions_panels(shown: Definition) -> None:
         assert [panel["viewType"] for panel in made["panels"]] == [VIEW_TYPES[panel.kind] for panel in section.panels]
 
 
-def test_the_panels_show_the_definitions_metrics(shown: Definition) -> None:
+def test_the_panels_show_the_metrics_of_the_definition(shown: Definition) -> None:
     made = [panel["config"] for section in build(shown)["panelBankConfig"]["sections"] for panel in section["panels"]]
     for panel, config in zip(shown.panels, made, strict=True):
         metrics = set(panel.metrics)
@@ -159,8 +159,8 @@ def test_the_panels_show_the_definitions_metrics(shown: Definition) -> None:
         assert bool(config.get("yLogScale") or config.get("xAxisLogScale")) == panel.log
 
 
-def test_runs_are_put_together_by_the_keys_of_their_configuration(shown: Definition) -> None:
-    """Where wandb keeps a nested key of a configuration: FIRST.value.REST."""
+def test_runs_are_grouped_by_keys_of_their_configuration(shown: Definition) -> None:
+    """wandb stores a nested key of a configuration under FIRST.value.REST."""
     section = build(shown)
     made = [panel["config"] for part in section["panelBankConfig"]["sections"] for panel in part["panels"]]
     for panel, config in zip(shown.panels, made, strict=True):
@@ -176,7 +176,7 @@ def test_runs_are_put_together_by_the_keys_of_their_configuration(shown: Definit
 
 
 class Server:
-    """What wandb's client is to its server: takes a view, and says what it is called."""
+    """A stand-in for the wandb server: it accepts a view and returns its name."""
 
     default_entity = "me"
     sent: list[dict[str, Any]]
@@ -194,14 +194,14 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
-    """A login, and a server that is not there."""
+    """Provide a login and a stand-in for the server."""
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     monkeypatch.setattr(Server, "sent", [], raising=False)
     monkeypatch.setattr(wandb, "Api", Server)
     return Server
 
 
-def test_with_a_login_it_is_saved_and_its_address_printed(
+def test_with_a_login_the_workspace_is_saved_and_its_address_printed(
     server: type[Server], shown: Definition, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     main([])
@@ -213,7 +213,7 @@ def test_with_a_login_it_is_saved_and_its_address_printed(
     assert list(tmp_path.rglob("*.html")) == []
 
 
-def test_whose_and_where_can_be_said(server: type[Server], runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_project_and_name_are_options(server: type[Server], runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--entity", "team", "--project", "other", "--name", "mine", "--runs", str(runs), "--html", "page.html"])
     (sent,) = server.sent
     assert (sent["entityName"], sent["projectName"], sent["displayName"]) == ("team", "other", "mine")
@@ -221,22 +221,25 @@ def test_whose_and_where_can_be_said(server: type[Server], runs: Path, capsys: p
     assert Path("page.html").exists()
 
 
-def test_what_the_server_refuses_is_told_in_a_sentence(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_of_the_server_is_reported_in_one_line(server: type[Server], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise wandb.errors.CommError("no such project")
 
     monkeypatch.setattr(server, "execute_graphql", refuse)
-    with pytest.raises(SystemExit, match=r"error: wandb did not take the workspace \(no such project\); --project"):
+    with pytest.raises(
+        SystemExit,
+        match=r"error: wandb refused the workspace \(no such project\); choose the project",
+    ):
         main([])
 
 
-def test_without_the_extra_package_it_says_what_to_install(
+def test_a_missing_optional_package_is_named_with_its_installation(
     server: type[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "sqakd.dashboard.workspace")
     monkeypatch.delattr("sqakd.dashboard.workspace")
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(SystemExit, match=r"error: a workspace needs .*pip install -e '\.\[dashboard\]', or --offline"):
+    with pytest.raises(SystemExit, match=r"error: a workspace needs .*pip install -e '\.\[dashboard\]', or use"):
         main([])
     assert server.sent == []
 
@@ -246,7 +249,7 @@ def test_without_the_extra_package_it_says_what_to_install(
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """Made-up runs: a float network, and two ways to train its low-bit copy."""
+    """Make runs: a float network, and two training methods for its low-bit copy."""
     for quantizer, kd, bits in (("none", "none", 32), ("ewgs", "sqakd", 2), ("ewgs", "none", 2)):
         make_run(tmp_path / "runs", quantizer, kd, bits)
     return tmp_path / "runs"
@@ -293,19 +296,19 @@ def check_page(file: Path, runs: Path, shown: Definition, published: Path | None
         assert PICTURES[panel.picture](results) in text, panel.picture
 
 
-# What a picture says where it shows a number that it does not call by its name.
-SAID = {
+# Words in the caption of a picture for metrics that it does not call by their logged name.
+CAPTIONS = {
     "record/bit_operations": "against bit-operations",
     "record/packed_bytes": "against packed size",
-    "clip_low": "values that a layer's quantizer tells apart",
-    "clip_high": "values that a layer's quantizer tells apart",
-    "entropy": "Entropy: the bits",
+    "clip_low": "Clip range of each layer's quantizer",
+    "clip_high": "Clip range of each layer's quantizer",
+    "entropy": "Entropy of the codes in bits",
     "used": "a code without a shade is never used",
 }
 
 
-def test_a_panels_picture_shows_its_metrics(runs: Path, shown: Definition) -> None:
-    """Those of each epoch by the names that they are logged by, in the caption and for those who do not see it."""
+def test_the_picture_of_a_panel_shows_its_metrics(runs: Path, shown: Definition) -> None:
+    """Metrics of epochs appear under their logged names, in the caption and in the description for screen readers."""
     results = read_results([runs])
     for panel in shown.panels:
         ET.fromstring(PICTURES[panel.picture](results))
@@ -313,12 +316,12 @@ def test_a_panels_picture_shows_its_metrics(runs: Path, shown: Definition) -> No
         label = "".join(re.findall('aria-label="([^"]*)"', text))
         caption = text.partition("<figcaption>")[2]
         for metric in (*panel.metrics, *([panel.x] if panel.x else [])):
-            said = SAID.get(metric) or SAID.get(metric.rpartition("/")[2])
+            words = CAPTIONS.get(metric) or CAPTIONS.get(metric.rpartition("/")[2])
             if metric.startswith(("train/", "val/")):
                 assert f"({metric})" in caption, panel.title
                 assert f"({metric}) by epoch" in label, panel.title
-            elif said:
-                assert said in caption + label, panel.title
+            elif words:
+                assert words in caption + label, panel.title
 
 
 def test_curves_are_those_of_their_metric(runs: Path) -> None:
@@ -336,23 +339,23 @@ def test_curves_are_those_of_their_metric(runs: Path) -> None:
     assert "<svg" in PICTURES["agreement_curves"](results)
 
 
-def test_a_cost_is_that_of_the_record(runs: Path) -> None:
+def test_costs_are_those_of_the_record(runs: Path) -> None:
     results = read_results([runs])
     assert "75.00 (1), 2.0 kB</title>" in PICTURES["pareto"](results)
     assert "75.00 (1), 0.004 million</title>" in PICTURES["operations"](results)
 
 
-def test_without_a_login_it_says_so_and_writes_the_same_sections(
+def test_without_a_login_the_page_has_the_same_sections(
     runs: Path, shown: Definition, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([])
-    said, file = capsys.readouterr().out.splitlines()
-    assert said == "no wandb login (type wandb login, or set WANDB_API_KEY): the same sections as a page"
+    notice, file = capsys.readouterr().out.splitlines()
+    assert notice == "no wandb login (run wandb login, or set WANDB_API_KEY): writing the same sections as a page"
     assert file == "runs/dashboard.html"
     check_page(runs / "dashboard.html", runs, shown, paper.FILE)
 
 
-def test_without_published_numbers_the_page_has_ours(
+def test_the_page_needs_no_published_numbers(
     runs: Path, shown: Definition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(paper, "FILE", tmp_path / "paper.csv")
@@ -361,13 +364,13 @@ def test_without_published_numbers_the_page_has_ours(
 
 
 @pytest.mark.usefixtures("server", "runs")
-def test_offline_counts_more_than_a_login(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_option_offline_overrides_a_login(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--offline"])
     assert Server.sent == []
     assert capsys.readouterr().out == "runs/dashboard.html\n"
 
 
-def test_without_runs_there_is_no_page(tmp_path: Path) -> None:
+def test_no_page_is_written_without_runs(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"error: no finished run in nowhere: .* with --runs FOLDER"):
         main(["--runs", "nowhere"])
     assert list(tmp_path.rglob("*.html")) == []

@@ -32,7 +32,7 @@ NAME = "digits16-resnet20-ewgs-w2a2-sqakd"
 OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2", *command.SMALL]
 QUICK = {"rounds": 1, "seconds": 0.01, "batches": [2], "threads": [1]}
 FILES = {"model.onnx", "model.float.onnx", "weights_int.npz", "layers.json", "record.json", "report.md", "report.html"}
-FILES |= {"layers.png", "latency.png", "pareto.png"}
+FILES |= {"layers.svg", "latency.svg", "pareto.svg"}
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +138,8 @@ def test_the_report_shows_the_measured_times(trained: Path) -> None:
         assert row["peak_bytes"] > 1e7
         assert f"{row['p50_ms']:.3f}" in text
         assert f"{row['p50_ms']:.3f}" in page
-    assert page.count("data:image/png") == 3
-    assert all(f"({name})" in text for name in ("layers.png", "latency.png", "pareto.png"))
+    assert page.count("<figure>") == 3
+    assert all(f"({name})" in text for name in ("layers.svg", "latency.svg", "pareto.svg"))
 
 
 def test_thresholds_give_the_next_layers_levels(trained: Path) -> None:

@@ -1,4 +1,4 @@
-"""The picture of a run, drawn again by hand."""
+"""The picture of one run, drawn again by the command."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def draw(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     run_picture.main()
 
 
-def test_without_a_folder_it_says_what_to_type(
+def test_without_a_folder_the_usage_is_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as left:
         draw(monkeypatch)
     assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("usage: python -m sqakd.report.run_picture")
-    assert "FOLDER" in said
+    printed = capsys.readouterr().err
+    assert printed.startswith("usage: python -m sqakd.report.run_picture")
+    assert "FOLDER" in printed
 
 
 def test_a_folder_without_a_finished_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=rf"error: {tmp_path} holds no finished run \(no record\.json\)"):
+    with pytest.raises(SystemExit, match=rf"error: {tmp_path} has no finished run: expected a record\.json"):
         draw(monkeypatch, str(tmp_path))
 
 
-def test_each_folder_gets_its_picture(
+def test_each_folder_gets_a_picture(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [tmp_path / name for name in ("one", "two")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sqakd.runs import environment
-from sqakd.runs.environment import commit, versions
+from sqakd.runs.environment import commit, training_versions
 
 
 @pytest.fixture
@@ -50,5 +50,5 @@ def test_the_commit_ends_in_a_plus_if_files_differ_from_it(outside: Path) -> Non
     assert commit() == f"{head}+"
 
 
-def test_versions_are_those_of_the_packages_that_train() -> None:
-    assert {"sqakd", "python", "torch", "lightning"} == versions().keys()
+def test_training_versions_are_those_of_the_packages_that_train() -> None:
+    assert {"sqakd", "python", "torch", "lightning"} == training_versions().keys()

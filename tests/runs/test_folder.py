@@ -16,7 +16,7 @@ import pytest
 
 from sqakd.app.advice import explain
 from sqakd.files import replacing, write_text
-from sqakd.runs.folder import RunError, RunFolder, find_runs
+from sqakd.runs.folder import RunError, RunFolder, find_finished, find_runs
 from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
 
@@ -64,6 +64,16 @@ def test_runs_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:
     (tmp_path / ".sweeps" / "today").mkdir(parents=True)
     (tmp_path / "report.html").touch()
     assert find_runs(tmp_path) == folders
+
+
+def test_only_folders_of_runs_with_a_record_are_finished(tmp_path: Path) -> None:
+    for place in ("b/seed1", "a/seed0", "a/seed0/export-exact", "a/other", "a"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "record.json").touch()
+    (tmp_path / "c" / "seed0").mkdir(parents=True)
+    found = find_finished(tmp_path)
+    assert found == [RunFolder.of(tmp_path, "a", 0), RunFolder.of(tmp_path, "b", 1)]
+    assert found[0].inner_records == [tmp_path / "a" / "seed0" / "export-exact" / "record.json"]
 
 
 def test_epochs_done_are_the_rows_of_the_metrics(tmp_path: Path) -> None:

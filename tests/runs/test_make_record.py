@@ -14,7 +14,7 @@ from sqakd.runs.make_record import make_record, spread
 from sqakd.runs.record import Published, Record, Score
 from sqakd.runs.spec import Spec
 
-SENTENCE = Spec(
+SPEC = Spec(
     {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "model": {"name": "net"}},
     {"dataset": "digits", "quantizer": "ewgs", "kd": "sqakd"},
     ("bits=1", "seed=3"),
@@ -30,10 +30,10 @@ def make(
     rows: list[dict[str, float]],
     float_record: Record | None = None,
     paper: Published | None = None,
-    sentence: Spec = SENTENCE,
+    spec: Spec = SPEC,
 ) -> Record:
     return make_record(
-        sentence,
+        spec,
         rows,
         changes={"recipe.epochs": 3},
         cost=COST,
@@ -74,7 +74,7 @@ def test_a_record_holds_what_ran_and_what_came_out() -> None:
     assert record.float_run is not None
     assert asdict(record.float_run) == {"name": "float", "seed": 3, "scores": asdict(FLOAT)["scores"]}
     expected: dict[str, Any] = {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "epochs": 3, "model": "net"}
-    expected |= {"choices": SENTENCE.choices, "changes": {"recipe.epochs": 3}, "devices": 1, "labels_used": False}
+    expected |= {"choices": SPEC.choices, "changes": {"recipe.epochs": 3}, "devices": 1, "labels_used": False}
     expected |= {"parameters": 1000, "packed_bytes": 1250, "bit_operations": 8000}
     expected |= {"images_per_second": 200, "training_seconds": 1.23, "command": "python train.py bits=1 seed=3"}
     assert {key: getattr(record, key) for key in expected} == expected
@@ -83,7 +83,7 @@ def test_a_record_holds_what_ran_and_what_came_out() -> None:
 
 def test_the_command_of_a_record_can_be_pasted_into_a_shell() -> None:
     overrides = ("dataset.folder=my photos", "plus=[bn,ema]", "quantizer/rounding=stochastic", "name=it's", "bits=1")
-    record = make(LABELLED, sentence=replace(SENTENCE, overrides=overrides))
+    record = make(LABELLED, spec=replace(SPEC, overrides=overrides))
     done = subprocess.run(
         ["sh", "-c", record.command.replace("python train.py", "printf '%s\n'")], capture_output=True, text=True
     )

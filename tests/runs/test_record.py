@@ -16,7 +16,8 @@ from made_runs import Made, made_record
 
 from sqakd.app.advice import explain
 from sqakd.errors import SqakdError
-from sqakd.runs.record import VERSION, Published, Record, Score, find_records, read_record, write_record
+from sqakd.runs.folder import find_finished
+from sqakd.runs.record import VERSION, Published, Record, Score, read_record, write_record
 
 OLD_RUNS = command.ROOT / "tests" / "old_runs" / "version1"
 STUDENT = made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0))
@@ -59,7 +60,7 @@ def test_the_keys_of_the_file_stay_as_they_are() -> None:
 
 
 def test_records_of_runs_made_before_version_2_are_read() -> None:
-    files = find_records(OLD_RUNS)
+    files = [folder.record for folder in find_finished(OLD_RUNS)]
     assert [file.parents[1].name.split("-")[2] for file in files] == ["ewgs", "none"]
     for file in files:
         content = json.loads(file.read_text())
@@ -135,15 +136,6 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SqakdError, match=r"no .*/record\.json: expected the record of a finished run"):
         read_record(tmp_path / "record.json")
-
-
-def test_only_the_records_of_runs_are_found(tmp_path: Path) -> None:
-    for place in ("b/seed1", "a/seed0", "a/seed0/export-exact", "a/other", "a"):
-        (tmp_path / place).mkdir(parents=True, exist_ok=True)
-        (tmp_path / place / "record.json").touch()
-    (tmp_path / "c" / "seed0").mkdir(parents=True)
-    found = [file.parent.relative_to(tmp_path).as_posix() for file in find_records(tmp_path)]
-    assert found == ["a/seed0", "b/seed1"]
 
 
 def test_reading_records_imports_nothing_heavy() -> None:

@@ -1,1 +1,1 @@
-"""Charts as SVG text, drawn from plain numbers; colours are the page's variables, so that light and dark both work."""
+"""Charts as SVG text, drawn from plain numbers. Colours are CSS variables, so light and dark themes both work."""

@@ -1,4 +1,4 @@
-"""Two numbers in a row: the paper's as a line, ours as a mark with its error bar."""
+"""Charts with two numbers per row: the published one as a stroke, ours as a marker with its error bar."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ LEFT, RIGHT, TOP, BOTTOM = 150.0, 12.0, 8.0, 22.0
 
 @dataclass(frozen=True)
 class Pair:
-    """A row.
+    """One row of the chart.
 
     Attributes:
-        name: what it is about.
-        slot: of its method.
+        name: label of the row.
+        slot: number of its method.
         paper: the published number.
-        ours: mean, or None if nobody has run it.
+        ours: our mean, or None without a run.
         bar: half the length of the error bar; None for none.
-        title: what it says under the mouse.
+        title: tooltip.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Pair:
 
 
 def draw_pairs(pairs: Sequence[Pair], *, label: str) -> str:
-    """A chart with one row for each pair; at least one number must be known."""
+    """Return a chart with one row for each pair; at least one number must be known."""
     values = [pair.paper for pair in pairs if pair.paper is not None]
     values += [pair.ours + sign * (pair.bar or 0) for pair in pairs if pair.ours is not None for sign in (-1, 1)]
     height = TOP + ROW * len(pairs) + BOTTOM

@@ -1,4 +1,4 @@
-"""Lines over epochs with a band around each."""
+"""Line charts over epochs, with a band around each line."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, polyli
 
 WIDTH, HEIGHT = 280.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 10.0, 22.0, 22.0
-MOST = 120  # points of a line: the chart is about twice as many pixels wide
-MARKS = 4  # markers on it
+MOST_POINTS = 120  # per line; the chart is about twice as many pixels wide
+MARKERS = 4  # per line
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method.
+    """The line of one method.
 
     Attributes:
-        slot: of the method.
-        x, y: its points.
+        slot: number of the method.
+        x, y: points of the line.
         band: half the height of the band at each point; empty for none.
-        title: what it says under the mouse.
+        title: tooltip.
     """
 
     slot: int
@@ -31,8 +31,8 @@ class Line:
     title: str
 
 
-def thinned(count: int, most: int = MOST) -> list[int]:
-    """Positions of at most so many of `count` points, evenly spread, the first and the last among them.
+def thinned(count: int, most: int = MOST_POINTS) -> list[int]:
+    """Return the positions of at most `most` of `count` points, evenly spaced, with the first and the last.
 
     >>> thinned(3), thinned(11, 3)
     ([0, 1, 2], [0, 5, 10])
@@ -51,15 +51,15 @@ def draw_lines(
     label: str,
     reference: tuple[float, str] | None = None,
 ) -> str:
-    """A chart of epochs 1 .. `last`; what is below the scale is cut off.
+    """Return a chart of the epochs 1 .. `last`; points outside of the scale of y are cut off.
 
     Args:
-        lines: methods; at most `MOST` points of each are drawn.
+        lines: one for each method; at most `MOST_POINTS` points of each are drawn.
         ends: lowest and highest value of y.
         last: last epoch.
-        unit: what y is.
-        label: what the chart shows, in words.
-        reference: a value to compare with, dashed, and what it says under the mouse.
+        unit: name or unit of y.
+        label: description of the chart for screen readers.
+        reference: a value to compare with, drawn dashed, and its tooltip.
     """
     x = Scale(1, max(last, 2), LEFT, WIDTH - RIGHT)
     y = Scale(*ends, HEIGHT - BOTTOM, TOP)
@@ -72,17 +72,17 @@ def draw_lines(
         parts.append(
             tag("path", tip(title), class_="reference", d=f"M{LEFT:g} {number(y.clipped(value))}H{WIDTH - RIGHT:g}")
         )
-    drawn, marks = [], []
+    drawn, markers = [], []
     for line in lines:
         kept = thinned(len(line.x))
-        spots = [(x(line.x[i]), y(line.y[i])) for i in kept]
+        points = [(x(line.x[i]), y(line.y[i])) for i in kept]
         if line.band:
             above = [(x(line.x[i]), y(line.y[i] + line.band[i])) for i in kept]
             below = [(x(line.x[i]), y(line.y[i] - line.band[i])) for i in reversed(kept)]
             drawn.append(tag("path", class_=f"band {colour(line.slot)}", d=polyline(above + below) + "z"))
-        drawn.append(tag("path", tip(line.title), class_=f"line {colour(line.slot)}", d=polyline(spots)))
-        # Each method's markers are a little further on, so that equal lines show all of theirs.
-        step = max(1, len(spots) // MARKS)
-        marked = spots[(len(spots) - 1 - line.slot * max(1, step // 5)) % step :: step]
-        marks += [marker(line.slot, *spot, title=line.title) for spot in marked if TOP <= spot[1] <= HEIGHT - BOTTOM]
-    return frame.svg(*parts, frame.inside(*drawn), *marks, label=label)
+        drawn.append(tag("path", tip(line.title), class_=f"line {colour(line.slot)}", d=polyline(points)))
+        # The markers of each method are shifted a little, so that those of equal lines do not cover each other.
+        step = max(1, len(points) // MARKERS)
+        marked = points[(len(points) - 1 - line.slot * max(1, step // 5)) % step :: step]
+        markers += [marker(line.slot, *at, title=line.title) for at in marked if TOP <= at[1] <= HEIGHT - BOTTOM]
+    return frame.svg(*parts, frame.inside(*drawn), *markers, label=label)

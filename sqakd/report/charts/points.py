@@ -1,4 +1,4 @@
-"""Points with error bars over a few named places, side by side for each method."""
+"""Charts of points with error bars over a few named places, with the methods side by side."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LEFT, RIGHT, TOP, BOTTOM = 36.0, 8.0, 22.0, 22.0
 
 @dataclass(frozen=True)
 class Point:
-    """A mark.
+    """A marker of one method.
 
     Attributes:
-        place: which of the named places, from 0.
-        value: its height.
-        bar: half the length of its error bar; None for none.
-        title: what it says under the mouse.
-        hollow: drawn as an outline.
+        place: index of the named place.
+        value: y of the marker.
+        bar: half the length of the error bar; None for none.
+        title: tooltip.
+        hollow: whether only the outline is drawn.
     """
 
     place: int
@@ -31,12 +31,13 @@ class Point:
 
     @property
     def ends(self) -> tuple[float, float]:
+        """The ends of the error bar."""
         return self.value - (self.bar or 0.0), self.value + (self.bar or 0.0)
 
 
 @dataclass(frozen=True)
 class Series:
-    """The marks of one method, by its slot."""
+    """The points of the method with the number `slot`."""
 
     slot: int
     points: Sequence[Point]
@@ -52,16 +53,16 @@ def draw_points(
     line: tuple[float, str] | None = None,
     connected: bool = True,
 ) -> str:
-    """A chart.
+    """Return a chart of points over named places.
 
     Args:
         places: names along x.
-        series: methods, drawn side by side at each place.
+        series: one for each method, drawn side by side at each place.
         ends: lowest and highest value of y.
-        unit: what y is.
-        label: what the chart shows, in words.
-        line: a value to compare with, dashed, and what it says under the mouse.
-        connected: whether a method's points are joined.
+        unit: name or unit of y.
+        label: description of the chart for screen readers.
+        line: a value to compare with, drawn dashed, and its tooltip.
+        connected: whether the points of a method are joined by a line.
     """
     x = Scale(-0.5, len(places) - 0.5, LEFT, WIDTH - RIGHT)
     y = Scale(*ends, HEIGHT - BOTTOM, TOP)

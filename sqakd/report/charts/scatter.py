@@ -1,4 +1,4 @@
-"""Points over two quantities, and the front of those that nothing beats in both."""
+"""Scatter charts of a value over its cost, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ LEFT, RIGHT, TOP, BOTTOM = 36.0, 14.0, 22.0, 36.0
 
 @dataclass(frozen=True)
 class Spot:
-    """A mark.
+    """A marker.
 
     Attributes:
-        slot: of its method.
-        x, y: what it costs, and what it is worth.
-        name: what it is.
-        title: what it says under the mouse.
-        bar: half the length of y's error bar; None for none.
-        reach: ends of x's error bar, or None.
+        slot: number of its method.
+        x: cost.
+        y: value.
+        name: name in the list of the points on the front.
+        title: tooltip.
+        bar: half the length of the error bar of y; None for none.
+        reach: ends of the error bar of x, or None.
     """
 
     slot: int
@@ -34,7 +35,7 @@ class Spot:
 
 
 def front(spots: Sequence[Spot]) -> list[Spot]:
-    """Those for which no other is as cheap and worth more, or cheaper and worth as much; the cheapest first.
+    """Return the Pareto front, cheapest first: each of its points has a higher y than all cheaper points.
 
     >>> spots = [Spot(0, x, y, "", "") for x, y in ((1, 5), (2, 4), (2, 6), (3, 6))]
     >>> [(spot.x, spot.y) for spot in front(spots)]
@@ -48,18 +49,18 @@ def front(spots: Sequence[Spot]) -> list[Spot]:
 
 
 def draw_scatter(spots: Sequence[Spot], *, x_name: str, y_name: str, label: str) -> str:
-    """A chart with costs on a logarithmic scale.
+    """Return a chart with the costs on a logarithmic scale.
 
     Args:
         spots: at least one; x > 0.
-        x_name: what x is, with its unit.
-        y_name: what y is, with its unit.
-        label: what the chart shows, in words.
+        x_name: name and unit of x.
+        y_name: name and unit of y.
+        label: description of the chart for screen readers.
     """
     costs = [value for spot in spots for value in (spot.x, *(spot.reach or ()))]
     x = Scale(min(costs) / 1.25, max(costs) * 1.25, LEFT, WIDTH - RIGHT, log=True)
-    worth = [spot.y + sign * (spot.bar or 0.0) for spot in spots for sign in (-1, 1)]
-    y = Scale(*padded(worth), HEIGHT - BOTTOM, TOP)
+    values = [spot.y + sign * (spot.bar or 0.0) for spot in spots for sign in (-1, 1)]
+    y = Scale(*padded(values), HEIGHT - BOTTOM, TOP)
     frame = Frame(WIDTH, HEIGHT, x, y)
     heights = [(value, f"{value:g}") for value in y.ticks(5) if value <= 100]
     parts = [frame.axes([(value, f"{value:g}") for value in x.ticks(5)], heights, y_name)]

@@ -1,1 +1,1 @@
-"""From finished runs to the report's pictures: which numbers stand in which chart, and what a caption says of them."""
+"""Pictures of the report: which numbers of the finished runs each chart shows, with its legend and caption."""

@@ -1,27 +1,23 @@
-"""Curves over epochs of each cell, one chart for each quantizer and bits, one line for each way to train."""
+"""Learning curves: a chart for each network, quantizer and bits, with a line for each training method."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqakd.report.charts.lines import MOST, Line, draw_lines
+from sqakd.report.cells import Cell
+from sqakd.report.charts.lines import MOST_POINTS, Line, draw_lines
 from sqakd.report.charts.svg import padded
+from sqakd.report.figure import REFERENCE, Chart, Picture, method_marks, nothing
 from sqakd.report.methods import by_slot, method, slots
-from sqakd.report.pictures.figure import (
-    REFERENCE,
+from sqakd.report.pictures.selection import (
     UNITS,
     bits_in_order,
-    facet,
-    facets,
-    figure,
+    chart_title,
     float_line,
-    legend,
     main_score,
-    named,
-    nothing,
     quantized,
 )
-from sqakd.report.records import Cell, Finished, Results
+from sqakd.report.results import FinishedRun, Results
 from sqakd.report.statistics import mean_std
 
 
@@ -30,21 +26,22 @@ class Metric:
     """A column of metrics.csv.
 
     Attributes:
-        name: of the column; shares are drawn in percent.
-        unit: what y is.
-        what: it is, as the caption begins.
-        score: of the float run, which is drawn to compare with; empty for none.
-        note: as the caption ends.
+        name: name of the column; shares are drawn in percent.
+        unit: name or unit of y.
+        description: beginning of the caption.
+        score: score of the float run that is drawn for comparison; empty for none.
+        note: end of the caption.
     """
 
     name: str
     unit: str
-    what: str
+    description: str
     score: str = ""
     note: str = ""
 
     @property
     def factor(self) -> float:
+        """From the values in the file to those in the chart."""
         return 100.0 if self.unit.endswith("%") else 1.0
 
 
@@ -59,35 +56,35 @@ LOSS = Metric(
     "train/loss",
     "loss",
     "Training loss, mean of each epoch",
-    note=" Different ways to train sum different parts: compare the shapes of their lines, not the heights.",
+    note=" The losses of different training methods have different parts: compare shapes of lines, not their heights.",
 )
 
 
 def curves(results: Results) -> str:
-    """The main score over epochs: mean over seeds with a band of one standard deviation."""
+    """Return the curves of the main score."""
     score = main_score((cell for cells in quantized(results).values() for cell in cells), results)
     return curves_of(TOP1 if score == "top1" else UNLABELLED, results)
 
 
 def loss(results: Results) -> str:
-    """The training loss over epochs."""
+    """Return the curves of the training loss."""
     return curves_of(LOSS, results)
 
 
 def agreement_curves(results: Results) -> str:
-    """Agreement with the teacher over epochs."""
+    """Return the curves of the agreement with the teacher."""
     return curves_of(AGREEMENT, results)
 
 
 def divergence(results: Results) -> str:
-    """Divergence from the teacher over epochs."""
+    """Return the curves of the divergence from the teacher."""
     return curves_of(DIVERGENCE, results)
 
 
 def curves_of(metric: Metric, results: Results) -> str:
-    """One metric over epochs: mean over seeds with a band of one standard deviation."""
+    """Return the curves of a metric: mean over seeds with a band of one standard deviation on each side."""
     known, groups = slots(results.cells), quantized(results)
-    charts: list[str] = []
+    charts: list[Chart] = []
     names: set[str] = set()
     for network, cells in groups.items():
         reference = float_line(results, network, metric.score) if metric.score else None
@@ -101,21 +98,21 @@ def curves_of(metric: Metric, results: Results) -> str:
             ends = _ends([line for some in lines.values() for line in some.values()], reference, metric)
             for quantizer in sorted(lines):
                 names |= lines[quantizer].keys()
-                title = named(network, groups, quantizer, bits)
+                title = chart_title(network, groups, quantizer, bits)
                 drawn = [lines[quantizer][name] for name in by_slot(lines[quantizer], known)]
                 last = max(line.x[-1] for line in drawn)
                 label = f"{metric.unit} ({metric.name}) by epoch, {title}"
                 svg = draw_lines(drawn, ends, last, unit=metric.unit, label=label, reference=reference)
-                charts.append(facet(title, svg))
+                charts.append(Chart(title, svg))
     if not charts:
         return nothing(f"No quantized run here has {metric.name} in its metrics.csv.")
-    return figure(
-        legend(names, known, *([(REFERENCE, "float run, last epoch")] if metric.score else [])),
-        facets(charts),
-        caption=f"{metric.what} ({metric.name}): mean over seeds, with a band of one standard deviation to each side"
-        " where there is more than one seed. Charts of the same bits share their scale, which leaves out what only the"
-        f" first quarter of the epochs reaches. At most {MOST} epochs of a run are drawn.{metric.note}",
+    caption = (
+        f"{metric.description} ({metric.name}): mean over seeds; with several seeds, a band of one standard deviation"
+        " on each side. Charts of the same bits have the same scale, which may cut off the first quarter of the epochs."
+        f" At most {MOST_POINTS} epochs of a run are drawn.{metric.note}"
     )
+    legend = method_marks(names, known) + ([(REFERENCE, "float run, last epoch")] if metric.score else [])
+    return Picture(charts, caption, legend).html()
 
 
 def _line(cell: Cell, results: Results, metric: Metric, slot: int) -> Line | None:
@@ -136,14 +133,14 @@ def _show(mean: float, std: float, count: int, metric: Metric) -> str:
     return f"{mean:{form}} ± {std:{form}} ({count})" if count > 1 else f"{mean:{form}} (1)"
 
 
-def _curve(run: Finished, metric: Metric) -> dict[int, float]:
-    """A metric by epoch, counted from 1."""
+def _curve(run: FinishedRun, metric: Metric) -> dict[int, float]:
+    """Return a metric by epoch, counted from 1."""
     name = metric.name
     return {int(row["epoch"]) + 1: metric.factor * row[name] for row in run.curve if name in row and "epoch" in row}
 
 
 def _ends(lines: list[Line], reference: tuple[float, str] | None, metric: Metric) -> tuple[float, float]:
-    """Scale that shows the last three quarters of every curve in full."""
+    """Return the ends of a scale that shows the last three quarters of every curve in full."""
     values = [value for line in lines for value in line.y[len(line.y) // 4 :]]
     values += [*(line.y[-1] for line in lines), *([reference[0]] if reference else [])]
     least = 0.5 if metric.factor == 100 else 0.02 * max(map(abs, values)) or 0.02

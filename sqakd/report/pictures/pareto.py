@@ -1,18 +1,20 @@
-"""What accuracy costs: size with packed weights, and, where files were exported and measured, their latency."""
+"""Accuracy against its cost: packed size, bit-operations, and the latency of exported files that were measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from sqakd.report.cells import Cell
 from sqakd.report.charts.scatter import Spot, draw_scatter, front
-from sqakd.report.charts.svg import FLOAT, marker, tag, text
+from sqakd.report.charts.svg import FLOAT, marker
+from sqakd.report.comparisons import scores
+from sqakd.report.figure import Chart, Picture, method_marks, nothing
 from sqakd.report.methods import method, slots
-from sqakd.report.pictures.figure import UNITS, facet, facets, figure, legend, main_score, named, nothing
-from sqakd.report.records import Cell, Finished, Results
-from sqakd.report.rows import scores
+from sqakd.report.pictures.selection import UNITS, chart_title, main_score
+from sqakd.report.result_tables import show
+from sqakd.report.results import FinishedRun, Results
 from sqakd.report.statistics import mean_std
-from sqakd.report.tables import show
 from sqakd.runs.export_record import FLOAT_FILE, ExportRecord
 from sqakd.runs.record import Record
 
@@ -20,18 +22,25 @@ NO_LATENCY = (
     " Size only: none of these runs was exported and measured. python export.py run=FOLDER measures one, and the next"
     " report shows its latency here."
 )
+LATENCY = (
+    " Latency: one exported file in a runtime on one machine, batch 1; error bars from the 10th to the 90th percentile."
+)
+FRONT = (
+    "The line joins the cells that no cheaper cell reaches on average (Pareto front), and only its points have error"
+    " bars; points within two standard errors are not distinguishable."
+)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A number of a record that accuracy is held to.
+class CostAxis:
+    """The cost on the horizontal axis of a chart.
 
     Attributes:
-        name: in a chart's title.
-        of: the number of a run's record, in the chart's unit.
-        unit: of the chart.
-        form: of a number.
-        axis: what the chart's horizontal axis is.
+        name: in the title of the chart.
+        of: the cost of a run, from its record, in the unit of the axis.
+        unit: unit of the axis.
+        form: format of a cost.
+        axis: label of the axis.
     """
 
     name: str
@@ -41,59 +50,56 @@ class Cost:
     axis: str
 
 
-SIZE = Cost("size", lambda record: record.packed_bytes / 1000, "kB", ".1f", "packed size, kB")
-OPERATIONS = Cost(
+SIZE = CostAxis("size", lambda record: record.packed_bytes / 1000, "kB", ".1f", "packed size, kB")
+OPERATIONS = CostAxis(
     "bit-operations", lambda record: record.bit_operations / 1e6, "million", ".4g", "bit-operations, million"
 )
 
 
+def pareto_chart(title: str, spots: Sequence[Spot], x_name: str, y_name: str) -> Chart:
+    """Return a scatter chart with its Pareto front, whose points the note below lists.
+
+    Args:
+        title: title of the chart.
+        spots: at least one.
+        x_name: name and unit of the cost.
+        y_name: name and unit of the value.
+    """
+    svg = draw_scatter(spots, x_name=x_name, y_name=y_name, label=f"{y_name} against {x_name}, {title}")
+    return Chart(title, svg, f"On the line: {'; '.join(spot.name for spot in front(spots))}.")
+
+
 def pareto(results: Results) -> str:
-    """Accuracy against size and latency."""
+    """Return the picture of accuracy against size and latency."""
     known, networks = slots(results.cells), _networks(results)
-    charts = []
-    for network, cells in networks.items():
-        score = main_score(cells, results)
-        spots = _spots(cells, results, score, known, SIZE)
-        if spots:
-            title = named(network, networks, SIZE.name)
-            charts.append(_chart(title, spots, SIZE.axis, UNITS[score]))
-        for where, timed in _latencies(network, results, known).items():
-            title = named(network, networks, where)
-            charts.append(_chart(title, timed, "latency of one image, ms (median)", "top-1 of the file, %"))
-    if not charts:
-        return nothing("Nothing to draw: no run has a score.")
-    return figure(
-        _legend(results),
-        facets(charts, wide=True),
-        caption="Top-1, last epoch, mean and standard deviation over seeds, against the bytes of the network: quantized"
-        " weights at their bits, everything else at 32. The line joins what nothing smaller reaches on average, and"
-        " only its points have their bars; points within two standard errors are not told apart."
-        + (
-            " Latency: an exported file of one run in a runtime on one machine, batch 1; bars from the 10th to the 90th"
-            " percentile."
-            if any(export.benchmark for export in results.exports)
-            else NO_LATENCY
-        ),
+    charts = _cost_charts(results, SIZE)
+    for network in networks:
+        charts += [
+            pareto_chart(chart_title(network, networks, machine), spots, "latency, ms (median)", "top-1 of the file, %")
+            for machine, spots in _latencies(network, results, known).items()
+        ]
+    caption = (
+        "Top-1, last epoch, mean and standard deviation over seeds, against the size of the network: quantized weights"
+        f" at their bits, everything else at 32. {FRONT}"
     )
+    return _picture(results, charts, caption + (LATENCY if any(e.benchmark for e in results.exports) else NO_LATENCY))
 
 
 def operations(results: Results) -> str:
-    """Accuracy against bit-operations."""
-    known, networks = slots(results.cells), _networks(results)
-    charts = []
-    for network, cells in networks.items():
-        score = main_score(cells, results)
-        if spots := _spots(cells, results, score, known, OPERATIONS):
-            charts.append(_chart(named(network, networks, OPERATIONS.name), spots, OPERATIONS.axis, UNITS[score]))
+    """Return the picture of accuracy against bit-operations."""
+    caption = (
+        "Top-1, last epoch, mean and standard deviation over seeds, against the bit-operations of one image:"
+        f" multiply-adds times the bits of both factors. {FRONT}"
+    )
+    return _picture(results, _cost_charts(results, OPERATIONS), caption)
+
+
+def _picture(results: Results, charts: Sequence[Chart], caption: str) -> str:
     if not charts:
         return nothing("Nothing to draw: no run has a score.")
-    return figure(
-        _legend(results),
-        facets(charts, wide=True),
-        caption="Top-1, last epoch, mean and standard deviation over seeds, against the bit-operations of one image:"
-        " multiply-adds times the bits of both their factors. The line joins what nothing cheaper reaches on average,"
-        " and only its points have their bars; points within two standard errors are not told apart.",
-    )
+    names = {method(cell) for cell in results.cells if not cell.is_float}
+    legend = [*method_marks(names, slots(results.cells)), (marker(FLOAT, 13, 6), "float run")]
+    return Picture(charts, caption, legend, wide=True).html()
 
 
 def _networks(results: Results) -> dict[tuple[str, str], list[Cell]]:
@@ -103,26 +109,25 @@ def _networks(results: Results) -> dict[tuple[str, str], list[Cell]]:
     return networks
 
 
-def _legend(results: Results) -> str:
-    names = {method(cell) for cell in results.cells if cell.bits != "float"}
-    return legend(names, slots(results.cells), (marker(FLOAT, 13, 6), "float run"))
+def _cost_charts(results: Results, cost: CostAxis) -> list[Chart]:
+    """Return one chart for each network."""
+    known, networks, charts = slots(results.cells), _networks(results), []
+    for network, cells in networks.items():
+        score = main_score(cells, results)
+        if spots := _spots(cells, results, score, known, cost):
+            charts.append(pareto_chart(chart_title(network, networks, cost.name), spots, cost.axis, UNITS[score]))
+    return charts
 
 
-def _spots(cells: Iterable[Cell], results: Results, score: str, known: dict[str, int], cost: Cost) -> list[Spot]:
+def _spots(cells: Iterable[Cell], results: Results, score: str, known: dict[str, int], cost: CostAxis) -> list[Spot]:
     return [spot for cell in cells if (spot := _spot(cell, results, score, _slot(cell, known), cost))]
 
 
 def _slot(cell: Cell, known: dict[str, int]) -> int:
-    return FLOAT if cell.bits == "float" else known[method(cell)]
+    return FLOAT if cell.is_float else known[method(cell)]
 
 
-def _chart(title: str, spots: list[Spot], x_name: str, y_name: str) -> str:
-    svg = draw_scatter(spots, x_name=x_name, y_name=y_name, label=f"{y_name} against {x_name}, {title}")
-    on_line = f"On the line: {'; '.join(spot.name for spot in front(spots))}."
-    return facet(title, svg, tag("p", text(on_line), class_="note"))
-
-
-def _spot(cell: Cell, results: Results, score: str, slot: int, cost: Cost) -> Spot | None:
+def _spot(cell: Cell, results: Results, score: str, slot: int, cost: CostAxis) -> Spot | None:
     runs = results.cells[cell]
     values = scores(runs, score, "last")
     if not values:
@@ -135,11 +140,11 @@ def _spot(cell: Cell, results: Results, score: str, slot: int, cost: Cost) -> Sp
 
 
 def _short(cell: Cell) -> str:
-    return "float" if cell.bits == "float" else f"{cell.quantizer} {cell.bits} {method(cell)}"
+    return "float" if cell.is_float else f"{cell.quantizer} {cell.bits} {method(cell)}"
 
 
 def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]) -> dict[str, list[Spot]]:
-    """By runtime, threads and processor: numbers of different machines are never in one chart."""
+    """Return spots by runtime, threads and processor, so that times of different machines are never in one chart."""
     runs = {
         (run.record.name, run.seed): (cell, run)
         for cell, some in results.cells.items()
@@ -152,23 +157,22 @@ def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]
         if found is None or export.benchmark is None:
             continue
         cell, run = found
-        for row in export.benchmark.rows:
-            runtime, profile = row.runtime, row.profile
-            top1 = _top1(export, runtime, run, profile)
-            if row.batch == 1 and profile in (FLOAT_FILE, export.profile) and top1 is not None:
-                processor = export.benchmark.machine["processor"]
-                threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
-                is_float = profile == FLOAT_FILE
-                slot = FLOAT if is_float else known[method(cell)]
-                name = f"{'float' if is_float else _short(cell)}, {row.p50_ms:.3g} ms, {top1:.2f}"
-                title = f"{cell}, seed {run.seed}, {profile} file: {top1:.2f} %, {row.p50_ms:.3g} ms"
-                spot = Spot(slot, row.p50_ms, top1, name, title, None, (row.p10_ms, row.p90_ms))
-                charts.setdefault(f"{runtime}, {threads}, {processor}", []).append(spot)
+        for timed in export.benchmark.rows:
+            top1 = _top1(export, timed.runtime, run, timed.profile)
+            if timed.batch != 1 or timed.profile not in (FLOAT_FILE, export.profile) or top1 is None:
+                continue
+            is_float = timed.profile == FLOAT_FILE
+            slot = FLOAT if is_float else known[method(cell)]
+            name = f"{'float' if is_float else _short(cell)}, {timed.p50_ms:.3g} ms, {top1:.2f}"
+            title = f"{cell}, seed {run.seed}, {timed.profile} file: {top1:.2f} %, {timed.p50_ms:.3g} ms"
+            spot = Spot(slot, timed.p50_ms, top1, name, title, None, (timed.p10_ms, timed.p90_ms))
+            threads = f"{timed.threads} thread{'s' if timed.threads != 1 else ''}"
+            charts.setdefault(f"{timed.runtime}, {threads}, {export.benchmark.machine['processor']}", []).append(spot)
     return charts
 
 
-def _top1(export: ExportRecord, runtime: str, run: Finished, profile: str) -> float | None:
-    """Of the file that was timed, in percent: as verified in that runtime, or the float run's."""
+def _top1(export: ExportRecord, runtime: str, run: FinishedRun, profile: str) -> float | None:
+    """Return the top-1 of the measured file in percent: as verified in that runtime, or that of the float run."""
     if profile == FLOAT_FILE:
         known = run.record.float_run and run.record.float_run.scores.get("top1")
         return 100 * known.last if known else None

@@ -1,4 +1,4 @@
-"""Means, standard errors and verdicts: by their formulas, and what must not be claimed."""
+"""Means, standard errors and verdicts: their formulas, and no verdict without evidence."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from sqakd.report.statistics import Difference, difference, difference_to_published, mean_std, standard_error
 
 
-def test_mean_and_deviation() -> None:
+def test_mean_and_standard_deviation() -> None:
     assert mean_std([3.0]) == (3.0, 0.0)
     mean, std = mean_std([1.0, 2.0, 4.0])
     assert mean == pytest.approx(7 / 3)
     assert std == pytest.approx(math.sqrt(((4 / 3) ** 2 + (1 / 3) ** 2 + (5 / 3) ** 2) / 2))
 
 
-def test_the_standard_error_is_that_of_both_sides() -> None:
+def test_the_standard_error_of_a_difference_has_both_sides() -> None:
     found = difference([90.0, 92.0, 94.0], [89.0, 90.0])
     assert found is not None
     assert found.value == pytest.approx(2.5)
@@ -24,7 +24,7 @@ def test_the_standard_error_is_that_of_both_sides() -> None:
     assert (found.n, found.n_base) == (3, 2)
 
 
-def test_a_published_number_adds_no_error_of_its_own() -> None:
+def test_a_published_number_adds_no_standard_error() -> None:
     found = difference_to_published([90.0, 92.0, 94.0], 91.5)
     assert found is not None
     assert found.value == pytest.approx(0.5)
@@ -37,12 +37,12 @@ def test_a_published_number_adds_no_error_of_its_own() -> None:
     [
         (2.1, 1.0, "better"),
         (-2.1, 1.0, "worse"),
-        (2.0, 1.0, "not told apart"),
-        (-1.9, 1.0, "not told apart"),
-        (0.0, 0.0, "not told apart"),
+        (2.0, 1.0, "not distinguishable"),
+        (-1.9, 1.0, "not distinguishable"),
+        (0.0, 0.0, "not distinguishable"),
     ],
 )
-def test_better_only_beyond_two_standard_errors(value: float, error: float, verdict: str) -> None:
+def test_verdicts_need_more_than_two_standard_errors(value: float, error: float, verdict: str) -> None:
     assert Difference(value, error, 3, 3).verdict == verdict
 
 
@@ -53,13 +53,13 @@ def test_a_single_seed_has_no_verdict(ours: list[float], base: list[float]) -> N
     assert (found.standard_error, found.verdict) == (None, "-")
 
 
-def test_seeds_that_all_came_out_equal_prove_nothing() -> None:
+def test_equal_seeds_have_no_verdict() -> None:
     found = difference([99.0, 99.0, 99.0], [98.0, 98.0, 98.0])
     assert found is not None
     assert found.verdict == "-"
 
 
-def test_nothing_minus_something_is_nothing() -> None:
+def test_there_is_no_difference_without_values() -> None:
     assert difference([], [1.0]) is None
     assert difference([1.0], []) is None
     assert difference_to_published([], 1.0) is None

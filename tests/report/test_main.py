@@ -1,4 +1,4 @@
-"""python -m sqakd.report as typed: what it writes and where, and what it says when something cannot be read."""
+"""python -m sqakd.report: the files that it writes, and the message when a file cannot be read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import command
 import pytest
 from made_runs import Made, make_grid, make_run
 
-from sqakd.report.records import Cell, read_results
-from sqakd.report.rows import labels_alone
+from sqakd.report.cells import Cell
+from sqakd.report.comparisons import labels_alone
+from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
@@ -23,7 +24,7 @@ MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with runs, results and a README with markers."""
+    """Make a folder with runs, results and a README with markers."""
     make_grid(tmp_path / "runs", quantizers=("ewgs",), bits=(2,))
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "paper.csv").write_text(PAPER)
@@ -35,52 +36,52 @@ def project(tmp_path: Path) -> Path:
 
 
 def report(folder: Path, *words: str) -> tuple[list[str], str]:
-    """Printed lines, and the last line of what it complains."""
+    """Return the printed lines and the error message."""
     done = command.script("-m", "sqakd.report", *words, folder=folder)
     assert (done.returncode == 0) == (not done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout.splitlines(), done.stderr.strip()
 
 
-def test_everything_is_written_and_said(project: Path) -> None:
-    said, _ = report(project)
+def test_all_files_are_written_and_printed(project: Path) -> None:
+    printed, _ = report(project)
     names = ["ours.csv", "table9.md", "table9.csv", "digits16.md", "digits16.csv"]
-    assert said == [*(f"results/{name}" for name in names), "README.md", "results/report.html"]
-    assert all((project / file).is_file() for file in said)
+    assert printed == [*(f"results/{name}" for name in names), "README.md", "results/report.html"]
+    assert all((project / file).is_file() for file in printed)
     readme = (project / "README.md").read_text()
     assert (
         "digits16 resnet20:\n\n| quantizer | bits | none | sqakd |\n| --- | --- | --- | --- |\n| ewgs | W2A2 |"
         in readme
     )
     assert "kept" in readme, "a block whose runs are not here stays"
-    before = {file: (project / file).read_bytes() for file in said}
+    before = {file: (project / file).read_bytes() for file in printed}
     report(project)
-    assert {file: (project / file).read_bytes() for file in said} == before, "again changes nothing"
+    assert {file: (project / file).read_bytes() for file in printed} == before, "a second report changes nothing"
 
 
-def test_several_folders_of_runs_and_other_places(project: Path) -> None:
+def test_several_folders_of_runs_and_another_page(project: Path) -> None:
     make_run(project / "more", Made("digits", "resnet20", "lsq", 4, "sqakd", 0))
     words = ["--runs", "runs", "--runs", "more", "--html", "page.html", "--title", "Mine & yours"]
-    said, _ = report(project, *words)
-    assert said[-1] == "page.html"
-    assert "results/digits.md" in said
+    printed, _ = report(project, *words)
+    assert printed[-1] == "page.html"
+    assert "results/digits.md" in printed
     assert "<h1>Mine &amp; yours</h1>" in (project / "page.html").read_text()
     assert not (project / "results" / "report.html").exists()
 
 
-def test_a_readme_without_markers_is_left_alone_unless_it_is_meant(project: Path) -> None:
+def test_a_readme_without_markers_is_an_error_only_if_it_was_named(project: Path) -> None:
     (project / "README.md").write_text("nothing\n")
-    said, _ = report(project)
-    assert "README.md" not in said
+    printed, _ = report(project)
+    assert "README.md" not in printed
     _, error = report(project, "--readme", "README.md")
-    assert error.startswith("error: README.md: no marker: type <!-- report:NAME -->")
+    assert error.startswith("error: README.md: no marker: expected <!-- report:NAME --> and <!-- /report -->")
     _, error = report(project, "--readme", "nowhere.md")
-    assert error == "error: cannot read nowhere.md: No such file or directory; type --readme FILE"
+    assert error == "error: cannot read nowhere.md: No such file or directory"
 
 
-def test_a_name_that_is_meant_must_exist(project: Path) -> None:
+def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> None:
     _, error = report(project, "--readme", "README.md")
-    assert error.startswith("error: README.md: line 6: no table 'gone'; there is digits16, digits16-labels, ")
+    assert error.startswith("error: README.md: line 6: no table 'gone'; expected one of digits16, digits16-labels, ")
     assert not (project / "results" / "ours.csv").exists(), "nothing is written"
 
 
@@ -96,10 +97,10 @@ def test_a_name_that_is_meant_must_exist(project: Path) -> None:
             ["--results", "nowhere"],
             "cannot read the published numbers in nowhere/paper.csv: No such file or directory",
         ),
-        (["--html", "nowhere/page.html"], "no folder nowhere for page.html; make it, or type another one"),
+        (["--html", "nowhere/page.html"], "cannot write nowhere/page.html: the folder nowhere does not exist"),
     ],
 )
-def test_a_place_that_does_not_exist_is_named(words: list[str], message: str, project: Path) -> None:
+def test_a_missing_folder_is_named(words: list[str], message: str, project: Path) -> None:
     _, error = report(project, *words)
     assert error == f"error: {message}"
     assert not (project / "results" / "ours.csv").exists(), "nothing is written"
@@ -126,7 +127,7 @@ def test_a_damaged_file_is_named(name: str, content: str, tmp_path: Path) -> Non
         read_results([tmp_path])
 
 
-def test_a_score_that_is_no_number_is_named(tmp_path: Path) -> None:
+def test_a_score_that_is_not_a_number_is_named(tmp_path: Path) -> None:
     file = make_run(tmp_path, MADE) / "record.json"
     record = json.loads(file.read_text())
     record["scores"]["top1"]["last"] = float("nan")
@@ -143,7 +144,7 @@ def test_a_damaged_export_is_named(tmp_path: Path) -> None:
         read_results([tmp_path])
 
 
-def test_records_of_earlier_versions_are_read(tmp_path: Path) -> None:
+def test_early_records_without_later_keys_are_reported(tmp_path: Path) -> None:
     file = make_run(tmp_path / "runs", MADE) / "record.json"
     record = json.loads(file.read_text())
     for key in ("device", "threads", "finished", "weights_sha256", "training_seconds", "versions", "drop_from_float"):
@@ -155,21 +156,30 @@ def test_records_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text().count("not recorded") >= 6
 
 
-def test_of_two_folders_with_the_same_run_the_first_counts(tmp_path: Path) -> None:
+def test_runs_made_before_records_had_a_version_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(command.ROOT / "tests" / "old_runs" / "version1", tmp_path)
+    rows = {row["quantizer"]: row for row in csv.DictReader((tmp_path / "digits16.csv").open(newline=""))}
+    assert rows.keys() == {"ewgs", "none"}, "the third run is not finished"
+    assert (rows["ewgs"]["top1_last_mean"], rows["ewgs"]["epochs"]) == ("8.5938", "2")
+    assert rows["ewgs"]["changed"] == "dataset.limit=128, recipe.epochs=2, teacher.recipe.epochs=2"
+
+
+def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_run(tmp_path / name, MADE)
     results = read_results([tmp_path / "b", tmp_path / "a"])
     assert [run.folder for run in results.runs] == [tmp_path / "b" / MADE.name / "seed0"]
 
 
-def test_only_the_first_seed_tells_of_its_quantizers(tmp_path: Path) -> None:
+def test_quantizers_are_read_for_the_first_seed_only(tmp_path: Path) -> None:
     make_grid(tmp_path, quantizers=("ewgs",), bits=(2,), kds=("sqakd",))
     (runs,) = (runs for cell, runs in read_results([tmp_path]).cells.items() if cell.kd == "sqakd")
     assert [len(run.quantizers) for run in runs] == [38, 0, 0]
     assert [len(run.curve) for run in runs] == [20, 20, 20]
 
 
-def test_each_loss_is_held_to_labels_alone(project: Path) -> None:
+def test_each_training_method_is_compared_with_labels_alone(project: Path) -> None:
     report(project)
     lines = list(csv.DictReader((project / "results" / "digits16.csv").open(newline="")))
     line = next(line for line in lines if line["kd"] == "sqakd")
@@ -180,10 +190,10 @@ def test_each_loss_is_held_to_labels_alone(project: Path) -> None:
         error = ((float(line[f"top1_{kind}_std"]) ** 2 + float(base[f"top1_{kind}_std"]) ** 2) / 3) ** 0.5
         assert float(line[f"labels_{kind}_difference"]) == pytest.approx(value, abs=2e-4)
         assert float(line[f"labels_{kind}_standard_error"]) == pytest.approx(error, abs=2e-4)
-        expected = "not told apart" if abs(value) <= 2 * error else "better" if value > 0 else "worse"
+        expected = "not distinguishable" if abs(value) <= 2 * error else "better" if value > 0 else "worse"
         assert line[f"labels_{kind}_verdict"] == expected
     text = (project / "results" / "digits16.md").read_text()
-    _, _, below = text.partition("## Against labels alone")
+    _, _, below = text.partition("## Compared with labels alone")
     last, best, tail = (f"{float(line[f'labels_{k}_difference']):+.2f}" for k in ("last", "best", "mean_of_last_5"))
     assert (
         "| last: difference | last: verdict | best: difference | best: verdict | mean of last 5: difference |" in below
@@ -192,7 +202,7 @@ def test_each_loss_is_held_to_labels_alone(project: Path) -> None:
     assert row.index(last) < row.rindex(best) < row.rindex(tail)
 
 
-def test_a_loss_of_the_released_scripts_is_held_to_labels_at_its_learning_rate(tmp_path: Path) -> None:
+def test_a_loss_of_the_released_scripts_is_compared_with_labels_at_its_learning_rate(tmp_path: Path) -> None:
     for kd in ("none", "none_matched", "sqakd_released", "sqakd"):
         make_run(tmp_path / "runs", Made("digits16", "resnet20", "ewgs", 2, kd, 0))
     (tmp_path / "paper.csv").write_text(PAPER)
@@ -223,7 +233,7 @@ def test_a_loss_of_the_released_scripts_is_held_to_labels_at_its_learning_rate(t
         ("none_matched", ["none"], None),
     ],
 )
-def test_what_is_added_is_on_both_sides_if_it_was_run(kd: str, run: list[str], expected: str | None) -> None:
+def test_add_ons_are_on_both_sides_if_they_were_run(kd: str, run: list[str], expected: str | None) -> None:
     def cell(name: str) -> Cell:
         return Cell("digits16", "resnet20", "ewgs", 2, 2, name)
 
@@ -231,21 +241,21 @@ def test_what_is_added_is_on_both_sides_if_it_was_run(kd: str, run: list[str], e
     assert found == (None if expected is None else cell(expected))
 
 
-def test_a_stack_says_what_it_is_held_to(tmp_path: Path) -> None:
+def test_the_table_names_the_cell_that_is_compared_with(tmp_path: Path) -> None:
     for kd, plus in (("none", ""), ("none", "bn+ema"), ("sqakd", "bn+ema"), ("sqakd", "bn")):
         made = replace(MADE, kd=f"{kd}+{plus}" if plus else kd)  # of its own name
         make_run(tmp_path, made, choices={"dataset": "digits16", "quantizer": "ewgs", "kd": kd, "plus": plus})
     (tmp_path / "paper.csv").write_text(PAPER)
     write_report(tmp_path, tmp_path)
-    below = (tmp_path / "digits16.md").read_text().partition("## Against labels alone")[2]
+    below = (tmp_path / "digits16.md").read_text().partition("## Compared with labels alone")[2]
     rows = [line.split(" | ") for line in below.splitlines() if line.startswith("| ")]
     column = rows[0].index("labels")
     held = {row[rows[0].index("kd")]: row[column] for row in rows[2:]}
     assert held == {"sqakd+bn": "none", "sqakd+bn+ema": "none+bn+ema", "none+bn+ema": "none"}
-    assert "whole stack" in below
+    assert "includes the effect of the add-ons" in below
 
 
-def test_a_changed_cell_is_not_held_to_an_unchanged_one(tmp_path: Path) -> None:
+def test_a_changed_cell_is_not_compared_with_an_unchanged_one(tmp_path: Path) -> None:
     make_run(tmp_path, Made("digits16", "resnet20", "ewgs", 2, "none", 0))
     make_run(tmp_path, MADE, changes={"recipe.epochs": 3})
     results = read_results([tmp_path])
@@ -253,4 +263,4 @@ def test_a_changed_cell_is_not_held_to_an_unchanged_one(tmp_path: Path) -> None:
     assert cell == Cell("digits16", "resnet20", "ewgs", 2, 2, "sqakd", "recipe.epochs=3")
     (tmp_path / "paper.csv").write_text(PAPER)
     write_report(tmp_path, tmp_path)
-    assert "Against labels alone" not in (tmp_path / "digits16.md").read_text()
+    assert "Compared with labels alone" not in (tmp_path / "digits16.md").read_text()

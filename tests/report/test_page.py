@@ -1,6 +1,6 @@
-"""The page in a browser: nothing overflows, nothing complains, nothing is fetched, on a desktop and on a phone.
+"""The page in a browser, on a desktop and a phone: nothing overflows, no console message, nothing is fetched.
 
-SQAKD_SCREENSHOTS=FOLDER keeps the pictures.
+SQAKD_SCREENSHOTS=FOLDER keeps the screenshots.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
 """
 DESKTOP, PHONE = 1280, 390
 RUNS = 26
-# Elements that stick out of the window and do not lie in a box of their own that scrolls.
+# Elements beyond the right edge of the window that are not in a box that scrolls.
 STICKING_OUT = """
 const boxes = ".scroll, nav div";
 return [...document.querySelectorAll("body *")]
@@ -59,14 +59,14 @@ def driver() -> Iterator[Chrome]:
 
 
 def lightness(driver: Chrome) -> int:
-    """Of the page's background, 0 to 255."""
+    """Return the lightness of the page's background, 0 to 255."""
     colour = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
     return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) // 3
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_it_fits_and_is_quiet(width: int, scheme: str, page: Path, driver: Chrome, tmp_path: Path) -> None:
+def test_the_page_fits_the_window_quietly(width: int, scheme: str, page: Path, driver: Chrome, tmp_path: Path) -> None:
     browser.requests(driver)
     browser.show(driver, page, width=width, scheme=scheme)
     assert driver.execute_script("return innerWidth") == width
@@ -87,7 +87,7 @@ def test_it_fits_and_is_quiet(width: int, scheme: str, page: Path, driver: Chrom
     assert fetched == [page.resolve().as_uri()], "nothing but the page itself"
 
 
-def test_the_theme_can_be_turned_and_stays(page: Path, driver: Chrome) -> None:
+def test_the_theme_can_be_switched_and_is_kept(page: Path, driver: Chrome) -> None:
     browser.show(driver, page, width=DESKTOP, scheme="light")
     button = driver.find_element(By.ID, "theme")
     assert (button.text, lightness(driver) > 200) == ("Dark", True)
@@ -100,7 +100,7 @@ def test_the_theme_can_be_turned_and_stays(page: Path, driver: Chrome) -> None:
     driver.execute_script("localStorage.clear()")
 
 
-def test_a_command_is_copied(page: Path, driver: Chrome) -> None:
+def test_a_button_copies_the_command(page: Path, driver: Chrome) -> None:
     browser.show(driver, page, width=DESKTOP, scheme="light")
     driver.execute_cdp_cmd(
         "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
@@ -116,7 +116,7 @@ def test_a_command_is_copied(page: Path, driver: Chrome) -> None:
     assert button.text == "Copied"
 
 
-def test_runs_are_filtered_and_their_commands_copied_together(page: Path, driver: Chrome) -> None:
+def test_the_commands_of_filtered_runs_are_copied_together(page: Path, driver: Chrome) -> None:
     browser.show(driver, page, width=PHONE, scheme="light")
     shown = driver.find_element(By.ID, "shown")
     assert shown.text == f"{RUNS} of {RUNS} runs"
@@ -131,7 +131,7 @@ def test_runs_are_filtered_and_their_commands_copied_together(page: Path, driver
     assert all("quantizer=lsq kd=sqakd" in line for line in copied)
 
 
-def test_a_number_leads_to_its_runs(page: Path, driver: Chrome) -> None:
+def test_a_number_links_to_its_runs(page: Path, driver: Chrome) -> None:
     browser.show(driver, page, width=DESKTOP, scheme="light")
     driver.find_element(By.ID, "filter").send_keys("nothing like it")
     link = driver.find_element(By.XPATH, "//section[@id='summary']//td/a[contains(., '(3)')]")
@@ -143,7 +143,7 @@ def test_a_number_leads_to_its_runs(page: Path, driver: Chrome) -> None:
     assert link.text.startswith(f"{sum(numbers) / 3:.2f}")
 
 
-def test_every_link_of_the_page_leads_somewhere(page: Path, driver: Chrome) -> None:
+def test_every_link_has_a_target(page: Path, driver: Chrome) -> None:
     browser.show(driver, page, width=DESKTOP, scheme="light")
     script = """
     return [...document.querySelectorAll("a")].map((a) => a.getAttribute("href"))
@@ -156,8 +156,8 @@ def test_every_link_of_the_page_leads_somewhere(page: Path, driver: Chrome) -> N
     assert driver.execute_script(twice) == 0
 
 
-def test_a_page_of_other_sections_works_too(tmp_path: Path, driver: Chrome) -> None:
-    """The dashboard's local form: no runs to filter, a title and a name that are no HTML."""
+def test_a_page_without_a_table_of_runs_works(tmp_path: Path, driver: Chrome) -> None:
+    """Such as the dashboard's page; title and heading are escaped."""
     file = tmp_path / "other.html"
     write_page(file, title="<b>&", sections=[Section("one", "First <part>", "<p>body</p>")])
     browser.console(driver)
@@ -167,7 +167,7 @@ def test_a_page_of_other_sections_works_too(tmp_path: Path, driver: Chrome) -> N
     assert browser.console(driver) == []
 
 
-def test_the_page_needs_nothing_beside_itself(page: Path) -> None:
+def test_the_page_needs_no_other_file(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "://" not in text.replace(page.resolve().as_uri(), "")
     assert "src=" not in text

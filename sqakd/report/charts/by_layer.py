@@ -1,4 +1,4 @@
-"""What each layer's quantizer does: clip ranges as bars, code usage as a heat map."""
+"""Charts over the layers of a network: clip ranges as bars, code usage as a heat map."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sqakd.report.charts.svg import Frame, Scale, at, colour, number, tag, tip
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 280.0, 36.0, 6.0, 8.0, 20.0
 RANGES_HEIGHT, CODES_HEIGHT = 130.0, 110.0
-MOST_CODES = 16  # rows of a heat map; more codes are put together
-# Shades of a heat map begin at these shares of a layer's elements; what is never used stays empty.
+MOST_CODES = 16  # rows of a heat map; of more codes, neighbours share a row
+# Smallest share of a layer's elements for each shade of a heat map; a code that is never used has no shade.
 SHADES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.35, 0.6)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A layer's range and what it says under the mouse."""
+    """The range of one layer, and its tooltip."""
 
     layer: int
     low: float
@@ -26,7 +26,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Usage:
-    """Of one layer, the share of its elements that each code has, and what it says under the mouse."""
+    """The share of the elements of one layer that each code has, and the tooltip."""
 
     layer: int
     shares: Mapping[int, float]
@@ -34,14 +34,14 @@ class Usage:
 
 
 def draw_ranges(bars: Sequence[Bar], layers: int, ends: tuple[float, float], slot: int, *, label: str) -> str:
-    """Bars from the lower to the upper end of each layer's range.
+    """Return a chart with a bar from the lower to the upper end of the range of each layer.
 
     Args:
-        bars: ranges.
-        layers: how many layers there are.
+        bars: the ranges.
+        layers: number of layers.
         ends: lowest and highest value of y.
-        slot: of the method, for its colour.
-        label: what the chart shows, in words.
+        slot: number of the method, which gives the colour.
+        label: description of the chart for screen readers.
     """
     frame = _frame(RANGES_HEIGHT, layers, ends)
     width = 0.72 * (frame.x(1) - frame.x(0))
@@ -56,12 +56,12 @@ def draw_ranges(bars: Sequence[Bar], layers: int, ends: tuple[float, float], slo
 
 
 def draw_codes(usages: Sequence[Usage], layers: int, *, label: str) -> str:
-    """A heat map: layers from left to right, codes from bottom to top.
+    """Return a heat map with the layers from left to right and the codes from bottom to top.
 
     Args:
-        usages: of each layer; two layers may have different codes.
-        layers: how many layers there are.
-        label: what the chart shows, in words.
+        usages: one for each layer; two layers may have different codes.
+        layers: number of layers.
+        label: description of the chart for screen readers.
     """
     codes = sorted({code for usage in usages for code in usage.shares})
     per_row = -(-len(codes) // MOST_CODES)
@@ -69,7 +69,7 @@ def draw_codes(usages: Sequence[Usage], layers: int, *, label: str) -> str:
     frame = _frame(CODES_HEIGHT, layers, (-0.5, len(rows) - 0.5))
     shown = [0, len(rows) - 1] if len(rows) > 5 else range(len(rows))
     parts = [frame.axes(_layer_labels(layers), [(row, _name(rows[row])) for row in shown], grid=False)]
-    # In units of layers and codes, so that a square is six characters.
+    # The squares are drawn in units of layers and codes, which makes each of them six characters long.
     boxes = [""] * len(SHADES)
     for usage in usages:
         for row, members in enumerate(rows):

@@ -1,4 +1,4 @@
-"""Tables from records: means over seeds, the paper's number beside ours, empty cells that stay visible."""
+"""Tables of runs: means over seeds, published numbers next to ours, and published cells that nobody has run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sqakd.report.records import Cell, read_results
+from sqakd.report.cells import Cell
+from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
@@ -69,7 +70,7 @@ def markdown(file: Path, heading: str = "# ") -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
 
 
-def test_a_table_has_paper_ours_and_difference(folders: tuple[Path, Path]) -> None:
+def test_a_table_has_the_published_number_ours_and_the_difference(folders: tuple[Path, Path]) -> None:
     write_report(*folders)
     first, second, third, extra = markdown(folders[1] / "table9.md")
     assert (first["paper"], first["ours, last"], first["ours, best"]) == (
@@ -85,7 +86,7 @@ def test_a_table_has_paper_ours_and_difference(folders: tuple[Path, Path]) -> No
     assert "changed" not in first, "nothing is"
 
 
-def test_a_table_can_be_computed_with(folders: tuple[Path, Path]) -> None:
+def test_a_csv_table_has_plain_numbers(folders: tuple[Path, Path]) -> None:
     write_report(*folders)
     first, second, third, extra = table(folders[1] / "table9.csv")
     assert (float(first["paper_top1"]), float(first["top1_last_mean"]), float(first["top1_last_std"])) == (91.5, 92, 2)
@@ -105,7 +106,7 @@ def test_a_table_can_be_computed_with(folders: tuple[Path, Path]) -> None:
     assert (extra["top1_last_mean"], extra["top1_last_std"]) == ("50.0000", ""), "one seed has no deviation"
 
 
-def test_a_changed_run_never_stands_in_a_papers_cell(folders: tuple[Path, Path]) -> None:
+def test_a_changed_run_is_never_compared_with_a_published_number(folders: tuple[Path, Path]) -> None:
     name = "cifar10-net-ewgs-w2a2-sqakd"
     for seed, changes in ((7, {"recipe.lr": 0.5}), (8, {"recipe.lr": 0.5}), (9, {"quantizer.per_channel": True})):
         content = record(name, seed, 0.1, changes=changes)
@@ -121,7 +122,7 @@ def test_a_changed_run_never_stands_in_a_papers_cell(folders: tuple[Path, Path])
     ]
 
 
-def test_a_repeat_under_another_name_counts_once(folders: tuple[Path, Path]) -> None:
+def test_a_run_repeated_under_another_name_counts_once(folders: tuple[Path, Path]) -> None:
     content = record("cifar10-net-ewgs-w2a2-sqakd", 0, 0.9)
     folder = folders[0] / "zz-again" / "seed0"
     folder.mkdir(parents=True)
@@ -130,7 +131,7 @@ def test_a_repeat_under_another_name_counts_once(folders: tuple[Path, Path]) -> 
     assert table(folders[1] / "table9.csv")[0]["seeds"] == "0 1 10"
 
 
-def test_another_rounding_is_another_quantizer(folders: tuple[Path, Path]) -> None:
+def test_another_rounding_rule_is_another_quantizer(folders: tuple[Path, Path]) -> None:
     name = "cifar10-net-ewgs-w2a2-sqakd"
     words = "python train.py quantizer=ewgs quantizer/rounding=ste"
     store(folders[0], record(name, 0, 0.3, command=words) | {"name": "other"})
@@ -140,7 +141,7 @@ def test_another_rounding_is_another_quantizer(folders: tuple[Path, Path]) -> No
     assert [row["ours, last"] for row in rows if row["quantizer"] == "ewgs+ste"] == ["30.00 (1)"]
 
 
-def test_a_word_within_quotes_is_no_rounding(folders: tuple[Path, Path]) -> None:
+def test_a_rounding_rule_within_a_quoted_override_does_not_count(folders: tuple[Path, Path]) -> None:
     name = "cifar10-net-ewgs-w2a2-sqakd"
     quoted = "python train.py quantizer=ewgs 'dataset.folder=my quantizer/rounding=ste' 'quantizer/rounding=ewgs'"
     store(folders[0], record(name, 0, 0.3, command=quoted) | {"name": "other"})
@@ -151,7 +152,7 @@ def test_a_word_within_quotes_is_no_rounding(folders: tuple[Path, Path]) -> None
     assert [run.record.name for run in found[ours]] == [name] * 3, "written without quotes, by an earlier version"
 
 
-def test_the_released_reading_stands_beside_the_papers_number(folders: tuple[Path, Path]) -> None:
+def test_the_released_reading_is_compared_with_the_cell_of_the_paper(folders: tuple[Path, Path]) -> None:
     store(folders[0], record("cifar10-net-ewgs_released-w2a2-sqakd_released", 0, 0.9))
     store(folders[0], record("cifar10-net-ewgs_released-w2a2-none_matched", 0, 0.8))
     write_report(*folders)
@@ -161,7 +162,7 @@ def test_the_released_reading_stands_beside_the_papers_number(folders: tuple[Pat
     assert rows["ewgs_released", "none_matched"]["paper"] == "-"
 
 
-def test_what_no_table_of_the_paper_has_is_in_one_of_its_own(folders: tuple[Path, Path]) -> None:
+def test_networks_of_no_published_table_have_a_table_of_their_data_set(folders: tuple[Path, Path]) -> None:
     store(folders[0], record("cifar10-other-ewgs-w2a2-sqakd", 0, 0.6))
     write_report(*folders)
     (row,) = markdown(folders[1] / "digits.md")
@@ -171,7 +172,7 @@ def test_what_no_table_of_the_paper_has_is_in_one_of_its_own(folders: tuple[Path
     assert (other["model"], other["last"]) == ("other", "60.00 (1)")
 
 
-def test_every_cell_is_in_ours(folders: tuple[Path, Path]) -> None:
+def test_ours_csv_has_every_cell(folders: tuple[Path, Path]) -> None:
     write_report(*folders)
     rows = table(folders[1] / "ours.csv")
     assert [(row["dataset"], row["quantizer"], row["n"], row["seeds"]) for row in rows] == [
@@ -183,13 +184,13 @@ def test_every_cell_is_in_ours(folders: tuple[Path, Path]) -> None:
     assert float(rows[0]["top1_last_std"]) == pytest.approx(2)
 
 
-def test_different_lengths_show(folders: tuple[Path, Path]) -> None:
+def test_different_numbers_of_epochs_are_shown(folders: tuple[Path, Path]) -> None:
     store(folders[0], record("digits-net-lsq-w2a2-none", 1, 0.7, epochs=3))
     write_report(*folders)
     assert table(folders[1] / "digits.csv")[0]["epochs"] == "3 10"
 
 
-def test_a_file_that_is_no_record_is_named(folders: tuple[Path, Path]) -> None:
+def test_a_damaged_record_is_named(folders: tuple[Path, Path]) -> None:
     file = folders[0] / "digits-net-lsq-w2a2-none" / "seed0" / "record.json"
     file.write_text("{}")
     with pytest.raises(ValueError, match=f"{file} is not a record of a run"):
@@ -201,7 +202,7 @@ def test_bits_of_a_cell() -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_nothing_is_overwritten_by_an_empty_report(name: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_an_empty_report_overwrites_nothing(name: str, folders: tuple[Path, Path], tmp_path: Path) -> None:
     write_report(*folders)
     before = (folders[1] / "ours.csv").read_text()
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""The report's pictures: one mark for each number, words for what is missing, ranges that are the quantizers' own."""
+"""The report's pictures: one mark for each number, a reason for an empty picture, and correct clip ranges."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from made_runs import Made, make_export, make_grid, make_run
 
 from sqakd.quantization.layers import QuantLayer
-from sqakd.report.charts.lines import MOST
+from sqakd.report.charts.lines import MOST_POINTS
 from sqakd.report.headline import headline
 from sqakd.report.panels import PANELS, TITLES
-from sqakd.report.pictures.layers import clip_range
-from sqakd.report.records import Results, read_results
+from sqakd.report.pictures.ranges_and_codes import clip_range
+from sqakd.report.results import Results, read_results
 from sqakd.training.callbacks.quantizer_statistics import statistics
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
@@ -32,7 +32,7 @@ METHODS = sorted(file.stem for file in (command.ROOT / "conf" / "quantizer").glo
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Two quantizers, two bit widths, labels and SQAKD, three seeds, and a loss with one seed."""
+    """Two quantizers, two bit widths, labels and SQAKD with three seeds, and SQuaT with one seed."""
     folder = tmp_path_factory.mktemp("made")
     make_grid(folder / "runs")
     make_run(folder / "runs", Made("digits16", "resnet20", "ewgs", 2, "squat", 0, epochs=500))
@@ -41,7 +41,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def parsed(name: str, results: Results) -> ET.Element:
-    """A picture as a tree; it fails where a tag is not closed or a sign not escaped."""
+    """Return a picture as a tree; an unclosed tag or an unescaped character is an error."""
     return ET.fromstring(f"<div>{PANELS[name](results)}</div>")
 
 
@@ -62,7 +62,7 @@ def words(tree: ET.Element) -> str:
 
 
 @pytest.mark.parametrize("name", PANELS)
-def test_each_picture_is_whole_and_says_what_it_shows(name: str, results: Results) -> None:
+def test_each_picture_is_valid_and_described(name: str, results: Results) -> None:
     tree = parsed(name, results)
     assert [child.tag for child in tree] == ["figure"]
     assert len(words(tree.find("figure/figcaption") or tree)) > 50
@@ -73,7 +73,7 @@ def test_each_picture_is_whole_and_says_what_it_shows(name: str, results: Result
     assert TITLES[name]
 
 
-def test_accuracy_has_a_mark_for_each_cell_and_a_bar_where_there_are_seeds(results: Results) -> None:
+def test_accuracy_has_a_mark_for_each_cell_and_an_error_bar_for_several_seeds(results: Results) -> None:
     found = charts(parsed("bits", results))
     assert list(found) == ["ewgs", "lsq"]
     marks = [tip for tip in tips(found["ewgs"]) if not tip.startswith("float run")]
@@ -84,7 +84,7 @@ def test_accuracy_has_a_mark_for_each_cell_and_a_bar_where_there_are_seeds(resul
     assert len(classes(found["ewgs"], "reference")) == 1
 
 
-def test_a_gain_is_filled_only_where_it_is_told_apart(results: Results) -> None:
+def test_a_gain_is_filled_only_if_it_is_distinguishable(results: Results) -> None:
     found = charts(parsed("labels", results))["ewgs"]
     for mark in classes(found, "m"):
         tip = tips(mark)[0]
@@ -94,18 +94,18 @@ def test_a_gain_is_filled_only_where_it_is_told_apart(results: Results) -> None:
     assert len(classes(found, "m")) == 3
 
 
-def test_curves_are_thinned_and_their_band_is_for_seeds(results: Results) -> None:
+def test_curves_are_thinned_and_have_a_band_for_several_seeds(results: Results) -> None:
     found = charts(parsed("curves", results))
     assert list(found) == ["ewgs W1A1", "lsq W1A1", "ewgs W2A2", "lsq W2A2"]
     lines = {tips(line)[0]: line.get("d", "") for line in classes(found["ewgs W2A2"], "line")}
     assert len(lines) == 3
     long = next(d for tip, d in lines.items() if "squat" in tip)
-    assert long.count("L") + 1 == MOST
+    assert long.count("L") + 1 == MOST_POINTS
     assert all(d.count("L") + 1 == 20 for d in lines.values() if d != long)
     assert len(classes(found["ewgs W2A2"], "band")) == 2
 
 
-def test_codes_show_each_code_in_use_and_count_those_that_are_not(tmp_path: Path) -> None:
+def test_codes_show_each_used_code_and_count_unused_ones(tmp_path: Path) -> None:
     folder = make_run(tmp_path, Made("digits16", "resnet20", "ewgs", 2, "sqakd", 3))
     rows = ["layer,is_weight,bits,lower,upper,code_-3,code_-1,code_1,code_3,code_0,code_2"]
     rows += ["0,1,2,-1,1,0,0.5,0.25,0.25,,", "0,0,2,0,3,,,0.25,0,0.75,0"]
@@ -114,7 +114,7 @@ def test_codes_show_each_code_in_use_and_count_those_that_are_not(tmp_path: Path
     weights, inputs = found["sqakd, seed 3: weights"], found["sqakd, seed 3: inputs"]
     assert sum(path.get("d", "").count("M") for path in classes(weights, "heat")) == 3
     assert tips(weights) == ["layer 0, weights: 3 of 4 codes, 1.50 bits; most: -1 (50%)"]
-    assert words(weights).endswith("entropy 1.50 of 2 bits; never used: 1 codes")
+    assert words(weights).endswith("entropy 1.50 of 2 bits; never used: 1 code")
     assert sum(path.get("d", "").count("M") for path in classes(inputs, "heat")) == 2
     assert words(inputs).endswith("entropy 0.81 of 2 bits; never used: 2 codes")
 
@@ -127,8 +127,8 @@ def test_ranges_are_those_of_the_first_seed(results: Results) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_clip_range_is_where_codes_end(method: str) -> None:
-    """Whatever the file keeps of a range: values on its ends have the outermost codes, as have those beyond."""
+def test_the_ends_of_a_clip_range_have_the_outermost_codes(method: str) -> None:
+    """Values at the ends of the range have the outermost codes, and so have those beyond."""
     model = small.quantized(f"quantizer={method}", "bits=2")
     images = torch.randn(4, *small.SHAPE, generator=torch.Generator().manual_seed(0))
     layers = [module for module in model.modules() if isinstance(module, QuantLayer)]
@@ -148,7 +148,7 @@ def test_a_clip_range_is_where_codes_end(method: str) -> None:
             assert quantizer.codes(values).integers.tolist() == [grid[0], grid[-1]], (method, row)
 
 
-def test_size_alone_is_said_to_be_alone_and_latency_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+def test_latency_is_shown_only_if_it_was_measured(tmp_path: Path) -> None:
     made = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
     folder = make_run(tmp_path, made)
     make_run(tmp_path, made.float_run)
@@ -163,26 +163,26 @@ def test_size_alone_is_said_to_be_alone_and_latency_is_shown_where_it_was_measur
     assert [tip.rpartition(": ")[2] for tip in tips(timed)] == ["99.70 %, 0.6 ms", "95.00 %, 0.4 ms"]
 
 
-def test_published_numbers_stand_beside_ours(results: Results) -> None:
+def test_published_numbers_are_next_to_ours(results: Results) -> None:
     tree = parsed("paper", results)
     assert list(charts(tree)) == ["table8 digits16 resnet20"]
     assert len(classes(charts(tree)["table8 digits16 resnet20"], "paper")) == 2
-    assert "None of these runs is a cell of: table9 (1)" in words(tree)
+    assert "No run is a cell of: table9 (1)" in words(tree)
 
 
-def test_without_anything_to_show_a_picture_says_why(tmp_path: Path) -> None:
+def test_an_empty_picture_gives_the_reason(tmp_path: Path) -> None:
     make_run(tmp_path, Made("digits16", "resnet20", "none", 32, "none", 0))
     results = read_results([tmp_path])
-    said = {name: words(parsed(name, results)) for name in PANELS}
-    assert said["bits"] == "No quantized network has been trained."
-    assert said["labels"].startswith("Nothing to compare")
-    assert said["curves"] == "No quantized run here has val/agreement in its metrics.csv."
-    assert said["codes"] == said["ranges"] == "No quantized run here has kept its quantizers.csv."
-    assert said["agreement"] == "No run was compared with a teacher."
-    assert said["paper"] == "No published numbers were read."
+    shown = {name: words(parsed(name, results)) for name in PANELS}
+    assert shown["bits"] == "No quantized network has been trained."
+    assert shown["labels"].startswith("Nothing to compare")
+    assert shown["curves"] == "No quantized run here has val/agreement in its metrics.csv."
+    assert shown["codes"] == shown["ranges"] == "No quantized run has a quantizers.csv."
+    assert shown["agreement"] == "No run was compared with a teacher."
+    assert shown["paper"] == "No published numbers were read."
 
 
-def test_without_labels_agreement_is_shown(tmp_path: Path) -> None:
+def test_agreement_is_shown_without_labels(tmp_path: Path) -> None:
     for seed in (0, 1):
         folder = make_run(tmp_path, Made("imagefolder", "resnet20", "ewgs", 2, "sqakd", seed))
         record = json.loads((folder / "record.json").read_text())
@@ -197,7 +197,7 @@ def test_without_labels_agreement_is_shown(tmp_path: Path) -> None:
     assert "Nothing to compare" in words(parsed("labels", results))
 
 
-def test_a_name_cannot_become_part_of_the_page(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("x")</script>&'
     made = replace(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0), model="a<b")
     make_run(tmp_path, made, changes={"plus": evil})
@@ -207,8 +207,8 @@ def test_a_name_cannot_become_part_of_the_page(tmp_path: Path) -> None:
         assert "<script" not in PANELS[name](results)
 
 
-def test_the_headline_stands_alone(results: Results, tmp_path: Path) -> None:
-    """The same marks as in the panel, with all that they need, as one SVG file."""
+def test_the_headline_is_one_complete_svg_file(results: Results, tmp_path: Path) -> None:
+    """It has the marks of the panel and all styles that they need."""
     svg = headline(results)
     tree = ET.fromstring(svg)
     marks = [e.get("d") for e in tree.iter() if (e.get("class") or "").split()[:1] == ["m"]]
@@ -223,7 +223,7 @@ def test_the_headline_stands_alone(results: Results, tmp_path: Path) -> None:
     assert "url(" not in style
 
 
-def test_no_headline_without_a_quantized_network(tmp_path: Path) -> None:
+def test_there_is_no_headline_without_a_quantized_network(tmp_path: Path) -> None:
     make_run(tmp_path, Made("digits16", "resnet20", "none", 32, "none", 0))
-    with pytest.raises(ValueError, match="leave --picture away"):
+    with pytest.raises(ValueError, match="no quantized network has been trained"):
         headline(read_results([tmp_path], None))

@@ -1,0 +1,83 @@
+"""A cell: what one number of a table is about."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqakd.runs.paper import RELEASED, PaperRow
+from sqakd.runs.record import Record
+
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A network with its quantizer, bits and training method; runs of one cell differ in their seeds.
+
+    Attributes:
+        dataset: data set.
+        model: network.
+        quantizer: quantizer, with "+RULE" for another rounding rule than its own.
+        w_bits: bits of the weights; 32 for a float run.
+        a_bits: bits of the activations; 32 for a float run.
+        kd: distillation loss, with "+NAME" for each add-on.
+        changes: other values that differ, "key=value, key=value"; empty for a cell as the project defines it.
+    """
+
+    dataset: str
+    model: str
+    quantizer: str
+    w_bits: int
+    a_bits: int
+    kd: str
+    changes: str = ""
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the cell's network is not quantized."""
+        return self.w_bits == FLOAT_BITS
+
+    @property
+    def bits(self) -> str:
+        """The bits in one word, e.g. "W2A4", or "float"."""
+        return "float" if self.is_float else f"W{self.w_bits}A{self.a_bits}"
+
+    @property
+    def network(self) -> tuple[str, str]:
+        """Data set and model."""
+        return self.dataset, self.model
+
+    @property
+    def published(self) -> Cell:
+        """The cell of the paper with which a cell of the released code's reading is compared."""
+        return replace(self, quantizer=self.quantizer.removesuffix(RELEASED), kd=self.kd.removesuffix(RELEASED))
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """The sort key: the float run first, then by quantizer, bits and kd."""
+        bits = (self.w_bits, self.a_bits)
+        return (*self.network, self.quantizer != "none", self.quantizer, *bits, self.kd, self.changes)
+
+    def __str__(self) -> str:
+        parts = (self.dataset, self.model, self.quantizer, self.bits, self.kd, self.changes)
+        return " ".join(part for part in parts if part)
+
+
+def cell_of(record: Record) -> Cell:
+    """Return the cell that a run belongs to."""
+    return Cell(
+        dataset=record.dataset,
+        model=record.model,
+        quantizer="+".join(filter(None, [record.quantizer, record.rounding])),
+        w_bits=record.w_bits,
+        a_bits=record.a_bits,
+        kd="+".join(filter(None, [record.kd, record.add_ons])),
+        changes=", ".join(f"{key}={json.dumps(value)}" for key, value in record.changes.items()),
+    )
+
+
+def paper_cell(row: PaperRow) -> Cell:
+    """Return the cell of a published number."""
+    return Cell(row.dataset, row.model, row.quantizer, row.bits, row.bits, row.kd)

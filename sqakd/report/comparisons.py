@@ -1,0 +1,112 @@
+"""Comparisons of a cell: our runs with the published number, and with the same cell trained from labels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sqakd.report.cells import Cell
+from sqakd.report.results import FinishedRun, Results
+from sqakd.report.statistics import Difference, difference, difference_to_published
+from sqakd.runs.paper import RELEASED, PaperRow
+
+LABELS, LABELS_MATCHED = "none", "none_matched"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of a table: a cell with what is published, what we ran, or both.
+
+    Attributes:
+        cell: the cell.
+        published: the published number, or None.
+        runs: our runs, one for each seed.
+        labels: the cell with which it is compared as "labels alone" (`labels_alone`); None if nobody has run one.
+        labels_runs: the runs of that cell.
+    """
+
+    cell: Cell
+    published: PaperRow | None
+    runs: Sequence[FinishedRun]
+    labels: Cell | None = None
+    labels_runs: Sequence[FinishedRun] = ()
+
+    def paper(self, score: str) -> float | None:
+        """Return the published top1 or top5, in percent."""
+        if self.published is None:
+            return None
+        number = {"top1": self.published.top1, "top5": self.published.top5}[score]
+        return None if number is None else float(number)
+
+    def ours(self, score: str, aggregate: str) -> list[float]:
+        """Return a score of each seed, in percent."""
+        return scores(self.runs, score, aggregate)
+
+    @property
+    def drops(self) -> list[float]:
+        """For each seed, the last top-1 of its float run minus its own, in points."""
+        return [100 * drop for run in self.runs if (drop := run.record.drop_from_float) is not None]
+
+    @property
+    def to_paper(self) -> Difference | None:
+        """Our last top-1 minus the published one."""
+        return difference_to_published(self.ours("top1", "last"), self.paper("top1"))
+
+    def to_labels(self, aggregate: str) -> Difference | None:
+        """Return our top-1 minus that of labels alone."""
+        return difference(self.ours("top1", aggregate), scores(self.labels_runs, "top1", aggregate))
+
+    @property
+    def epochs(self) -> str:
+        """The numbers of epochs of the runs."""
+        return " ".join(str(epochs) for epochs in sorted({run.record.epochs for run in self.runs}))
+
+
+def scores(runs: Iterable[FinishedRun], score: str, aggregate: str) -> list[float]:
+    """Return a score of each run that has it, in percent."""
+    found = (run.score(score, aggregate) for run in runs)
+    return [value for value in found if value is not None]
+
+
+def labels_alone(cell: Cell, ours: Mapping[Cell, Sequence[FinishedRun]]) -> Cell | None:
+    """Return the finished cell that was trained from labels alone and is otherwise the same; None if there is none.
+
+    Add-ons should be on both sides. If labels were not run with the same add-ons, the base is labels without add-ons.
+    The losses of the released scripts amount to another learning rate, so they are compared with labels at that rate
+    (`kd=none_matched`) if those were run.
+    """
+    kd, plus, added = cell.kd.partition("+")
+    at_that_rate = kd.endswith(RELEASED) or kd == LABELS_MATCHED
+    bases = [LABELS_MATCHED, LABELS] if at_that_rate else [LABELS]
+    if kd in bases and not added:
+        return None
+    with_add_ons = [] if kd in bases else [base + plus + added for base in bases]
+    return next((base for kd in [*with_add_ons, *bases] if (base := replace(cell, kd=kd)) in ours), None)
+
+
+def comparison(results: Results, cell: Cell, published: PaperRow | None = None) -> Comparison:
+    """Return the comparison of one cell."""
+    labels = labels_alone(cell, results.cells)
+    return Comparison(cell, published, results.cells.get(cell, ()), labels, results.cells[labels] if labels else ())
+
+
+def paper_comparisons(results: Results, table: str) -> list[Comparison]:
+    """Return the lines of a published table: all its cells, then our other cells with the same networks."""
+    paper = results.paper[table]
+    networks = {cell.network for cell in paper}
+    extra = [cell for cell in results.cells if cell.network in networks and cell not in paper]
+    return [comparison(results, cell, paper[cell]) for cell in paper] + [
+        comparison(results, cell, paper.get(cell.published)) for cell in sorted(extra, key=lambda cell: cell.order)
+    ]
+
+
+def own_comparisons(results: Results, cells: Iterable[Cell]) -> list[Comparison]:
+    """Return the lines of a table without published numbers."""
+    return [comparison(results, cell) for cell in sorted(cells, key=lambda cell: cell.order)]
+
+
+def unpublished(results: Results) -> dict[str, list[Cell]]:
+    """Return the finished cells whose network is in no published table, by data set."""
+    published = {cell.network for cells in results.paper.values() for cell in cells}
+    rest = [cell for cell in results.cells if cell.network not in published]
+    return {dataset: [c for c in rest if c.dataset == dataset] for dataset in sorted({c.dataset for c in rest})}

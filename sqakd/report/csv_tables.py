@@ -1,0 +1,79 @@
+"""Tables as CSV, to compute with: one number or word in each field, and empty fields for what is unknown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from sqakd.report.comparisons import Comparison
+from sqakd.report.results import AGGREGATES
+from sqakd.report.statistics import NO_VERDICT, Difference, mean_std
+from sqakd.runs.record import ITS_OWN, WITHOUT_RELEASED
+
+SCORES = ("top1", "top5", "agreement")
+HEADER = (
+    *("dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "changed"),
+    *("paper_top1", "paper_top5", "paper_kind", "paper_cell", "n", "seeds", "epochs"),
+    *(f"{score}_{aggregate}_{part}" for score in SCORES for aggregate in AGGREGATES for part in ("mean", "std")),
+    *("difference", "packed_bytes", "bit_operations", "commits"),
+    *("difference_standard_error", "difference_verdict", "drop_from_float_mean", "drop_from_float_std"),
+    *("labels_kd", "labels_n"),
+    *(f"labels_{name}_{part}" for name in AGGREGATES for part in ("difference", "standard_error", "verdict")),
+)
+
+
+def as_csv(lines: Iterable[Comparison]) -> str:
+    """Return one row for each comparison, in percent and points."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(_row(line) for line in lines)
+    return text.getvalue()
+
+
+def _row(line: Comparison) -> list[object]:
+    """Return the fields of one comparison in the order of `HEADER`."""
+    cell, published, records = line.cell, line.published, [run.record for run in line.runs]
+    numbers = (published.top1, published.top5, published.source) if published else (None, None, None)
+    costs = (records[0].packed_bytes, records[0].bit_operations) if records else (None, None)
+    paper_cell = "" if not published else ITS_OWN if cell == cell.published else WITHOUT_RELEASED
+    value, *error_and_verdict = _difference(line.to_paper)
+    return [
+        *(cell.dataset, cell.model, cell.quantizer, cell.w_bits, cell.a_bits, cell.kd, cell.changes),
+        *_known(*numbers),
+        paper_cell,
+        len(records),
+        " ".join(str(record.seed) for record in records),
+        line.epochs,
+        *(field for score in SCORES for name in AGGREGATES for field in _mean_std(line.ours(score, name))),
+        value,
+        *_known(*costs),
+        " ".join(sorted({str(record.commit)[:10] for record in records})),
+        *error_and_verdict,
+        *_mean_std(line.drops),
+        line.labels.kd if line.labels else "",
+        len(line.labels_runs) if line.labels else "",
+        *(field for name in AGGREGATES for field in _difference(line.to_labels(name))),
+    ]
+
+
+def _known(*values: object) -> list[str]:
+    return ["" if value is None else str(value) for value in values]
+
+
+def _mean_std(values: Sequence[float]) -> list[str]:
+    if not values:
+        return ["", ""]
+    mean, std = mean_std(values)
+    return [f"{mean:.4f}", f"{std:.4f}" if len(values) > 1 else ""]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _difference(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ["", "", ""]
+    return [_number(difference.value), _number(difference.standard_error), difference.verdict.removeprefix(NO_VERDICT)]

@@ -1,0 +1,126 @@
+"""Everything that the report reads from disk: finished runs by cell, exports, and published numbers."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqakd.errors import SqakdError
+from sqakd.report.cells import Cell, cell_of, paper_cell
+from sqakd.report.csv_files import Numbers, read_numbers
+from sqakd.runs.export_record import ExportRecord, read_exports
+from sqakd.runs.folder import RunFolder, find_finished
+from sqakd.runs.paper import PaperRow, read_paper
+from sqakd.runs.record import Record, read_record
+
+# Each score of a run is aggregated over its epochs in three ways; these are the fields of `sqakd.runs.record.Score`.
+AGGREGATES = ("last", "best", "mean_of_last_5")
+
+
+class NoRunsError(SqakdError):
+    """A folder without a finished run."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished run.
+
+    Attributes:
+        folder: folder of the run.
+        record: its record.
+        curve: rows of metrics.csv, one per epoch; empty if there is no such file.
+        quantizers: rows of quantizers.csv, one per layer and tensor; only the first seed of a cell has them.
+    """
+
+    folder: Path
+    record: Record
+    curve: Numbers
+    quantizers: Numbers
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.record.seed
+
+    def score(self, name: str, aggregate: str) -> float | None:
+        """Return a score in percent; None if the run has no such score.
+
+        Args:
+            name: e.g. "top1".
+            aggregate: one of `AGGREGATES`.
+        """
+        score = self.record.scores.get(name)
+        return None if score is None else 100 * float(getattr(score, aggregate))
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything read from disk.
+
+    Attributes:
+        cells: finished runs of each cell, sorted by seed.
+        paper: published numbers: table -> cell -> line of paper.csv.
+        exports: records of exported files.
+    """
+
+    cells: Mapping[Cell, Sequence[FinishedRun]]
+    paper: Mapping[str, Mapping[Cell, PaperRow]]
+    exports: Sequence[ExportRecord]
+
+    @property
+    def runs(self) -> list[FinishedRun]:
+        """All runs."""
+        return [run for runs in self.cells.values() for run in runs]
+
+
+def read_results(runs: Iterable[Path], paper: Path | None = None) -> Results:
+    """Read all finished runs below some folders.
+
+    Args:
+        runs: folders of runs, as runs/NAME/seed0/record.json. If the same cell and seed is there several times, the
+            first one counts.
+        paper: paper.csv, or None to read no published numbers.
+
+    Raises:
+        NoRunsError: if a folder has no finished run.
+        SqakdError: if a file cannot be read; the file is named.
+    """
+    folders = list(runs)
+    cells = _read_cells(folders)
+    exports = [record for folder in folders for record in read_exports(folder)]
+    return Results(cells, {} if paper is None else _paper_tables(paper), exports)
+
+
+def _read_cells(folders: Iterable[Path]) -> dict[Cell, list[FinishedRun]]:
+    cells: dict[Cell, dict[int, tuple[RunFolder, Record]]] = defaultdict(dict)
+    for runs in folders:
+        finished = find_finished(runs)
+        if not finished:  # an empty report would overwrite a full one
+            raise NoRunsError(f"no finished run in {runs}: expected {runs}/NAME/seed0/record.json")
+        for folder in finished:
+            record = read_record(folder.record)
+            cells[cell_of(record)].setdefault(record.seed, (folder, record))
+    return {
+        cell: [
+            FinishedRun(folder.path, record, _curve(folder), _quantizers(folder) if i == 0 else [])
+            for i, (_, (folder, record)) in enumerate(sorted(cells[cell].items()))
+        ]
+        for cell in sorted(cells, key=lambda cell: cell.order)
+    }
+
+
+def _curve(folder: RunFolder) -> Numbers:
+    return read_numbers(folder.metrics, "epoch")
+
+
+def _quantizers(folder: RunFolder) -> Numbers:
+    return read_numbers(folder.quantizers, "layer", "is_weight", "bits")
+
+
+def _paper_tables(file: Path) -> dict[str, dict[Cell, PaperRow]]:
+    tables: dict[str, dict[Cell, PaperRow]] = defaultdict(dict)
+    for row in read_paper(file):
+        tables[row.table][paper_cell(row)] = row
+    return dict(sorted(tables.items()))
