@@ -1,7 +1,7 @@
 """Settings for all tests, and the option `--quick`.
 
 `make quick` runs `pytest --quick`, which omits tests that train with Lightning or start another process, such as a
-command or a browser. Of each parametrized test it runs at most four cases.
+command or a browser, and tests marked `exhaustive`. Of each parametrized test it runs at most four cases.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--quick",
         action="store_true",
-        help=f"omit tests that train or start another process; run at most {CASES} cases of each parametrized test",
+        help=f"omit tests that train, start a process or are exhaustive; run at most {CASES} cases of each other test",
     )
 
 
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("quick"):
         return
     tests: dict[str, list[pytest.Item]] = defaultdict(list)
-    for item in items:
+    for item in (item for item in items if not item.get_closest_marker("exhaustive")):
         tests[item.nodeid.partition("[")[0]].append(item)
     kept = {cases[i] for cases in tests.values() for i in spread(len(cases), CASES)}
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])

@@ -121,7 +121,7 @@ def digests(run: Path) -> dict[str, str]:
         found["quantizers"] = digest(table(run / "quantizers.csv"))
     for file in sorted(run.glob("export-*/model.onnx")):
         model = onnx.load(file)
-        facts = {entry.key: entry.value for entry in model.metadata_props}
+        facts = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
         del model.metadata_props[:]
         model.producer_version = ""
         found[f"{file.parent.name}/graph"] = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()

@@ -1,4 +1,4 @@
-"""Every file under conf/ composes, says exactly what its class takes, and the parts it names fit together."""
+"""Every file under conf/ composes and gives exactly the arguments that its class takes; the parts fit together."""
 
 from __future__ import annotations
 
@@ -22,13 +22,16 @@ from sqakd.app.overrides import float_run_overrides
 from sqakd.runs.spec import Spec
 
 CONF = command.ROOT / "conf"
-FILES = sorted(file for file in CONF.glob("*/**/*.yaml") if file.relative_to(CONF).parts[0] not in ("hydra", "local"))
+# conf/base has what the options of a group have in common; its files are no options themselves.
+FILES = sorted(
+    file for file in CONF.glob("*/**/*.yaml") if file.relative_to(CONF).parts[0] not in ("base", "hydra", "local")
+)
 OPTIONS = [f"{file.parent.relative_to(CONF).as_posix()}={file.stem}" for file in FILES]
 FLOAT = "digits-resnet20-none-w32a32-none"
-# What the run adds when it makes the object.
+# Arguments that the run adds when it constructs the object.
 GIVEN_LATER = {"num_classes", "shape", "rounding", "params"}
 
-# Options whose package is no dependency of ours.
+# Options whose package is no dependency of the project.
 NEEDS = {"logger=tensorboard": "tensorboard", "model=timm": "timm"}
 
 
@@ -43,17 +46,17 @@ def options(group: str) -> list[str]:
 
 
 @functools.cache
-def sentence(*words: str) -> Spec:
-    """The composed sentence; what it leaves to the user to say is filled in."""
+def spec(*overrides: str) -> Spec:
+    """Compose a command, once; values that only a user can give are filled in."""
     try:
-        return compose_spec(list(words))
+        return compose_spec(list(overrides))
     except ValueError as error:
         missing = re.findall(r"type ([a-z_.]+)=VALUE", str(error))
-        return compose_spec([*words, *(f"{key}=given" for key in missing)])
+        return compose_spec([*overrides, *(f"{key}=given" for key in missing)])
 
 
 def nodes(config: Any) -> Iterator[dict[str, Any]]:
-    """Everything that has a `_target_`, at any depth."""
+    """Yield every node that has a `_target_`, at any depth."""
     if isinstance(config, dict):
         if "_target_" in config:
             yield config
@@ -70,7 +73,7 @@ def is_ours(target: str) -> bool:
 
 
 def arguments(target: str) -> dict[str, inspect.Parameter]:
-    """Named arguments of a callable; a class of ours that passes **others on to its base takes the base's as well."""
+    """Return the named arguments of a callable; a class of ours with **arguments also takes its base's."""
     made = get_object(target)
     found: dict[str, inspect.Parameter] = {}
     for step in made.__mro__ if inspect.isclass(made) and is_ours(target) else [made]:
@@ -88,8 +91,8 @@ def test_there_is_something_to_check() -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_each_option_composes_and_says_what_its_classes_take(option: str) -> None:
-    found = list(nodes(sentence(option).config))
+def test_each_option_composes_and_gives_what_its_classes_take(option: str) -> None:
+    found = list(nodes(spec(option).config))
     assert len(found) >= 10
     for node in found:
         target, takes = node["_target_"], arguments(node["_target_"])
@@ -102,25 +105,32 @@ def test_each_option_composes_and_says_what_its_classes_take(option: str) -> Non
 
 
 def test_the_same_class_has_the_same_keys_everywhere() -> None:
-    """A sweep over a group's options may then change any key that one of them shows."""
+    """A sweep over the options of a group can then override any key that one of them has."""
     shapes: dict[str, set[frozenset[str]]] = defaultdict(set)
     for option in OPTIONS:
-        for node in nodes(sentence(option).config):
+        for node in nodes(spec(option).config):
             if is_ours(node["_target_"]):
                 shapes[node["_target_"]].add(frozenset(keys(node)))
     assert len(shapes) >= 10
     assert {target: several for target, several in shapes.items() if len(several) > 1} == {}
 
 
+@pytest.mark.parametrize("group", ["kd", "recipe", "dataset"])
+def test_a_base_file_is_no_option(group: str) -> None:
+    assert (CONF / "base" / f"{group}.yaml").exists()
+    with pytest.raises(MissingConfigException, match=f"Could not find '{group}/base'"):
+        compose_spec([f"{group}=base"])
+
+
 def test_all_trainers_have_the_same_keys() -> None:
-    assert len({frozenset(sentence(f"trainer={option}").config["trainer"]) for option in options("trainer")}) == 1
+    assert len({frozenset(spec(f"trainer={option}").config["trainer"]) for option in options("trainer")}) == 1
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option != "logger=wandb"])
-def test_the_parts_of_each_option_can_be_made(option: str) -> None:
+def test_the_parts_of_each_option_can_be_constructed(option: str) -> None:
     if option in NEEDS:
         pytest.importorskip(NEEDS[option])
-    config = sentence(option).config
+    config = spec(option).config
     for part in ("dataset", "kd", "recipe", "callbacks", "logger", "quantizer", "plus"):
         instantiate(config.get(part))
     with torch.device("meta"):  # shapes without numbers: nothing is drawn or copied
@@ -129,11 +139,11 @@ def test_the_parts_of_each_option_can_be_made(option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["bit=2", "teacher.bit=2", "recipe.epoch=3", "quantizer.rounding.dleta=1", "trainer.compiled=true"]
+    "override", ["bit=2", "teacher.bit=2", "recipe.epoch=3", "quantizer.rounding.dleta=1", "trainer.compiled=true"]
 )
-def test_a_misspelt_key_is_refused(word: str) -> None:
-    with pytest.raises(ConfigCompositionException, match=f"Could not override '{word.partition('=')[0]}'"):
-        compose_spec([word])
+def test_a_misspelt_key_is_refused(override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match=f"Could not override '{override.partition('=')[0]}'"):
+        compose_spec([override])
 
 
 @pytest.mark.parametrize("group", ["quantizer", "quantizer/rounding", "model", "kd", "dataset", "recipe", "trainer"])
@@ -152,7 +162,7 @@ def test_the_command_lists_the_choices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("overrides", "name"),
     [
         ([], "digits-resnet20-ewgs-w2a2-sqakd"),
         (["bits=8"], "digits-resnet20-ewgs-w8a8-sqakd"),
@@ -165,13 +175,13 @@ def test_the_command_lists_the_choices(tmp_path: Path) -> None:
         (["name=mine"], "mine"),
     ],
 )
-def test_a_run_is_named_by_what_it_is(words: list[str], name: str) -> None:
-    assert sentence(*words).config["name"] == name
+def test_a_run_is_named_by_its_choices_and_bits(overrides: list[str], name: str) -> None:
+    assert spec(*overrides).config["name"] == name
 
 
 @pytest.mark.parametrize("dataset", options("dataset"))
-def test_no_quantizer_means_labels_alone_and_the_float_recipe(dataset: str) -> None:
-    quantized, unquantized = sentence(f"dataset={dataset}"), sentence(f"dataset={dataset}", "quantizer=none")
+def test_without_a_quantizer_a_run_has_the_labels_alone_and_the_float_recipe(dataset: str) -> None:
+    quantized, unquantized = spec(f"dataset={dataset}"), spec(f"dataset={dataset}", "quantizer=none")
     assert (quantized.choices["kd"], quantized.choices["recipe"]) == ("sqakd", dataset)
     assert (unquantized.choices["kd"], unquantized.choices["recipe"]) == ("none", f"{dataset}_float")
     assert unquantized.config["quantizer"] is None
@@ -179,15 +189,15 @@ def test_no_quantizer_means_labels_alone_and_the_float_recipe(dataset: str) -> N
 
 
 def test_the_teacher_may_be_another_network() -> None:
-    same, other = sentence("model=resnet32").config, sentence("model@teacher=resnet32").config
+    same, other = spec("model=resnet32").config, spec("model@teacher=resnet32").config
     assert same["teacher"]["net"] == same["model"]["net"]
     assert other["teacher"]["net"] == same["model"]["net"]
-    assert other["model"] == sentence().config["model"] != same["model"]
+    assert other["model"] == spec().config["model"] != same["model"]
 
 
 @pytest.mark.parametrize("role", ["model", "model@teacher"])
 @pytest.mark.parametrize(
-    "words",
+    "overrides",
     [
         *[[f"dataset={dataset}", "bits=3"] for dataset in options("dataset")],
         *[[f"experiment={experiment}"] for experiment in options("experiment")],
@@ -197,18 +207,19 @@ def test_the_teacher_may_be_another_network() -> None:
         ["debug=tiny", "recipe.lr=0.2"],
     ],
 )
-def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(words: list[str], role: str) -> None:
-    shown = sentence(*words)
-    assert sentence(*float_run_overrides(shown, role)).config["recipe"] == shown.config["teacher"]["recipe"]
+def test_the_float_run_has_the_recipe_in_its_students_teacher_node(overrides: list[str], role: str) -> None:
+    shown = spec(*overrides)
+    assert spec(*float_run_overrides(shown, role)).config["recipe"] == shown.config["teacher"]["recipe"]
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("overrides", "expected"),
     [
         (["quantizer=lsq", "bits=3", "seed=4", "kd=none"], {}),
-        (["experiment=tiny_vgg11", "quantizer=pact_released", "bits=4", "kd=sqakd_released"], {}),
-        (["experiment=cifar10_resnet20", "quantizer=none"], {}),
-        (["experiment=tiny_squeezenet_lsq_w4_released", "kd=none_matched"], {}),
+        (["dataset=tiny_imagenet", "model=vgg11", "quantizer=pact_released", "bits=4", "kd=sqakd_released"], {}),
+        (["dataset=cifar10", "model=vgg8", "quantizer=none"], {}),
+        (["experiment=best_w1a1"], {}),
+        (["dataset=tiny_imagenet", "model=squeezenet1_0", "quantizer=lsq_released", "bits=4", "kd=none_matched"], {}),
         (["dataset=imagefolder", "dataset.folder=photos"], {"dataset.folder": "photos"}),
         (["model=torchvision", "model.arch=resnet18"], {}),
         (["quantizer=pact", "quantizer/rounding=ewgs"], {}),
@@ -222,16 +233,16 @@ def test_the_float_run_has_the_recipe_that_the_sentence_shows_for_its_teacher(wo
         (["teacher.checkpoint=file.pt"], {"teacher.checkpoint": "file.pt"}),
     ],
 )  # fmt: skip
-def test_what_a_sentence_changes_beside_its_choices(words: list[str], expected: dict[str, Any]) -> None:
-    assert changes(compose_spec(words)) == expected
+def test_changes_are_the_values_that_differ_from_the_choices(overrides: list[str], expected: dict[str, Any]) -> None:
+    assert changes(compose_spec(overrides)) == expected
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
+    ("overrides", "name"),
     [
         (["quantizer=pact"], "digits-resnet20-pact-w2a2-sqakd"),
         (["quantizer=pact", "quantizer/rounding=ewgs"], "digits-resnet20-pact+ewgs-w2a2-sqakd"),
     ],
 )
-def test_another_rounding_is_in_the_name(words: list[str], name: str) -> None:
-    assert compose_spec(words).config["name"] == name
+def test_another_rounding_is_in_the_name(overrides: list[str], name: str) -> None:
+    assert compose_spec(overrides).config["name"] == name

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from sklearn.datasets import load_digits
 
 from sqakd.app.compose import compose_spec
+from sqakd.app.tables import table_cells
 
 PAGE, FILES = pages.EXTENDING, pages.FILES
 COMMANDS = [line for line in PAGE.commands if pages.uses_example_part(line)]
@@ -84,9 +85,8 @@ def test_commands_of_the_page_compose(project: Path) -> None:
 
 def test_example_table_combines_the_example_parts(project: Path) -> None:
     with initialize_config_dir(str(project / "conf"), version_base="1.3"):
-        params = compose("train", ["table=mine"], return_hydra_config=True).hydra.sweeper.params
-        axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
-        first, last = ([axis[end] for axis in axes] for end in (0, -1))
+        sweeper = compose("train", ["table=mine"], return_hydra_config=True).hydra.sweeper
+        first, *_, last = table_cells(list(sweeper.rows), dict(sweeper.params), [])
         names = [compose_spec(overrides).config["name"] for overrides in (first, last)]
     assert names == ["arrays-plain-ewgs-w2a2-none", "arrays-plain-maxabs-w4a4-cosine"]
 

@@ -65,7 +65,7 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
     finally:  # also if the sweep is interrupted
         _record_failures(store, results)
         print(summary(store.jobs(), time.monotonic() - started), flush=True)  # noqa: T201
-    is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") != "basic"
+    is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") not in ("basic", "table")
     failed = sum(result.status != JobStatus.COMPLETED for result in results)
     if failed and not is_search:
         raise SystemExit(f"{failed} of {len(results)} runs failed")

@@ -21,6 +21,7 @@ from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 
 PLANS = (False, True, "measure")
+SWEEPERS = ("basic", "table")  # the others search for the best result
 
 
 def check_mode(spec: Spec) -> None:
@@ -39,7 +40,7 @@ def check_mode(spec: Spec) -> None:
             f" trainer.devices=1 hydra/launcher=joblib for several runs at the same time, or start this run alone"
         )
     sweeper = hydra.runtime.choices.get("hydra/sweeper", "basic")
-    if sweeper == "optuna" and not spec.config["dataset"]["holdout"]:
+    if sweeper not in SWEEPERS and not spec.config["dataset"]["holdout"]:
         raise SqakdError(
             f"hydra/sweeper={sweeper} would choose by the validation images, which here are the images that results"
             f" are reported on; type dataset.holdout=0.2 to choose by a part of the training images"

@@ -1,36 +1,127 @@
-"""OmegaConf resolvers of this project's configuration."""
+"""Resolvers of the configuration: each is what `${name:...}` in a file under conf/ calls.
+
+${cell:}               the name of a run, made of its choices and values
+${row:key,default}     the value that this row of the paper has in rows.yaml, else the default
+${joined:a,b}          a_b; a where b is null
+${added:node}          names of the add-ons in a `plus` node, for tags
+${typed:key,prefix}    the prefix and the value where key=value is on the command line, else nothing
+${jobs:}               how many runs this machine can train at the same time
+${gpus:}               how many GPUs one run takes
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import joblib
 import torch
+import yaml
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+
+from sqakd.runs.folder import RunFolder
+
+ROWS = Path(__file__).with_name("rows.yaml")
 
 
-def register() -> None:
-    """Register every resolver; a second call changes nothing."""
-    own: dict[str, Callable[..., Any]] = {
-        "joined": lambda *parts: "_".join(str(p) for p in parts if p),
-        "plus": lambda parts: "-" + "+".join(names) if (names := addon_names(parts)) else "",
-        "added": addon_names,
-        "pick": lambda key, values, otherwise: values.get(key, otherwise),
-        "jobs": lambda: torch.cuda.device_count() or joblib.cpu_count(),
-        "gpus": lambda: int(torch.cuda.is_available()),
-        "typed": _typed,
-    }
-    for name, resolver in own.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
+def cell(config: Mapping[str, Any]) -> str:
+    """Return the name of a run's cell: dataset-model-quantizer-w<bits>a<bits>-kd, and the add-ons.
 
+    The folder under runs/ has this name unless `name` is overridden.
 
-def _typed(group: str, sign: str) -> str:
-    chosen = [word.partition("=")[2] for word in HydraConfig.get().overrides.task if word.startswith(f"{group}=")]
-    return sign + chosen[-1] if chosen else ""
+    Args:
+        config: the composed configuration; the choices are taken from Hydra.
+    """
+    choices = HydraConfig.get().runtime.choices
+    quantizer = choices["quantizer"] + typed("quantizer/rounding", "+")
+    bits = f"w{config['w_bits']}a{config['a_bits']}"
+    parts = [choices["dataset"], config["model"]["name"], quantizer, bits, choices["kd"]]
+    add_ons = addon_names(config.get("plus"))
+    return "-".join([*parts, *(["+".join(add_ons)] if add_ons else [])])
 
 
 def addon_names(plus: Mapping[str, Any] | None) -> list[str]:
-    """Return the names of the chosen add-ons, sorted."""
+    """Return the sorted names of the add-ons in a `plus` node; values of an add-on that is not chosen do not count."""
     return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
+
+
+def row(key: str, default: Any, config: Mapping[str, Any]) -> Any:
+    """Return the value of `key` in the paper's row that is composed, or the default for any other run.
+
+    Args:
+        key: a key of rows.yaml, e.g. "recipe.lr".
+        default: value of all rows that do not deviate.
+        config: the composed configuration; the choices are taken from Hydra.
+    """
+    choices = HydraConfig.get().runtime.choices
+    # Rows of the paper have the same bits for weights and activations; a run with different ones is none of them.
+    bits = config["w_bits"] if config["w_bits"] == config["a_bits"] else None
+    return deviations(choices["dataset"], choices["model"], choices["quantizer"], bits).get(key, default)
+
+
+def deviations(dataset: str, model: str, quantizer: str, bits: int | None) -> dict[str, Any]:
+    """Return all values that rows.yaml gives to one cell.
+
+    Example:
+        >>> deviations("cifar10", "vgg8", "ewgs", 2)
+        {'recipe.epochs': 400, 'teacher.recipe.epochs': 400}
+    """
+    chosen = {"dataset": dataset, "model": model, "quantizer": quantizer, "bits": str(bits)}
+    found: dict[str, Any] = {}
+    for cells, values in _rows():
+        if all(chosen[key] in options for key, options in cells.items()):
+            assert not found.keys() & values.keys(), f"{ROWS.name}: two entries give {cells} the same value"
+            found |= values
+    return found
+
+
+@cache
+def _rows() -> list[tuple[dict[str, list[str]], dict[str, Any]]]:
+    """Read rows.yaml: for each entry the options that it applies to, and its values."""
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(ROWS.read_text(encoding="utf-8"))
+    parsed = []
+    for cells, values in entries.items():
+        options = dict(part.split("=") for part in cells.split())
+        parsed.append(({key: names.split(",") for key, names in options.items()}, values))
+    return parsed
+
+
+def typed(key: str, prefix: str) -> str:
+    """Return the prefix and the last value of `key=value` on the command line, or nothing."""
+    overrides = HydraConfig.get().overrides.task
+    values = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
+    return prefix + values[-1] if values else ""
+
+
+def joined(*parts: str | None) -> str:
+    """Return the parts that are not empty, joined by underscores."""
+    return "_".join(str(part) for part in parts if part)
+
+
+def jobs() -> int:
+    """Return the number of GPUs of this machine, or of its CPU cores where it has no GPU."""
+    return torch.cuda.device_count() or int(joblib.cpu_count())
+
+
+def register() -> None:
+    """Make the resolvers known to OmegaConf; a second call changes nothing."""
+
+    def of_cell(*, _root_: DictConfig) -> str:
+        return cell(_root_)
+
+    def of_row(key: str, default: Any, *, _root_: DictConfig) -> Any:
+        return row(key, default, _root_)
+
+    def gpus() -> int:
+        return int(torch.cuda.is_available())
+
+    def run_folder(*, _root_: DictConfig) -> str:
+        return str(RunFolder.of(_root_.paths.runs, _root_.name, _root_.seed).path)
+
+    resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
+    resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)

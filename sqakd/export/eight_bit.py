@@ -39,7 +39,7 @@ class _RangeRecorder(fx.Interpreter):
 
 @torch.no_grad()
 def value_ranges(module: fx.GraphModule, images: Tensor) -> Ranges:
-    """Return the smallest and largest value of each call's result over normalized images [N, C, H, W]."""
+    """Return the smallest and largest value of each call's result over normalised images [N, C, H, W]."""
     recorder = _RangeRecorder(module.eval())
     for part in torch.split(images, 32):
         recorder.run(part)

@@ -147,7 +147,7 @@ def _check_independent(quantizer: Quantizer) -> None:
         independent &= torch.equal(alone, together) and torch.equal(single, alone[::8])
     if not independent:
         raise ExportError(
-            f"{_name(quantizer)} normalizes its input by the batch, so that a prediction depends on the other images of"
+            f"{_name(quantizer)} normalises its input by the batch, so that a prediction depends on the other images of"
             f" the batch and no fixed integers exist",
             topic="export.depends_on_batch",
         )

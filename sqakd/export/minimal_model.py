@@ -11,7 +11,7 @@ import onnx
 IR_VERSION = 10  # the version that belongs to opset 21
 
 
-def minimize(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def minimise(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Remove notes, inner shapes and long names from a model, in place; return the checked model."""
     for thing in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output):
         thing.ClearField("doc_string")

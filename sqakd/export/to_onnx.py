@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.export.errors import ExportError
-from sqakd.export.minimal_model import minimize
+from sqakd.export.minimal_model import minimise
 from sqakd.export.translations import Weights, translations
 
 OPSET = 21
@@ -27,11 +27,11 @@ INPUT, OUTPUT = "image", "logits"
 
 
 class Deployed(nn.Module):
-    """A network in the form in which it is deployed: with or without normalization as its first step.
+    """A network in the form in which it is deployed: with or without normalisation as its first step.
 
     Args:
-        network: normalized images -> logits.
-        mean: mean of each channel, of pixels scaled to 0 .. 1; None if the images come normalized.
+        network: normalised images -> logits.
+        mean: mean of each channel, of pixels scaled to 0 .. 1; None if the images come normalised.
         std: standard deviation of each channel.
     """
 
@@ -46,7 +46,7 @@ class Deployed(nn.Module):
             self.register_buffer("shift", (-torch.tensor(mean) / spread)[:, None, None])
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits [N, classes] of pixels 0 .. 255, uint8 [N, 3, H, W], or of normalized images, float32."""
+        """Return the logits [N, classes] of pixels 0 .. 255, uint8 [N, 3, H, W], or of normalised images, float32."""
         if self.takes_pixels:
             image = image.float() * self.get_buffer("factor") + self.get_buffer("shift")
         logits: Tensor = self.network(image)
@@ -90,7 +90,7 @@ def to_onnx(network: Deployed, image_shape: tuple[int, int, int], *, weights: We
             f"torch cannot write {type(network.network).__name__} as ONNX: {_first_cause(error)}; one of its layers has"
             f" no counterpart in ONNX opset {OPSET}, or fixes the batch size"
         ) from error
-    return minimize(model, OPSET)
+    return minimise(model, OPSET)
 
 
 def _first_cause(error: BaseException) -> str:

@@ -6,7 +6,7 @@
     quantize        Sub -> QuantizeLinear -> Clip
     fake_quantize   QuantizeLinear -> DequantizeLinear
 
-Runtimes recognize these patterns and compute each with an integer kernel. The Clip is on integers, behind
+Runtimes recognise these patterns and compute each with an integer kernel. The Clip is on integers, behind
 QuantizeLinear, because a Clip on real values before it keeps ONNX Runtime from using its integer kernel. TensorRT has
 no Clip on integers, so signed integers (`profile=trt`) are clipped as real values.
 

@@ -129,9 +129,9 @@ class Pretraining(pl.LightningModule):
         if self.trains_student:
             self.task.student(images)
         self.task.teacher_logits(images)
-        seen = student.take() if self.trains_student else []
+        features = student.take() if self.trains_student else []
         with torch.autocast(images.device.type, enabled=False):
-            return self.feature_loss.pretrain_loss(seen, teacher.take())
+            return self.feature_loss.pretrain_loss(features, teacher.take())
 
     def configure_optimizers(self) -> Optimizer:
         return self.recipe.make_optimizer(self.trained, [])

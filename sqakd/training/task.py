@@ -163,16 +163,16 @@ class Task(pl.LightningModule):
             draws: result of `draw`.
         """
         teacher = self.teacher_logits(images) if self.objective.needs_teacher_each_step else None
-        student, seen = self.student(images), None
+        student, features = self.student(images), None
         if self.features is not None:
             if self.objective.feature > 0:
-                seen = self._seen(student, teacher, index, draws)
+                features = self._feature_batch(student, teacher, index, draws)
             else:  # only a stage before the training reads the features; drop them
                 self.features[0].take()
-        losses: dict[str, Tensor] = self.objective(student, teacher, label, seen)
+        losses: dict[str, Tensor] = self.objective(student, teacher, label, features)
         return losses
 
-    def _seen(
+    def _feature_batch(
         self, student: Tensor, teacher: Tensor | None, index: Tensor | None, draws: dict[str, Tensor] | None
     ) -> FeatureBatch:
         """Return the arguments of the feature loss; both networks must have run just before."""
@@ -188,8 +188,8 @@ class Task(pl.LightningModule):
         if loss is None:
             return {}
         teacher = self.teacher_logits(batch.image)
-        seen = self._seen(self.student(batch.image), teacher, batch.index, self.draw(batch.index))
-        return dict(zip(loss.names, loss(seen), strict=False))
+        features = self._feature_batch(self.student(batch.image), teacher, batch.index, self.draw(batch.index))
+        return dict(zip(loss.names, loss(features), strict=False))
 
     def draw(self, index: Tensor) -> dict[str, Tensor]:
         """Draw the feature loss's random numbers on the device, as a function of seed, step and rank."""

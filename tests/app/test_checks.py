@@ -1,4 +1,4 @@
-"""Bad input ends in one sentence that says what is wrong and what to type, before a run folder is claimed."""
+"""Bad input ends the command in one line with the cause and the cure, before a run folder is claimed."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def hydra() -> Iterator[None]:
     HydraConfig.instance().cfg = None
 
 
-def train(base: Path, *words: str) -> float | None:
-    """What train.py does with these words, in this process; its files are below `base`."""
+def train(base: Path, *overrides: str) -> float | None:
+    """Do what train.py does with some overrides, in this process; all files are below `base`."""
     own = ["model.net.blocks=1", "recipe.epochs=2", "trainer.accelerator=cpu"]
     own += [f"paths.runs={base / 'runs'}", f"paths.data={base / 'data'}"]
-    cfg = compose("train", overrides=[*own, *words], return_hydra_config=True)
+    cfg = compose("train", overrides=[*own, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     return main(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
 
 
-def refusal(base: Path, *words: str) -> str:
-    """The sentence in which the command ends; Python writes it to stderr and exits with 1."""
+def refusal(base: Path, *overrides: str) -> str:
+    """Return the line in which a refused command ends; Python writes it to stderr and exits with status 1."""
     with pytest.raises(SystemExit) as stopped:
-        train(base, *words)
+        train(base, *overrides)
     message = stopped.value.code
     assert isinstance(message, str)
     assert message.startswith("error: ")
@@ -51,7 +51,7 @@ def refusal(base: Path, *words: str) -> str:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder, but for locks, which say nothing about a run."""
+    """Return the content of all files in a folder except locks, which are no part of a run."""
     found = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(found)}
 
@@ -69,7 +69,7 @@ def save_images(folder: Path, count: int = 20) -> str:
 
 
 class Malice:
-    """Unpickling this runs code; the folder it would make tells whether it was run."""
+    """An object whose unpickling runs code, which would make the folder `trace`."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -78,7 +78,7 @@ class Malice:
         return os.mkdir, (str(self.trace),)
 
 
-def test_the_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
+def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> None:
     done = command.train("bits=0", runs=tmp_path / "runs")
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
@@ -87,7 +87,7 @@ def test_the_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("overrides", "message_part"),
     [
         (["bits=9"], "bits=9: expected a whole number from 1 to 8"),
         (["bits=2.5"], "bits=2.5: expected a whole number from 1 to 8"),
@@ -112,21 +112,21 @@ def test_the_command_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_words_that_cannot_be(words: list[str], says: str, tmp_path: Path) -> None:
-    if "trainer.accelerator=cuda" in words and torch.cuda.is_available():
+def test_impossible_values_are_refused(overrides: list[str], message_part: str, tmp_path: Path) -> None:
+    if "trainer.accelerator=cuda" in overrides and torch.cuda.is_available():
         pytest.skip("this machine has it")
-    assert says in refusal(tmp_path, *words)
+    assert message_part in refusal(tmp_path, *overrides)
     assert files(tmp_path) == {}
 
 
-def test_missing_cifar(tmp_path: Path) -> None:
+def test_a_missing_data_set_is_reported(tmp_path: Path) -> None:
     message = refusal(tmp_path, "dataset=cifar10")
     assert str(tmp_path / "data") in message
     assert "dataset.download=true" in message
     assert list(tmp_path.iterdir()) == []
 
 
-def test_truncated_cifar(tmp_path: Path) -> None:
+def test_a_truncated_archive_is_reported(tmp_path: Path) -> None:
     archive = tmp_path / "data" / "cifar-10-python.tar.gz"
     archive.parent.mkdir()
     archive.write_bytes(b"\x1f\x8b half of it")
@@ -137,20 +137,20 @@ def test_truncated_cifar(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kd", ["none", "kd"])
-def test_labels_that_images_do_not_have(kd: str, tmp_path: Path) -> None:
+def test_a_kd_with_labels_is_refused_on_unlabelled_images(kd: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, *FOLDER, save_images(tmp_path / "images"), f"kd={kd}")
     assert f"kd={kd} reads labels" in message
     assert "type kd=sqakd" in message
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_teacher_for_images_without_labels(tmp_path: Path) -> None:
+def test_unlabelled_images_need_a_teacher_checkpoint(tmp_path: Path) -> None:
     message = refusal(tmp_path, *FOLDER, save_images(tmp_path / "images"))
     assert "type teacher.checkpoint=FILE" in message
     assert files(tmp_path / "runs") == {}
 
 
-def test_an_image_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_is_reported(tmp_path: Path) -> None:
     folder = save_images(tmp_path / "images")
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     before = files(tmp_path / "images")
@@ -163,31 +163,31 @@ def test_an_image_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "says"),
+    ("shape", "message_part"),
     [
         ({"classes": 7}, "has 7 classes, but the data set has 10"),
         ({"blocks": 2}, "made for another network"),
     ],
 )
-def test_a_teacher_that_does_not_fit(shape: dict[str, int], says: str, tmp_path: Path) -> None:
+def test_an_incompatible_teacher_is_refused(shape: dict[str, int], message_part: str, tmp_path: Path) -> None:
     word = save_network(tmp_path / "theirs.pt", **shape)
     before = files(tmp_path)
     message = refusal(tmp_path, word)
-    assert says in message
+    assert message_part in message
     assert str(tmp_path / "theirs.pt") in message
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("content", [b"", b"epoch,top1\n0,0.5\n", b"PK\x03\x04 half an archive", b"\x80\x02."])
-def test_a_file_that_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "theirs.pt").write_bytes(content)
     message = refusal(tmp_path, f"teacher.checkpoint={tmp_path / 'theirs.pt'}")
     assert str(tmp_path / "theirs.pt") in message
-    assert len(message) > len(str(tmp_path / "theirs.pt")) + 40, "it says why"
+    assert len(message) > len(str(tmp_path / "theirs.pt")) + 40, "it message_part why"
     assert files(tmp_path) == {"theirs.pt": content}
 
 
-def test_a_checkpoint_with_code_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "it-ran"
     torch.save(
         {"state_dict": CifarResNet(blocks=1, num_classes=10).state_dict(), "x": Malice(trace)}, tmp_path / "x.pt"
@@ -198,8 +198,8 @@ def test_a_checkpoint_with_code_is_not_run(tmp_path: Path) -> None:
     assert files(tmp_path).keys() == {"x.pt"}
 
 
-def test_a_word_that_was_refused_can_be_corrected(tmp_path: Path) -> None:
-    """A refused teacher leaves no claim on the run's name."""
+def test_a_refused_command_can_be_corrected(tmp_path: Path) -> None:
+    """A refused teacher leaves no configuration in the run's folder."""
     refusal(tmp_path, save_network(tmp_path / "seven.pt", classes=7))
     score = train(tmp_path, save_network(tmp_path / "ten.pt"), "recipe.epochs=1")
     assert score is not None
@@ -207,7 +207,7 @@ def test_a_word_that_was_refused_can_be_corrected(tmp_path: Path) -> None:
     assert record["scores"]["top1"]["last"] == score
 
 
-def test_runs_below_a_file(tmp_path: Path) -> None:
+def test_a_folder_of_runs_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     message = refusal(tmp_path, f"paths.runs={tmp_path / 'file' / 'runs'}")
     assert "Not a directory" in message
@@ -217,19 +217,19 @@ def test_runs_below_a_file(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose runs hold the finished teacher."""
+    """Return a folder of runs with a finished teacher."""
     base = tmp_path_factory.mktemp("trained")
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
         train(base, "quantizer=none", "recipe.epochs=1")
     return base
 
 
-def diverged(base: Path, *words: str) -> str:
-    """The message of a student that diverges; its finished teacher is as before."""
+def diverged(base: Path, *overrides: str) -> str:
+    """Return the message of a student that diverges, and check that its teacher is unchanged."""
     teacher = base / "runs" / TEACHER
     before = files(teacher)
     assert "seed0/record.json" in before
-    message = refusal(base, "teacher.recipe.epochs=1", *words)
+    message = refusal(base, "teacher.recipe.epochs=1", *overrides)
     assert "lower learning rate" in message
     assert "recipe.gradient_clip=1" in message
     assert files(teacher) == before

@@ -65,3 +65,12 @@ def test_an_old_interrupted_run_is_resumed(runs: Path) -> None:
     assert read_record(folder.record).epochs == 2
     rows = folder.metrics.read_text().splitlines()
     assert (len(rows), rows[1]) == (3, first_epoch)
+
+
+def test_an_old_finished_run_is_exported(runs: Path) -> None:
+    """Its configuration names classes by their old import paths, which are translated when it is read."""
+    run = RunFolder.of(runs, FINISHED, 0)
+    done = command.script("export.py", f"run={run.path}", "benchmark.rounds=0", folder=runs.parent)
+    assert done.returncode == 0, done.stderr
+    assert "agrees with the trained network on 100.00% of 128 validation images" in done.stdout
+    assert (run.export("exact") / "model.onnx").is_file()

@@ -74,3 +74,11 @@ def test_an_interrupted_run_is_resumed(plan: Plan, tmp_path: Path, capsys: pytes
     folder.checkpoint.touch()
     folder.metrics.write_text("epoch\n" + "0\n" * 90)
     assert line(plan, spec(tmp_path, seed=2), capsys) == f"resume   {folder.path}  about {duration(50)}"
+
+
+@pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
+def test_an_unknown_value_of_plan_is_refused(sweep: list[str], tmp_path: Path) -> None:
+    done = command.train("plan=mesure", *sweep, runs=tmp_path / "runs")
+    assert done.returncode == 1
+    assert "error: plan='mesure': expected true, measure or false" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Gains on top of a sentence: how they are chosen, what the run is called, what is refused."""
+"""Add-ons: how they are chosen, how they name the run, and which combinations are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqakd.app.overrides import float_run_overrides
 
 PLAIN = "digits-resnet20-ewgs-w2a2-sqakd"
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))
-TOGETHER = [name for name in NAMES if name != "two_step"]  # which says the bits, as progressive does
+TOGETHER = [name for name in NAMES if name != "two_step"]  # it sets the bits, and so does progressive
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def hydra() -> Iterator[None]:
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize(
-    ("words", "end"),
+    ("overrides", "end"),
     [
         (["plus=cutmix"], "-cutmix"),
         (["plus=[cutmix]"], "-cutmix"),
@@ -36,28 +36,28 @@ def hydra() -> Iterator[None]:
         ([], ""),
     ],
 )
-def test_a_run_is_named_by_what_is_on_top(words: list[str], end: str) -> None:
-    found = compose_spec(words)
+def test_a_run_is_named_by_its_add_ons(overrides: list[str], end: str) -> None:
+    found = compose_spec(overrides)
     assert found.config["name"] == PLAIN + end
     assert found.choices.get("plus", "") == end.removeprefix("-")
     assert sorted(found.config.get("plus", {})) == [name for name in end[1:].split("+") if name]
 
 
 @pytest.mark.usefixtures("hydra")
-def test_plain_runs_have_no_new_key() -> None:
-    """Else folders from before would be refused."""
+def test_a_run_without_add_ons_has_no_key_for_them() -> None:
+    """Folders of runs from before there were add-ons would otherwise be refused."""
     assert "plus" not in compose_spec([]).config
 
 
 @pytest.mark.usefixtures("hydra")
 @pytest.mark.parametrize("name", NAMES)
-def test_each_stands_under_its_own_name(name: str) -> None:
+def test_each_add_on_has_its_own_key(name: str) -> None:
     assert list(compose_spec([f"plus={name}"]).config["plus"]) == [name]
 
 
 @pytest.mark.usefixtures("hydra")
-def test_the_float_run_is_without(tmp_path: Path) -> None:
-    """Also where an experiment, which the float run shares, brings gains and values of theirs."""
+def test_the_float_run_has_no_add_ons(tmp_path: Path) -> None:
+    """The float run has the experiment of its student, but not the add-ons and the values in it."""
     text = "# @package _global_\ndefaults:\n  - override /plus: [ema, cutmix]\nplus:\n  ema:\n    epochs: 3.0\n"
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "stack.yaml").write_text(text)
@@ -76,37 +76,36 @@ def test_the_float_run_is_without(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
-        (["plus=cutmix", "kd=kd"], "plus=cutmix mixes images and kd=kd reads labels"),
-        (["plus=dampen", "quantizer=none"], "plus=dampen is about quantized weights and quantizer=none has none"),
-        (["plus=[two_step,progressive]"], "plus=progressive and plus=two_step both say the bits"),
+        (["plus=cutmix", "kd=kd"], "plus=cutmix mixes images, but kd=kd reads labels"),
+        (["plus=dampen", "quantizer=none"], "plus=dampen needs quantized weights, but quantizer=none has none"),
+        (["plus=[two_step,progressive]"], "plus=progressive and plus=two_step both set the bits"),
     ],
 )
-def test_what_does_not_go_together_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
-    done = command.train(*command.SMALL, *words, runs=tmp_path / "runs")
+def test_incompatible_add_ons_are_refused(overrides: list[str], message: str, tmp_path: Path) -> None:
+    done = command.train(*command.SMALL, *overrides, runs=tmp_path / "runs")
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_all_together_in_a_run(tmp_path: Path) -> None:
-    """Every gain that goes with the others, in one sentence of one epoch."""
+def test_all_compatible_add_ons_train_together(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    words = [
+    overrides = [
         *command.SMALL,
         "dataset=digits16",
         "dataset.limit=96",
         "recipe.batch_size=32",
         f"plus=[{','.join(TOGETHER)}]",
     ]
-    done = command.train(*words, runs=runs)
+    done = command.train(*overrides, runs=runs)
     assert done.returncode == 0, done.stderr
     folder = runs / f"digits16-resnet20-ewgs-w2a2-sqakd-{'+'.join(TOGETHER)}" / "seed0"
     record = json.loads((folder / "record.json").read_text())
     assert record["choices"]["plus"] == "+".join(TOGETHER)
     assert not record["labels_used"]
-    again = command.train(*words, runs=runs)
+    again = command.train(*overrides, runs=runs)
     assert again.returncode == 0, again.stderr
     assert "done before" in again.stdout

@@ -1,4 +1,4 @@
-"""Whatever ends a run, the same command ends in the same weights, bit for bit."""
+"""Interrupted runs: the same command continues them to the same weights, bit for bit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 import command
 import pytest
 
-WORDS = [*command.SMALL, "recipe.epochs=3", "callbacks.hessian_scaling.update_every=1"]
+OVERRIDES = [*command.SMALL, "recipe.epochs=3", "callbacks.hessian_scaling.update_every=1"]
 STUDENT, TEACHER = "digits-resnet20-ewgs-w2a2-sqakd", "digits-resnet20-none-w32a32-none"
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("uninterrupted") / "runs"
-    done = command.train(*WORDS, runs=runs)
+    done = command.train(*OVERRIDES, runs=runs)
     assert done.returncode == 0, done.stderr
     return runs
 
@@ -32,16 +32,18 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (TEACHER, 0, 5, "SIGTERM"),
     ],
 )
-def test_same_end(victim: str, epoch: int, step: int, signal_name: str, uninterrupted: Path, tmp_path: Path) -> None:
+def test_resumed_run_ends_in_the_same_weights(
+    victim: str, epoch: int, step: int, signal_name: str, uninterrupted: Path, tmp_path: Path
+) -> None:
     runs = tmp_path / "runs"
-    stopped = command.train(*WORDS, *command.kill_at(victim, epoch, step, signal_name), runs=runs)
+    stopped = command.train(*OVERRIDES, *command.kill_at(victim, epoch, step, signal_name), runs=runs)
     assert stopped.returncode == (-signal.SIGKILL if signal_name == "SIGKILL" else 143), stopped.stderr
     assert not (runs / STUDENT / "seed0" / "record.json").exists()
     if signal_name == "SIGTERM":
         assert "the same command continues" in stopped.stderr
         assert (runs / victim / "seed0" / "checkpoints" / "last.ckpt").exists()
 
-    resumed = command.train(*WORDS, runs=runs)
+    resumed = command.train(*OVERRIDES, runs=runs)
     assert resumed.returncode == 0, resumed.stderr
     for name in (TEACHER, STUDENT):
         there, here = uninterrupted / name / "seed0", runs / name / "seed0"
@@ -49,13 +51,13 @@ def test_same_end(victim: str, epoch: int, step: int, signal_name: str, uninterr
         assert command.metrics(there) == command.metrics(here)
 
 
-def test_a_finished_run_is_skipped_and_another_one_refused(uninterrupted: Path) -> None:
+def test_a_finished_run_is_skipped_and_a_changed_one_refused(uninterrupted: Path) -> None:
     record = uninterrupted / STUDENT / "seed0" / "record.json"
     before = record.read_bytes(), record.stat().st_mtime_ns
-    again = command.train(*WORDS, runs=uninterrupted)
+    again = command.train(*OVERRIDES, runs=uninterrupted)
     assert again.returncode == 0
     assert "done before" in again.stdout
-    other = command.train(*WORDS, "recipe.lr=0.01", runs=uninterrupted)
+    other = command.train(*OVERRIDES, "recipe.lr=0.01", runs=uninterrupted)
     assert other.returncode == 1
     assert "recipe.lr: 0.001 -> 0.01" in other.stderr
     assert "name=ANOTHER_NAME" in other.stderr

@@ -1,66 +1,109 @@
-"""Each cell of the paper's tables is a cell of our sweeps, each sweep's cell composes; docs/tables.md counts them."""
+"""The paper's tables: each published cell is a cell of ours, each cell composes, and docs/tables.md counts the work."""
 
 from __future__ import annotations
 
 import csv
 import itertools
 import re
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import command
 import pytest
 import table_sizes
+import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from table_sizes import TABLES, Cell, cells
 
-import sqakd.app.compose  # noqa: F401  # registers what the configuration's interpolations call
+from sqakd.app.compose import changes, compose_spec
+from sqakd.app.resolvers import ROWS, deviations
+from sqakd.app.tables import TableError, table_cells
+from sqakd.runs.spec import Spec
 
-CONF = command.ROOT / "conf"
-TABLES = sorted(file.stem for file in (CONF / "table").glob("*.yaml"))
+pytestmark = pytest.mark.exhaustive
+
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
+OURS = ("best", "digits", "gains", "gains_kd")
+LIKE_WITH_LIKE = ("table4", "table5", "table6")
 
 
-@cache
-def composed(*words: str) -> DictConfig:
-    """The resolved configuration of a sentence, with Hydra's own node beside it."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", overrides=list(words), return_hydra_config=True)
-    holder = HydraConfig.instance()
-    holder.set_config(cfg)
-    try:
-        plain = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [str(k) for k in cfg if k != "hydra"]), resolve=True)
-    finally:
-        holder.cfg = None
-    assert isinstance(plain, dict)
-    made: DictConfig = OmegaConf.create({**plain, "hydra": cfg.hydra})
-    return made
+@pytest.fixture(scope="module", autouse=True)
+def hydra() -> Iterator[None]:
+    with initialize_config_dir(str(table_sizes.CONF), version_base="1.3"):
+        yield
 
 
-@cache
-def cells(table: str) -> tuple[DictConfig, ...]:
-    cfg = composed(f"table={table}")
-    assert cfg.hydra.mode.name == "MULTIRUN"
-    params: dict[str, Any] = dict(cfg.hydra.sweeper.params)
-    params = {key: str(values).split(",")[0] if key == "seed" else values for key, values in params.items()}
-    axes = [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
-    return tuple(composed(*words) for words in itertools.product(*axes))
+composed: dict[tuple[str, ...], Spec] = {}
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_each_cell_composes_and_has_its_own_name(table: str) -> None:
-    names = [(cfg.name, cfg.seed) for cfg in cells(table)]
+def spec(*overrides: str) -> Spec:
+    """Compose a command, once."""
+    if overrides not in composed:
+        composed[overrides] = compose_spec(overrides)
+    return composed[overrides]
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    return spec(*overrides).config
+
+
+def of_cell(cell: Cell) -> Spec:
+    """Compose a cell as it is typed by hand, without its table; seeds differ in nothing else."""
+    return spec(*(f"{key}={value}" for key, value in cell.items() if key != "seed"))
+
+
+# cells
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table not in OURS])
+def test_cells_are_named_by_their_overrides(table: str) -> None:
+    found = cells(table)
+    for cell in (found[0], found[-1]):
+        assert of_cell(cell).config["name"] == table_sizes.name(cell)
+    names = [table_sizes.name(cell) for cell in found]
     assert len(set(names)) == len(names) > 0
 
 
-@pytest.mark.parametrize("table", ["table4", "table5", "table6"])
-def test_each_published_cell_is_in_the_sweep(table: str) -> None:
+@pytest.mark.parametrize(
+    ("table", "number", "last"),
+    [
+        ("best", 6, "digits16-resnet20-ewgs-w2a2-sqakd-bn"),
+        ("digits", 144, "digits16-resnet20-dorefa-w4a4-sqakd-bn+ema"),
+        ("gains", 48, "digits16-resnet20-ewgs-w2a2-sqakd-two_step"),
+        ("gains_kd", 12, "digits16-resnet20-ewgs-w2a2-lskd"),
+    ],
+)
+def test_our_own_tables_have_these_cells(table: str, number: int, last: str) -> None:
+    found = cells(table)
+    assert len({tuple(cell.items()) for cell in found}) == len(found) == number
+    assert of_cell(found[-1]).config["name"] == last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", TABLES)
+def test_every_cell_composes_and_is_the_same_run_without_its_table(table: str) -> None:
     names = set()
-    for cfg in cells(table):
-        names.add(cfg.name)
-        names.add(f"{cfg.hydra.runtime.choices.dataset}-{cfg.model.name}-none-w32a32-none")  # its float run
+    for cell in cells(table):
+        overrides = [f"{key}={value}" for key, value in cell.items()]
+        by_hand = spec(*overrides)
+        assert spec(f"table={table}", *overrides).config == by_hand.config
+        assert changes(by_hand) == ({"recipe.epochs": 10} if table.startswith("gains") else {})
+        names.add((by_hand.config["name"], by_hand.config["seed"]))
+    assert len(names) == len(cells(table))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_alone_is_a_sweep(table: str) -> None:
+    cfg = compose("train", [f"table={table}"], return_hydra_config=True)
+    assert cfg.hydra.mode.name == "MULTIRUN"
+    assert cfg.hydra.runtime.choices["hydra/sweeper"] == "table"
+    assert config(f"table={table}") == config()
+
+
+@pytest.mark.parametrize("table", LIKE_WITH_LIKE)
+def test_each_published_cell_is_in_the_sweep(table: str) -> None:
+    names = {run(cell) for cell in cells(table) for run in (table_sizes.name, table_sizes.float_name)}
     wanted = {
         f"{r['dataset']}-{r['model']}-{r['quantizer']}-w{r['bits']}a{r['bits']}-{r['kd']}"
         for r in PAPER
@@ -70,122 +113,265 @@ def test_each_published_cell_is_in_the_sweep(table: str) -> None:
     assert wanted - names == set()
 
 
-def test_like_with_like() -> None:
-    """In the default reading a cell and its baseline differ in nothing but the loss."""
-    for table in ("table4", "table5", "table6"):
-        for cfg in cells(table):
-            assert (cfg.kd.ce, cfg.kd.kl) in ((1.0, 0.0), (0.0, 1.0))
+def test_a_cell_and_its_baseline_differ_in_nothing_but_the_loss() -> None:
+    assert {cell["kd"] for table in LIKE_WITH_LIKE for cell in cells(table)} == {"none", "sqakd"}
+    cell = ["dataset=tiny_imagenet", "model=resnet18", "quantizer=pact", "bits=3"]
+    student, baseline = (config(*cell, f"kd={kd}") for kd in ("sqakd", "none"))
+    assert {key for key in student if student[key] != baseline[key]} == {"kd", "cell", "name", "callbacks"}
+    assert {key for key in student["kd"] if student["kd"][key] != baseline["kd"][key]} == {"ce", "kl"}
+    assert [(c["kd"]["ce"], c["kd"]["kl"]) for c in (student, baseline)] == [(0, 1), (1, 0)]
+
+
+# rows and parameters
+
+SOME_ROWS = ["dataset=cifar10 model=resnet20,vgg8", "dataset=cifar100 model=vgg13"]
+PARAMS = {"bits": "1,2", "kd": "none,sqakd"}
+
+
+def narrowed(*typed: str) -> list[str]:
+    return [" ".join(cell) for cell in table_cells(SOME_ROWS, PARAMS, typed)]
+
+
+def test_each_row_is_combined_with_all_parameters() -> None:
+    rows = ["dataset=cifar10 model=resnet20", "dataset=cifar10 model=vgg8", "dataset=cifar100 model=vgg13"]
+    assert narrowed() == [
+        f"{row} bits={bits} kd={kd}" for row, bits, kd in itertools.product(rows, (1, 2), ("none", "sqakd"))
+    ]
 
 
 @pytest.mark.parametrize(
-    ("words", "weight"),
+    ("typed", "number", "every"),
     [
-        (["experiment=tiny_shufflenet_v2_dorefa_w8_released"], 800),
-        (["experiment=tiny_squeezenet_lsq_w4_released"], 50),
-        (["experiment=tiny_mobilenet_v2_pact_w3_released"], 10),
-        (["experiment=tiny_vgg11", "quantizer=pact_released", "bits=8"], 100),
-        (["experiment=tiny_resnet18", "quantizer=pact_released", "bits=4"], 1),
-        (["experiment=cifar100_resnet32", "quantizer=ewgs_released", "bits=4"], 100),
-        (["experiment=cifar100_resnet32", "quantizer=ewgs_released", "bits=2"], 1),
-        (["experiment=cifar100_vgg13", "quantizer=ewgs_released", "bits=4"], 1),
+        (["model=vgg8"], 4, "model=vgg8"),
+        (["model=vgg8,vgg13"], 8, "model=vgg"),
+        (["dataset=cifar10", "kd=none"], 4, "kd=none"),
+        (["bits=3"], 6, "bits=3"),
+        (["bits=range(1,4)", "model=vgg13"], 6, "model=vgg13"),
+        (["kd=squat", "bits=2"], 3, "bits=2 kd=squat"),
+        (["recipe.epochs=5"], 12, "recipe.epochs=5"),
+        (["+trainer.more=1"], 12, "+trainer.more=1"),
     ],
 )
-def test_released_weights(words: list[str], weight: float) -> None:
-    cfg = composed(*words, "kd=sqakd_released")
-    assert (cfg.kd.ce, cfg.kd.kl) == (0, weight)
-    cfg = composed(*words, "kd=none_matched")
-    assert (cfg.kd.ce, cfg.kd.kl) == (weight, 0)
+def test_the_command_narrows_rows_and_replaces_parameters(typed: list[str], number: int, every: str) -> None:
+    found = narrowed(*typed)
+    assert len(found) == len(set(found)) == number
+    assert all(every in cell for cell in found)
+
+
+def test_all_rows_come_with_one_seed_before_the_next_seed_begins() -> None:
+    seeds = [cell.split()[0] for cell in narrowed("seed=0,1,2")]
+    assert seeds == [f"seed={seed}" for seed in (0, 1, 2) for _ in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["model=vgg16"], "no row of this table has model=vgg16; its rows have model=resnet20,vgg8,vgg13"),
+        (["model=vgg8,vgg16"], "no row of this table has model=vgg16"),
+        (["dataset=cifar100", "model=vgg8"], "no row of this table has dataset=cifar100 model=vgg8 together"),
+        (["kd.kl=interval(0,1)"], "kd.kl=interval(0,1): a table needs single values"),
+    ],
+)
+def test_a_command_that_no_row_fits_is_refused(typed: list[str], message: str) -> None:
+    with pytest.raises(TableError, match=re.escape(message)):
+        narrowed(*typed)
+
+
+def test_rows_need_the_same_keys() -> None:
+    with pytest.raises(TableError, match="all rows of a table need the same keys: found model=a bits=1 and model=b"):
+        table_cells(["model=a bits=1", "model=b"], {}, [])
+
+
+def test_a_table_that_is_no_rectangle_can_be_narrowed() -> None:
+    found = cells("table6", "bits=8", "kd=sqakd")
+    assert [(cell["model"], cell["quantizer"]) for cell in found] == [
+        ("mobilenet_v2", "dorefa"),
+        ("shufflenet_v2_x0_5", "dorefa"),
+        ("squeezenet1_0", "dorefa"),
+    ]
+
+
+# the values of single rows
+
+TINY = "dataset=tiny_imagenet"
+
+
+@pytest.mark.parametrize(
+    ("row", "weight"),
+    [
+        (("tiny_imagenet", "shufflenet_v2_x0_5", "dorefa_released", 8), 800),
+        (("tiny_imagenet", "squeezenet1_0", "lsq_released", 4), 50),
+        (("tiny_imagenet", "mobilenet_v2", "pact_released", 3), 10),
+        (("tiny_imagenet", "vgg11", "pact_released", 8), 100),
+        (("tiny_imagenet", "resnet18", "pact_released", 4), None),
+        (("cifar100", "resnet32", "ewgs_released", 4), 100),
+        (("cifar100", "resnet32", "ewgs_released", 2), None),
+        (("cifar100", "vgg13", "ewgs_released", 4), None),
+    ],
+)
+def test_the_released_kl_weight_of_a_cell(row: tuple[str, str, str, int], weight: float | None) -> None:
+    assert deviations(*row).get("kd.kl") == weight
+
+
+def test_the_matched_baseline_has_the_released_kl_weight() -> None:
+    row = [TINY, "model=vgg11", "quantizer=lsq_released", "bits=4"]
+    student, baseline = (config(*row, f"kd={kd}")["kd"] for kd in ("sqakd_released", "none_matched"))
+    assert [(kd["ce"], kd["kl"]) for kd in (student, baseline)] == [(0, 200), (200, 0)]
+
+
+def test_every_released_cell_with_a_kl_weight_has_a_matched_baseline() -> None:
+    for number in (4, 5, 6):
+        tables = [table for table in TABLES if re.fullmatch(f"table{number}_(released|matched)", table)]
+        found = [cell for table in tables for cell in cells(table)]
+        weighted = {table_sizes.name(cell | {"kd": "none_matched"}) for cell in found if has_weight(cell)}
+        assert weighted == {table_sizes.name(cell) for cell in found if cell["kd"] == "none_matched"}
+
+
+def has_weight(cell: Cell) -> bool:
+    return "kd.kl" in deviations(cell["dataset"], cell["model"], cell["quantizer"], int(cell["bits"]))
+
+
+def options(group: str) -> list[str]:
+    return [file.stem for file in (table_sizes.CONF / group).glob("*.yaml")]
+
+
+def test_the_file_of_row_values_names_existing_options_and_keys_that_are_read() -> None:
+    groups = {group: {*options(group)} for group in ("dataset", "model", "quantizer")} | {"bits": {*"12345678"}}
+    text = "".join(file.read_text() for file in table_sizes.CONF.glob("**/*.yaml"))
+    for row, values in yaml.safe_load(ROWS.read_text()).items():
+        for part in row.split():
+            group, _, names = part.partition("=")
+            assert set(names.split(",")) <= groups[group], row
+        for key in values:
+            assert f"${{row:{key}," in text, key
+
+
+def test_no_two_entries_of_that_file_give_a_cell_the_same_value() -> None:
+    for cell in itertools.product(options("dataset"), options("model"), options("quantizer"), range(1, 9)):
+        deviations(*cell)  # raises
 
 
 # Epochs, batch size, learning rate, weight decay: of the quantized run, then of its float run.
 RECIPES = {
-    "cifar10_resnet20": ((1200, 256, 1e-3, 1e-4), (1200, 256, 0.1, 1e-4)),
-    "cifar10_vgg8": ((400, 256, 1e-3, 1e-4), (400, 256, 0.1, 1e-4)),
-    "cifar100_resnet32": ((720, 64, 5e-4, 5e-4), (720, 64, 0.05, 5e-4)),
-    "cifar100_vgg13": ((720, 64, 5e-4, 5e-4), (720, 64, 0.05, 5e-4)),
-    "tiny_resnet18": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
-    "tiny_vgg11": ((100, 32, 5e-4, 5e-4), (100, 32, 0.05, 5e-4)),
-    "tiny_mobilenet_v2": ((100, 64, 5e-4, 5e-4), (100, 64, 4e-3, 1e-4)),
-    "tiny_shufflenet_v2": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
-    "tiny_squeezenet": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
+    "dataset=cifar10 model=resnet20": ((1200, 256, 1e-3, 1e-4), (1200, 256, 0.1, 1e-4)),
+    "dataset=cifar10 model=vgg8": ((400, 256, 1e-3, 1e-4), (400, 256, 0.1, 1e-4)),
+    "dataset=cifar100 model=resnet32": ((720, 64, 5e-4, 5e-4), (720, 64, 0.05, 5e-4)),
+    "dataset=cifar100 model=vgg13": ((720, 64, 5e-4, 5e-4), (720, 64, 0.05, 5e-4)),
+    f"{TINY} model=resnet18": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
+    f"{TINY} model=vgg11": ((100, 32, 5e-4, 5e-4), (100, 32, 0.05, 5e-4)),
+    f"{TINY} model=mobilenet_v2": ((100, 64, 5e-4, 5e-4), (100, 64, 4e-3, 1e-4)),
+    f"{TINY} model=shufflenet_v2_x0_5": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
+    f"{TINY} model=squeezenet1_0": ((100, 64, 5e-4, 5e-4), (100, 64, 0.05, 5e-4)),
 }
 
 
 @pytest.mark.parametrize("row", RECIPES)
 def test_recipes_are_the_released_ones(row: str) -> None:
-    for word, expected in zip(("bits=4", "quantizer=none"), RECIPES[row], strict=True):
-        recipe = composed(f"experiment={row}", word).recipe
-        assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.weight_decay) == expected
-    if row.startswith("tiny"):
-        recipe = composed(f"experiment={row}", "bits=3").recipe
-        assert (recipe.lr, recipe.quantizer_lr, recipe.weight_decay) == (4e-3, 4e-3, 1e-4)
-        assert (recipe.schedule.base, recipe.schedule.steps, recipe.label_smoothing) == (1e-4, 2500, 0.1)
+    for override, expected in zip(("bits=4", "quantizer=none"), RECIPES[row], strict=True):
+        recipe = config(*row.split(), override)["recipe"]
+        assert tuple(recipe[key] for key in ("epochs", "batch_size", "lr", "weight_decay")) == expected
+
+
+def recipe_of(*overrides: str) -> dict[str, Any]:
+    recipe: dict[str, Any] = config(TINY, *overrides)["recipe"]
+    return recipe
+
+
+@pytest.mark.parametrize("row", ["resnet18 lsq", "vgg11 pact_released", "mobilenet_v2 pact"])
+def test_paper_rows_with_3_bits_have_their_released_recipe(row: str) -> None:
+    model, quantizer = row.split()
+    recipe = recipe_of(f"model={model}", f"quantizer={quantizer}", "bits=3")
+    assert (recipe["lr"], recipe["quantizer_lr"], recipe["weight_decay"]) == (4e-3, 4e-3, 1e-4)
+    assert (recipe["schedule"]["base"], recipe["schedule"]["steps"], recipe["label_smoothing"]) == (1e-4, 2500, 0.1)
 
 
 @pytest.mark.parametrize(
-    ("words", "batch_size", "first_last"),
+    "overrides",
     [
-        (["experiment=tiny_mobilenet_v2", "quantizer=lsq_released", "bits=4"], 32, "float"),
-        (["experiment=tiny_mobilenet_v2_dorefa_w8_released"], 32, "float"),
-        (["experiment=tiny_mobilenet_v2_dorefa_w8"], 64, "float"),
-        (["experiment=tiny_vgg11", "quantizer=lsq_released", "bits=4"], 32, "float"),
-        (["experiment=tiny_squeezenet_lsq_w4_released"], 64, "first"),
-        (["experiment=tiny_squeezenet", "quantizer=pact_released", "bits=4"], 64, "first"),
-        (["experiment=tiny_squeezenet_dorefa_w8_released"], 64, "first"),
-        (["experiment=tiny_squeezenet_lsq_w4"], 64, "float"),
+        ["model=timm", "model.arch=resnet50", "quantizer=lsq"],
+        ["model=resnet18", "quantizer=ewgs"],
+        ["model=shufflenet_v2_x0_5", "quantizer=pact"],
+        ["model=resnet18", "quantizer=pact", "a_bits=8"],
     ],
 )
-def test_what_else_the_release_does(words: list[str], batch_size: int, first_last: str) -> None:
-    cfg = composed(*words)
-    assert (cfg.recipe.batch_size, cfg.quantizer.first_last) == (batch_size, first_last)
+def test_the_recipe_of_any_other_run_does_not_depend_on_its_bits(overrides: list[str]) -> None:
+    assert recipe_of(*overrides, "bits=3") == recipe_of(*overrides, "bits=4")
+
+
+@pytest.mark.parametrize(
+    ("row", "batch_size", "first_last"),
+    [
+        ("model=mobilenet_v2 quantizer=lsq_released bits=4", 32, "float"),
+        ("model=mobilenet_v2 quantizer=dorefa_released bits=8", 32, "float"),
+        ("model=mobilenet_v2 quantizer=dorefa bits=8", 64, "float"),
+        ("model=vgg11 quantizer=lsq_released bits=4", 32, "float"),
+        ("model=squeezenet1_0 quantizer=lsq_released bits=4", 64, "first"),
+        ("model=squeezenet1_0 quantizer=pact_released bits=4", 64, "first"),
+        ("model=squeezenet1_0 quantizer=dorefa_released bits=8", 64, "first"),
+        ("model=squeezenet1_0 quantizer=lsq bits=4", 64, "float"),
+    ],
+)
+def test_batch_size_and_outer_layers_of_the_released_cells(row: str, batch_size: int, first_last: str) -> None:
+    found = config(TINY, *row.split())
+    assert (found["recipe"]["batch_size"], found["quantizer"]["first_last"]) == (batch_size, first_last)
+    assert found["teacher"]["recipe"]["batch_size"] == (32 if "vgg11" in row else 64)
+
+
+# docs/tables.md
+
+
+def settings(dataset: str, model: str, kd: str) -> dict[str, Any]:
+    """Compose a row with another loss; the loss only matters if it has a stage of its own."""
+    return config(f"dataset={dataset}", f"model={model}", *([f"kd={kd}"] if kd in ("fsp", "ft") else []))
+
+
+def trainings(table: str) -> dict[str, table_sizes.Training]:
+    return table_sizes.trainings(cells(table), settings)
 
 
 def page(heading: str) -> str:
-    """A part of docs/tables.md, from a heading to the next."""
+    """Return a part of docs/tables.md, from a heading to the next."""
     text = (command.ROOT / "docs" / "tables.md").read_text(encoding="utf-8")
     (found,) = re.findall(rf"^## {re.escape(heading)}.*?\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     return str(found)
+
+
+def lines_of(heading: str) -> list[str]:
+    """Return the lines of the Markdown table in a part of docs/tables.md."""
+    return [line for line in page(heading).splitlines() if line.startswith("|")][2:]
 
 
 PARTS = {"table4": "Table 4", "table5": "Table 5", "table6": "Table 6", "table7": "Table 7", "squat": "SQuaT"}
 
 
 @pytest.mark.parametrize("table", PARTS)
-def test_the_page_says_how_much_work_a_table_is(table: str) -> None:
-    lines = table_sizes.by_network(table_sizes.trainings(cells(table)))
-    told = [line for line in page(PARTS[table]).splitlines() if line.startswith("|")]
-    assert told[2:] == lines, "\n" + "\n".join(lines)
+def test_the_page_has_the_work_of_each_table(table: str) -> None:
+    lines = table_sizes.by_network(trainings(table))
+    assert lines_of(PARTS[table]) == lines, "\n" + "\n".join(lines)
 
 
-def test_the_page_says_how_much_work_all_tables_are() -> None:
-    paper = [t for t in TABLES if t.startswith("table") or t == "squat"]
-    sizes = {table: table_sizes.trainings(cells(table)) for table in paper}
+def test_the_page_has_the_work_of_all_tables() -> None:
+    sizes = {table: trainings(table) for table in TABLES if table not in OURS}
     together = {name: run for table in PARTS for name, run in sizes[table].items()}
     lines = [table_sizes.in_one_line(f"`{table}`", runs) for table, runs in sizes.items()]
     lines.append(table_sizes.in_one_line("all five, shared runs once", together))
-    told = [line for line in page("How much work they are").splitlines() if line.startswith("|")]
-    assert sorted(told[2:]) == sorted(lines), "\n" + "\n".join(lines)
+    assert sorted(lines_of("Amount of work")) == sorted(lines), "\n" + "\n".join(lines)
 
 
-def test_the_page_says_the_recipes() -> None:
-    words = {"quantized": "bits=4", "unquantized": "quantizer=none"}
+def test_the_page_has_the_recipes() -> None:
     lines = [
-        table_sizes.recipe(row, **{key: composed(f"experiment={row}", word).recipe for key, word in words.items()})
+        table_sizes.recipe(row, *(config(*row.split(), word)["recipe"] for word in ("bits=4", "quantizer=none")))
         for row in RECIPES
     ]
-    assert [line for line in page("Recipes").splitlines() if line.startswith("|")][2:] == lines, "\n" + "\n".join(lines)
+    assert lines_of("Recipes") == lines, "\n" + "\n".join(lines)
 
 
-def test_every_row_is_used_by_a_table() -> None:
-    text = "".join((CONF / "table" / f"{table}.yaml").read_text() for table in TABLES)
-    rows = {file.stem for file in (CONF / "experiment").glob("*.yaml")}
-    bases = {line.strip("- \n") for row in rows for line in (CONF / "experiment" / f"{row}.yaml").open()}
-    assert {row for row in rows if row not in text and row not in bases} == set()
+# plans
 
 
 def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    done = command.train("table=table6", "plan=true", "experiment=tiny_squeezenet_lsq_w4", runs=runs)
+    done = command.train("table=table6", "plan=true", "model=squeezenet1_0", "quantizer=lsq", runs=runs)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("train ")]
     names = [Path(line.split()[1]).parent.name for line in lines]
@@ -196,6 +382,12 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     ]
     assert "3 runs: 3 train; 3 of unknown length (plan=measure" in done.stdout
     assert not list(runs.glob("tiny*"))
+
+
+def test_a_table_without_such_a_row_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = command.train("table=table6", "plan=true", "bits=2", runs=tmp_path / "runs")
+    assert done.returncode == 1
+    assert done.stderr.strip() == "error: no row of this table has bits=2; its rows have bits=3,4,8"
 
 
 def test_a_plan_can_measure(tmp_path: Path) -> None:
@@ -213,8 +405,8 @@ def test_a_plan_can_measure(tmp_path: Path) -> None:
 
 
 def test_a_plan_refuses_what_cannot_run(tmp_path: Path) -> None:
-    words = ["bits=2,9", "model=torchvision", "model.arch=resnet18,resnett18", "plan=true", "-m"]
-    done = command.train(*words, runs=tmp_path / "runs")
+    overrides = ["bits=2,9", "model=torchvision", "model.arch=resnet18,resnett18", "plan=true", "-m"]
+    done = command.train(*overrides, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     assert "5 runs: 2 train, 3 refused" in done.stdout
     assert "torchvision has no network 'resnett18'" in done.stdout

@@ -1,4 +1,4 @@
-"""Sentences run to their end by the command itself, all in one folder of runs with one teacher."""
+"""Whole commands: each trains to its end, all in one folder of runs with one teacher."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-WORDS = [*command.SMALL, "recipe.epochs=1", "trainer.accelerator=cpu"]
+OVERRIDES = [*command.SMALL, "recipe.epochs=1", "trainer.accelerator=cpu"]
 TEACHER = "digits-resnet20-none-w32a32-none"
 STEPS = 23  # batches of 64 in 1,437 images
 
 
-def train(runs: Path, *words: str) -> CompletedProcess[str]:
-    done = command.train(*WORDS, *words, runs=runs)
+def train(runs: Path, *overrides: str) -> CompletedProcess[str]:
+    done = command.train(*OVERRIDES, *overrides, runs=runs)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -35,8 +35,8 @@ def record(runs: Path, name: str, seed: int = 0) -> dict[str, Any]:
     return found
 
 
-def learned(found: dict[str, Any]) -> bool:
-    """Whether the student is well above chance, which is 0.1, in what it was taught."""
+def has_learned(found: dict[str, Any]) -> bool:
+    """Tell whether the student is well above chance, which is 0.1."""
     score = "top1" if found["labels_used"] else "agreement"
     return bool(found["scores"][score]["last"] > 0.3)
 
@@ -46,18 +46,18 @@ def teacher_file(runs: Path) -> str:
 
 
 def steps(run: Path) -> int:
-    """Optimizer steps that its checkpoint has behind it."""
+    """Return the number of optimizer steps in a run's checkpoint."""
     state: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     return int(state["global_step"])
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str], CompletedProcess[str]]:
-    """Two sweeps started at the same moment in an empty folder; one holds a cell that cannot be."""
-    runs = tmp_path_factory.mktemp("sentences") / "runs"
+    """Start two sweeps at the same moment in an empty folder; one contains an impossible cell."""
+    runs = tmp_path_factory.mktemp("commands") / "runs"
     sweeps = (["bits=1,9,8", "-m"], ["w_bits=1", "a_bits=4", "seed=0,1", "-m"])
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda words: command.train(*WORDS, *words, runs=runs), sweeps)
+        first, second = pool.map(lambda overrides: command.train(*OVERRIDES, *overrides, runs=runs), sweeps)
     return runs, first, second
 
 
@@ -66,7 +66,9 @@ def runs(pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]]) -> Pat
     return pair[0]
 
 
-def test_two_commands_train_one_teacher(pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]]) -> None:
+def test_two_simultaneous_sweeps_train_one_teacher(
+    pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]],
+) -> None:
     runs = pair[0]
     logs = [file.read_text() for file in runs.glob(".sweeps/*/*.log")]
     said = [line for log in logs for line in log.splitlines() if TEACHER in line]
@@ -76,7 +78,7 @@ def test_two_commands_train_one_teacher(pair: tuple[Path, CompletedProcess[str],
     assert record(runs, TEACHER)["labels_used"] is True
 
 
-def test_a_cell_that_fails_does_not_end_a_sweep(
+def test_a_failing_cell_does_not_end_its_sweep(
     pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]],
 ) -> None:
     runs, sweep, other = pair
@@ -89,7 +91,7 @@ def test_a_cell_that_fails_does_not_end_a_sweep(
     assert not (runs / "digits-resnet20-ewgs-w9a9-sqakd").exists()
 
 
-def test_fewer_bits_make_a_smaller_network(runs: Path) -> None:
+def test_fewer_bits_make_a_smaller_and_cheaper_network(runs: Path) -> None:
     found = {bits: record(runs, f"digits-resnet20-ewgs-w{bits}a{bits}-sqakd") for bits in (1, 8)}
     floating = record(runs, TEACHER)
     assert [(found[bits]["w_bits"], found[bits]["a_bits"]) for bits in (1, 8)] == [(1, 1), (8, 8)]
@@ -98,33 +100,33 @@ def test_fewer_bits_make_a_smaller_network(runs: Path) -> None:
     assert sizes == sorted(set(sizes))
     assert work == sorted(set(work))
     for one in found.values():
-        assert learned(one)
+        assert has_learned(one)
         assert one["labels_used"] is False
         assert one["float_run"]["scores"] == floating["scores"]
         assert one["drop_from_float"] == floating["scores"]["top1"]["last"] - one["scores"]["top1"]["last"]
     assert found[8]["scores"]["agreement"]["last"] > found[1]["scores"]["agreement"]["last"]
 
 
-def test_seeds_differ_and_share_a_teacher(runs: Path) -> None:
+def test_seeds_differ_but_share_their_teacher(runs: Path) -> None:
     name = "digits-resnet20-ewgs-w1a4-sqakd"
     found = [record(runs, name, seed) for seed in (0, 1)]
     for seed, one in enumerate(found):
         assert (one["seed"], one["w_bits"], one["a_bits"]) == (seed, 1, 4)
         assert one["float_run"]["seed"] == 0
-        assert learned(one)
+        assert has_learned(one)
     first, second = (command.weights(runs / name / f"seed{seed}") for seed in (0, 1))
     assert first.keys() == second.keys()
     assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
 
 
-def test_scaling_0_is_the_plain_gradient(runs: Path) -> None:
+def test_gradient_scaling_0_equals_the_straight_through_estimator(runs: Path) -> None:
     train(runs, "quantizer=ste,ewgs_released", "kd=kd", "-m")
     names = [f"digits-resnet20-{quantizer}-w2a2-kd" for quantizer in ("ste", "ewgs_released")]
     for name in names:
         found = record(runs, name)
         assert found["labels_used"] is True
         assert found["choices"]["kd"] == "kd"
-        assert learned(found)
+        assert has_learned(found)
         assert {"train/kl", "train/ce"} <= command.metrics(runs / name / "seed0")[0].keys()
     ste, released = (command.weights(runs / name / "seed0") for name in names)
     deltas = {key: value for key, value in released.items() if key not in ste}
@@ -133,10 +135,10 @@ def test_scaling_0_is_the_plain_gradient(runs: Path) -> None:
     assert command.same_bits(ste, {key: value for key, value in released.items() if key in ste})
 
 
-def test_another_network_as_teacher(runs: Path) -> None:
+def test_a_teacher_of_another_architecture_trains_a_student(runs: Path) -> None:
     train(runs, "model@teacher=resnet32", "teacher.net.blocks=2", "name=taught-by-another")
     found, teacher = record(runs, "taught-by-another"), record(runs, "digits-resnet32-none-w32a32-none")
-    assert learned(found)
+    assert has_learned(found)
     assert found["float_run"]["name"] == TEACHER, "the student starts as its own float run"
     assert teacher["parameters"] > record(runs, TEACHER)["parameters"]
     student = command.weights(runs / "taught-by-another" / "seed0")
@@ -144,7 +146,7 @@ def test_another_network_as_teacher(runs: Path) -> None:
     assert "layer1.1.conv1.weight" not in student
 
 
-def test_a_teacher_from_a_file_is_as_good_as_the_one_found(runs: Path) -> None:
+def test_a_teacher_from_a_file_gives_the_same_weights_as_one_found_under_runs(runs: Path) -> None:
     done = train(runs, teacher_file(runs), "w_bits=1", "a_bits=4", "name=from-a-file")
     assert "comes first" not in done.stdout
     found = record(runs, "from-a-file")
@@ -153,38 +155,47 @@ def test_a_teacher_from_a_file_is_as_good_as_the_one_found(runs: Path) -> None:
     assert command.same_bits(command.weights(there), command.weights(here))
 
 
-def test_images_without_labels_in_half_precision(runs: Path, tmp_path: Path) -> None:
+def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None:
     for i, pixels in enumerate(load_digits().images[:300]):
         image = Image.fromarray((pixels * 255 / 16).astype("uint8"))
         image.resize((32, 32), Image.Resampling.BILINEAR).save(tmp_path / f"{i}.png")
-    words = ["dataset=imagefolder", f"dataset.folder={tmp_path}", "dataset.image_size=32", "dataset.augment.padding=2"]
-    words += ["dataset.mean=[0.3054,0.3054,0.3054]", "dataset.std=[0.3237,0.3237,0.3237]", "dataset.augment.flip=false"]
-    words += ["recipe.epochs=2", "recipe.batch_size=16", "trainer.precision=bf16-mixed", teacher_file(runs)]
-    train(runs, *words, "bits=4")
+    overrides = [
+        "dataset=imagefolder",
+        f"dataset.folder={tmp_path}",
+        "dataset.image_size=32",
+        "dataset.augment.padding=2",
+    ]
+    overrides += [
+        "dataset.mean=[0.3054,0.3054,0.3054]",
+        "dataset.std=[0.3237,0.3237,0.3237]",
+        "dataset.augment.flip=false",
+    ]
+    overrides += ["recipe.epochs=2", "recipe.batch_size=16", "trainer.precision=bf16-mixed", teacher_file(runs)]
+    train(runs, *overrides, "bits=4")
     found = record(runs, "imagefolder-resnet20-ewgs-w4a4-sqakd")
     assert found["scores"].keys() == {"agreement", "kl"}
     assert "drop_from_float" not in found
     assert found["labels_used"] is False
-    assert learned(found)
+    assert has_learned(found)
     weights = command.weights(runs / found["name"] / "seed0")
     assert weights["linear.weight"].shape[0] == 10
     assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}
 
 
-def test_labels_alone_on_two_devices(runs: Path) -> None:
+def test_two_devices_share_each_batch(runs: Path) -> None:
     done = train(runs, "trainer.devices=2", "trainer.strategy=ddp", "kd=none")
     name = "digits-resnet20-ewgs-w2a2-none"
     found, run = record(runs, name), runs / name / "seed0"
     assert found["labels_used"] is True
-    assert learned(found)
+    assert has_learned(found)
     assert len(re.findall(f"^finished: {name}", done.stdout, re.MULTILINE)) == 1
     (row,) = command.metrics(run)
     assert ("train/ce" in row, "train/kl" in row) == (True, False)
     assert steps(run) == STEPS, "a batch is shared among the devices"
 
 
-def test_accumulated_and_clipped_gradients(runs: Path) -> None:
-    """A gradient clipped to almost nothing teaches nothing."""
+def test_gradients_are_accumulated_and_clipped(runs: Path) -> None:
+    """A gradient clipped to almost zero changes almost nothing."""
     train(runs, "quantizer=none", "recipe.epochs=2", "recipe.accumulate=2", "recipe.gradient_clip=1e-9", "name=clipped")
     assert steps(runs / "clipped" / "seed0") == 2 * ((STEPS + 1) // 2)
     first, second = (float(row["train/loss"]) for row in command.metrics(runs / "clipped" / "seed0"))
@@ -194,10 +205,24 @@ def test_accumulated_and_clipped_gradients(runs: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
-def test_compiled(runs: Path) -> None:
+def test_a_compiled_training_learns_and_saves_plain_names(runs: Path) -> None:
     # With drop_last there is one size of batch, so one graph to compile.
     train(runs, "trainer.compile=true", "dataset.drop_last=true", "name=compiled", teacher_file(runs))
-    assert learned(record(runs, "compiled"))
+    assert has_learned(record(runs, "compiled"))
     assert steps(runs / "compiled" / "seed0") == STEPS - 1
     eager = command.weights(runs / "digits-resnet20-ewgs-w1a4-sqakd" / "seed0")
     assert command.weights(runs / "compiled" / "seed0").keys() == eager.keys(), "no name of a compiled module"
+
+
+def test_the_score_in_a_checkpoint_counts_only_on_the_same_images(tmp_path: Path) -> None:
+    """The accuracy on another data set is no reference for the drop from float."""
+    runs = tmp_path / "runs"
+    overrides = [*command.SMALL, "dataset.limit=32", "recipe.epochs=1"]
+    assert command.train("dataset=digits16", "quantizer=none", *overrides, runs=runs).returncode == 0
+    weights = runs / "digits16-resnet20-none-w32a32-none" / "seed0" / "weights.pt"
+    for dataset, known in (("digits16", True), ("digits", False)):
+        done = command.train(f"dataset={dataset}", f"teacher.checkpoint={weights}", *overrides, runs=runs)
+        assert done.returncode == 0, done.stderr
+        record = json.loads((runs / f"{dataset}-resnet20-ewgs-w2a2-sqakd" / "seed0" / "record.json").read_text())
+        assert (record["float_run"] is not None) == known
+        assert ("drop_from_float" in record) == known

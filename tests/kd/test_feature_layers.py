@@ -24,8 +24,8 @@ OVERRIDES = ["kd=at", *command.SMALL]
             "model.feature_layers=[layer1,layerX,bn2:input]",
             r"the student has no layer 'layerX'; .*layer1.*model\.feature_layers=",
         ),
-        ("model.feature_layers=[layer1]", "name at least three"),
-        ("teacher.feature_layers=[conv1,layer1,linear]", "3 of the student .* and 1 of the teacher .layer1."),
+        ("model.feature_layers=[layer1]", "of the student.*expected at least 3: .*model.feature_layers="),
+        ("teacher.feature_layers=[conv1,layer1,linear]", "3 layers of the student .* and 1 of the teacher .layer1."),
         (
             "model.feature_layers=[layer1,linear,bn2:input]",
             r"feature has shape \[10\] and the teacher.*model\.feature_layers=",

@@ -15,6 +15,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
+from sqakd.app import resolvers
 from sqakd.app.errors import RunFailed
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
@@ -53,6 +54,7 @@ def save_and_stop(folder: Path) -> None:
 main = hydra.main(version_base="1.3", config_path=CONF, config_name="train")(run)
 
 if __name__ == "__main__":
+    resolvers.register()
     sys.argv.append(f"paths.runs={sys.argv.pop(1)}")
     sys.argv.append(sys.argv.pop(sys.argv.index("-m")))
     main()

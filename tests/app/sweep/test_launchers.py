@@ -21,7 +21,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import sqakd.app.compose  # noqa: F401  # registers the resolvers of conf/
+from sqakd.app import resolvers
 
 APP = [sys.executable, str(command.ROOT / "tests" / "support" / "sweep_app.py")]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(command.ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -150,6 +150,7 @@ def test_vanished_submitit_job_is_reported_and_the_others_are_awaited(tmp_path: 
 
 def test_missing_launcher_says_what_to_install() -> None:
     overrides = ["hydra/launcher=ray", "hydra.launcher.inner=hydra_plugins.not_there.Launcher"]
+    resolvers.register()
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
         cfg = compose("train", overrides, return_hydra_config=True)
         with pytest.raises(SystemExit, match=r"not_there.*; install it with: pip install -e '\.\[ray\]'"):
