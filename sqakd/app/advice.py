@@ -75,6 +75,8 @@ RUNS: dict[str, str] = {
     "run.config_damaged": "restore the file, or delete the run's folder",
     "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
     "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
+    "checkpoint.safetensors": "use pip install safetensors",
+    "checkpoint.several": "load the one that you mean and save it alone, with torch.save(model.state_dict(), FILE)",
     "checkpoint.other_network": "choose the network that the checkpoint was made for, e.g. model@teacher=resnet32",
     "record.newer": "update sqakd to the version that wrote it",
     "record.damaged": "delete {file}: the same command then trains the run again, or resumes it from its checkpoint",

@@ -20,6 +20,7 @@ from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
 from sqakd.runs.checkpoint import CheckpointError, load_weights, restore
 from sqakd.runs.folder import RunError, RunFolder
+from sqakd.runs.foreign import find_weights
 from sqakd.runs.layout import Layout
 from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
@@ -98,15 +99,19 @@ def load_teacher_file(spec: Spec, parts: Parts) -> FloatWeights | None:
             "a teacher cannot be trained on images without labels; use teacher.checkpoint=FILE"
             " (weights of the float network chosen by model@teacher=)"
         )
-    tensors, facts = load_weights(Path(file))
-    classes = _teacher_layout(parts).num_classes(tensors, source=str(file))
-    if parts.data.num_classes not in (None, classes):
+    found = find_weights(Path(file), _teacher_layout(parts))
+    if parts.data.num_classes not in (None, found.classes):
         raise CheckpointError(
-            f"the teacher ({file}) has {classes} classes, but the data set has {parts.data.num_classes}; use a teacher"
-            f" trained on these classes, or another data set"
+            f"the teacher ({file}) has {found.classes} classes, but the data set has {parts.data.num_classes}; use a"
+            f" teacher trained on these classes, or another data set"
         )
-    restore(make_network(parts.teacher_model, parts.data.image_shape, classes), tensors, source=str(file))
-    return FloatWeights(tensors, str(file), classes, _record_of_same_images(facts.get("record"), spec))
+    network = make_network(parts.teacher_model, parts.data.image_shape, found.classes)
+    restore(network, found.tensors, source=str(file))
+    if found.note:
+        say(found.note)
+    return FloatWeights(
+        found.tensors, str(file), found.classes, _record_of_same_images(found.facts.get("record"), spec)
+    )
 
 
 def find_networks(

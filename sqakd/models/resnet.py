@@ -69,7 +69,7 @@ class CifarResNet(nn.Module):
         self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks, stride=1)
         self.layer2 = _stage(WIDTHS[0], WIDTHS[1], blocks, stride=2)
         self.layer3 = _stage(WIDTHS[1], WIDTHS[2], blocks, stride=2)
-        self.bn2 = nn.BatchNorm1d(WIDTHS[2])
+        self.bn2: nn.Module = nn.BatchNorm1d(WIDTHS[2])
         self.linear = nn.Linear(WIDTHS[2], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -81,6 +81,21 @@ class CifarResNet(nn.Module):
         pooled = x.mean(dim=(2, 3))
         logits: Tensor = self.linear(self.bn2(pooled))
         return logits
+
+
+class PlainCifarResNet(CifarResNet):
+    """The network without the batch norm after pooling, as in the paper and in most published weights.
+
+    The names of the tensors are those of https://github.com/akamaster/pytorch_resnet_cifar10.
+
+    Args:
+        blocks: basic blocks per stage.
+        num_classes: number of classes.
+    """
+
+    def __init__(self, *, blocks: int, num_classes: int) -> None:
+        super().__init__(blocks=blocks, num_classes=num_classes)
+        self.bn2 = nn.Identity()  # a class of its own, because a new argument would change the identity of old runs
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, *, stride: int) -> nn.Sequential:

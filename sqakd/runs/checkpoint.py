@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from sqakd.errors import SqakdError, some
 from sqakd.files import replacing
 
-# Prefixes that data parallelism, compilation, Lightning modules and other trainers put before a tensor's name.
-PREFIXES = ("module.", "_orig_mod.", "student.", "model.")
-
 
 class CheckpointError(SqakdError):
     """Raised for a checkpoint that is missing, damaged, unsafe or made for another network."""
@@ -34,10 +31,21 @@ def save_weights(path: Path, model: nn.Module, facts: dict[str, Any]) -> None:
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors by name and the facts, from a file of this project or from a foreign checkpoint.
+    """Return the tensors by name and the facts, from a file that `save_weights` wrote.
 
-    A foreign file may hold its tensors at the top level, or under "state_dict", "model" or "weights". Prefixes that
-    data parallelism and compilation add to the names are removed.
+    Raises:
+        CheckpointError: if the file is missing, damaged, or holds anything but plain data.
+    """
+    content = read_checkpoint(path)
+    weights = content.get("weights") if isinstance(content, dict) else None
+    if not isinstance(weights, dict) or not weights or not all(isinstance(t, Tensor) for t in weights.values()):
+        raise CheckpointError(f"{path} holds no tensors by name; expected a state dict")
+    facts = content.get("facts")
+    return weights, facts if isinstance(facts, dict) else {}
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Return the content of a file of torch.save or safetensors.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or holds anything but plain data.
@@ -45,7 +53,13 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}", topic="checkpoint.missing")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except ModuleNotFoundError as error:
+        raise CheckpointError(f"{path} needs a missing package ({error})", topic="checkpoint.safetensors") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} was not opened, because it holds more than plain tensors and numbers (or is damaged): loading it"
@@ -58,20 +72,6 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path} is not a readable checkpoint ({type(error).__name__}: {reason}): it is damaged, or was not written"
             f" by torch.save"
         ) from error
-    facts: dict[str, Any] = {}
-    if isinstance(content, dict):
-        facts = content["facts"] if isinstance(content.get("facts"), dict) else {}
-        for key in ("weights", "state_dict", "model"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-                break
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
-    if not tensors:
-        raise CheckpointError(f"{path} holds no tensors by name; expected a state dict")
-    # Wrappers can be nested in any order, e.g. a compiled network inside data parallelism.
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return tensors, facts
 
 
 def restore(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:

@@ -26,10 +26,12 @@ class Layout:
 
     Attributes:
         shapes: by name; None stands for a length that depends on the number of classes.
+        floating: names of the tensors of floating point numbers.
         classifier: the tensors with a dimension as long as the number of classes: position of that dimension by name.
     """
 
     shapes: Mapping[str, tuple[int | None, ...]]
+    floating: frozenset[str]
     classifier: Mapping[str, int]
 
     @classmethod
@@ -39,15 +41,15 @@ class Layout:
         Args:
             build: constructs the network with a number of classes.
         """
-        few, more = (_shapes(build, classes) for classes in TRIAL_CLASSES)
+        few, more = (_tensors(build, classes) for classes in TRIAL_CLASSES)
         shapes: dict[str, tuple[int | None, ...]] = {}
         classifier: dict[str, int] = {}
-        for name in few.keys() & more.keys():
-            pairs = list(zip(few[name], more[name], strict=True))
+        for name in few:
+            pairs = list(zip(few[name].shape, more[name].shape, strict=True))
             shapes[name] = tuple(a if a == b else None for a, b in pairs)
             if TRIAL_CLASSES in pairs:
                 classifier[name] = pairs.index(TRIAL_CLASSES)
-        return cls({name: shapes[name] for name in few}, {name: classifier[name] for name in few if name in classifier})
+        return cls(shapes, frozenset(name for name, t in few.items() if t.is_floating_point()), classifier)
 
     def num_classes(self, tensors: Mapping[str, Tensor], *, source: str) -> int:
         """Return the number of classes of a network with these tensors.
@@ -73,8 +75,8 @@ class Layout:
         return int(lengths.pop())
 
 
-def _shapes(build: Callable[[int], nn.Module], classes: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's tensors by name."""
+def _tensors(build: Callable[[int], nn.Module], classes: int) -> dict[str, Tensor]:
+    """Return a network's tensors by name; their values are arbitrary."""
     # The random streams of the run stay as they are, also where a network is initialised on the CPU.
     with torch.random.fork_rng(devices=[]):
         try:
@@ -82,4 +84,5 @@ def _shapes(build: Callable[[int], nn.Module], classes: int) -> dict[str, tuple[
                 network = build(classes)
         except Exception:  # some constructors read values, which the meta device does not have; e.g. RegNet
             network = build(classes)
-    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    tensors: dict[str, Tensor] = network.state_dict()
+    return tensors
