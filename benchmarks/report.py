@@ -3,8 +3,8 @@
     python benchmarks/report.py [--runs 500] [--epochs 200] [--rounds 7]
 
 The runs are not trained (`made_runs.py`): five networks, four quantizers, three bit widths, three training methods and
-three seeds, and the float runs; the first `--runs` of them are kept. The browser measures the time from the start of
-the navigation until the load event and until the first paint, in a new browser each time.
+three seeds, and the float runs; the first `--runs` of them are kept. The browser itself measures the time from the
+start of the navigation until the load event and until the first paint, in a new browser each time.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Malice:
 
 
 def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> None:
-    done = command.train("bits=0", runs=tmp_path / "runs")
+    done = command.train("bits=0", runs=tmp_path / "runs", new_process=True)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: bits=0: expected a whole number from 1 to 8")
