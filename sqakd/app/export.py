@@ -53,6 +53,7 @@ def export_run(config: Mapping[str, Any]) -> float:
     """
     try:  # not at the top, because training needs none of the packages that the export needs
         from sqakd.export import pipeline
+        from sqakd.export.folder import check_folder
         from sqakd.export.options import Options, Timing
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
@@ -60,10 +61,11 @@ def export_run(config: Mapping[str, Any]) -> float:
     timing = Timing(**config["benchmark"])
     options = Options(**{field.name: config[field.name] for field in fields(Options)} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
+    folder = Path(config["folder"] or source.folder.export(options.profile))
+    check_folder(folder)  # before the network and its data are loaded, which takes long
     trained = trained_network(source)
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
     say(f"exporting {source.folder.path} as {options.profile}{speed}")
-    folder = Path(config["folder"] or source.folder.export(options.profile))
     try:
         others = list(read_exports(RunFolder(source.folder.path.resolve()).runs))
     except SqakdError as error:
