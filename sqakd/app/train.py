@@ -19,7 +19,7 @@ from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
 from sqakd.app.teacher import Networks, find_networks, load_teacher_file, report_teacher
 from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
-from sqakd.runs.folder import RunFolder
+from sqakd.runs.folder import RunError, RunFolder
 from sqakd.runs.names import choices
 from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
@@ -117,5 +117,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     for logger in trainer.loggers:
         logger.log_hyperparams(spec.config | {"choices": choices(spec, dict(reference.changes))})
     trainer.fit(task, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True)
-    assert result.record is not None
+    if result.record is None:
+        done = trainer.current_epoch
+        raise RunError(f"stopped after {done} of {parts.recipe.epochs} epochs; the same command continues it")
     return write_results(spec, parts, networks, task, result.record, folder, trainer)
