@@ -12,7 +12,7 @@ from sqakd.app.checks import build_float_network, check_data, check_mode, check_
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import first_process, say
 from sqakd.app.errors import report_errors
-from sqakd.app.parts import Parts, make_parts
+from sqakd.app.parts import Parts, make_parts, with_inputs
 from sqakd.app.plan import plan_runs
 from sqakd.app.result import Reference, record_of, reference_of, write_results
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
@@ -57,10 +57,10 @@ def train(spec: Spec) -> Record:
         SIGTERMException: after SIGTERM, once the state is saved.
     """
     check_seeds(spec)
-    folder = RunFolder.of_spec(spec)
+    folder, parts = RunFolder.of_spec(spec), make_parts(spec)
+    spec = with_inputs(spec, parts.data)
     if record := folder.finished_record(spec):
         return _done_before(record)
-    parts = make_parts(spec)
     check_parts(spec, parts)
     with located("dataset"):
         parts.data.setup()

@@ -75,6 +75,14 @@ class ImageDataModule(pl.LightningDataModule):
     def load(self) -> None:
         """Fill images, labels and class names. `setup` calls this method once."""
 
+    def fingerprint(self) -> str | None:
+        """Return a digest of the images that `load` would read, without reading them.
+
+        Returns:
+            The digest; None if the images cannot change, because they are verified by a checksum.
+        """
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         """Load the images once, hold some out, limit their number and check their size."""
         if not self.loaded:

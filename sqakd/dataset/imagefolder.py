@@ -13,6 +13,7 @@ over black.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,6 +75,13 @@ class ImageFolder(ImageDataModule):
         val_kept, self.val_images = self._decode(val)
         if labelled:
             self.train_labels, self.val_labels = self._labels(train_kept), self._labels(val_kept)
+
+    def fingerprint(self) -> str | None:
+        """Return a digest of the names and sizes of all image files."""
+        digest = hashlib.sha256()
+        for path in sorted(path for files in self._list_files() for path in files):
+            digest.update(f"{self._name(path)}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
 
     def _list_files(self) -> tuple[list[Path], list[Path]]:
         """Return the paths of the training images and of the validation images."""

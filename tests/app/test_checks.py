@@ -160,6 +160,20 @@ def test_unlabelled_images_need_a_teacher_checkpoint(tmp_path: Path) -> None:
     assert files(tmp_path / "runs") == {}
 
 
+def test_a_run_whose_teacher_or_images_changed_is_refused(tmp_path: Path) -> None:
+    """A path says nothing about the file that lies there now."""
+    overrides = [*FOLDER, save_images(tmp_path / "images"), save_network(tmp_path / "teacher.pt")]
+    overrides += ["recipe.epochs=1", "recipe.batch_size=8"]
+    train(tmp_path, *overrides)
+    before = files(tmp_path / "runs")
+    torch.manual_seed(1)
+    save_network(tmp_path / "teacher.pt")
+    assert "holds another run: inputs.teacher: " in refusal(tmp_path, *overrides)
+    Image.new("L", (32, 32), 7).save(tmp_path / "images" / "one-more.png")
+    assert "holds another run: inputs.images: " in refusal(tmp_path, *overrides)
+    assert files(tmp_path / "runs") == before
+
+
 def test_a_file_that_is_no_image_is_reported(tmp_path: Path) -> None:
     folder = save_images(tmp_path / "images")
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
