@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from sqakd.runs.export_record import Benchmark, ExportRecord, Sizes, Timed, Verdict, write_export
 from sqakd.runs.record import FloatRun, Record, Score
 
 
@@ -111,25 +112,65 @@ def made_curves(made: Made) -> tuple[list[float], list[float]]:
     return top1, [min(1.0, value + 0.003) for value in top1]
 
 
-def make_export(folder: Path, made: Made) -> None:
-    """Write the record of an export into a run's folder."""
-    rows = [
-        {"name": f"ONNX Runtime {name}", "version": "1.0", "batch": 1, "threads": 1, "p50_ms": ms, "runs": 100}
-        | {"p10_ms": 0.9 * ms, "p90_ms": 1.2 * ms}
+def make_export(folder: Path, made: Made) -> Path:
+    """Write the record of an export into a run's folder and return the folder of the export."""
+    place = folder / "export-exact"
+    place.mkdir()
+    write_export(place / "record.json", made_export(made))
+    return place
+
+
+def made_export(made: Made) -> ExportRecord:
+    """Return the record of an export that was never made."""
+    timed = [
+        Timed(
+            name=f"ONNX Runtime {name}",
+            version="1.0",
+            batch=1,
+            threads=1,
+            p10_ms=0.9 * ms,
+            p50_ms=ms,
+            p90_ms=1.2 * ms,
+            runs=100,
+            ratio=0.6 / ms,
+            load_ms=300.0,
+            peak_bytes=90_000_000,
+        )
         for name, ms in (("float", 0.6), ("exact", 0.4))
     ]
-    record = {
-        "name": made.name,
-        "seed": made.seed,
-        "dataset": made.dataset,
-        "model": made.model,
-        "profile": "exact",
-        "verify": [{"runtime": "ONNX Runtime 1.0", "images": 360, "agreement": 1.0, "top1": 0.95}],
-        "sizes": {"file": 102_300, "float": 1_085_000},
-        "benchmark": {"machine": {"processor": "A made-up processor", "cores": 2}, "rows": rows},
+    machine = {
+        "processor": "A made-up processor",
+        "cores": 2,
+        "isa": [],
+        "system": "A",
+        "python": "3.11.7",
+        "load": 0.5,
     }
-    (folder / "export-exact").mkdir()
-    (folder / "export-exact" / "record.json").write_text(json.dumps(record))
+    layer = {"shape": [16, 16, 3, 3], "w_bits": made.bits, "a_bits": made.bits, "head_room": 42, "regrid_error": 0.0}
+    return ExportRecord(
+        name=made.name,
+        seed=made.seed,
+        dataset=made.dataset,
+        model=made.model,
+        quantizer=made.quantizer,
+        w_bits=made.bits,
+        a_bits=made.bits,
+        profile="exact",
+        opset=21,
+        verify=[Verdict(runtime="ONNX Runtime 1.0", images=360, agreement=1.0, largest_difference=1e-6, top1=0.95)],
+        sizes=Sizes(file=102_300, float=1_085_000),
+        bit_operations=10_000_000,
+        float_source="this run's weights, not rounded",
+        stays_float=[{"name": "conv1", "kind": "Conv2d", "parameters": 448}],
+        layers=[
+            layer | {"name": "layer1.0.conv1", "output": "integers", "wrong_sums": 3, "reachable_sums": 37_611},
+            layer | {"name": "layer1.0.conv2", "output": "real", "codes_that_differ": 0.0},
+        ],
+        versions={"sqakd": "0.1.0", "torch": "2.14.1"},
+        benchmark=Benchmark(
+            machine=machine, rows=timed, executed={"ONNX Runtime exact": {"QLinearConv": 3, "Constant": 9}}
+        ),
+    )
 
 
 def _curve(made: Made, draw: random.Random) -> list[float]:

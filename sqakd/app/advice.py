@@ -1,4 +1,4 @@
-"""What to type after an error of the library: one sentence for each topic.
+"""Command-line advice for library errors, by topic.
 
 The library raises `SqakdError` in its own words and names a topic; the application adds the advice of that topic. A gap
 such as {channel} is filled from the error's facts.
@@ -55,6 +55,7 @@ DATASET: dict[str, str] = {
 }
 
 TRAINING: dict[str, str] = {
+    "trainer.length": "use recipe.epochs; an interrupted run continues with the same command",
     "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"
     " recipe.gradient_clip=1",
     "divergence.pretraining": "a lower learning rate may help, e.g. kd.feature_loss.pretrain_lr={lr:g}"
@@ -69,6 +70,7 @@ TRAINING: dict[str, str] = {
 }
 
 RUNS: dict[str, str] = {
+    "run.name": "use letters, digits, dots and dashes, e.g. name=my-run",
     "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",
     "run.unwritable": "make it writable, or type paths.runs=FOLDER",
     "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"

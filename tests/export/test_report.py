@@ -1,0 +1,119 @@
+"""The report of an export: complete, with the numbers of its record, and compared with other exports."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from made_runs import Made, made_export, make_export, make_run
+
+from sqakd.export import report
+from sqakd.export.report import write_report
+from sqakd.export.report_pictures import fastest, layers_picture, score
+from sqakd.report.figure import Picture
+from sqakd.runs.export_record import write_export
+
+MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
+RECORD = made_export(MADE)
+OTHER = replace(RECORD, name="other", quantizer="lsq", verify=[replace(RECORD.verify[0], top1=0.96)])
+
+
+def words(element: ET.Element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+def test_the_report_has_the_numbers_of_the_record(tmp_path: Path) -> None:
+    write_report(tmp_path, RECORD, [])
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("report.md", "report.html", "layers.svg", "latency.svg", "pareto.svg")
+    }
+    text, page = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    for number in ("100.00%", "95.00%", "10.6x", "37,611", "0.400", "1.50x", "3 QLinearConv"):
+        assert number in text
+        assert number in page
+    assert "Constant" not in text
+    assert page.count("<figure>") == 3
+    assert "src=" not in page
+    assert "://" not in page
+
+
+@pytest.mark.parametrize("name", ["layers", "latency", "pareto"])
+def test_each_picture_is_a_complete_svg_file(name: str, tmp_path: Path) -> None:
+    write_report(tmp_path, RECORD, [OTHER])
+    file = tmp_path / f"{name}.svg"
+    tree = ET.parse(file).getroot()
+    assert tree.tag == "{http://www.w3.org/2000/svg}svg"
+    assert tree.get("aria-label")
+    style = next(element.text or "" for element in tree.iter() if element.tag.endswith("style"))
+    used = {word for element in tree.iter() for word in (element.get("class") or "").split()}
+    assert used - {"title"} <= {
+        word for rule in style.split(".") for word in [rule.partition(" ")[0].partition(",")[0]]
+    }
+    assert f"]({file.name})" in (tmp_path / "report.md").read_text()
+
+
+def test_a_report_without_a_benchmark_has_no_latency(tmp_path: Path) -> None:
+    write_report(tmp_path, replace(RECORD, benchmark=None), [])
+    assert not (tmp_path / "latency.svg").exists()
+    assert "Speed" not in (tmp_path / "report.md").read_text()
+
+
+def test_exports_of_the_same_data_set_are_compared(tmp_path: Path) -> None:
+    elsewhere = replace(OTHER, dataset="cifar10", quantizer="pact")
+    write_report(tmp_path, RECORD, [OTHER, elsewhere, RECORD])
+    tree = ET.parse(tmp_path / "pareto.svg").getroot()
+    titles = [element.text or "" for element in tree.iter() if element.tag.endswith("title")]
+    assert sorted(titles) == [
+        "resnet20 ewgs W2A2 exact: 95.00 %, 0.4 ms",
+        "resnet20 ewgs W2A2 exact: 95.00 %, 102.3 kB",
+        "resnet20 lsq W2A2 exact: 96.00 %, 0.4 ms",
+        "resnet20 lsq W2A2 exact: 96.00 %, 102.3 kB",
+    ]
+
+
+def test_layers_have_their_size_and_their_wrong_sums() -> None:
+    picture: Picture = layers_picture(RECORD.layers)
+    sizes, wrong = (ET.fromstring(chart.svg) for chart in picture.charts)
+    assert words(sizes).count("9.22 → 0.58") == 2
+    assert "layer1.0.conv1: 3 of 37,611 sums" in words(wrong)
+    assert "real output" in words(wrong)
+
+
+def test_the_score_is_agreement_without_labels() -> None:
+    unlabelled = replace(RECORD, verify=[replace(RECORD.verify[0], top1=None, agreement=0.5)])
+    assert (score(RECORD), score(unlabelled)) == (95.0, 50.0)
+
+
+def test_the_fastest_runtime_is_one_of_the_exported_file() -> None:
+    assert fastest(RECORD) == 0.4
+    assert fastest(replace(RECORD, benchmark=None)) is None
+
+
+def test_the_command_prints_a_table_of_all_exports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_export(make_run(tmp_path / "runs", MADE), MADE)
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / "runs")])
+    report.main()
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert header.startswith("| run | seed | profile | runtime | images | same class | top-1 |")
+    assert row.startswith(
+        f"| {MADE.name} | 0 | exact | ONNX Runtime 1.0 | 360 | 100.00% | 95.00% | - | 1.0e-06 | 3 of 37,611"
+    )
+    (folder / "layers.json").write_text("[]")
+    write_export(folder / "record.json", replace(RECORD, benchmark=None))
+    monkeypatch.setattr(sys, "argv", ["report", str(folder)])
+    report.main()
+    assert capsys.readouterr().out.strip() == str(folder / "report.html")
+    assert (folder / "report.html").is_file()
+
+
+def test_a_damaged_record_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_export(make_run(tmp_path / "runs", MADE), MADE)
+    (folder / "record.json").write_text("{")
+    monkeypatch.setattr(sys, "argv", ["report", str(tmp_path / "runs")])
+    with pytest.raises(SystemExit, match=r"error: .*record\.json is not a record of an export"):
+        report.main()
