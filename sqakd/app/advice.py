@@ -73,6 +73,8 @@ RUNS: dict[str, str] = {
     "run.name": "use letters, digits, dots and dashes, e.g. name=my-run",
     "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",
     "run.unwritable": "make it writable, or type paths.runs=FOLDER",
+    "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"
+    " your own has to be in the package sqakd (docs/extending.md)",
     "run.config_damaged": "restore the file, or delete the run's folder",
     "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
     "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
@@ -221,6 +222,28 @@ def test_a_run_of_another_version_is_refused(copy: Path) -> None:
     assert "was trained with sqakd 0.0.7 and this is" in refused(copy)
     file.write_text("{")
     assert "record.json is not a record of a run" in refused(copy)
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        (("dataset",), "os.mkdir"),
+        (("dataset", "augment"), "joblib.load"),
+        (("model", "net"), "numpy.load"),
+        (("quantizer", "weight"), "sqakd.files.write_text"),
+    ],
+)
+def test_a_foreign_class_in_the_configuration_is_never_called(keys: tuple[str, ...], path: str, copy: Path) -> None:
+    file = run_folder(copy) / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    node = config
+    for key in keys:
+        node = node[key]
+    node.clear()
+    node |= {"_target_": path, "path": str(copy / "made")}
+    file.write_text(yaml.safe_dump(config))
+    assert f"config.yaml: {'.'.join(keys)}._target_ is '{path}', but the configuration of a run may" in refused(copy)
+    assert not (copy / "made").exists()
 
 
 def test_changed_weights_are_refused(copy: Path) -> None:
