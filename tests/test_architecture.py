@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "sqakd").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")])
 SCRIPTS = sorted(ROOT.glob("*.py"))
 
-GROUND = {"errors", "files", "numbers", "randomness"}
+GROUND = {"errors", "files", "images", "model_file", "numbers", "randomness"}
 # The rooms or modules of sqakd that each room may import besides itself. docs/architecture.md draws the imports.
 ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
     "numbers": {"errors"},
-    "predict": set(),
+    "predict": {"images", "model_file"},  # not all of the ground floor: it needs no other package than those two
     "models": {"errors"},
     "quantization": GROUND,
     "kd": GROUND,
@@ -182,6 +183,13 @@ def test_report_imports_no_heavy_package() -> None:
     files = [file for file in FILES if room_of(file) == "report"]
     users = {relative(file) for file in files if any(below(name, *HEAVY) for name in imports_of(file))}
     assert users == set()
+
+
+def test_predict_needs_only_three_packages() -> None:
+    """An exported model is used on machines without torch."""
+    files = [ROOT / "sqakd" / f"{name}.py" for name in ("predict", "images", "model_file")]
+    packages = {name.partition(".")[0] for file in files for name in imports_of(file)} - {"sqakd"}
+    assert packages - sys.stdlib_module_names == {"onnxruntime", "numpy", "PIL"}
 
 
 def test_stopwatch_imports_nothing_of_this_project() -> None:
