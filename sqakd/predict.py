@@ -135,11 +135,15 @@ def find(paths: list[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(filter(_is_image, path.rglob("*"))) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"no image in {path}; known suffixes are {', '.join(sorted(SUFFIXES))}")
         found += inside
     return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def predict(model: Model, files: list[Path], *, batch: int) -> Iterator[tuple[Path, NDArray[np.float64] | str]]:
