@@ -124,7 +124,7 @@ def read(file: Path = FILE) -> Definition:
             for section in node["sections"]
         )
         return Definition(**{**node, "columns": tuple(node["columns"]), "sections": sections})
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise SqakdError(f"{file} does not define a dashboard ({type(error).__name__}: {error})") from error
 
 

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from sqakd.errors import SqakdError
 
 START = re.compile(r"<!-- report:(\S+) -->")
 END = "<!-- /report -->"
+
+
+def read_markdown(file: Path) -> str:
+    """Return the text of a Markdown file.
+
+    Raises:
+        SqakdError: if the file cannot be read or is not UTF-8; it is named.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SqakdError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def names(text: str) -> list[str]:

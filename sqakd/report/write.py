@@ -12,7 +12,7 @@ from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparis
 from sqakd.report.csv_tables import as_csv
 from sqakd.report.headline import headline
 from sqakd.report.page import write_page
-from sqakd.report.readme import fill
+from sqakd.report.readme import fill, read_markdown
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
 from sqakd.report.results import Results, read_results
 from sqakd.report.sections import sections
@@ -113,9 +113,8 @@ def write_report(
 
 
 def _filled(readme: Path, tables: Mapping[str, str], *, skip_unknown: bool) -> str:
+    text = read_markdown(readme)
     try:
-        return fill(readme.read_text(encoding="utf-8"), tables, skip_unknown=skip_unknown)
-    except OSError as error:
-        raise SqakdError(f"cannot read {readme}: {error.strerror}") from error
+        return fill(text, tables, skip_unknown=skip_unknown)
     except SqakdError as error:
         raise SqakdError(f"{readme}: {error}") from error

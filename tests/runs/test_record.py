@@ -14,7 +14,7 @@ import command
 import pytest
 from made_runs import Made, made_record
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import find_finished
 from sqakd.runs.record import VERSION, Published, Record, Score, read_record, write_record

@@ -1,10 +1,13 @@
-"""What to type after an error of the library: one sentence for each topic.
+"""Command-line advice for library errors, by topic.
 
-The library raises `SqakdError` in its own words and names a topic; the application adds the advice of that topic. A gap
-such as {channel} is filled from the error's facts.
+The library raises `SqakdError` in its own words and names a topic; a command adds the advice of that topic. A gap such
+as {channel} is filled from the error's facts. Only commands import this file.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqakd.errors import SqakdError
 
@@ -76,7 +79,7 @@ RUNS: dict[str, str] = {
     "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
     "checkpoint.other_network": "choose the network that the checkpoint was made for, e.g. model@teacher=resnet32",
     "record.newer": "update sqakd to the version that wrote it",
-    "record.damaged": "delete {file}: the same command then trains the run again, or resumes it from its checkpoint",
+    "record.damaged": "delete {file} and repeat the command of the run, which resumes it or trains it again",
     "record.export": "delete {file} or export the run again",
     "paper.damaged": "restore {file} from the repository, or delete it: runs are then compared with nothing published",
 }
@@ -98,9 +101,17 @@ EXPORT: dict[str, str] = {
     " is reported), or train with w_bits=7 or quantizer=lsq",
 }
 
-REPORT: dict[str, str] = {}
+REPORT: dict[str, str] = {
+    "report.csv_damaged": "restore the file, or delete it: the report can do without it",
+    "report.no_run": "use --runs FOLDER for another folder of runs",
+}
 
-ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPORT
+DASHBOARD: dict[str, str] = {
+    "dashboard.package": "use pip install -e '.[dashboard]' to install it, or --offline for a page",
+    "dashboard.refused": "use --project and --entity for the project of the runs, or --offline for a page",
+}
+
+ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPORT | DASHBOARD
 
 
 def explain(error: BaseException) -> str:
@@ -112,3 +123,16 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, SqakdError) or error.topic is None:
         return str(error)
     return f"{error}; {ADVICE[error.topic].format(**error.facts)}"
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Exit with the message and the advice of an expected error instead of a traceback.
+
+    Raises:
+        SystemExit: after an error that a user can cause, or that the operating system reports.
+    """
+    try:
+        yield
+    except (SqakdError, OSError) as error:
+        raise SystemExit(f"error: {explain(error)}") from error
