@@ -41,7 +41,7 @@ OWN = "sqakd."  # import paths of this project
 
 @dataclass(frozen=True)
 class Spec:
-    """What one run is.
+    """The specification of one run.
 
     Attributes:
         config: the resolved configuration as plain data.

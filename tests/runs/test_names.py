@@ -101,7 +101,7 @@ def test_every_name_in_the_source_is_in_the_table() -> None:
 
 
 def test_no_logged_name_goes_by_two_names() -> None:
-    examples = {"LAYER": "layer1.0.conv1", "TENSOR": "input", "CODE": "-3", "SCORE": "agreement", "KIND": "best"}
+    examples = {"LAYER": "layer1.0.conv1", "TENSOR": "input", "CODE": "-3", "SCORE": "agreement", "AGGREGATE": "best"}
     for name in METRICS:
         metric = re.sub("|".join(examples), lambda word: examples[word[0]], name).replace("topK", "top5")
         assert [other for other in METRICS if pattern(other).fullmatch(metric)] == [name]
