@@ -46,7 +46,7 @@ NOTES = {
 }
 
 
-def write_report(folder: Path, record: ExportRecord, others: Iterable[ExportRecord]) -> None:
+def write_export_report(folder: Path, record: ExportRecord, others: Iterable[ExportRecord]) -> None:
     """Write the report into the folder of an export.
 
     Args:
@@ -127,7 +127,7 @@ def main() -> None:
         record = read_export(folder / "record.json")
         if record is None:
             parser.error(f"{folder} has no record of an export")
-        write_report(folder, record, read_exports(RunFolder(folder.resolve().parent).runs))
+        write_export_report(folder, record, read_exports(RunFolder(folder.resolve().parent).runs))
     print(folder / "report.html")  # noqa: T201
 
 

@@ -52,13 +52,13 @@ def fill(text: str, tables: Mapping[str, str], *, skip_unknown: bool = False) ->
     blocks = list(_blocks(lines))
     if not blocks:
         raise SqakdError(
-            f"no marker: expected <!-- report:NAME --> and {END}, each on its own line; NAME is {_choices(tables)}"
+            f"no marker: expected <!-- report:NAME --> and {END}, each on its own line; NAME is {_table_names(tables)}"
         )
     for name, start, end in reversed(blocks):
         if name in tables:
             lines[start + 1 : end] = ["", *tables[name].strip().splitlines(), ""]
         elif not skip_unknown:
-            raise SqakdError(f"line {start + 1}: no table {name!r}; expected one of {_choices(tables)}")
+            raise SqakdError(f"line {start + 1}: no table {name!r}; expected one of {_table_names(tables)}")
     return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
 
 
@@ -84,5 +84,5 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, int, int]]:
         raise SqakdError(f"line {start + 1}: <!-- report:{name} --> without {END} below it")
 
 
-def _choices(tables: Mapping[str, str]) -> str:
+def _table_names(tables: Mapping[str, str]) -> str:
     return ", ".join(sorted(tables))

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqakd.errors import SqakdError
 from sqakd.files import write_text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
-from sqakd.report.csv_tables import as_csv
+from sqakd.report.csv_tables import comparisons_csv
 from sqakd.report.headline import headline
 from sqakd.report.page import PAGE, check_output, write_page
 from sqakd.report.readme import fill, read_markdown
@@ -43,13 +43,13 @@ def table_files(results: Results) -> dict[str, TableFile]:
 
 def texts_by_file(results: Results) -> dict[str, str]:
     """Return name and content of each Markdown and CSV file."""
-    texts = {"ours.csv": as_csv(own_comparisons(results, results.cells))}
+    texts = {"ours.csv": comparisons_csv(own_comparisons(results, results.cells))}
     for name, file in table_files(results).items():
         text = f"# {name}\n\n{file.legend}\n\n{as_markdown(file.table)}"
         labels = labels_table(file.lines)
         if labels.rows:
             text += f"\n## Compared with labels alone\n\n{LABELS_LEGEND}\n\n{as_markdown(labels)}"
-        texts |= {f"{name}.md": text, f"{name}.csv": as_csv(file.lines)}
+        texts |= {f"{name}.md": text, f"{name}.csv": comparisons_csv(file.lines)}
     return texts
 
 

@@ -24,7 +24,7 @@ from sqakd.dashboard.definition import KINDS, Definition, Panel
 from sqakd.dashboard.page import PICTURES
 from sqakd.report.results import read_results
 from sqakd.runs import paper
-from sqakd.runs.make_record import spread
+from sqakd.runs.make_record import score_of
 from sqakd.runs.names import PLACEHOLDERS, pattern
 
 KEY = "0" * 40
@@ -266,7 +266,7 @@ def make_run(runs: Path, quantizer: str, kd: str, bits: int) -> None:
         "w_bits": bits,
         "a_bits": bits,
         "epochs": 2,
-        "scores": {name: asdict(spread(values, best=max)) for name, values in scores.items()},
+        "scores": {name: asdict(score_of(values, best=max)) for name, values in scores.items()},
         "labels_used": kd == "none",
         "float_run": None,
         "packed_bytes": 1000 * bits,

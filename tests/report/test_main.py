@@ -16,7 +16,7 @@ from sqakd.report.comparisons import labels_alone
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
-PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
 """
 MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
