@@ -20,7 +20,7 @@ from sqakd.app.teacher import Networks, find_networks, load_teacher_file, report
 from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
 from sqakd.runs.folder import RunError, RunFolder
-from sqakd.runs.names import choices
+from sqakd.runs.names import group_values
 from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.divergence import Divergence
@@ -115,7 +115,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
             callbacks=parts.callbacks,
         )
     for logger in trainer.loggers:
-        logger.log_hyperparams(spec.config | {"choices": choices(spec, dict(reference.changes))})
+        logger.log_hyperparams(spec.config | {"choices": group_values(spec, dict(reference.changes))})
     trainer.fit(task, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True)
     if result.record is None:
         done = trainer.current_epoch

@@ -11,7 +11,7 @@ import torch
 from image_sets import COMMON
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.dataset.errors import DataError

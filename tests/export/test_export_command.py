@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.export import export_run
 from sqakd.dataset.digits import Digits
 from sqakd.errors import SqakdError
