@@ -235,7 +235,7 @@ def test_a_folder_of_runs_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     message = refusal(tmp_path, f"paths.runs={tmp_path / 'file' / 'runs'}")
     assert "Not a directory" in message
-    assert "type paths.runs=FOLDER" in message
+    assert "use paths.runs=FOLDER" in message
     assert files(tmp_path) == {"file": b"not a folder"}
 
 
