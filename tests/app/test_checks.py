@@ -179,7 +179,7 @@ def test_a_file_that_is_no_image_is_reported(tmp_path: Path) -> None:
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     before = files(tmp_path / "images")
     message = refusal(tmp_path, *FOLDER, folder)
-    assert "broken.png (UnidentifiedImageError)" in message
+    assert "broken.png (not an image of a known format)" in message
     assert "dataset.unreadable=skip" in message
     assert files(tmp_path / "images") == before
     assert files(tmp_path / "data") == {}
