@@ -202,6 +202,14 @@ def test_an_incompatible_teacher_is_refused(shape: dict[str, int], message_part:
     assert files(tmp_path) == before
 
 
+def test_classes_of_a_sorted_file_are_read_by_name(tmp_path: Path) -> None:
+    """Files of safetensors are sorted by name, so their last tensor is not the classifier's."""
+    file = tmp_path / "theirs.pt"
+    tensors = CifarResNet(blocks=1, num_classes=7).state_dict()
+    torch.save(dict(sorted(tensors.items(), key=lambda item: "conv1" in item[0])), file)
+    assert "has 7 classes, but the data set has 10" in refusal(tmp_path, f"teacher.checkpoint={file}")
+
+
 @pytest.mark.parametrize("content", [b"", b"epoch,top1\n0,0.5\n", b"PK\x03\x04 half an archive", b"\x80\x02."])
 def test_a_damaged_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "theirs.pt").write_bytes(content)
