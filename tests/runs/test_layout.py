@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import initialize_config_dir
-from sqakd.app.advice import explain
 from torch import Tensor, nn
 
+from sqakd.advice import explain
 from sqakd.app.compose import compose_spec, make
 from sqakd.models.resnet import CifarResNet
 from sqakd.models.timm import timm_network
