@@ -289,7 +289,7 @@ def test_the_command_reports_an_error_in_one_line(tmp_path: Path) -> None:
     done = command.script("export.py", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no ")
-    assert "type run=" in done.stderr
+    assert "use run=" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
