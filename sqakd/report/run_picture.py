@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from sqakd.errors import SqakdError
 from sqakd.files import replacing
 from sqakd.report.csv_files import Numbers, read_numbers
+from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, read_record
 
 STUDENT, TEACHER, MUTED = "#0072b2", "#d55e00", "#999999"  # safe for readers with red-green colour blindness
@@ -26,8 +27,9 @@ def draw_run(folder: Path, record: Record) -> Path:
         folder: folder of the run, with metrics.csv and, for a quantized run, quantizers.csv.
         record: record of the run.
     """
-    rows = read_numbers(folder / "metrics.csv")
-    quantizers = read_numbers(folder / "quantizers.csv")
+    run = RunFolder(folder)
+    rows = read_numbers(run.metrics)
+    quantizers = read_numbers(run.quantizers)
     figure = Figure(figsize=(13, 8 if quantizers else 4), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2 if quantizers else 1, 3)
@@ -35,7 +37,7 @@ def draw_run(folder: Path, record: Record) -> Path:
     float_record = record.float_run
     float_rows: Numbers = []
     if float_record:
-        float_rows = read_numbers(folder.parent.parent / float_record.name / f"seed{float_record.seed}" / "metrics.csv")
+        float_rows = read_numbers(run.sibling(float_record.name, float_record.seed).metrics)
     _accuracy(figure.add_subplot(grid[0, 0]), rows, float_rows)
     _loss(figure.add_subplot(grid[0, 1]), rows)
     _bars(figure.add_subplot(grid[0, 2]), record)
@@ -45,10 +47,9 @@ def draw_run(folder: Path, record: Record) -> Path:
         _codes(figure.add_subplot(grid[1, 0]), weights, "weight codes, share per layer")
         _codes(figure.add_subplot(grid[1, 1]), inputs, "input codes, share per layer")
         _ranges(figure.add_subplot(grid[1, 2]), inputs)
-    path = folder / "picture.png"
-    with replacing(path) as temporary:
+    with replacing(run.picture) as temporary:
         figure.savefig(temporary, format="png")
-    return path
+    return run.picture
 
 
 def _accuracy(axes: Axes, rows: Numbers, float_rows: Numbers) -> None:
@@ -137,10 +138,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sqakd.report.run_picture", description="Draw picture.png again.")
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="folder of a finished run")
     for folder in parser.parse_args().folders:
-        if not (folder / "record.json").exists():
+        run = RunFolder(folder)
+        if not run.finished:
             raise SystemExit(f"error: {folder} has no finished run: expected a record.json")
         try:
-            print(draw_run(folder, read_record(folder / "record.json")))  # noqa: T201
+            print(draw_run(folder, read_record(run.record)))  # noqa: T201
         except SqakdError as error:
             raise SystemExit(f"error: {error}") from error
 

@@ -47,11 +47,11 @@ def make_record(
     """
     config = spec.config
     # Preliminary epochs had more bits than the run, so they are not a result.
-    judged = [row for row in rows if not row.get("preliminary")]
+    final = [row for row in rows if not row.get("preliminary")]
     names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
     scores = {
         name: spread(
-            [row[f"val/{name}"] for row in judged if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
+            [row[f"val/{name}"] for row in final if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
         )
         for name in names
     }

@@ -1,6 +1,6 @@
 """Published numbers: the one reader of results/paper.csv, and the number that a run is compared with.
 
-The file lies beside the package in a checkout; without it there is nothing to compare with.
+The file is next to the package in a checkout; without it, runs are not compared with published numbers.
 """
 
 from __future__ import annotations

@@ -174,8 +174,8 @@ class Record:
     @property
     def rounding(self) -> str:
         """The rounding rule that the command names, e.g. "ste"; empty for the quantizer's own."""
-        words = (word for word in _words(self.command) if word.startswith(ROUNDING))
-        return next(words, "").removeprefix(ROUNDING)
+        overrides = (part for part in _split(self.command) if part.startswith(ROUNDING))
+        return next(overrides, "").removeprefix(ROUNDING)
 
     @property
     def main_score(self) -> float | None:
@@ -263,10 +263,10 @@ class Record:
         )
 
 
-def _words(command: str) -> list[str]:
+def _split(command: str) -> list[str]:
     """Split a command as a shell does; commands in early records were written without quotes.
 
-    >>> _words("python train.py 'name=my run' bits=1"), _words("python train.py name=it's")
+    >>> _split("python train.py 'name=my run' bits=1"), _split("python train.py name=it's")
     (['python', 'train.py', 'name=my run', 'bits=1'], ['python', 'train.py', "name=it's"])
     """
     try:
