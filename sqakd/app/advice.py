@@ -1,4 +1,4 @@
-"""What to type after an error of the library: one sentence for each topic.
+"""Command-line advice for library errors, by topic.
 
 The library raises `SqakdError` in its own words and names a topic; the application adds the advice of that topic. A gap
 such as {channel} is filled from the error's facts.
@@ -69,6 +69,7 @@ TRAINING: dict[str, str] = {
 }
 
 RUNS: dict[str, str] = {
+    "run.name": "use letters, digits, dots and dashes, e.g. name=my-run",
     "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",
     "run.unwritable": "make it writable, or type paths.runs=FOLDER",
     "run.config_damaged": "restore the file, or delete the run's folder",
@@ -85,7 +86,7 @@ EXPORT: dict[str, str] = {
     "export.benchmark": "use benchmark.rounds=0 to export without measuring speed",
     "export.changed_weights": "put the run's own weights.pt back, or train again with another name=NAME",
     "export.depends_on_batch": "train with quantizer=dorefa, the quantizer of the paper, instead",
-    "export.folder": "use folder=ANOTHER_FOLDER",
+    "export.folder": "use folder=ANOTHER_FOLDER, which may be absent, empty or an earlier export",
     "export.gate": "use gate=NUMBER to accept less",
     "export.input_needs_nine_bits": "train with a_bits=7, or with a quantizer that has a zero on its grid, e.g."
     " quantizer=lsq",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 
 import torch
@@ -13,15 +14,26 @@ from torch import nn
 from sqakd.app.compose import located
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.app.tasks import make_task, set_up_feature_loss
-from sqakd.app.teacher import teacher_model
 from sqakd.errors import SqakdError
+from sqakd.numbers import check_whole
 from sqakd.quantization.convert import Scheme
 from sqakd.randomness import stream_seed
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
+from sqakd.training.callbacks.ema import WeightAverage
 
 PLANS = (False, True, "measure")
 SWEEPERS = ("basic", "table")  # the others search for the best result
+
+
+def check_seeds(spec: Spec) -> None:
+    """Refuse seeds that are not whole numbers.
+
+    Raises:
+        SqakdError: naming the seed.
+    """
+    check_whole("seed", spec.seed, minimum=0)
+    check_whole("teacher.seed", spec.config["teacher"]["seed"], minimum=0)
 
 
 def check_mode(spec: Spec) -> None:
@@ -31,19 +43,19 @@ def check_mode(spec: Spec) -> None:
     its own would start the sweep again in each of them, unless a scheduler starts the processes.
 
     Raises:
-        SqakdError: with what to type.
+        SqakdError: naming the override that helps.
     """
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN and shared(spec) and "SLURM_NTASKS" not in os.environ:
         raise SqakdError(
-            f"trainer.devices={spec.config['trainer']['devices']} in a sweep, whose runs have one device each; type"
+            f"trainer.devices={spec.config['trainer']['devices']} in a sweep, whose runs have one device each; use"
             f" trainer.devices=1 hydra/launcher=joblib for several runs at the same time, or start this run alone"
         )
     sweeper = hydra.runtime.choices.get("hydra/sweeper", "basic")
     if sweeper not in SWEEPERS and not spec.config["dataset"]["holdout"]:
         raise SqakdError(
-            f"hydra/sweeper={sweeper} would choose by the validation images, which here are the images that results"
-            f" are reported on; type dataset.holdout=0.2 to choose by a part of the training images"
+            f"hydra/sweeper={sweeper} would choose by the validation images, which here give the"
+            f" reported result; use dataset.holdout=0.2 to choose by a part of the training images"
         )
 
 
@@ -51,14 +63,14 @@ def check_plan(spec: Spec) -> None:
     """Refuse a value of `plan` that means nothing.
 
     Raises:
-        SqakdError: naming the values there are.
+        SqakdError: naming the values that exist.
     """
     if spec.config["plan"] not in PLANS:
         raise SqakdError(f"plan={spec.config['plan']!r}: expected true, measure or false")
 
 
 def shared(spec: Spec) -> bool:
-    """Tell whether several processes train this run together."""
+    """Return whether several processes train this run together."""
     trainer = spec.config["trainer"]
     return trainer["num_nodes"] > 1 or trainer["devices"] not in (1, "1")
 
@@ -67,7 +79,7 @@ def check_bits(spec: Spec, scheme: Scheme | None) -> None:
     """Refuse bits that no quantizer takes.
 
     Raises:
-        SqakdError: with what to type.
+        SqakdError: naming the override that helps.
     """
     if scheme is not None:
         scheme.check()
@@ -79,10 +91,10 @@ def check_bits(spec: Spec, scheme: Scheme | None) -> None:
 
 
 def check_parts(spec: Spec, parts: Parts) -> None:
-    """Load the images, and refuse parts that contradict each other.
+    """Refuse parts that contradict each other.
 
     Raises:
-        SqakdError: with what to type.
+        SqakdError: naming the override that helps.
     """
     check_bits(spec, parts.scheme)
     needy = [name for name, part in parts.addons.items() if getattr(part, "needs_quantizer", False)]
@@ -92,23 +104,34 @@ def check_parts(spec: Spec, parts: Parts) -> None:
         )
     schedules = [name for name, part in parts.addons.items() if isinstance(part, BitsSchedule)]
     if len(schedules) > 1:
-        raise SqakdError(f"plus={' and plus='.join(schedules)} both set the bits of each epoch; choose one of them")
-    with located("dataset"):
-        parts.data.setup()
+        raise SqakdError(f"plus={' and plus='.join(schedules)} both set the bits of each epoch; remove one of them")
+
+
+def check_data(spec: Spec, parts: Parts) -> None:
+    """Refuse loaded images that the objective, the loader or an add-on cannot work with.
+
+    Raises:
+        SqakdError: naming the override that helps.
+    """
     if parts.objective.needs_labels and not parts.data.labelled:
         raise SqakdError(
             f"kd={spec.choices['kd']} reads labels, but the images of this data set have none;"
-            f" type kd=sqakd, which needs only a teacher: teacher.checkpoint=FILE"
+            f" use kd=sqakd, which needs only a teacher: teacher.checkpoint=FILE"
         )
     if parts.objective.needs_labels and parts.data.mixes:
         raise SqakdError(
             f"plus={spec.choices['plus']} mixes images, but kd={spec.choices['kd']} reads labels, which are not mixed;"
-            f" type kd=sqakd, which reads none, or remove the mixing"
+            f" use kd=sqakd, which reads none, or remove the mixing"
         )
+    steps_per_epoch = math.ceil(len(parts.data.train_dataloader()) / parts.recipe.accumulate)
+    for name, part in parts.addons.items():
+        if isinstance(part, WeightAverage):
+            with located(f"plus.{name}"):
+                part.check_memory(steps_per_epoch)
 
 
-def check_network(spec: Spec, parts: Parts) -> nn.Module:
-    """Construct the student's float network, and try everything on it that will be done to it later.
+def build_float_network(spec: Spec, parts: Parts) -> nn.Module:
+    """Build the student's float network, and try everything on a copy that will be done to it later.
 
     Incompatible networks are so reported before a teacher is trained. Teacher weights may replace the weights and the
     number of classes afterwards.
@@ -126,7 +149,7 @@ def check_network(spec: Spec, parts: Parts) -> nn.Module:
     if parts.scheme is not None:
         quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=False)
     if parts.objective.feature_loss is not None:
-        teacher = make_network(teacher_model(spec), image_shape, classes)
+        teacher = make_network(parts.teacher_model, image_shape, classes)
         trial = make_task(spec, parts, student, teacher, copy.deepcopy(parts.objective), classes)
         set_up_feature_loss(trial, parts, trial.device)
     return network

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sqakd.app import resolvers
 from sqakd.app.overrides import cell_overrides
@@ -35,7 +36,10 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
     Raises:
         SqakdError: if a required value is missing.
     """
-    config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise SqakdError(str(error).splitlines()[0]) from error
     assert isinstance(config, dict)
     config.pop("hydra", None)
     addons = config.pop("plus", {})
@@ -43,7 +47,7 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
         config["plus"] = {name: addons[name] for name in names}
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing and complete:
-        raise SqakdError(f"no value for {', '.join(missing)}; type {missing[0]}=VALUE")
+        raise SqakdError(f"no value for {', '.join(missing)}; use {missing[0]}=VALUE")
     choices = {str(k): str(v) for k, v in hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
     choices.pop("plus", None)  # Hydra omits a group of which several options are chosen
     if names:
@@ -95,7 +99,7 @@ def make(node: Mapping[str, Any] | None, key: str, **arguments: Any) -> Any:
 
 @contextmanager
 def located(key: str) -> Iterator[None]:
-    """Let errors of the block say where in the configuration the cause is.
+    """Prefix errors of the block with a key of the configuration.
 
     Args:
         key: of the node that the block works with; it becomes the beginning of the message.

@@ -17,7 +17,7 @@ def quiet_libraries() -> None:
 
 
 def first_process() -> bool:
-    """Tell whether this is rank 0: of the processes that train one network, the one that decides and writes."""
+    """Return whether this is rank 0: of the processes that train one network, the one that decides and writes."""
     return not getattr(rank_zero_only, "rank", 0)
 
 

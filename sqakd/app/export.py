@@ -12,6 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from sqakd.app.advice import explain
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import say
 from sqakd.app.errors import report_errors
@@ -52,18 +53,24 @@ def export_run(config: Mapping[str, Any]) -> float:
     """
     try:  # not at the top, because training needs none of the packages that the export needs
         from sqakd.export import pipeline
+        from sqakd.export.folder import check_folder
         from sqakd.export.options import Options, Timing
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
-        raise SqakdError(f"the export needs a package ({error}); type pip install 'sqakd[export]'") from error
+        raise SqakdError(f"the export needs a package ({error}); use pip install 'sqakd[export]'") from error
     timing = Timing(**config["benchmark"])
     options = Options(**{field.name: config[field.name] for field in fields(Options)} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
+    folder = Path(config["folder"] or source.folder.export(options.profile))
+    check_folder(folder)  # before the network and its data are loaded, which takes long
     trained = trained_network(source)
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
     say(f"exporting {source.folder.path} as {options.profile}{speed}")
-    folder = Path(config["folder"] or source.folder.export(options.profile))
-    others = list(read_exports(RunFolder(source.folder.path.resolve()).runs))
+    try:
+        others = list(read_exports(RunFolder(source.folder.path.resolve()).runs))
+    except SqakdError as error:
+        say(f"this export is compared with no others: {explain(error)}")
+        others = []
     record = pipeline.export(trained, options, folder, others)
     _report(record, folder)
     return min(verdict.agreement for verdict in record.verify)

@@ -53,6 +53,6 @@ def cell_overrides(spec: Spec) -> list[str]:
 
 
 def _describes_network(override: str, root: str) -> bool:
-    """Tell whether an override such as "model.arch=resnet50" chooses the network; `root` is "model." or "teacher."."""
+    """Return whether an override such as "model.arch=resnet50" chooses the network below a root such as "model."."""
     bare = override.lstrip("+~")
     return bare.startswith(root) and re.split("[.=]", bare.removeprefix(root))[0] not in NOT_NETWORK

@@ -10,7 +10,8 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import nn
 
-from sqakd.app.compose import make
+from sqakd.app.compose import compose_spec, make
+from sqakd.app.overrides import float_run_overrides
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import Augment
 from sqakd.kd.objective import Objective
@@ -22,15 +23,16 @@ from sqakd.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of, before any network.
+    """The objects that a run consists of, before any network.
 
     Attributes:
-        data: images, loaded by `checks.check_parts`.
+        data: images; not loaded yet.
         recipe: optimizer and schedule.
         objective: loss parts and their weights.
         scheme: how the student is quantized; None for a float network.
         addons: chosen add-ons by name, augmentations and callbacks.
         callbacks: of the add-ons first, because others look at what these have changed.
+        teacher_model: the `model` node of the teacher's own float run.
     """
 
     data: ImageDataModule
@@ -39,6 +41,7 @@ class Parts:
     scheme: Scheme | None
     addons: Mapping[str, Any]
     callbacks: tuple[pl.Callback, ...]
+    teacher_model: Mapping[str, Any]
 
     @property
     def is_float(self) -> bool:
@@ -65,6 +68,7 @@ def make_parts(spec: Spec) -> Parts:
             *(part for part in addons.values() if isinstance(part, pl.Callback)),
             *(make(node, f"callbacks.{name}") for name, node in nodes.items()),
         ),
+        teacher_model=compose_spec(float_run_overrides(spec, "model@teacher")).config["model"],
     )
     parts.data.extend({name: part for name, part in addons.items() if isinstance(part, Augment)})
     return parts

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from sqakd.app.advice import explain
-from sqakd.app.checks import check_bits, check_plan
+from sqakd.app.checks import check_bits, check_plan, check_seeds
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import duration, say
 from sqakd.app.errors import report_errors
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.teacher import Train
+from sqakd.app.teacher import Train, needed_float_runs
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder, find_runs
 from sqakd.runs.spec import Spec
@@ -41,11 +41,12 @@ def plan_runs(specs: Iterable[Spec], train: Train) -> None:
     for spec in specs:
         check_plan(spec)
         measured = train if spec.config["plan"] == "measure" else None
-        problem = impossible(spec)
-        for float_run in [] if problem else plan.float_runs(spec):
-            plan.add(float_run, impossible(float_run), measured)
-            if plan.state_of(float_run) == REFUSED:
-                problem = "its float run is refused"
+        problem = refusal(spec)
+        if not problem:
+            for float_run in plan.float_runs(spec):
+                plan.add(float_run, refusal(float_run), measured)
+                if plan.states[RunFolder.of_spec(float_run).path] == REFUSED:
+                    problem = "its float run is refused"
         plan.add(spec, problem, measured)
     say(plan.total())
 
@@ -75,26 +76,24 @@ class Plan:
         self.unknown = 0
 
     def float_runs(self, spec: Spec) -> Iterator[Spec]:
-        """Yield the float runs that a student needs; cells that share one compose it once, which takes long."""
-        kd = spec.config["kd"]
-        taught = spec.config["quantizer"] is not None or kd["kl"] > 0 or kd["feature_loss"] is not None
-        if taught and spec.config["teacher"]["checkpoint"] is None:
-            for role in ("model@teacher", "model"):
-                overrides = tuple(float_run_overrides(spec, role))
-                if overrides not in self.float_specs:
-                    self.float_specs[overrides] = compose_spec(overrides)
-                yield self.float_specs[overrides]
+        """Yield the float runs that a student needs."""
+        teacher = self._float_run(spec, "model@teacher")
+        for role in needed_float_runs(spec, make(spec.config["kd"], "kd"), teacher.config["model"]):
+            yield self._float_run(spec, role)
 
-    def state_of(self, spec: Spec) -> str | None:
-        """Return a run's state, or None if it was not added."""
-        return self.states.get(RunFolder.of_spec(spec).path)
+    def _float_run(self, spec: Spec, role: str) -> Spec:
+        """Compose a float run; cells that share one compose it once, because that takes long."""
+        overrides = tuple(float_run_overrides(spec, role))
+        if overrides not in self.float_specs:
+            self.float_specs[overrides] = compose_spec(overrides)
+        return self.float_specs[overrides]
 
-    def add(self, spec: Spec, problem: str, train: Train | None) -> None:
+    def add(self, spec: Spec, problem: str | None, train: Train | None) -> None:
         """Add a run unless it was added before, and print its line.
 
         Args:
             spec: of the run.
-            problem: why it cannot be trained; empty if nothing is known against it.
+            problem: why it cannot be trained; None if nothing is known against it.
             train: measures a run of unknown length; None to leave its length unknown.
         """
         folder = RunFolder.of_spec(spec)
@@ -127,9 +126,13 @@ class Plan:
         if runs not in self.times:
             self.times[runs] = []
             for folder in find_runs(runs):
-                if (record := folder.read_record()) is not None and record.training_seconds is not None:
-                    seconds = record.training_seconds / record.epochs
-                    self.times[runs].append((work(folder.read_config()), seconds))
+                try:
+                    record = folder.read_record()
+                    if record is not None and record.training_seconds is not None:
+                        seconds = record.training_seconds / record.epochs
+                        self.times[runs].append((work(folder.read_config()), seconds))
+                except SqakdError as error:
+                    say(f"omitted: {explain(error)}")
         return self.times[runs]
 
     def total(self) -> str:
@@ -143,7 +146,7 @@ class Plan:
         return f"{len(self.states)} runs: {parts}{left}{unknown}"
 
 
-def state_of(folder: RunFolder, spec: Spec, problem: str) -> tuple[str, str]:
+def state_of(folder: RunFolder, spec: Spec, problem: str | None) -> tuple[str, str]:
     """Return a run's state and, if it is refused, the reason."""
     if problem and not folder.finished:
         return REFUSED, problem
@@ -175,18 +178,20 @@ def measure(spec: Spec, train: Train) -> float:
     return float(len(data.train_images) / record.images_per_second)
 
 
-def impossible(spec: Spec) -> str:
-    """Return why no data could make a run possible, judged by quantizer and network; empty if nothing is wrong."""
+def refusal(spec: Spec) -> str | None:
+    """Return why a run would be refused whatever its data, judged by quantizer, network and loss; None if it is not."""
     network = dict(spec.config["model"]["net"])
     if "weights" in network:
         network["weights"] = None  # a plan downloads nothing
     try:
+        check_seeds(spec)
+        make(spec.config["kd"], "kd")
         check_bits(spec, make(spec.config["quantizer"], "quantizer"))
         with torch.device("meta"):
             make(network, "model.net", num_classes=2)
     except SqakdError as error:
         return explain(error)
-    return ""
+    return None
 
 
 def work(config: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: its record, weights and picture."""
+"""The results of a finished run: its record, weights and picture."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from sqakd.app.advice import explain
 from sqakd.app.compose import changes
+from sqakd.app.console import say
 from sqakd.app.parts import Parts
 from sqakd.app.teacher import Networks
+from sqakd.errors import SqakdError
 from sqakd.files import sha256
 from sqakd.quantization.cost import cost
 from sqakd.report.run_picture import draw_run
@@ -25,8 +28,8 @@ from sqakd.training.task import Task
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What a run's result will be compared with; read before the training, so that a damaged file is reported then.
+class Reference:
+    """The numbers that a run's result is compared with. They are read before the training, so that errors come then.
 
     Attributes:
         changes: values that differ from those of the choices alone.
@@ -37,18 +40,18 @@ class Comparison:
     paper: Published | None
 
 
-def comparison_of(spec: Spec) -> Comparison:
+def reference_of(spec: Spec) -> Reference:
     """Look up a run's changed values and its published number.
 
     Raises:
         SqakdError: if the table of published numbers is damaged.
     """
     changed = changes(spec)
-    return Comparison(changed, published(spec, changed))
+    return Reference(changed, published(spec, changed))
 
 
 def record_of(
-    spec: Spec, parts: Parts, networks: Networks, task: Task, history: History, comparison: Comparison
+    spec: Spec, parts: Parts, networks: Networks, task: Task, history: History, reference: Reference
 ) -> Record:
     """Return the record of a training that is over."""
     devices = task.trainer.world_size
@@ -57,11 +60,11 @@ def record_of(
     return make_record(
         spec,
         history.rows,
-        changes={**comparison.changes, **({"trainer.devices": devices} if apart else {})},
+        changes={**reference.changes, **({"trainer.devices": devices} if apart else {})},
         cost=cost(task.student, parts.data.image_shape),
         labels_used=parts.objective.needs_labels,
         float_record=networks.float_run,
-        paper=None if apart else comparison.paper,
+        paper=None if apart else reference.paper,
         training_seconds=history.seconds,
         device=task.device,
         devices=devices,
@@ -71,7 +74,10 @@ def record_of(
 def write_results(
     spec: Spec, parts: Parts, networks: Networks, task: Task, record: Record, folder: RunFolder, trainer: pl.Trainer
 ) -> Record:
-    """Write weights, picture and, last of all, the record; of several processes only the first one writes.
+    """Write weights, record and picture; of several processes only the first one writes.
+
+    The record comes last of the files that make a run finished. A picture that cannot be drawn does not matter: it can
+    be drawn again from the other files.
 
     Returns:
         The record with the checksum of the weights.
@@ -88,8 +94,11 @@ def write_results(
         }
         save_weights(folder.weights, task.student, facts)
         record = replace(record, weights_sha256=sha256(folder.weights))
-        draw_run(folder.path, record)
         folder.finish(record)
+        try:
+            draw_run(folder.path, record)
+        except SqakdError as error:
+            say(f"no picture: {explain(error)}")
         folder.pretraining.unlink(missing_ok=True)  # the training's own checkpoint has long replaced it
     trainer.strategy.barrier()
     return record

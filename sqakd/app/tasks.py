@@ -12,7 +12,7 @@ from sqakd.kd.objective import Objective
 from sqakd.runs.spec import Spec
 from sqakd.training.task import Task
 
-FEW = 2  # images: the shapes of the features do not depend on how many there are
+PROBE_IMAGES = 2  # the shapes of features do not depend on the number of images
 
 
 def make_task(
@@ -31,7 +31,7 @@ def make_task(
         compile=trainer["compile"],
         channels_last=trainer["channels_last"],
         feature_layers=spec.config["model"]["feature_layers"],
-        teacher_feature_layers=_teacher_feature_layers(spec),
+        teacher_feature_layers=_teacher_feature_layers(spec, parts),
     )
 
 
@@ -42,14 +42,15 @@ def set_up_feature_loss(task: Task, parts: Parts, device: torch.device) -> None:
         SqakdError: if the features of student and teacher are not compatible.
     """
     task.build_feature_loss(
-        parts.data.calibration_batch()[:FEW].to(device),
+        parts.data.calibration_batch()[:PROBE_IMAGES].to(device),
         training_images=len(parts.data.train_images),
         labels=parts.data.train_labels,
     )
 
 
-def _teacher_feature_layers(spec: Spec) -> Any:
-    """Return the teacher's own feature layers if they were typed or it is another network, else the student's."""
-    typed = any(override.lstrip("+").startswith("teacher.feature_layers=") for override in spec.overrides)
-    same_network = spec.choices["model"] == spec.choices["model@teacher"]
-    return spec.config["teacher" if typed or not same_network else "model"]["feature_layers"]
+def _teacher_feature_layers(spec: Spec, parts: Parts) -> Any:
+    """Return the teacher's own feature layers if they were given or it is another network, else the student's."""
+    if any(override.lstrip("+").startswith("teacher.feature_layers=") for override in spec.overrides):
+        return spec.config["teacher"]["feature_layers"]
+    same_network = parts.teacher_model["net"] == spec.config["model"]["net"]
+    return spec.config["model" if same_network else "teacher"]["feature_layers"]

@@ -17,6 +17,7 @@ from sqakd.app.console import say
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.errors import SqakdError
+from sqakd.kd.objective import Objective
 from sqakd.runs.checkpoint import CheckpointError, load_weights, num_classes, restore
 from sqakd.runs.folder import RunError, RunFolder
 from sqakd.runs.record import Record
@@ -59,20 +60,59 @@ class Networks:
     float_run: Record | None
 
 
-def teacher_model(spec: Spec) -> Mapping[str, Any]:
-    """Return the `model` node of the teacher's own float run."""
-    model: Mapping[str, Any] = compose_spec(float_run_overrides(spec, "model@teacher")).config["model"]
-    return model
+def needed_float_runs(spec: Spec, objective: Objective, teacher_model: Mapping[str, Any]) -> list[str]:
+    """List the float runs that a run needs first, by the role of their network: "model@teacher", "model" or both.
+
+    Args:
+        spec: of the run.
+        objective: of the run.
+        teacher_model: the `model` node of the teacher's own float run.
+    """
+    if spec.config["quantizer"] is None and not objective.needs_teacher:
+        return []  # a float run itself
+    roles = [] if spec.config["teacher"]["checkpoint"] is not None else ["model@teacher"]
+    return roles if teacher_model["net"] == spec.config["model"]["net"] else [*roles, "model"]
 
 
-def find_networks(spec: Spec, parts: Parts, network: nn.Module, train: Train) -> Networks:
+def load_teacher_file(spec: Spec, parts: Parts) -> FloatWeights | None:
+    """Load the teacher's weights from the file that the configuration names, and try them on the teacher's network.
+
+    A file that does not fit is so refused before anything is written.
+
+    Returns:
+        The weights; None if the teacher is a float run, or there is none.
+
+    Raises:
+        SqakdError: if the file cannot be read or does not fit, or unlabelled images come without one.
+    """
+    file = spec.config["teacher"]["checkpoint"]
+    if parts.is_float:
+        return None
+    if file is None:
+        if parts.data.labelled:
+            return None
+        raise SqakdError(
+            "a teacher cannot be trained on images without labels; use teacher.checkpoint=FILE"
+            " (weights of the float network chosen by model@teacher=)"
+        )
+    tensors, facts = load_weights(Path(file))
+    weights = FloatWeights(tensors, str(file), _record_of_same_images(facts.get("record"), spec))
+    classes = _classes(weights, parts)
+    restore(make_network(parts.teacher_model, parts.data.image_shape, classes), tensors, source=weights.source)
+    return weights
+
+
+def find_networks(
+    spec: Spec, parts: Parts, network: nn.Module, file_weights: FloatWeights | None, train: Train
+) -> Networks:
     """Give a float network its weights, and make teacher and student of it.
 
     Args:
         spec: of the student.
         parts: of the student, with images loaded.
         network: the student's float network; becomes the teacher if both have the same architecture.
-        train: trains the float run if it is not finished.
+        file_weights: the teacher's weights from a file; None to find or train the teacher's float run.
+        train: trains a float run if it is not finished.
 
     Raises:
         SqakdError: if the teacher does not fit the network or the data set.
@@ -80,47 +120,42 @@ def find_networks(spec: Spec, parts: Parts, network: nn.Module, train: Train) ->
     if parts.is_float:
         assert parts.data.num_classes is not None
         return Networks(network, None, parts.data.num_classes, None)
-    weights = _teacher_weights(spec, parts, train)
+    teacher_weights = file_weights or _float_run_weights(spec, "model@teacher", train)
+    classes, image_shape = _classes(teacher_weights, parts), parts.data.image_shape
+    same_network = parts.teacher_model["net"] == spec.config["model"]["net"]
+    reusable = same_network and classes == parts.data.num_classes
+    teacher = network if reusable else make_network(parts.teacher_model, image_shape, classes)
+    restore(teacher, teacher_weights.tensors, source=teacher_weights.source)
+    if same_network:
+        student, student_weights = copy.deepcopy(teacher), teacher_weights
+    else:
+        student_weights = _float_run_weights(spec, "model", train)
+        student = make_network(spec.config["model"], image_shape, classes)
+        restore(student, student_weights.tensors, source=student_weights.source)
+    if parts.scheme is not None:
+        quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=True)
+    return Networks(student, teacher, classes, student_weights.record)
+
+
+def report_teacher(parts: Parts, teacher: nn.Module, device: torch.device) -> None:
+    """Measure the teacher before the student starts: a wrong teacher should not cost a night."""
+    if parts.data.labelled:
+        say(f"teacher {parts.teacher_model['name']}: top-1 {100 * top1(teacher, parts.data, device):.2f}%")
+
+
+def _classes(weights: FloatWeights, parts: Parts) -> int:
+    """Return the number of classes of trained weights.
+
+    Raises:
+        CheckpointError: if the data set has another number of classes.
+    """
     classes = num_classes(weights.tensors)
     if parts.data.num_classes not in (None, classes):
         raise CheckpointError(
             f"the teacher ({weights.source}) has {classes} classes, but the data set has {parts.data.num_classes};"
-            f" choose a teacher trained on these classes, or another data set"
+            f" use a teacher trained on these classes, or another data set"
         )
-    model, image_shape = teacher_model(spec), parts.data.image_shape
-    same = model["net"] == spec.config["model"]["net"]
-    built = same and classes == parts.data.num_classes
-    teacher = network if built else make_network(model, image_shape, classes)
-    restore(teacher, weights.tensors, source=weights.source)
-    start = weights
-    if same:
-        student = copy.deepcopy(teacher)
-    else:
-        start = _float_run_weights(spec, "model", train)
-        student = make_network(spec.config["model"], image_shape, classes)
-        restore(student, start.tensors, source=start.source)
-    if parts.scheme is not None:
-        quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=True)
-    return Networks(student, teacher, classes, start.record)
-
-
-def report_teacher(spec: Spec, parts: Parts, teacher: nn.Module, device: torch.device) -> None:
-    """Measure the teacher before the student starts: a wrong teacher should not cost a night."""
-    if parts.data.labelled:
-        say(f"teacher {teacher_model(spec)['name']}: top-1 {100 * top1(teacher, parts.data, device):.2f}%")
-
-
-def _teacher_weights(spec: Spec, parts: Parts, train: Train) -> FloatWeights:
-    file = spec.config["teacher"]["checkpoint"]
-    if file is not None:
-        tensors, facts = load_weights(Path(file))
-        return FloatWeights(tensors, str(file), _record_of_same_images(facts.get("record"), spec))
-    if not parts.data.labelled:
-        raise SqakdError(
-            "a teacher cannot be trained on images without labels; type teacher.checkpoint=FILE"
-            " (weights of the float network chosen by model@teacher=)"
-        )
-    return _float_run_weights(spec, "model@teacher", train)
+    return classes
 
 
 def _float_run_weights(spec: Spec, role: str, train: Train) -> FloatWeights:
@@ -140,10 +175,11 @@ def _float_run_weights(spec: Spec, role: str, train: Train) -> FloatWeights:
 
 def _record_of_same_images(plain: Mapping[str, Any] | None, spec: Spec) -> Record | None:
     """Return a checkpoint's own record if its scores are about this data set; others are no float reference here."""
-    if plain is None:
+    try:
+        record = None if plain is None else Record.from_dict(plain)
+    except SqakdError:  # a foreign file may have an entry of that name
         return None
-    record = Record.from_dict(plain)
-    if record.choices["dataset"] != spec.choices["dataset"]:
+    if record is None or record.dataset != spec.choices["dataset"]:
         return None
-    mine, its = ({k: v for k, v in c.items() if k.startswith("dataset.")} for c in (changes(spec), record.changes))
-    return record if mine == its else None
+    here, there = ({k: v for k, v in c.items() if k.startswith("dataset.")} for c in (changes(spec), record.changes))
+    return record if here == there else None

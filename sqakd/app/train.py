@@ -8,15 +8,15 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sqakd.app.checks import check_mode, check_network, check_parts, shared
+from sqakd.app.checks import build_float_network, check_data, check_mode, check_parts, check_seeds, shared
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import first_process, say
 from sqakd.app.errors import report_errors
 from sqakd.app.parts import Parts, make_parts
 from sqakd.app.plan import plan_runs
-from sqakd.app.result import Comparison, comparison_of, record_of, write_results
-from sqakd.app.tasks import FEW, make_task, set_up_feature_loss
-from sqakd.app.teacher import Networks, find_networks, report_teacher
+from sqakd.app.result import Reference, record_of, reference_of, write_results
+from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
+from sqakd.app.teacher import Networks, find_networks, load_teacher_file, report_teacher
 from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
 from sqakd.runs.folder import RunFolder
@@ -56,30 +56,39 @@ def train(spec: Spec) -> Record:
         SqakdError: for bad input of any kind, before anything is written; or if the loss is no longer finite.
         SIGTERMException: after SIGTERM, once the state is saved.
     """
+    check_seeds(spec)
     folder = RunFolder.of_spec(spec)
-    folder.check(spec)
-    if (record := folder.read_record()) is None:
-        parts = make_parts(spec)
-        check_parts(spec, parts)
-        network, comparison = check_network(spec, parts), comparison_of(spec)
-        # If several processes train one run, only the first one decides; the others follow the files that it left.
-        with folder.locked() if first_process() or not shared(spec) else nullcontext():
-            folder.check(spec)  # another process may have finished the run meanwhile
-            if (record := folder.read_record()) is None:
-                say(f"run {folder.path}")
-                record = fit(spec, parts, find_networks(spec, parts, network, train), comparison, folder)
-                say(f"finished: {record.summary()}")
-                return record
+    if record := folder.finished_record(spec):
+        return _done_before(record)
+    parts = make_parts(spec)
+    check_parts(spec, parts)
+    with located("dataset"):
+        parts.data.setup()
+    check_data(spec, parts)
+    network, reference = build_float_network(spec, parts), reference_of(spec)
+    teacher_file = load_teacher_file(spec, parts)
+    # If several processes train one run, only the first one decides; the others follow the files that it left.
+    with folder.locked() if first_process() or not shared(spec) else nullcontext():
+        if record := folder.finished_record(spec):  # another process was faster
+            return _done_before(record)
+        say(f"run {folder.path}")
+        networks = find_networks(spec, parts, network, teacher_file, train)
+        record = fit(spec, parts, networks, reference, folder)
+        say(f"finished: {record.summary()}")
+        return record
+
+
+def _done_before(record: Record) -> Record:
     say(f"done before: {record.summary()}")
     return record
 
 
-def fit(spec: Spec, parts: Parts, networks: Networks, comparison: Comparison, folder: RunFolder) -> Record:
+def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, folder: RunFolder) -> Record:
     """Calibrate and train the student, and write everything that the run leaves behind."""
     student, data = networks.student, parts.data
     task = make_task(spec, parts, student, networks.teacher, parts.objective, networks.classes)
     history = History(folder.metrics)
-    result = Result(lambda: record_of(spec, parts, networks, task, history, comparison))
+    result = Result(lambda: record_of(spec, parts, networks, task, history, reference))
     callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, Resume(folder.checkpoint), result]
     loggers = [make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()]
     with located("trainer"):
@@ -88,7 +97,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, comparison: Comparison, fo
         )
     device = trainer.strategy.root_device
     if networks.teacher is not None:
-        report_teacher(spec, parts, networks.teacher, device)
+        report_teacher(parts, networks.teacher, device)
     resumed = folder.checkpoint.exists()
     if parts.scheme is not None and not resumed:
         torch.manual_seed(stream_seed(spec.seed, "calibration"))  # stochastic depth and dropout draw here
@@ -101,12 +110,12 @@ def fit(spec: Spec, parts: Parts, networks: Networks, comparison: Comparison, fo
             task,
             data,
             spec.config["trainer"],
-            images=data.calibration_batch()[:FEW].to(device),
+            images=data.calibration_batch()[:PROBE_IMAGES].to(device),
             file=folder.pretraining,
             callbacks=parts.callbacks,
         )
     for logger in trainer.loggers:
-        logger.log_hyperparams(spec.config | {"choices": choices(spec, dict(comparison.changes))})
+        logger.log_hyperparams(spec.config | {"choices": choices(spec, dict(reference.changes))})
     trainer.fit(task, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True)
     assert result.record is not None
     return write_results(spec, parts, networks, task, result.record, folder, trainer)

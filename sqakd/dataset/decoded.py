@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from sqakd.dataset.errors import DataError
 from sqakd.errors import some
-from sqakd.files import replacing, write_text
+from sqakd.files import remove_abandoned, replacing, write_text
 
 T = TypeVar("T")
 # Errors that opening and decoding a file may raise if the file is not an intact image.
@@ -97,6 +97,7 @@ class Decoder:
         self, items: Sequence[T], read: Callable[[T], NDArray[np.uint8] | str], pixels: Path, index: Path
     ) -> None:
         """Decode all items into the two files of the cache."""
+        remove_abandoned(self.cache)  # of other data sets too, because these files are large
         with replacing(pixels) as temporary:
             with temporary.open("wb") as out:
                 kept, bad = _decode_into(out, items, read)

@@ -11,7 +11,7 @@ from sqakd.files import write_text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
 from sqakd.report.csv_tables import as_csv
 from sqakd.report.headline import headline
-from sqakd.report.page import write_page
+from sqakd.report.page import PAGE, check_output, write_page
 from sqakd.report.readme import fill
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
 from sqakd.report.results import Results, read_results
@@ -106,6 +106,9 @@ def write_report(
     for file in (page, *texts):
         if not file.parent.is_dir():
             raise SqakdError(f"cannot write {file}: the folder {file.parent} does not exist")
+    check_output(page, PAGE)
+    if picture is not None:
+        check_output(picture, "<svg")
     for file, text in texts.items():
         write_text(file, text)
     write_page(page, title=title, sections=parts)

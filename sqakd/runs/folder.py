@@ -2,12 +2,13 @@
 
     runs/<name>/seed<k>/  config.yaml  metrics.csv  record.json  weights.pt  checkpoints/last.ckpt  export-<profile>/
 
-The folder's name says what runs. The same configuration again is skipped if it is finished and resumed if it is not; a
-different one is refused, so nothing is ever overwritten.
+The folder is named after the run's choices. The same configuration again is skipped if it is finished and resumed if it
+is not; a different one is refused, so nothing is ever overwritten.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Any, Self
 import yaml
 from filelock import FileLock, Timeout
 
-from sqakd.errors import SqakdError
+from sqakd.errors import SqakdError, some
 from sqakd.files import write_text
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
@@ -46,13 +47,22 @@ class RunFolder:
 
     @classmethod
     def of_spec(cls, spec: Spec) -> Self:
-        """Return the folder of a specified run."""
-        return cls.of(spec.config["paths"]["runs"], spec.name, spec.seed)
+        """Return the folder of a specified run.
+
+        Raises:
+            RunError: if the run's name is not a name for a folder.
+        """
+        name = spec.name
+        if not name.isprintable() or name in ("", ".", "..") or {"/", os.sep} & set(name):
+            raise RunError(f"name={name!r}: expected the name of a folder, without a path", topic="run.name")
+        return cls.of(spec.config["paths"]["runs"], name, spec.seed)
 
     @property
     def runs(self) -> Path:
         """The folder of all runs that this run is one of."""
-        return self.path.parent.parent
+        # The parts of a short relative path such as "seed0" lie in the current folder's own path.
+        path = self.path if len(self.path.parts) > 2 else self.path.absolute()
+        return path.parent.parent
 
     @property
     def config(self) -> Path:
@@ -93,8 +103,11 @@ class RunFolder:
 
     @property
     def inner_records(self) -> list[Path]:
-        """The record.json of each folder inside, e.g. of an export, whose folder may have any name."""
-        return sorted(self.path.glob("*/record.json"))
+        """The record.json of each folder inside, e.g. of an export, whose folder may have any name.
+
+        A hidden folder is an export that is being written, or what a killed process left of one.
+        """
+        return sorted(file for file in self.path.glob("*/record.json") if not file.parent.name.startswith("."))
 
     def sibling(self, name: str, seed: int) -> Self:
         """Return the folder of another run below the same folder of runs."""
@@ -110,8 +123,17 @@ class RunFolder:
         """The number of whole epochs in metrics.csv; 0 if it cannot be read."""
         try:
             return max(len(self.metrics.read_text(encoding="utf-8").splitlines()) - 1, 0)
-        except OSError:
+        except (OSError, ValueError):
             return 0
+
+    def finished_record(self, spec: Spec) -> Record | None:
+        """Return the record of a finished run, or None; refuse a folder that belongs to another configuration.
+
+        Raises:
+            SqakdError: if the folder is another run's, or its record cannot be read.
+        """
+        self.check(spec)
+        return self.read_record()
 
     def read_record(self) -> Record | None:
         """Return the finished run's record, or None if the run is not finished.
@@ -164,12 +186,21 @@ class RunFolder:
             lock.release()
 
     def check(self, spec: Spec) -> None:
-        """Refuse a folder that belongs to another configuration.
+        """Refuse a folder that belongs to another configuration, or that has files of a run but no configuration.
 
         Raises:
-            RunError: naming the keys that differ.
+            RunError: naming the keys that differ, or the files.
         """
         if not self.config.exists():
+            files = [self.metrics, self.quantizers, self.record, self.weights, self.picture]
+            found = [file.name for file in [*files, self.checkpoint, self.pretraining] if file.exists()]
+            # Asked again, because another process may have claimed the folder and written files in the meantime.
+            if found and not self.config.exists():
+                raise RunError(
+                    f"{self.path} holds {some(found)}, but no config.yaml that says which run they belong to. Its files"
+                    " stay as they are",
+                    topic="run.other",
+                )
             return
         if changes := differences(identity(self.read_config()), spec.identity):
             raise RunError(

@@ -41,7 +41,7 @@ OWN = "sqakd."  # import paths of this project
 
 @dataclass(frozen=True)
 class Spec:
-    """What one run is.
+    """The specification of one run.
 
     Attributes:
         config: the resolved configuration as plain data.
@@ -75,7 +75,7 @@ class Spec:
             key, _, value = override.lstrip("+").partition("=")
             if key.endswith(f".{TARGET}") and value.startswith(OWN) and not _is_execution(key):
                 chosen[key] = value
-        return self.config | {"choices": chosen}
+        return self.config | ({"choices": chosen} if chosen else {})
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Malice:
 
 
 def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> None:
-    done = command.train("bits=0", runs=tmp_path / "runs")
+    done = command.train("bits=0", runs=tmp_path / "runs", new_process=True)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: bits=0: expected a whole number from 1 to 8")
@@ -94,8 +94,15 @@ def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> N
         (["w_bits=0"], "bits=0: expected a whole number from 1 to 8"),
         (["a_bits=two"], "bits='two': expected a whole number from 1 to 8"),
         (["quantizer=none", "bits=2"], "bits are w2 a2; omit bits, or choose a quantizer"),
-        (["dataset=imagefolder"], "type dataset.folder=VALUE"),
+        (["dataset=imagefolder"], "use dataset.folder=VALUE"),
         (["dataset=imagefolder", "dataset.folder=absent"], "absent is not a folder; expected train/"),
+        (["seed=abc"], "seed='abc': expected a whole number of at least 0"),
+        (["seed=1.5"], "seed=1.5: expected a whole number of at least 0"),
+        (["teacher.seed=-1"], "teacher.seed=-1: expected a whole number of at least 0"),
+        (["name=a/b"], "name='a/b': expected the name of a folder, without a path"),
+        (["name=.."], "name='..': expected the name of a folder, without a path"),
+        (["plus=[ema]", "plus.ema.epochs=0.001"], "plus.ema.epochs=0.001: this memory of the moving average"),
+        (["dataset.limit=32", "dataset.drop_last=true"], "32 images make no batch of batch size 64 on 1 devices"),
         (["recipe.epochs=0"], "recipe.epochs=0: expected a whole number of at least 1"),
         (["recipe.lr=fast"], "recipe.lr='fast': expected a number >= 0"),
         (["recipe.gradient_clip=-1"], "recipe.gradient_clip=-1: expected a positive number, or null"),
@@ -140,13 +147,13 @@ def test_a_truncated_archive_is_reported(tmp_path: Path) -> None:
 def test_a_kd_with_labels_is_refused_on_unlabelled_images(kd: str, tmp_path: Path) -> None:
     message = refusal(tmp_path, *FOLDER, save_images(tmp_path / "images"), f"kd={kd}")
     assert f"kd={kd} reads labels" in message
-    assert "type kd=sqakd" in message
+    assert "use kd=sqakd" in message
     assert not (tmp_path / "runs").exists()
 
 
 def test_unlabelled_images_need_a_teacher_checkpoint(tmp_path: Path) -> None:
     message = refusal(tmp_path, *FOLDER, save_images(tmp_path / "images"))
-    assert "type teacher.checkpoint=FILE" in message
+    assert "use teacher.checkpoint=FILE" in message
     assert files(tmp_path / "runs") == {}
 
 

@@ -32,5 +32,5 @@ def test_a_search_validates_on_held_out_images_and_can_be_continued(tmp_path: Pa
 def test_a_search_on_the_test_images_is_refused(tmp_path: Path) -> None:
     done = command.train(*OVERRIDES, "dataset.holdout=0.0", runs=tmp_path / "runs")
     assert done.returncode != 0
-    assert "type dataset.holdout=0.2" in done.stdout
+    assert "use dataset.holdout=0.2" in done.stdout
     assert not list((tmp_path / "runs").glob("digits*"))

@@ -24,6 +24,7 @@ from sqakd.dataset.digits import Digits
 from sqakd.errors import SqakdError
 from sqakd.export import pipeline
 from sqakd.export.errors import ExportError
+from sqakd.export.folder import WRITTEN, replacing_folder
 from sqakd.export.options import Timing
 from sqakd.predict import Model
 from sqakd.runs.export_record import Verdict
@@ -99,6 +100,7 @@ def record(folder: Path, name: str = "export-exact") -> dict[str, Any]:
 def test_all_files_exist_and_the_model_describes_itself(trained: Path) -> None:
     folder = run_folder(trained) / "export-exact"
     assert {file.name for file in folder.iterdir()} == FILES
+    assert FILES <= WRITTEN
     facts = json.loads(next(p.value for p in onnx.load(folder / "model.onnx").metadata_props if p.key == "sqakd"))
     assert facts["classes"] == [str(i) for i in range(10)]
     assert len(facts["mean"]) == len(facts["std"]) == 3
@@ -182,9 +184,23 @@ def test_a_file_that_disagrees_is_not_written(copy: Path, monkeypatch: pytest.Mo
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="cannot write") as error, pipeline.replacing_folder(tmp_path / "file" / "x"):
+    with pytest.raises(ExportError, match="cannot write") as error, replacing_folder(tmp_path / "file" / "x"):
         pass
     assert "use folder=ANOTHER_FOLDER" in explain(error.value)
+
+
+@pytest.mark.parametrize("place", [".", "runs/NAME/seed0", "runs", "notes"])
+def test_a_folder_of_anything_else_is_refused_before_the_network_is_loaded(
+    place: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy)
+    (copy / "notes").mkdir()
+    (copy / "notes" / "notes.txt").write_text("mine")
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
+    monkeypatch.setattr("sqakd.app.export.trained_network", lambda _: pytest.fail("the network was loaded"))
+    message = refused(copy, folder=place.replace("NAME", NAME))
+    assert "which no export wrote; nothing there is replaced; use folder=ANOTHER_FOLDER" in message
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
 
 
 def test_an_unfinished_run_is_refused(copy: Path) -> None:

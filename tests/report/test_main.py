@@ -106,6 +106,18 @@ def test_a_missing_folder_is_named(options: list[str], message: str, project: Pa
     assert not (project / "results" / "ours.csv").exists(), "nothing is written"
 
 
+@pytest.mark.parametrize("option", ["--html", "--picture"])
+def test_an_output_replaces_only_a_file_of_its_kind(option: str, project: Path) -> None:
+    for written in ("one", "one"):
+        assert report(project, option, written)[1] == ""
+    for other in ("results/paper.csv", "notes.txt"):
+        (project / "notes.txt").write_text("mine")
+        before = (project / other).read_bytes()
+        _, error = report(project, option, other)
+        assert f"{other} is not replaced: it does not begin with <" in error
+        assert (project / other).read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -112,6 +112,24 @@ def test_another_configuration_is_refused(act: str, tmp_path: Path) -> None:
     assert (tmp_path / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "weights.pt", "record.json", "checkpoints/last.ckpt"])
+def test_files_without_a_configuration_are_refused_and_stay(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(RunError, match=rf"holds {file.name}, but no config\.yaml") as refused:
+        RunFolder(tmp_path).check(spec())
+    assert "type name=ANOTHER_NAME to keep both" in explain(refused.value)
+    assert file.read_text() == "mine"
+
+
+def test_hidden_folders_are_no_exports(tmp_path: Path) -> None:
+    for name in ("export-exact", ".export-exact.1234", ".export-exact.0123abcd.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").touch()
+    assert RunFolder(tmp_path).inner_records == [tmp_path / "export-exact" / "record.json"]
+
+
 def test_a_record_means_finished(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert not folder.finished

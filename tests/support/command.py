@@ -10,25 +10,41 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import warm_process
 
 ROOT = Path(__file__).parents[2]
 # With one residual block per stage instead of three, and two epochs, a run takes seconds.
 SMALL = ["model.net.blocks=1", "recipe.epochs=2", "teacher.recipe.epochs=2"]
 
 
-def train(*overrides: str, runs: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def train(
+    *overrides: str, runs: Path, timeout: float = 300, new_process: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run `python train.py OVERRIDES` with `runs` as the folder of runs."""
-    return script("train.py", f"paths.runs={runs}", *overrides, folder=runs.parent, timeout=timeout)
+    arguments = [f"paths.runs={runs}", *overrides]
+    return script("train.py", *arguments, folder=runs.parent, timeout=timeout, new_process=new_process)
 
 
-def script(name: str, *arguments: str, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run `python NAME ARGUMENTS` in a folder; the name "-m" runs a module."""
+def script(
+    name: str, *arguments: str, folder: Path, timeout: float = 300, new_process: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `python NAME ARGUMENTS` in a folder; the name "-m" runs a module.
+
+    Args:
+        name: file name of a script in the project's root, or "-m".
+        arguments: of the command line.
+        folder: where to run.
+        timeout: seconds after which the command is killed.
+        new_process: whether to start Python anew instead of forking a process that has the large packages imported.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}", "OMP_NUM_THREADS": "1"}
     environment["OMP_WAIT_POLICY"] = "passive"  # spinning threads slow a busy machine down several times
-    command = [sys.executable, name if name.startswith("-") else str(ROOT / name), *arguments]
+    path = name if name.startswith("-") else str(ROOT / name)
+    if not new_process:
+        return warm_process.run(path, arguments, folder=folder, environment=environment, timeout=timeout)
     return subprocess.run(
-        command,
+        [sys.executable, path, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,

@@ -46,5 +46,5 @@ def test_sweep_of_runs_with_two_devices_is_refused(tmp_path: Path) -> None:
         *OVERRIDES, "trainer.devices=2", "trainer.strategy=ddp", "seed=0,1", "-m", runs=tmp_path / "runs"
     )
     assert done.returncode == 1
-    assert "type trainer.devices=1 hydra/launcher=joblib" in done.stdout
+    assert "use trainer.devices=1 hydra/launcher=joblib" in done.stdout
     assert not list((tmp_path / "runs").glob("digits*"))

@@ -59,23 +59,29 @@ class WeightAverage(pl.Callback):
         self.updates, self.step = state_dict["updates"], state_dict["step"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the average, unless it comes from a checkpoint.
-
-        Raises:
-            SqakdError: if the memory is not longer than one step.
-        """
+        """Start the average, unless it comes from a checkpoint."""
         assert isinstance(pl_module, Task)
-        steps = steps_per_epoch(trainer)
-        if self.epochs * steps <= 1:
-            raise SqakdError(
-                f"moving average: its memory of epochs={self.epochs} is no longer than one optimizer step of {steps} in"
-                f" an epoch, so it would average nothing",
-                topic="ema.too_short",
-                epochs=2 * math.ceil(self.epochs),
-            )
+        self.check_memory(steps_per_epoch(trainer))
         if not self.average:
             self._restart(pl_module)
         self.average = {name: value.to(pl_module.device) for name, value in self.average.items()}
+
+    def check_memory(self, steps: int) -> None:
+        """Refuse a memory that is not longer than one step.
+
+        Args:
+            steps: optimizer steps of an epoch.
+
+        Raises:
+            SqakdError: with the memory and the number of steps.
+        """
+        if self.epochs * steps <= 1:
+            raise SqakdError(
+                f"epochs={self.epochs}: this memory of the moving average is no longer than one of the {steps}"
+                f" optimizer steps of an epoch, so it would average nothing",
+                topic="ema.too_short",
+                epochs=2 * math.ceil(self.epochs),
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
