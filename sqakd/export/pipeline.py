@@ -22,7 +22,7 @@ from sqakd.export.folder import replacing_folder
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.onnx_models import deployed, float_model, integer_model
 from sqakd.export.options import Options
-from sqakd.export.report import write_report
+from sqakd.export.report import write_export_report
 from sqakd.export.to_onnx import OPSET
 from sqakd.export.trained import Trained, ValidationBatch
 from sqakd.export.verify import verify
@@ -85,7 +85,7 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
                 timing=options.benchmark,
             )
         record = ExportRecord.from_dict(facts)
-        write_report(place, record, others)
+        write_export_report(place, record, others)
         (place / "layers.json").write_text(json.dumps(layers, indent=1), encoding="utf-8")
         write_export(place / "record.json", record)
     return record

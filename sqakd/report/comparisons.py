@@ -96,7 +96,7 @@ def paper_comparisons(results: Results, table: str) -> list[Comparison]:
     networks = {cell.network for cell in paper}
     extra = [cell for cell in results.cells if cell.network in networks and cell not in paper]
     return [comparison(results, cell, paper[cell]) for cell in paper] + [
-        comparison(results, cell, paper.get(cell.published)) for cell in sorted(extra, key=lambda cell: cell.order)
+        comparison(results, cell, paper.get(cell.published_cell)) for cell in sorted(extra, key=lambda cell: cell.order)
     ]
 
 

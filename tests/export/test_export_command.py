@@ -14,11 +14,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.export import export_run
 from sqakd.dataset.digits import Digits
 from sqakd.errors import SqakdError
@@ -223,6 +224,28 @@ def test_a_run_of_another_version_is_refused(copy: Path) -> None:
     assert "record.json is not a record of a run" in refused(copy)
 
 
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        (("dataset",), "os.mkdir"),
+        (("dataset", "augment"), "joblib.load"),
+        (("model", "net"), "numpy.load"),
+        (("quantizer", "weight"), "sqakd.files.write_text"),
+    ],
+)
+def test_a_foreign_class_in_the_configuration_is_never_called(keys: tuple[str, ...], path: str, copy: Path) -> None:
+    file = run_folder(copy) / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    node = config
+    for key in keys:
+        node = node[key]
+    node.clear()
+    node |= {"_target_": path, "path": str(copy / "made")}
+    file.write_text(yaml.safe_dump(config))
+    assert f"config.yaml: {'.'.join(keys)}._target_ is '{path}', but the configuration of a run may" in refused(copy)
+    assert not (copy / "made").exists()
+
+
 def test_changed_weights_are_refused(copy: Path) -> None:
     file = run_folder(copy) / "weights.pt"
     content = torch.load(file, weights_only=True)
@@ -327,9 +350,9 @@ def test_predict_skips_unreadable_files(trained: Path, pictures: Path, tmp_path:
 
 def test_predict_refuses_a_missing_or_foreign_model(pictures: Path, tmp_path: Path) -> None:
     done = command.script("-m", "sqakd.predict", "missing.onnx", str(pictures), folder=tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr.startswith("error: no file missing.onnx")
     assert "Traceback" not in done.stderr
     (tmp_path / "broken.onnx").write_bytes(b"none")
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match=r"broken\.onnx is not an ONNX model"):
         Model(tmp_path / "broken.onnx")

@@ -11,7 +11,7 @@ import command
 import pytest
 from made_runs import Made, make_export, make_run
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.export import folder as module
 from sqakd.export.errors import ExportError
 from sqakd.export.folder import check_folder, exchange, replacing_folder

@@ -16,7 +16,7 @@ from sqakd.report.comparisons import labels_alone
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
-PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
 """
 MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
@@ -91,7 +91,7 @@ def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> 
         (
             ["--runs", "nowhere"],
             "no finished run in nowhere: expected nowhere/NAME/seed0/record.json;"
-            " choose the folder of the runs with --runs FOLDER",
+            " use --runs FOLDER for another folder of runs",
         ),
         (
             ["--results", "nowhere"],
@@ -276,3 +276,17 @@ def test_a_changed_cell_is_not_compared_with_an_unchanged_one(tmp_path: Path) ->
     (tmp_path / "paper.csv").write_text(PAPER)
     write_report(tmp_path, tmp_path)
     assert "Compared with labels alone" not in (tmp_path / "digits16.md").read_text()
+
+
+def test_a_damaged_file_is_reported_with_advice(project: Path) -> None:
+    file = project / "runs" / MADE.name / f"seed{MADE.seed}" / "metrics.csv"
+    file.write_text("epoch\nx\n")
+    _, error = report(project)
+    assert error.startswith(f"error: {file.relative_to(project)} is damaged (")
+    assert error.endswith("; restore the file, or delete it: the report can do without it")
+
+
+def test_a_readme_that_is_not_text_is_reported_in_one_line(project: Path) -> None:
+    (project / "README.md").write_bytes(b"\xff")
+    _, error = report(project)
+    assert error.startswith("error: cannot read README.md: 'utf-8' codec can't decode")

@@ -20,7 +20,7 @@ from sqakd.report.page import Section, write_page
 from sqakd.report.panels import PANELS
 from sqakd.report.write import write_report
 
-PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table8,digits16,resnet20,ewgs,2,sqakd,98.00,,paper,here
 table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
 """

@@ -14,7 +14,7 @@ from typing import Any
 import command
 import pytest
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.files import replacing, write_text
 from sqakd.runs.folder import RunError, RunFolder, find_finished, find_runs
 from sqakd.runs.record import Record

@@ -22,13 +22,13 @@ from sqakd.dashboard import definition
 from sqakd.dashboard.definition import CONFIG, KEYS
 from sqakd.quantization.layers import quant_layers
 from sqakd.runs import paper
-from sqakd.runs.names import CHOICES, METRICS, choices, known, pattern
+from sqakd.runs.names import GROUP_KEYS, METRICS, group_values, listed_name, pattern
 from sqakd.training.callbacks.quantizer_statistics import named, statistics
 
 STUDENT, TEACHER = "digits16-resnet20-ewgs-w2a2-sqakd", "digits16-resnet20-none-w32a32-none"
 WORDS = ["dataset=digits16", "bits=2", "model.net.blocks=1", "logger=wandb", "trainer.accelerator=cpu"]
 PAPER = """\
-table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper,here
 """
 # Logged by other runs: other objectives, other quantizers, add-ons.
@@ -78,10 +78,10 @@ def test_two_runs_of_one_process_are_logged_as_two_runs(student: Logged, teacher
 
 
 def test_a_run_logs_the_names_of_the_table_and_no_others(student: Logged, teacher: Logged) -> None:
-    assert {metric for metric in student.metrics | teacher.metrics if known(metric) is None} == set()
-    assert {known(metric) for metric in student.metrics} == METRICS.keys() - ELSEWHERE
-    assert known("val/top") is None
-    assert known("quantizer/layer1.0.conv1/bias/upper") is None
+    assert {metric for metric in student.metrics | teacher.metrics if listed_name(metric) is None} == set()
+    assert {listed_name(metric) for metric in student.metrics} == METRICS.keys() - ELSEWHERE
+    assert listed_name("val/top") is None
+    assert listed_name("quantizer/layer1.0.conv1/bias/upper") is None
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
@@ -89,7 +89,7 @@ def test_every_quantizer_logs_names_of_the_table(quantizer: str) -> None:
     model = small.quantized(f"quantizer={quantizer}", "bits=2")
     layers = [name for name, _ in quant_layers(model)]
     logged = named(statistics(model, small.batch(4)), layers)
-    assert [metric for metric in logged if known(metric) is None] == []
+    assert [metric for metric in logged if listed_name(metric) is None] == []
     assert {f"quantizer/{layers[-1]}/input/clip_high", "layers/weight/used"} <= logged.keys()
 
 
@@ -97,7 +97,7 @@ def test_every_name_in_the_source_is_in_the_table() -> None:
     texts = [file.read_text(encoding="utf-8") for file in (command.ROOT / "sqakd").rglob("*.py")]
     names = {name for text in texts for name in re.findall(r"\.log\(\s*\"([^\"{}]+)\"", text)}
     assert names
-    assert [name for name in names if known(name) is None] == []
+    assert [name for name in names if listed_name(name) is None] == []
 
 
 def test_every_metric_matches_one_name_of_the_table() -> None:
@@ -135,7 +135,7 @@ def test_the_choices_of_a_run_are_flat(student: Logged, teacher: Logged) -> None
 def test_choices_name_the_add_ons_and_the_table_of_a_run() -> None:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
         spec = compose_spec(["table=digits", "dataset=digits16", "plus=[bn,ema]", "recipe.lr=0.5", "logger=wandb"])
-        chosen = choices(spec, changes(spec))
+        chosen = group_values(spec, changes(spec))
     logger = spec.config["logger"]["wandb"]
     assert (logger["job_type"], logger["group"], logger["plus"]) == ("digits", "digits16-resnet20", ["bn", "ema"])
     assert (chosen["table"], chosen["experiment"], chosen["plus"]) == ("digits", "none", "bn+ema")
@@ -176,4 +176,4 @@ def test_a_run_logs_the_columns_of_the_list_of_runs(student: Logged) -> None:
 def test_the_documentation_has_the_table_of_names() -> None:
     text = (command.ROOT / "docs" / "dashboard.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", text, re.MULTILINE))
-    assert rows == METRICS | {f"choices.{key}": meaning for key, meaning in CHOICES.items()}
+    assert rows == METRICS | {f"choices.{key}": meaning for key, meaning in GROUP_KEYS.items()}

@@ -11,7 +11,7 @@ import small
 import torch
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.quantization.layers import quant_layers
 from sqakd.training.callbacks.batch_norm import BatchNormStatistics, measure
