@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.advice import explain
-from sqakd.app.compose import changes, compose_spec
+from sqakd.app.compose import changes, compose_spec, make
 from sqakd.app.console import say
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
-from sqakd.runs.checkpoint import CheckpointError, load_weights, num_classes, restore
+from sqakd.runs.checkpoint import CheckpointError, load_weights, restore
 from sqakd.runs.folder import RunError, RunFolder
+from sqakd.runs.layout import Layout
 from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
 from sqakd.training.trainer import top1
@@ -35,11 +36,13 @@ class FloatWeights:
     Attributes:
         tensors: by name.
         source: the file they are from.
+        classes: width of the logits.
         record: of the run that trained them, if its scores are about the same images; else None.
     """
 
     tensors: dict[str, Tensor]
     source: str
+    classes: int
     record: Record | None
 
 
@@ -96,10 +99,14 @@ def load_teacher_file(spec: Spec, parts: Parts) -> FloatWeights | None:
             " (weights of the float network chosen by model@teacher=)"
         )
     tensors, facts = load_weights(Path(file))
-    weights = FloatWeights(tensors, str(file), _record_of_same_images(facts.get("record"), spec))
-    classes = _classes(weights, parts)
-    restore(make_network(parts.teacher_model, parts.data.image_shape, classes), tensors, source=weights.source)
-    return weights
+    classes = _teacher_layout(parts).num_classes(tensors, source=str(file))
+    if parts.data.num_classes not in (None, classes):
+        raise CheckpointError(
+            f"the teacher ({file}) has {classes} classes, but the data set has {parts.data.num_classes}; use a teacher"
+            f" trained on these classes, or another data set"
+        )
+    restore(make_network(parts.teacher_model, parts.data.image_shape, classes), tensors, source=str(file))
+    return FloatWeights(tensors, str(file), classes, _record_of_same_images(facts.get("record"), spec))
 
 
 def find_networks(
@@ -120,8 +127,9 @@ def find_networks(
     if parts.is_float:
         assert parts.data.num_classes is not None
         return Networks(network, None, parts.data.num_classes, None)
-    teacher_weights = file_weights or _float_run_weights(spec, "model@teacher", train)
-    classes, image_shape = _classes(teacher_weights, parts), parts.data.image_shape
+    classes, image_shape = file_weights.classes if file_weights else parts.data.num_classes, parts.data.image_shape
+    assert classes is not None  # unlabelled images come with a file
+    teacher_weights = file_weights or _float_run_weights(spec, "model@teacher", classes, train)
     same_network = parts.teacher_model["net"] == spec.config["model"]["net"]
     reusable = same_network and classes == parts.data.num_classes
     teacher = network if reusable else make_network(parts.teacher_model, image_shape, classes)
@@ -129,7 +137,7 @@ def find_networks(
     if same_network:
         student, student_weights = copy.deepcopy(teacher), teacher_weights
     else:
-        student_weights = _float_run_weights(spec, "model", train)
+        student_weights = _float_run_weights(spec, "model", classes, train)
         student = make_network(spec.config["model"], image_shape, classes)
         restore(student, student_weights.tensors, source=student_weights.source)
     if parts.scheme is not None:
@@ -143,22 +151,13 @@ def report_teacher(parts: Parts, teacher: nn.Module, device: torch.device) -> No
         say(f"teacher {parts.teacher_model['name']}: top-1 {100 * top1(teacher, parts.data, device):.2f}%")
 
 
-def _classes(weights: FloatWeights, parts: Parts) -> int:
-    """Return the number of classes of trained weights.
-
-    Raises:
-        CheckpointError: if the data set has another number of classes.
-    """
-    classes = num_classes(weights.tensors)
-    if parts.data.num_classes not in (None, classes):
-        raise CheckpointError(
-            f"the teacher ({weights.source}) has {classes} classes, but the data set has {parts.data.num_classes};"
-            f" use a teacher trained on these classes, or another data set"
-        )
-    return classes
+def _teacher_layout(parts: Parts) -> Layout:
+    """Return the layout of the teacher's network, whatever its number of classes."""
+    net = {**parts.teacher_model["net"], **({"weights": None} if "weights" in parts.teacher_model["net"] else {})}
+    return Layout.of(lambda classes: make(net, "model.net", num_classes=classes))
 
 
-def _float_run_weights(spec: Spec, role: str, train: Train) -> FloatWeights:
+def _float_run_weights(spec: Spec, role: str, classes: int, train: Train) -> FloatWeights:
     """Return the weights of a float run: found under runs/, or trained now, exactly once."""
     own = compose_spec(float_run_overrides(spec, role))
     folder = RunFolder.of_spec(own)
@@ -170,7 +169,7 @@ def _float_run_weights(spec: Spec, role: str, train: Train) -> FloatWeights:
         raise RunError(
             f"{explain(error)} (it is this student's float run; model.name=ANOTHER_NAME renames both)"
         ) from error
-    return FloatWeights(load_weights(folder.weights)[0], str(folder.weights), record)
+    return FloatWeights(load_weights(folder.weights)[0], str(folder.weights), classes, record)
 
 
 def _record_of_same_images(plain: Mapping[str, Any] | None, spec: Spec) -> Record | None:

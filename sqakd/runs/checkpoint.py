@@ -101,11 +101,3 @@ def restore(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> Non
             f" another number of classes)"
         )
     model.load_state_dict(weights)
-
-
-def num_classes(weights: dict[str, Tensor]) -> int:
-    """Return a network's number of classes: the length of its last tensor that has at least one dimension."""
-    vectors = [tensor for tensor in weights.values() if tensor.ndim >= 1]
-    if not vectors:
-        raise CheckpointError("this checkpoint has no layer, so its number of classes is unknown")
-    return int(vectors[-1].shape[0])

@@ -179,7 +179,7 @@ def test_a_file_that_is_no_image_is_reported(tmp_path: Path) -> None:
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     before = files(tmp_path / "images")
     message = refusal(tmp_path, *FOLDER, folder)
-    assert "broken.png (UnidentifiedImageError)" in message
+    assert "broken.png (not an image of a known format)" in message
     assert "dataset.unreadable=skip" in message
     assert files(tmp_path / "images") == before
     assert files(tmp_path / "data") == {}
@@ -200,6 +200,14 @@ def test_an_incompatible_teacher_is_refused(shape: dict[str, int], message_part:
     assert message_part in message
     assert str(tmp_path / "theirs.pt") in message
     assert files(tmp_path) == before
+
+
+def test_classes_of_a_sorted_file_are_read_by_name(tmp_path: Path) -> None:
+    """Files of safetensors are sorted by name, so their last tensor is not the classifier's."""
+    file = tmp_path / "theirs.pt"
+    tensors = CifarResNet(blocks=1, num_classes=7).state_dict()
+    torch.save(dict(sorted(tensors.items(), key=lambda item: "conv1" in item[0])), file)
+    assert "has 7 classes, but the data set has 10" in refusal(tmp_path, f"teacher.checkpoint={file}")
 
 
 @pytest.mark.parametrize("content", [b"", b"epoch,top1\n0,0.5\n", b"PK\x03\x04 half an archive", b"\x80\x02."])
@@ -235,7 +243,7 @@ def test_a_folder_of_runs_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     message = refusal(tmp_path, f"paths.runs={tmp_path / 'file' / 'runs'}")
     assert "Not a directory" in message
-    assert "type paths.runs=FOLDER" in message
+    assert "use paths.runs=FOLDER" in message
     assert files(tmp_path) == {"file": b"not a folder"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.compose import located, make
 from sqakd.errors import SqakdError
 from sqakd.training.recipe import Recipe

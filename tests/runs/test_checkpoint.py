@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sqakd.advice import explain
 from sqakd.models.resnet import CifarResNet
-from sqakd.runs.checkpoint import CheckpointError, load_weights, num_classes, restore, save_weights
+from sqakd.runs.checkpoint import CheckpointError, load_weights, restore, save_weights
 
 FACTS: dict[str, Any] = {"num_classes": 10, "class_names": ["a", "b"], "mean": [0.1, 0.2], "record": {"seed": 3}}
 
@@ -150,11 +150,6 @@ def test_another_network_is_refused_and_nothing_is_loaded() -> None:
     with pytest.raises(CheckpointError, match=r"linear\.\w+ has shape .*seven\.pt has another number of classes"):
         restore(model, state(network(classes=7, seed=1)), source="seven.pt")
     assert same_tensors(model.state_dict(), before)
-
-
-@pytest.mark.parametrize("classes", [2, 10, 100])
-def test_number_of_classes_is_read_from_the_weights(classes: int) -> None:
-    assert num_classes(network(classes).state_dict()) == classes
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

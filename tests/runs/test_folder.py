@@ -107,7 +107,7 @@ def test_another_configuration_is_refused(act: str, tmp_path: Path) -> None:
         getattr(folder, act)(spec(lr=0.01, seed=1, new="x"))
     assert explain(refused.value) == (
         f"{tmp_path} holds another run: new: (absent) -> x; recipe.lr: 0.001 -> 0.01; seed: 0 -> 1."
-        " Its files stay as they are; type name=ANOTHER_NAME to keep both, or delete that folder"
+        " Its files stay as they are; use name=ANOTHER_NAME to keep both, or delete that folder"
     )
     assert (tmp_path / "config.yaml").read_bytes() == before
 
@@ -119,7 +119,7 @@ def test_files_without_a_configuration_are_refused_and_stay(name: str, tmp_path:
     file.write_text("mine")
     with pytest.raises(RunError, match=rf"holds {file.name}, but no config\.yaml") as refused:
         RunFolder(tmp_path).check(spec())
-    assert "type name=ANOTHER_NAME to keep both" in explain(refused.value)
+    assert "use name=ANOTHER_NAME to keep both" in explain(refused.value)
     assert file.read_text() == "mine"
 
 
@@ -147,7 +147,7 @@ def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
     assert folder.read_record() is None
     with pytest.raises(RunError, match=r"cannot write to .*seed0: Not a directory") as refused, folder.locked():
         pytest.fail("the folder does not exist")
-    assert explain(refused.value).endswith("type paths.runs=FOLDER")
+    assert explain(refused.value).endswith("use paths.runs=FOLDER")
     with pytest.raises(RunError, match=r"cannot write .*config\.yaml"):
         folder.claim(spec())
     assert (tmp_path / "runs").read_text() == "not a folder"

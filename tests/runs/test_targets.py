@@ -10,7 +10,7 @@ import command
 import pytest
 import yaml
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder, find_runs
 from sqakd.runs.targets import check_targets, is_own
