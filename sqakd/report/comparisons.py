@@ -21,7 +21,7 @@ class Comparison:
         cell: the cell.
         published: the published number, or None.
         runs: our runs, one for each seed.
-        labels: the cell with which it is compared as "labels alone" (`labels_alone`); None if nobody has run one.
+        labels: the finished cell that it is compared with as "labels alone" (`labels_alone`); None if there is none.
         labels_runs: the runs of that cell.
     """
 

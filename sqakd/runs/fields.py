@@ -103,5 +103,5 @@ def read_json(file: Path) -> Any:
 
 
 def _short(value: object) -> str:
-    words = repr(value)
-    return words if len(words) <= 40 else f"{words[:37]}..."
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

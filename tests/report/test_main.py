@@ -35,9 +35,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def report(folder: Path, *words: str) -> tuple[list[str], str]:
+def report(folder: Path, *options: str) -> tuple[list[str], str]:
     """Return the printed lines and the error message."""
-    done = command.script("-m", "sqakd.report", *words, folder=folder)
+    done = command.script("-m", "sqakd.report", *options, folder=folder)
     assert (done.returncode == 0) == (not done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout.splitlines(), done.stderr.strip()
@@ -61,8 +61,8 @@ def test_all_files_are_written_and_printed(project: Path) -> None:
 
 def test_several_folders_of_runs_and_another_page(project: Path) -> None:
     make_run(project / "more", Made("digits", "resnet20", "lsq", 4, "sqakd", 0))
-    words = ["--runs", "runs", "--runs", "more", "--html", "page.html", "--title", "Mine & yours"]
-    printed, _ = report(project, *words)
+    options = ["--runs", "runs", "--runs", "more", "--html", "page.html", "--title", "Mine & yours"]
+    printed, _ = report(project, *options)
     assert printed[-1] == "page.html"
     assert "results/digits.md" in printed
     assert "<h1>Mine &amp; yours</h1>" in (project / "page.html").read_text()
@@ -86,7 +86,7 @@ def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         (
             ["--runs", "nowhere"],
@@ -100,8 +100,8 @@ def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> 
         (["--html", "nowhere/page.html"], "cannot write nowhere/page.html: the folder nowhere does not exist"),
     ],
 )
-def test_a_missing_folder_is_named(words: list[str], message: str, project: Path) -> None:
-    _, error = report(project, *words)
+def test_a_missing_folder_is_named(options: list[str], message: str, project: Path) -> None:
+    _, error = report(project, *options)
     assert error == f"error: {message}"
     assert not (project / "results" / "ours.csv").exists(), "nothing is written"
 

@@ -172,6 +172,6 @@ def test_the_page_needs_no_other_file(page: Path) -> None:
     assert "://" not in text.replace(page.resolve().as_uri(), "")
     assert "src=" not in text
     assert "@import" not in text
-    assert str(page.parent) not in text, "a path that nobody else has"
+    assert str(page.parent) not in text, "a path of this machine"
     for name in PANELS:
         assert f'<section id="{name}">' in text

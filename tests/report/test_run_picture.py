@@ -12,8 +12,8 @@ from sqakd.report import run_picture
 from sqakd.runs.record import write_record
 
 
-def draw(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["picture.py", *words])
+def draw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["picture.py", *arguments])
     run_picture.main()
 
 

@@ -1,4 +1,4 @@
-"""Tables of runs: means over seeds, published numbers next to ours, and published cells that nobody has run."""
+"""Tables of runs: means over seeds, published numbers next to ours, and published cells without a run."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ def test_a_run_repeated_under_another_name_counts_once(folders: tuple[Path, Path
 
 def test_another_rounding_rule_is_another_quantizer(folders: tuple[Path, Path]) -> None:
     name = "cifar10-net-ewgs-w2a2-sqakd"
-    words = "python train.py quantizer=ewgs quantizer/rounding=ste"
-    store(folders[0], record(name, 0, 0.3, command=words) | {"name": "other"})
+    command = "python train.py quantizer=ewgs quantizer/rounding=ste"
+    store(folders[0], record(name, 0, 0.3, command=command) | {"name": "other"})
     write_report(*folders)
     rows = markdown(folders[1] / "table9.md")
     assert rows[0]["ours, last"] == "92.00 ± 2.00 (3)"

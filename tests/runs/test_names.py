@@ -1,4 +1,4 @@
-"""What a real run tells Weights & Biases, read back from its offline file: the names that a dashboard relies on."""
+"""The names under which a real run logs to Weights & Biases, read back from its offline file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAPER = """\
 table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper,here
 """
-# Logged by other sentences: other objectives, other methods, what is on top.
+# Logged by other runs: other objectives, other quantizers, add-ons.
 ELSEWHERE = {"preliminary", "train/ce", "train/feature", "train/distance_to_grid"}
 ELSEWHERE |= {f"quantizer/LAYER/TENSOR/{own}" for own in ("step", "alpha")}
 DASHBOARD = definition.read()
@@ -40,7 +40,7 @@ QUANTIZERS = sorted(f.stem for f in (command.ROOT / "conf" / "quantizer").glob("
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A student and its teacher, trained in one process as a sweep does; in a project whose recipe is two epochs."""
+    """Train a student and its teacher for two epochs, in one process as a sweep does."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(command.ROOT / "conf", folder / "conf")
     for recipe in ("digits16", "digits16_float"):
@@ -67,7 +67,7 @@ def teacher(runs: Path) -> Logged:
     return wandb_file.read(runs / TEACHER / "seed0")
 
 
-def test_two_runs_of_one_process_are_two_runs_there(student: Logged, teacher: Logged) -> None:
+def test_two_runs_of_one_process_are_logged_as_two_runs(student: Logged, teacher: Logged) -> None:
     assert student.run_id != teacher.run_id
     assert (student.group, teacher.group) == ("digits16-resnet20", "digits16-resnet20")
     assert student.tags == ["digits16", "resnet20", "ewgs", "sqakd", "w2a2"]
@@ -100,14 +100,14 @@ def test_every_name_in_the_source_is_in_the_table() -> None:
     assert [name for name in names if listed_name(name) is None] == []
 
 
-def test_no_logged_name_goes_by_two_names() -> None:
+def test_every_metric_matches_one_name_of_the_table() -> None:
     examples = {"LAYER": "layer1.0.conv1", "TENSOR": "input", "CODE": "-3", "SCORE": "agreement", "AGGREGATE": "best"}
     for name in METRICS:
         metric = re.sub("|".join(examples), lambda word: examples[word[0]], name).replace("topK", "top5")
         assert [other for other in METRICS if pattern(other).fullmatch(metric)] == [name]
 
 
-def test_a_runs_choices_are_flat(student: Logged, teacher: Logged) -> None:
+def test_the_choices_of_a_run_are_flat(student: Logged, teacher: Logged) -> None:
     assert student.config["choices"] == {
         "cell": STUDENT,
         "dataset": "digits16",
@@ -143,7 +143,7 @@ def test_choices_name_the_add_ons_and_the_table_of_a_run() -> None:
     assert chosen["cell"] == f"{spec.config['cell']} recipe.lr=0.5"
 
 
-def test_the_papers_number_is_in_the_record_and_logged(runs: Path, student: Logged) -> None:
+def test_the_published_number_is_in_the_record_and_logged(runs: Path, student: Logged) -> None:
     record = json.loads((runs / STUDENT / "seed0" / "record.json").read_text())
     assert record["changes"] == {}
     assert record["paper"] == {"top1": 0.625, "kind": "paper", "table": "table4", "cell": "its own"}
@@ -155,7 +155,7 @@ def test_the_papers_number_is_in_the_record_and_logged(runs: Path, student: Logg
 
 
 @pytest.mark.parametrize("panel", DASHBOARD.panels, ids=lambda panel: f"{panel.picture}: {panel.title}")
-def test_a_run_logs_what_each_panel_shows(panel: definition.Panel, student: Logged) -> None:
+def test_a_run_logs_the_metrics_of_each_panel(panel: definition.Panel, student: Logged) -> None:
     for metric in panel.metrics:
         found = {name for name in student.metrics if pattern(metric).fullmatch(name)}
         assert found, metric
@@ -169,11 +169,11 @@ def test_a_run_logs_what_each_panel_shows(panel: definition.Panel, student: Logg
         assert isinstance(home[panel.x.removeprefix(CONFIG)], int | float)
 
 
-def test_a_run_logs_the_columns(student: Logged) -> None:
+def test_a_run_logs_the_columns_of_the_list_of_runs(student: Logged) -> None:
     assert set(DASHBOARD.columns) <= student.summary.keys()
 
 
-def test_the_documentation_shows_the_table() -> None:
+def test_the_documentation_has_the_table_of_names() -> None:
     text = (command.ROOT / "docs" / "dashboard.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", text, re.MULTILINE))
     assert rows == METRICS | {f"choices.{key}": meaning for key, meaning in GROUP_KEYS.items()}
