@@ -2,17 +2,17 @@
 
     python -m sqakd.predict model.onnx IMAGE_OR_FOLDER... [--top 3] [--batch 32]
 
-Images of any size and format are brought to the network's size as in evaluation: the shorter side is scaled to the
-network's height (plus the margin used in evaluation), and the centre is cropped. Transparent pixels become black. The
-model's metadata contains what is needed for this, and the names of the classes. An image that cannot be read is
-reported and skipped, and the exit status is then 1.
+Images of any size and format are read as in training (see `sqakd.images`) and brought to the network's size as in
+evaluation. The model's metadata contains what is needed for this, and the names of the classes. The metadata is checked
+when the model is opened, and so is the digest of the file. An image that cannot be read is reported and skipped, and
+the exit status is then 1. A model that cannot be used is reported in one line, also with exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,15 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
+from sqakd.model_file import Description, ModelFileError, describe
+
 BAR = 30
+# Severity of the messages that ONNX Runtime prints itself: only those before it ends the program.
+FATAL = 4
+INPUT_TYPES = {True: "tensor(uint8)", False: "tensor(float)"}  # by whether a file takes pixels
 
 
 class Model:
@@ -40,41 +44,39 @@ class Model:
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise ValueError(f"no file {file}; expected the model.onnx that export.py wrote")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
+        self.file = file
         try:
-            self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+            content = file.read_bytes()
+            self.facts = describe(content)
+        except OSError as error:
+            raise ValueError(f"{file} cannot be read: {error.strerror or error}") from error
+        except ModelFileError as error:
+            raise ValueError(f"{file} {error}") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = FATAL
+        try:
+            self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common base class
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ValueError(f"{file} cannot be opened as an ONNX model ({reason}); it may be damaged") from error
-        text = self.session.get_modelmeta().custom_metadata_map.get("sqakd")
-        if text is None:
-            raise ValueError(f"{file} was not written by export.py: its metadata does not describe its images")
-        self.facts: dict[str, Any] = json.loads(text)
-        self.input = self.session.get_inputs()[0].name
-
-    def prepare(self, file: Path) -> NDArray[np.uint8]:
-        """Return the pixels [3, H, W] of one image file, resized and cropped as in evaluation."""
-        _, height, width = self.facts["image_shape"]
-        with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-            rgb = image.convert("RGB")
-        margin = self.facts["resize"]["margin"]
-        fitted = ImageOps.fit(rgb, (width + margin, height + margin), method=Image.Resampling.BILINEAR)
-        left, top = round(margin / 2), round(margin / 2)
-        cropped = fitted.crop((left, top, left + width, top + height))
-        return np.ascontiguousarray(np.asarray(cropped, dtype=np.uint8).transpose(2, 0, 1))
+            raise ValueError(
+                f"{file} cannot be opened as an ONNX model ({_first_line(error)}); it may be damaged"
+            ) from error
+        self.input = _check_graph(self.session, self.facts, file)
+        self.prepare = Preparation(size=self.facts.image_shape[1:], stored=self.facts.stored, margin=self.facts.margin)
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the probabilities [N, classes] of pixels [N, 3, H, W]; each row sums to 1."""
-        batch: NDArray[Any] = pixels
-        if not self.facts["preprocess"]:
-            mean, std = (np.array(self.facts[key], np.float32)[:, None, None] for key in ("mean", "std"))
-            batch = ((pixels / np.float32(255) - mean) / std).astype(np.float32)
-        logits = self.session.run(None, {self.input: batch})[0].astype(np.float64)
+        """Return the probabilities [N, classes] of pixels [N, 3, H, W]; each row sums to 1.
+
+        Raises:
+            ValueError: if the model cannot be run, or its outputs are not finite.
+        """
+        facts = self.facts
+        batch: NDArray[Any] = pixels if facts.takes_pixels else normalize(pixels, facts.mean, facts.std)
+        try:
+            logits = self.session.run(None, {self.input: batch})[0].astype(np.float64)
+        except Exception as error:  # the runtime's errors have no common base class
+            raise ValueError(f"{self.file} cannot be run ({_first_line(error)}); it may be damaged") from error
+        if not np.isfinite(logits).all():
+            raise ValueError(f"{self.file} computes values that are not finite numbers; it may be damaged")
         # Subtracting the largest logit does not change the softmax and keeps the exponentials from overflowing.
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         result: NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
@@ -82,8 +84,47 @@ class Model:
 
     def name(self, index: int) -> str:
         """Return the name of a class, or its number if the file has no names."""
-        names = self.facts["classes"]
+        names = self.facts.classes
         return names[index] if index < len(names) else f"class {index}"
+
+
+def _check_graph(session: onnxruntime.InferenceSession, facts: Description, file: Path) -> str:
+    """Compare a model's graph with its description, and return the name of its input.
+
+    Raises:
+        ValueError: if they contradict each other.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ValueError(f"{file} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
+    (given,), (result,) = inputs, outputs
+    expected = INPUT_TYPES[facts.takes_pixels]
+    if given.type != expected or tuple(given.shape[1:]) != facts.image_shape:
+        raise ValueError(
+            f"{file} has a wrong description: its input is {given.type} {given.shape}, and the description says"
+            f" {expected} {list(facts.image_shape)}"
+        )
+    if result.type != "tensor(float)" or len(result.shape) != 2:
+        raise ValueError(f"{file} has the output {result.type} {result.shape}; expected float numbers [N, classes]")
+    count = result.shape[1]
+    if facts.classes and isinstance(count, int) and count != len(facts.classes):
+        raise ValueError(f"{file} has a wrong description: {len(facts.classes)} classes, and its output has {count}")
+    return str(given.name)
+
+
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def printable(text: object) -> str:
+    """Return a text in which characters that control a terminal, or cannot be printed, are escaped.
+
+    Example:
+        >>> printable("a\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def find(paths: list[Path]) -> list[Path]:
@@ -94,11 +135,15 @@ def find(paths: list[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(filter(_is_image, path.rglob("*"))) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"no image in {path}; known suffixes are {', '.join(sorted(SUFFIXES))}")
         found += inside
     return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def predict(model: Model, files: list[Path], *, batch: int) -> Iterator[tuple[Path, NDArray[np.float64] | str]]:
@@ -110,8 +155,8 @@ def predict(model: Model, files: list[Path], *, batch: int) -> Iterator[tuple[Pa
         for file in part:
             try:
                 pixels.append(model.prepare(file))
-            except UNREADABLE as error:
-                reasons[file] = str(error) or type(error).__name__
+            except ImageError as error:
+                reasons[file] = str(error)
         rows: Iterator[NDArray[np.float64]] = iter(model.probabilities(np.stack(pixels)) if pixels else ())
         for file in part:
             yield file, reasons[file] if file in reasons else next(rows)
@@ -138,19 +183,26 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.top < 1 or options.batch < 1:
         parser.error("--top and --batch must be at least 1")
+    # A large image is read or refused by its number of pixels; pillow's warning would be three lines of Python.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
-        model, files = Model(options.model), find(options.images)
+        return _classify(Model(options.model), find(options.images), top=options.top, batch=options.batch)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        print(f"error: {printable(error)}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _classify(model: Model, files: list[Path], *, top: int, batch: int) -> int:
+    """Print the classes of all files and return the exit status."""
     skipped = 0
-    for file, answer in predict(model, files, batch=options.batch):
+    for file, answer in predict(model, files, batch=batch):
         if isinstance(answer, str):
             skipped += 1
-            print(f"{file}: cannot be read ({answer}); skipped", file=sys.stderr)  # noqa: T201
+            print(printable(f"{file}: cannot be read ({answer}); skipped"), file=sys.stderr)  # noqa: T201
             continue
-        best = np.argsort(-answer, kind="stable")[: options.top]
-        print(f"{file}: {', '.join(f'{model.name(int(i))} {100 * answer[i]:.1f}%' for i in best)}")  # noqa: T201
+        best = np.argsort(-answer, kind="stable")[:top]
+        classes = ", ".join(f"{model.name(int(i))} {100 * answer[i]:.1f}%" for i in best)
+        print(printable(f"{file}: {classes}"))  # noqa: T201
     if skipped:
         print(f"{skipped} of {len(files)} images could not be read", file=sys.stderr)  # noqa: T201
     return 1 if skipped else 0

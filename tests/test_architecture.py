@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,12 +14,13 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "sqakd").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")])
 SCRIPTS = sorted(ROOT.glob("*.py"))
 
-GROUND = {"errors", "files", "numbers", "randomness"}
+GROUND = {"advice", "errors", "files", "images", "model_file", "numbers", "randomness"}
 # The rooms or modules of sqakd that each room may import besides itself. docs/architecture.md draws the imports.
 ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
+    "advice": {"errors"},
     "numbers": {"errors"},
-    "predict": set(),
+    "predict": {"images", "model_file"},  # not all of the ground floor: it needs no other package than those two
     "models": {"errors"},
     "quantization": GROUND,
     "kd": GROUND,
@@ -184,6 +186,13 @@ def test_report_imports_no_heavy_package() -> None:
     assert users == set()
 
 
+def test_predict_needs_only_three_packages() -> None:
+    """An exported model is used on machines without torch."""
+    files = [ROOT / "sqakd" / f"{name}.py" for name in ("predict", "images", "model_file")]
+    packages = {name.partition(".")[0] for file in files for name in imports_of(file)} - {"sqakd"}
+    assert packages - sys.stdlib_module_names == {"onnxruntime", "numpy", "PIL"}
+
+
 def test_stopwatch_imports_nothing_of_this_project() -> None:
     assert set(own_imports(ROOT / "sqakd" / "export" / "stopwatch.py")) == set()
 
@@ -203,6 +212,13 @@ def test_dashboard_imports_its_optional_package_inside_functions() -> None:
     tree = ast.parse((ROOT / "sqakd" / "dashboard" / "__main__.py").read_text(encoding="utf-8"))
     top = {f"{node.module}.{a.name}" for node in tree.body if isinstance(node, ast.ImportFrom) for a in node.names}
     assert "sqakd.dashboard.workspace" not in top
+
+
+def test_only_commands_import_the_advice() -> None:
+    """A library that gives command-line advice would have to know how it is called."""
+    users = {file for file in FILES if any(below(name, "advice") for name in own_imports(file))}
+    library = {file for file in users if room_of(file) != "app" and "def main(" not in file.read_text(encoding="utf-8")}
+    assert {relative(file) for file in library} == set()
 
 
 def test_packages_re_export_nothing() -> None:

@@ -51,7 +51,7 @@ def spec(*overrides: str) -> Spec:
     try:
         return compose_spec(list(overrides))
     except ValueError as error:
-        missing = re.findall(r"type ([a-z_.]+)=VALUE", str(error))
+        missing = re.findall(r"use ([a-z_.]+)=VALUE", str(error))
         return compose_spec([*overrides, *(f"{key}=given" for key in missing)])
 
 

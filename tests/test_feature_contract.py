@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
 from sqakd.training.callbacks.progress_bar import ProgressBar

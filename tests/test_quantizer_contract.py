@@ -15,7 +15,7 @@ import torch
 from quantizer_cases import BITS, CHANNELS, KINDS, METHODS, ROUNDINGS, Case, scheme_of
 from torch import Tensor
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.quantization.quantizers.base import Quantizer
 
 CASES = [Case(method, kind, bits) for method in METHODS for kind in KINDS for bits in BITS]

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.sqakd_launchers.launcher import HERE, JOBS, PROCESSES, TrackedLauncher
 from hydra_plugins.sqakd_launchers.schemas import hide_schemas
+from sqakd.app.checks import SWEEPERS
 from sqakd.app.plan import plan_sweep
 from sqakd.app.sweep.job import failure_reason, run_job
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
@@ -65,7 +66,7 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
     finally:  # also if the sweep is interrupted
         _record_failures(store, results)
         print(summary(store.jobs(), time.monotonic() - started), flush=True)  # noqa: T201
-    is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") not in ("basic", "table")
+    is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") not in SWEEPERS
     failed = sum(result.status != JobStatus.COMPLETED for result in results)
     if failed and not is_search:
         raise SystemExit(f"{failed} of {len(results)} runs failed")

@@ -21,6 +21,7 @@ from sqakd.randomness import stream_seed
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.callbacks.ema import WeightAverage
+from sqakd.training.trainer import check_trainer_config
 
 PLANS = (False, True, "measure")
 SWEEPERS = ("basic", "table")  # the others search for the best result
@@ -96,6 +97,8 @@ def check_parts(spec: Spec, parts: Parts) -> None:
     Raises:
         SqakdError: naming the override that helps.
     """
+    with located("trainer"):
+        check_trainer_config(parts.recipe, spec.config["trainer"])
     check_bits(spec, parts.scheme)
     needy = [name for name, part in parts.addons.items() if getattr(part, "needs_quantizer", False)]
     if needy and parts.scheme is None:

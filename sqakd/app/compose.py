@@ -6,8 +6,10 @@ Everything behind the application gets objects and plain data; it never sees a c
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hydra import compose
@@ -17,12 +19,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import sqakd
 from sqakd.app import resolvers
 from sqakd.app.overrides import cell_overrides
 from sqakd.errors import SqakdError
 from sqakd.runs.spec import TARGET, Spec, identity
 
 resolvers.register()
+
+PACKAGE = Path(sqakd.__file__).parent
 
 
 def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
@@ -94,7 +99,10 @@ def make(node: Mapping[str, Any] | None, key: str, **arguments: Any) -> Any:
     try:
         return instantiate(OmegaConf.create(dict(node)), **arguments)
     except InstantiationException as error:
-        raise _located(error, key) from error
+        cause = _root_cause(error)
+        if _is_mistake(cause):
+            raise cause from error
+        raise _located(error, cause, key) from error
 
 
 @contextmanager
@@ -113,15 +121,31 @@ def located(key: str) -> Iterator[None]:
         raise SqakdError(_with_key(key, str(error)), topic=error.topic, **error.facts) from error
 
 
-def _located(error: InstantiationException, key: str) -> SqakdError:
-    """Return the constructor's own error, with the key of the node that it is about.
+def _root_cause(error: BaseException) -> BaseException:
+    """Return the constructor's own exception, which Hydra wraps once for each level of nesting."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_mistake(cause: BaseException) -> bool:
+    """Return whether an exception is a mistake in this project's code, which deserves a traceback.
+
+    This project refuses arguments with `SqakdError`, and Python refuses unknown ones with `TypeError`. Other libraries
+    have errors of their own for arguments that they refuse.
+    """
+    if isinstance(cause, SqakdError | TypeError | InstantiationException):
+        return False
+    frames = traceback.extract_tb(cause.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE)
+
+
+def _located(error: InstantiationException, cause: BaseException, key: str) -> SqakdError:
+    """Return a constructor's exception as an error about the node that it is about.
 
     Hydra reports the key below the node as a line "full_key: weight" at the end of its message.
     """
     below = str(error).rpartition("full_key: ")[2].strip() if "full_key: " in str(error) else ""
-    cause: BaseException = error
-    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-        cause = cause.__cause__
     message = " ".join((str(cause).splitlines() or [type(cause).__name__])[0].split())
     text = _with_key(f"{key}.{below}" if below else key, message)
     return SqakdError(text, topic=cause.topic, **cause.facts) if isinstance(cause, SqakdError) else SqakdError(text)

@@ -10,7 +10,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.console import quiet_libraries
 from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError

@@ -8,18 +8,22 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.parts import quantize_network
 from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.errors import DataError
 from sqakd.dataset.transforms.augment import normalize
 from sqakd.errors import SqakdError
+from sqakd.images import ImageError, Preparation
 from sqakd.quantization.convert import dequantize
 from sqakd.runs.checkpoint import load_weights, restore
 from sqakd.runs.export_record import ExportRecord, read_exports
@@ -28,6 +32,10 @@ from sqakd.runs.folder import RunFolder
 if TYPE_CHECKING:
     from sqakd.export.source import Source
     from sqakd.export.trained import Trained, ValidationBatch
+
+# Largest difference of a pixel between pillow's resizing, which rounds twice, and the data sets' resizing, which rounds
+# once. Only images that are resized again for evaluation differ at all.
+ROUNDING = 2
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -53,6 +61,7 @@ def export_run(config: Mapping[str, Any]) -> float:
     """
     try:  # not at the top, because training needs none of the packages that the export needs
         from sqakd.export import pipeline
+        from sqakd.export.folder import check_folder
         from sqakd.export.options import Options, Timing
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
@@ -60,10 +69,11 @@ def export_run(config: Mapping[str, Any]) -> float:
     timing = Timing(**config["benchmark"])
     options = Options(**{field.name: config[field.name] for field in fields(Options)} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
+    folder = Path(config["folder"] or source.folder.export(options.profile))
+    check_folder(folder)  # before the network and its data are loaded, which takes long
     trained = trained_network(source)
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
     say(f"exporting {source.folder.path} as {options.profile}{speed}")
-    folder = Path(config["folder"] or source.folder.export(options.profile))
     try:
         others = list(read_exports(RunFolder(source.folder.path.resolve()).runs))
     except SqakdError as error:
@@ -117,7 +127,7 @@ def trained_network(source: Source) -> Trained:
         class_names=list(facts["class_names"]),
         mean=list(facts["mean"]),
         std=list(facts["std"]),
-        resize={"margin": int(getattr(data.evaluate, "margin", 0))},
+        preparation=_preparation(data),
         identity={
             "name": record.name,
             "seed": record.seed,
@@ -133,12 +143,52 @@ def trained_network(source: Source) -> Trained:
     )
 
 
+def _preparation(data: ImageDataModule) -> Preparation:
+    """Return how an image file becomes what the network gets in evaluation."""
+    _, height, width = data.val_images.shape[1:]
+    margin = int(getattr(data.evaluate, "margin", 0))
+    return Preparation(size=data.image_shape[1:], stored=(height, width), margin=margin)
+
+
 def _validation_batches(data: ImageDataModule) -> Iterator[ValidationBatch]:
-    """Yield validation batches as whole-numbered pixels and as normalised images; resized images are rounded."""
+    """Yield validation batches as whole-numbered pixels and as normalised images; resized images are rounded.
+
+    If each image is a file of its own, the pixels are read from the file as `sqakd.predict` reads them.
+
+    Raises:
+        DataError: if a file cannot be read, or has other pixels than the data set.
+    """
     from sqakd.export.trained import ValidationBatch
 
     mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    preparation = _preparation(data)
     for batch in data.val_dataloader():
-        pixels = batch.image if data.evaluate is None else data.evaluate(batch.image)
-        pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-        yield ValidationBatch(pixels, normalize(pixels, mean, std), batch.label)
+        own = batch.image if data.evaluate is None else data.evaluate(batch.image)
+        own = own.round().clamp(0, 255).to(torch.uint8)
+        images = normalize(own, mean, std)
+        if data.val_files is None:
+            yield ValidationBatch(own, images, images, batch.label)
+            continue
+        files = [data.val_files[i] for i in batch.index.tolist()]
+        pixels = torch.stack([torch.from_numpy(_read(file, preparation)) for file in files])
+        for file, read, wanted in zip(files, pixels, own, strict=True):
+            _check_pixels(file, read, wanted)
+        yield ValidationBatch(pixels, normalize(pixels, mean, std), images, batch.label)
+
+
+def _read(file: Path, preparation: Preparation) -> NDArray[np.uint8]:
+    try:
+        return preparation(file)
+    except ImageError as error:
+        raise DataError(f"{file} cannot be read: {error}") from error
+
+
+def _check_pixels(file: Path, read: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Refuse a file whose pixels differ from the data set's by more than the rounding of two resizing steps."""
+    difference = int((read.int() - wanted.int()).abs().max())
+    if difference > ROUNDING:
+        raise DataError(
+            f"{file} has other pixels than the data set (they differ by up to {difference} of 255): the file was"
+            f" changed after it was decoded, or dataset.evaluate prepares images in a way that an exported model cannot"
+            f" repeat; delete the decoded images in the folder paths.cache to decode the files again"
+        )

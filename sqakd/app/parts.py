@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from torch import nn
 
-from sqakd.app.compose import compose_spec, make
+from sqakd.app.compose import compose_spec, located, make
 from sqakd.app.overrides import float_run_overrides
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import Augment
+from sqakd.files import sha256
 from sqakd.kd.objective import Objective
 from sqakd.models.trial import try_network
 from sqakd.quantization.convert import Scheme, quantize
@@ -72,6 +74,27 @@ def make_parts(spec: Spec) -> Parts:
     )
     parts.data.extend({name: part for name, part in addons.items() if isinstance(part, Augment)})
     return parts
+
+
+def with_inputs(spec: Spec, data: ImageDataModule) -> Spec:
+    """Add the digests of the files that a run reads, so that a changed file makes it another run.
+
+    Args:
+        spec: of the run.
+        data: its data set; the images need not be loaded.
+
+    Raises:
+        SqakdError: if the images cannot be listed.
+    """
+    inputs = {}
+    teacher = spec.config["teacher"]["checkpoint"]
+    if teacher is not None and Path(teacher).is_file():  # a missing file is reported when it is loaded
+        inputs["teacher"] = sha256(Path(teacher))
+    with located("dataset"):
+        images = data.fingerprint()
+    if images is not None:
+        inputs["images"] = images
+    return replace(spec, inputs=inputs)
 
 
 def make_network(

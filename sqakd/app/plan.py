@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.checks import check_bits, check_plan, check_seeds
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import duration, say

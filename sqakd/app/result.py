@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.compose import changes
 from sqakd.app.console import say
 from sqakd.app.parts import Parts

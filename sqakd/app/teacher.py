@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.compose import changes, compose_spec, make
 from sqakd.app.console import say
 from sqakd.app.overrides import float_run_overrides

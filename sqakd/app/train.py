@@ -12,15 +12,15 @@ from sqakd.app.checks import build_float_network, check_data, check_mode, check_
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import first_process, say
 from sqakd.app.errors import report_errors
-from sqakd.app.parts import Parts, make_parts
+from sqakd.app.parts import Parts, make_parts, with_inputs
 from sqakd.app.plan import plan_runs
 from sqakd.app.result import Reference, record_of, reference_of, write_results
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
 from sqakd.app.teacher import Networks, find_networks, load_teacher_file, report_teacher
 from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
-from sqakd.runs.folder import RunFolder
-from sqakd.runs.names import choices
+from sqakd.runs.folder import RunError, RunFolder
+from sqakd.runs.names import group_values
 from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.divergence import Divergence
@@ -57,10 +57,10 @@ def train(spec: Spec) -> Record:
         SIGTERMException: after SIGTERM, once the state is saved.
     """
     check_seeds(spec)
-    folder = RunFolder.of_spec(spec)
+    folder, parts = RunFolder.of_spec(spec), make_parts(spec)
+    spec = with_inputs(spec, parts.data)
     if record := folder.finished_record(spec):
         return _done_before(record)
-    parts = make_parts(spec)
     check_parts(spec, parts)
     with located("dataset"):
         parts.data.setup()
@@ -115,7 +115,9 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
             callbacks=parts.callbacks,
         )
     for logger in trainer.loggers:
-        logger.log_hyperparams(spec.config | {"choices": choices(spec, dict(reference.changes))})
+        logger.log_hyperparams(spec.config | {"choices": group_values(spec, dict(reference.changes))})
     trainer.fit(task, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True)
-    assert result.record is not None
+    if result.record is None:
+        done = trainer.current_epoch
+        raise RunError(f"stopped after {done} of {parts.recipe.epochs} epochs; the same command continues it")
     return write_results(spec, parts, networks, task, result.record, folder, trainer)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import yaml
 
+from sqakd.advice import errors_in_one_line
 from sqakd.dashboard import definition, page
 from sqakd.dashboard.definition import Definition
 from sqakd.errors import SqakdError
-from sqakd.report.results import NoRunsError
 from sqakd.runs import paper
 from sqakd.runs.login import has_login
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--html", type=Path, help="the page (RUNS/dashboard.html); with a login, write it as well")
     parser.add_argument("--offline", action="store_true", help="write the page even if there is a login")
     options = parser.parse_args(arguments)
-    try:
+    with errors_in_one_line():
         shown = definition.read()
         online = not options.offline and has_login()
         if online:
@@ -54,10 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             published = paper.FILE if paper.FILE.is_file() else None
             page.write(shown, runs=options.runs, paper=published, file=file)
             print(file)  # noqa: T201
-    except NoRunsError as error:
-        raise SystemExit(f"error: {error}; choose the folder of the runs with --runs FOLDER") from error
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
 
 
 def _publish(shown: Definition, entity: str, project: str, name: str) -> str:
@@ -66,18 +62,14 @@ def _publish(shown: Definition, entity: str, project: str, name: str) -> str:
         from sqakd.dashboard import workspace  # its package is an extra
     except ImportError as error:
         raise SqakdError(
-            f"a workspace needs a package that is not installed ({error}); run pip install -e '.[dashboard]', or use"
-            " --offline for a page"
+            f"a workspace needs a package that is not installed ({error})", topic="dashboard.package"
         ) from error
     import wandb
 
     try:
         return workspace.save(workspace.build(shown, entity=entity, project=project, name=name))
     except wandb.Error as error:
-        raise SqakdError(
-            f"wandb refused the workspace ({error}); choose the project of the runs with --project and --entity, or use"
-            " --offline for a page"
-        ) from error
+        raise SqakdError(f"wandb refused the workspace ({error})", topic="dashboard.refused") from error
 
 
 if __name__ == "__main__":

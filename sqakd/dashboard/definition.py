@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 from sqakd.errors import SqakdError
-from sqakd.runs.names import CHOICES, known
+from sqakd.runs.names import GROUP_KEYS, listed_name
 
 FILE = Path(__file__).parents[2] / "conf" / "dashboard.yaml"
 KINDS = ("lines", "bars", "points")
 CONFIG = "config."
 # Keys of a run's configuration by which runs can be grouped.
-KEYS = ("name", "seed", "bits", "w_bits", "a_bits", *(f"choices.{key}" for key in CHOICES))
+KEYS = ("name", "seed", "bits", "w_bits", "a_bits", *(f"choices.{key}" for key in GROUP_KEYS))
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Definition:
 
 def check_metric(metric: str, where: str) -> None:
     """Refuse the name of a metric that no run logs."""
-    if known(metric) is None:
+    if listed_name(metric) is None:
         raise SqakdError(f"{where}: no run logs {metric!r}: expected a name of docs/dashboard.md")
 
 
@@ -124,7 +124,7 @@ def read(file: Path = FILE) -> Definition:
             for section in node["sections"]
         )
         return Definition(**{**node, "columns": tuple(node["columns"]), "sections": sections})
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise SqakdError(f"{file} does not define a dashboard ({type(error).__name__}: {error})") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +23,8 @@ from sqakd.randomness import stream
 class ImageDataModule(pl.LightningDataModule):
     """Images held as uint8 tensors, augmented and normalised in batches on the training device.
 
-    A data set fills `train_images`, `train_labels`, `val_images`, `val_labels` and `class_names` in `load`.
+    A data set fills `train_images`, `train_labels`, `val_images`, `val_labels` and `class_names` in `load`,
+    and `train_files` and `val_files` if each image is a file of its own.
 
     Args:
         batch_size: training images per batch, over all devices.
@@ -68,12 +70,22 @@ class ImageDataModule(pl.LightningDataModule):
         self.train_images = self.val_images = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
         self.train_labels: Tensor | None = None
         self.val_labels: Tensor | None = None
+        self.train_files: list[Path] | None = None
+        self.val_files: list[Path] | None = None
         self.class_names: list[str] = []
         self.loaded = False
 
     @abstractmethod
     def load(self) -> None:
         """Fill images, labels and class names. `setup` calls this method once."""
+
+    def fingerprint(self) -> str | None:
+        """Return a digest of the images that `load` would read, without reading them.
+
+        Returns:
+            The digest; None if the images cannot change, because they are verified by a checksum.
+        """
+        return None
 
     def setup(self, stage: str | None = None) -> None:
         """Load the images once, hold some out, limit their number and check their size."""
@@ -82,6 +94,7 @@ class ImageDataModule(pl.LightningDataModule):
             if self.holdout:
                 rest, held_out = split_by_share(len(self.train_images), self.holdout)
                 self.val_images, self.val_labels = self.train_images, self.train_labels
+                self.val_files = self.train_files
                 self._keep("val", held_out)
                 self._keep("train", rest)
             if self.limit is not None:
@@ -95,6 +108,8 @@ class ImageDataModule(pl.LightningDataModule):
         for name in (f"{part}_images", f"{part}_labels"):
             if (values := getattr(self, name)) is not None:
                 setattr(self, name, values[index])
+        if (files := getattr(self, f"{part}_files")) is not None:
+            setattr(self, f"{part}_files", [files[i] for i in index.tolist()])
 
     def _check_sizes(self) -> None:
         """Refuse augmented images of another size than those of evaluation and deployment.

@@ -6,7 +6,7 @@ images of 32x32; the test images serve as validation, as in the papers.
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,20 @@ class CIFAR10(ImageDataModule):
         return [name for name, _ in listed if not (folder / name).exists()]
 
     def _extract(self, archive: Path, folder: Path) -> None:
-        """Unpack the archive. Each file appears in `folder` whole or not at all, also for a concurrent job."""
-        with tempfile.TemporaryDirectory(dir=self.root) as scratch:
-            extract_archive(str(archive), scratch)
+        """Unpack the archive. Each file appears in `folder` whole or not at all, also for a concurrent job.
+
+        The caller holds the archive's lock, so a scratch folder that exists was left by a killed process. Only missing
+        files are put into `folder`; nothing there is replaced.
+        """
+        scratch = self.root / f".{folder.name}.part"
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            extract_archive(str(archive), str(scratch))
             folder.mkdir(exist_ok=True)
-            for file in (Path(scratch) / folder.name).iterdir():
-                file.replace(folder / file.name)
+            for name in self._missing(folder):
+                (scratch / folder.name / name).replace(folder / name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
     def _read(self, *, train: bool) -> tuple[Tensor, Tensor, list[str]]:
         """Return images, labels and class names of one part."""

@@ -15,30 +15,23 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from sqakd.dataset.errors import DataError
 from sqakd.errors import some
-from sqakd.files import replacing, write_text
+from sqakd.files import remove_abandoned, replacing, write_text
+from sqakd.images import VERSION, ImageError
 
 T = TypeVar("T")
-# Errors that opening and decoding a file may raise if the file is not an intact image.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    zlib.error,
-    zipfile.BadZipFile,
-    Image.DecompressionBombError,
-)
+# Errors that reading and decoding a file may raise if the file or its archive is damaged.
+UNREADABLE = (ImageError, OSError, ValueError, zlib.error, zipfile.BadZipFile)
 CHUNK = 2048  # decoded images held in memory before they are written
 
 
@@ -79,7 +72,7 @@ class Decoder:
             DataError: if the cache cannot be written, if no item can be read, or if an item cannot be read and
                 `unreadable` is "refuse".
         """
-        key = hashlib.blake2b(json.dumps([self.unreadable, facts]).encode(), digest_size=12).hexdigest()
+        key = hashlib.blake2b(json.dumps([VERSION, self.unreadable, facts]).encode(), digest_size=12).hexdigest()
         pixels, index = self.cache / f"{key}.uint8", self.cache / f"{key}.json"
         length = math.prod(shape)
         try:
@@ -97,6 +90,7 @@ class Decoder:
         self, items: Sequence[T], read: Callable[[T], NDArray[np.uint8] | str], pixels: Path, index: Path
     ) -> None:
         """Decode all items into the two files of the cache."""
+        remove_abandoned(self.cache)  # of other data sets too, because these files are large
         with replacing(pixels) as temporary:
             with temporary.open("wb") as out:
                 kept, bad = _decode_into(out, items, read)
@@ -116,27 +110,6 @@ def mapped(pixels: Path, shape: tuple[int, ...]) -> Tensor:
     Writing to the tensor does not change the file.
     """
     return torch.from_file(str(pixels), shared=False, size=math.prod(shape), dtype=torch.uint8).view(shape)
-
-
-def read_rgb(file: Path | BinaryIO) -> Image.Image:
-    """Return an image of any format and mode as RGB: transparency over black, 16 bits scaled to 8.
-
-    Raises:
-        UNREADABLE: if the file is not an intact image.
-    """
-    with Image.open(file) as image:
-        if image.mode.startswith("I"):  # grey with 16 bits: convert() would clip the values at 255
-            return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-        if image.has_transparency_data:
-            over_black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-            over_black.alpha_composite(image.convert("RGBA"))
-            return over_black.convert("RGB")
-        return image.convert("RGB")
-
-
-def channels_first(image: Image.Image) -> NDArray[np.uint8]:
-    """Return the pixels of an RGB image as an array [3, height, width]."""
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 
 def _complete(pixels: Path, index: Path, length: int) -> bool:
@@ -169,8 +142,3 @@ def _decode_into(
                     kept.append(i)
                 bar.update()
     return kept, bad
-
-
-def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale pixels from 0 .. 65535 to 0 .. 255."""
-    return (pixels.astype(np.float32) / 257).round().clip(0, 255).astype(np.uint8)

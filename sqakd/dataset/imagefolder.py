@@ -7,28 +7,28 @@ Layouts of `folder`:
     *.jpg                                     unlabelled; a share, chosen by file name, is held out for validation
 
 If there is no val/, the images of train/ are split in the same way. Each image is decoded once into a uint8 file that
-later runs map into memory: the shorter side is resized to `image_size`, then the centre is cropped; RGB, transparency
-over black.
+later runs map into memory: the shorter side is resized to `image_size`, then the centre is cropped. `sqakd.images` says
+how files become pixels.
 """
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from sqakd.dataset.base import ImageDataModule
-from sqakd.dataset.decoded import UNREADABLE, Decoder, channels_first, read_rgb
+from sqakd.dataset.decoded import Decoder
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.split import split_by_name
+from sqakd.images import SUFFIXES, ImageError, channels_first, fit, read_rgb
 from sqakd.numbers import check_whole, is_number
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 LAYOUTS = "train/CLASS/IMAGE and val/CLASS/IMAGE (labelled), train/IMAGE and val/IMAGE, or IMAGE (unlabelled)"
 
 
@@ -70,10 +70,17 @@ class ImageFolder(ImageDataModule):
         labelled = self._has_classes(train)
         if labelled:
             self.class_names = self._class_names(train, val)
-        train_kept, self.train_images = self._decode(train)
-        val_kept, self.val_images = self._decode(val)
+        self.train_files, self.train_images = self._decode(train)
+        self.val_files, self.val_images = self._decode(val)
         if labelled:
-            self.train_labels, self.val_labels = self._labels(train_kept), self._labels(val_kept)
+            self.train_labels, self.val_labels = self._labels(self.train_files), self._labels(self.val_files)
+
+    def fingerprint(self) -> str | None:
+        """Return a digest of the names and sizes of all image files."""
+        digest = hashlib.sha256()
+        for path in sorted(path for files in self._list_files() for path in files):
+            digest.update(f"{self._name(path)}\0{path.stat().st_size}\n".encode())
+        return digest.hexdigest()
 
     def _list_files(self) -> tuple[list[Path], list[Path]]:
         """Return the paths of the training images and of the validation images."""
@@ -147,10 +154,9 @@ class ImageFolder(ImageDataModule):
 def _read(path: Path, size: int) -> NDArray[np.uint8] | str:
     """Return the pixels [3, size, size] of an image, or a description of the file if it is not an image."""
     try:
-        rgb = read_rgb(path)
-        return channels_first(ImageOps.fit(rgb, (size, size), method=Image.Resampling.BILINEAR))
-    except UNREADABLE as error:
-        return f"{path} ({type(error).__name__})"
+        return channels_first(fit(read_rgb(path), size, size))
+    except ImageError as error:
+        return f"{path} ({error})"
 
 
 def _is_image(path: Path) -> bool:

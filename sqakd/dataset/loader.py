@@ -2,7 +2,8 @@
 
 The permutation is a function of (seed, epoch), the augmentation of (seed, epoch, step). Every rank draws the numbers of
 the whole global batch and keeps its own part, so that two ranks together process the same images as one. An incomplete
-last batch that has fewer images than there are ranks is merged into the batch before it.
+last batch is merged into the batch before it if it has fewer images than there are ranks, or, in training, a single
+one: batch normalization of a vector needs two.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from sqakd.dataset.batch import Batch
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.transforms.augment import Augment
 from sqakd.randomness import stream
+
+SMALLEST_BATCH = 2  # images of a training batch
 
 
 class EpochSampler:
@@ -76,10 +79,12 @@ class Loader:
         self.augment, self.seed, self.rank, self.world_size = augment, seed, rank, world_size
         self.pin_memory = pin_memory
         full, rest = divmod(len(images), batch_size)
-        self.length = full + (rest >= world_size and not drop_last)
+        fewest = batch_size if drop_last else max(world_size, SMALLEST_BATCH if shuffle else 1)
+        self.length = full + (rest >= fewest)
         if self.length == 0:
             raise DataError(
-                f"{len(images)} images make no batch of batch size {batch_size} on {world_size} devices",
+                f"{len(images)} images make no batch of batch size {batch_size} on {world_size} devices; expected at"
+                f" least {fewest}",
                 topic="data.no_batch",
             )
         self.used = full * batch_size if drop_last else len(images)

@@ -28,11 +28,12 @@ from torch import Tensor
 
 from sqakd.dataset.archive import Archive
 from sqakd.dataset.base import ImageDataModule
-from sqakd.dataset.decoded import UNREADABLE, Decoder, channels_first, read_rgb
+from sqakd.dataset.decoded import UNREADABLE, Decoder
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.tiny_imagenet_lists import LAYOUT, read_names, read_wnids, train_files, val_files
 from sqakd.dataset.transforms.resize import size_text
 from sqakd.dataset.tree import FolderTree, Tree, ZipTree
+from sqakd.images import channels_first, read_rgb
 
 SIZE = 64
 FOLDER = "tiny-imagenet-200"
@@ -122,7 +123,7 @@ def _pixels(tree: Tree, name: str) -> NDArray[np.uint8] | str:
     try:
         image = read_rgb(io.BytesIO(tree.read(name)))
     except UNREADABLE as error:
-        return f"{tree.path(name)} ({type(error).__name__})"
+        return f"{tree.path(name)} ({error})"
     if image.size != (SIZE, SIZE):
         raise DataError(
             f"{tree.path(name)} has {size_text(image.height, image.width)} pixels; expected {size_text(SIZE, SIZE)}, as"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from typing import Any
 
 import onnx
 from torch import fx, nn
@@ -15,8 +15,7 @@ from sqakd.export.pack import pack
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.export.trained import Trained
 from sqakd.export.translations import Weights
-
-METADATA = "sqakd"  # key of the JSON text in the model's metadata; `sqakd.predict` reads it
+from sqakd.model_file import FORMAT, METADATA, with_digest
 
 
 def integer_model(trained: Trained, lowered: fx.GraphModule, options: Options) -> tuple[onnx.ModelProto, int]:
@@ -28,15 +27,15 @@ def integer_model(trained: Trained, lowered: fx.GraphModule, options: Options) -
     layers = {
         f"network.{name}.weight": module for name, module in lowered.named_modules() if isinstance(module, IntegerLayer)
     }
-    _add_metadata(model, trained, options, layers.values())
-    return pack(model, layers, options.pack), model.ByteSize()
+    facts = _facts(trained, options, layers.values())
+    packed = pack(model, layers, options.pack)
+    return _described(packed, facts), _described(model, facts).ByteSize()
 
 
 def float_model(trained: Trained, options: Options) -> onnx.ModelProto:
     """Return the float network as a model with the same inputs and metadata, for comparison."""
     model = to_onnx(deployed(trained, trained.float_network, options), trained.image_shape, weights="cast")
-    _add_metadata(model, trained, options, ())
-    return model
+    return _described(model, _facts(trained, options, ()))
 
 
 def deployed(trained: Trained, network: nn.Module, options: Options) -> Deployed:
@@ -45,17 +44,24 @@ def deployed(trained: Trained, network: nn.Module, options: Options) -> Deployed
     return Deployed(network, mean, std)
 
 
-def _add_metadata(model: onnx.ModelProto, trained: Trained, options: Options, layers: Iterable[IntegerLayer]) -> None:
-    """Write what `python -m sqakd.predict` and other programs need to know to use the file."""
-    facts = trained.identity | {
+def _facts(trained: Trained, options: Options, layers: Iterable[IntegerLayer]) -> dict[str, Any]:
+    """Return what `python -m sqakd.predict` and other programs need to know to use the file."""
+    stored = trained.preparation.stored
+    return trained.identity | {
+        "format": FORMAT,
         "classes": trained.class_names,
         "mean": trained.mean,
         "std": trained.std,
         "image_shape": list(trained.image_shape),
-        "resize": trained.resize,
+        "resize": {"stored": list(stored) if stored else None, "margin": trained.preparation.margin},
         "preprocess": options.preprocess,
         "profile": options.profile,
         "bits": {layer.name: [layer.integer_weight.bits, layer.stored.input.bits] for layer in layers},
     }
+
+
+def _described(model: onnx.ModelProto, facts: dict[str, Any]) -> onnx.ModelProto:
+    """Add the description and its digest to a model, in place, and return the model."""
     model.producer_name, model.producer_version = "sqakd", sqakd.__version__
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(facts, separators=(",", ":"))})
+    onnx.helper.set_model_props(model, {METADATA: with_digest(model.SerializeToString(), facts)})
+    return model

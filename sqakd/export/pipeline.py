@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +18,11 @@ from sqakd.export.benchmark import benchmark
 from sqakd.export.compare import code_differences
 from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
 from sqakd.export.errors import ExportError
+from sqakd.export.folder import replacing_folder
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.onnx_models import deployed, float_model, integer_model
 from sqakd.export.options import Options
-from sqakd.export.report import write_report
+from sqakd.export.report import write_export_report
 from sqakd.export.to_onnx import OPSET
 from sqakd.export.trained import Trained, ValidationBatch
 from sqakd.export.verify import verify
@@ -43,14 +41,16 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
     Args:
         trained: the network, its data and its description.
         options: see `Options`.
-        folder: replaces the folder of an earlier export, after everything is written and verified.
+        folder: absent, empty or the folder of an earlier export, which is replaced after everything is written and
+            verified.
         others: records of other exports, which the report compares with this one.
 
     Returns:
         The record, as in record.json.
 
     Raises:
-        ExportError: if the network cannot be exported, or the file disagrees with it; nothing is written then.
+        ExportError: if the network cannot be exported, the file disagrees with it, or the folder holds anything else;
+            nothing is written then.
     """
     lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=options.profile == "trt"))
     sample = trained.calibration(options.calibration_images)
@@ -85,7 +85,7 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
                 timing=options.benchmark,
             )
         record = ExportRecord.from_dict(facts)
-        write_report(place, record, others)
+        write_export_report(place, record, others)
         (place / "layers.json").write_text(json.dumps(layers, indent=1), encoding="utf-8")
         write_export(place / "record.json", record)
     return record
@@ -138,32 +138,6 @@ def _first(batches: Iterable[ValidationBatch], images: int | None) -> Iterator[V
             return
         yield ValidationBatch(*(None if part is None else part[:left] for part in batch))  # type: ignore[arg-type]
         left -= len(batch.images)
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `folder` if the block succeeds, and disappears otherwise.
-
-    Raises:
-        ExportError: if the folder cannot be written.
-    """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        # A folder with content cannot be replaced in one step, so the old one moves aside until the new one is there.
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    except OSError as error:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        raise ExportError(f"cannot write {folder}: {error.strerror or error}", topic="export.folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

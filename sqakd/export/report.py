@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sqakd.errors import SqakdError
+from sqakd.advice import errors_in_one_line
 from sqakd.export.report_pictures import latency_picture, layers_picture, pareto_picture
 from sqakd.export.report_tables import (
     layers_table,
@@ -27,6 +27,7 @@ from sqakd.report.document import Chapter, Part, PictureFile, markdown_document,
 from sqakd.report.page import write_page
 from sqakd.report.table import as_markdown
 from sqakd.runs.export_record import Benchmark, ExportRecord, read_export, read_exports
+from sqakd.runs.folder import RunFolder
 
 BIT_OPERATIONS = (
     "sum over layers of multiply-adds x weight bits x input bits, for one image; float layers count 32 x 32"
@@ -45,7 +46,7 @@ NOTES = {
 }
 
 
-def write_report(folder: Path, record: ExportRecord, others: Iterable[ExportRecord]) -> None:
+def write_export_report(folder: Path, record: ExportRecord, others: Iterable[ExportRecord]) -> None:
     """Write the report into the folder of an export.
 
     Args:
@@ -119,16 +120,14 @@ def main() -> None:
     folder = parser.parse_args().folder
     if not folder.is_dir():
         parser.error(f"{folder} is not a folder")
-    try:
+    with errors_in_one_line():
         if not (folder / "layers.json").is_file():
             print(as_markdown(overview_table(read_exports(folder))), end="")  # noqa: T201
             return
         record = read_export(folder / "record.json")
         if record is None:
             parser.error(f"{folder} has no record of an export")
-        write_report(folder, record, read_exports(folder.resolve().parents[2]))
-    except SqakdError as error:
-        raise SystemExit(f"error: {error}") from error
+        write_export_report(folder, record, read_exports(RunFolder(folder.resolve().parent).runs))
     print(folder / "report.html")  # noqa: T201
 
 

@@ -17,6 +17,9 @@ from sqakd.runs.checkpoint import load_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, read_record
 from sqakd.runs.spec import identity
+from sqakd.runs.targets import check_targets
+
+CONSTRUCTED = ("dataset", "model", "quantizer")  # the nodes of the configuration that the export constructs
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def read_run(path: Path) -> Source:
     Raises:
         ExportError: if the run is not like this.
         CheckpointError: if its weights cannot be read safely.
-        SqakdError: if its configuration or its record is damaged.
+        SqakdError: if its configuration or its record is damaged, or the configuration names foreign classes.
     """
     folder = RunFolder(path)
     if not path.is_dir():
@@ -69,9 +72,10 @@ def read_run(path: Path) -> Source:
     if not folder.finished:
         raise ExportError(f"the run {path} is not finished: it has no record.json", topic="export.unfinished")
     config, record = folder.read_config(), read_record(folder.record)
-    missing = [key for key in ("dataset", "model", "quantizer") if key not in config]
+    missing = [key for key in CONSTRUCTED if key not in config]
     if missing:
         raise ExportError(f"{folder.config} lacks {', '.join(missing)}: it is not the configuration of a run")
+    check_targets(config, CONSTRUCTED, file=folder.config)
     trained_with = record.versions.get("sqakd", "of an unknown version")
     if _series(trained_with) != _series(sqakd.__version__):
         raise ExportError(

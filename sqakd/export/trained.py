@@ -8,17 +8,21 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from sqakd.images import Preparation
+
 
 class ValidationBatch(NamedTuple):
     """One batch of validation images.
 
     Attributes:
-        pixels: 0 .. 255, uint8 [N, 3, H, W].
-        images: the same images, normalised, float32.
+        pixels: 0 .. 255, uint8 [N, 3, H, W], read as the users of the exported file read images.
+        inputs: the same pixels, normalised, float32.
+        images: the data set's own images, normalised, float32; those that the trained network gets.
         labels: [N], or None.
     """
 
     pixels: Tensor
+    inputs: Tensor
     images: Tensor
     labels: Tensor | None
 
@@ -35,7 +39,7 @@ class Trained:
         class_names: in the order of the logits; empty if unknown.
         mean: mean of each channel, of pixels scaled to 0 .. 1.
         std: standard deviation of each channel.
-        resize: how an image is brought to its size: the shorter side to height + margin, then a centre crop.
+        preparation: how an image file becomes the pixels that the network gets.
         identity: name, seed and the like, for the record and the model's metadata.
         calibration: returns a number of normalised training images [N, C, H, W].
         validation: returns an iterator over all validation images.
@@ -48,7 +52,7 @@ class Trained:
     class_names: list[str]
     mean: list[float]
     std: list[float]
-    resize: dict[str, int]
+    preparation: Preparation
     identity: dict[str, Any]
     calibration: Callable[[int], Tensor]
     validation: Callable[[], Iterable[ValidationBatch]]

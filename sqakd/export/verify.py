@@ -1,4 +1,7 @@
-"""The proof: each runtime's predictions from the file, compared with the trained network on the validation images."""
+"""The proof: each runtime's predictions from the file, compared with the trained network on the validation images.
+
+The file gets the images as its users read them, and the trained network gets the images of its data set.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ def verify(file: Path, network: nn.Module, batches: Iterable[ValidationBatch], *
     for batch in batches:
         trained.append(network(batch.images).float().numpy())
         for logits, (_, run) in zip(exported, sessions, strict=True):
-            logits.append(run((batch.pixels if pixels else batch.images).contiguous().numpy()))
+            logits.append(run((batch.pixels if pixels else batch.inputs).contiguous().numpy()))
         if batch.labels is not None:
             labels.append(batch.labels)
     truth = torch.cat(labels).numpy() if labels else None

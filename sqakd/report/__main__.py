@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sqakd.report.readme import names
-from sqakd.report.results import NoRunsError
+from sqakd.advice import errors_in_one_line
+from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
 
 README = Path("README.md")
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, help="Markdown file with markers (README.md, if it has any)")
     parser.add_argument("--picture", type=Path, help="SVG file for accuracy against bits")
     options = parser.parse_args()
-    try:
-        has_markers = README.is_file() and bool(names(README.read_text(encoding="utf-8")))
+    with errors_in_one_line():
+        has_markers = README.is_file() and bool(names(read_markdown(README)))
         files = write_report(
             options.runs or [Path("runs")],
             options.results,
@@ -42,10 +42,6 @@ def main() -> None:
             skip_unknown=options.readme is None,
             picture=options.picture,
         )
-    except NoRunsError as error:
-        raise SystemExit(f"error: {error}; choose the folder of the runs with --runs FOLDER") from error
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
     for path in files:
         print(path)  # noqa: T201
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqakd.runs.paper import RELEASED, PaperRow
-from sqakd.runs.record import Record
+from sqakd.runs.record import Record, changes_text
 
 FLOAT_BITS = 32
 
@@ -50,8 +49,8 @@ class Cell:
         return self.dataset, self.model
 
     @property
-    def published(self) -> Cell:
-        """The cell of the paper with which a cell of the released code's reading is compared."""
+    def published_cell(self) -> Cell:
+        """The cell of the paper with which this cell is compared: itself, or without `_released`."""
         return replace(self, quantizer=self.quantizer.removesuffix(RELEASED), kd=self.kd.removesuffix(RELEASED))
 
     @property
@@ -74,7 +73,7 @@ def cell_of(record: Record) -> Cell:
         w_bits=record.w_bits,
         a_bits=record.a_bits,
         kd="+".join(filter(None, [record.kd, record.add_ons])),
-        changes=", ".join(f"{key}={json.dumps(value)}" for key, value in record.changes.items()),
+        changes=changes_text(record.changes),
     )
 
 

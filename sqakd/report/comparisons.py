@@ -21,7 +21,7 @@ class Comparison:
         cell: the cell.
         published: the published number, or None.
         runs: our runs, one for each seed.
-        labels: the cell with which it is compared as "labels alone" (`labels_alone`); None if nobody has run one.
+        labels: the finished cell that it is compared with as "labels alone" (`labels_alone`); None if there is none.
         labels_runs: the runs of that cell.
     """
 
@@ -96,7 +96,7 @@ def paper_comparisons(results: Results, table: str) -> list[Comparison]:
     networks = {cell.network for cell in paper}
     extra = [cell for cell in results.cells if cell.network in networks and cell not in paper]
     return [comparison(results, cell, paper[cell]) for cell in paper] + [
-        comparison(results, cell, paper.get(cell.published)) for cell in sorted(extra, key=lambda cell: cell.order)
+        comparison(results, cell, paper.get(cell.published_cell)) for cell in sorted(extra, key=lambda cell: cell.order)
     ]
 
 

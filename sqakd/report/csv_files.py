@@ -35,4 +35,4 @@ def read_numbers(file: Path, *needed: str) -> Numbers:
             raise ValueError(f"expected a number in each field of {', '.join(needed)}")
         return numbers
     except (ValueError, csv.Error) as error:
-        raise SqakdError(f"{file} is damaged ({error}); the report can do without it") from error
+        raise SqakdError(f"{file} is damaged ({error})", topic="report.csv_damaged") from error

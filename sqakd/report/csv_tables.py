@@ -14,7 +14,7 @@ from sqakd.runs.record import ITS_OWN, WITHOUT_RELEASED
 SCORES = ("top1", "top5", "agreement")
 HEADER = (
     *("dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "changed"),
-    *("paper_top1", "paper_top5", "paper_kind", "paper_cell", "n", "seeds", "epochs"),
+    *("paper_top1", "paper_top5", "paper_source", "paper_compared_with", "n", "seeds", "epochs"),
     *(f"{score}_{aggregate}_{part}" for score in SCORES for aggregate in AGGREGATES for part in ("mean", "std")),
     *("difference", "packed_bytes", "bit_operations", "commits"),
     *("difference_standard_error", "difference_verdict", "drop_from_float_mean", "drop_from_float_std"),
@@ -23,7 +23,7 @@ HEADER = (
 )
 
 
-def as_csv(lines: Iterable[Comparison]) -> str:
+def comparisons_csv(lines: Iterable[Comparison]) -> str:
     """Return one row for each comparison, in percent and points."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -37,18 +37,18 @@ def _row(line: Comparison) -> list[object]:
     cell, published, records = line.cell, line.published, [run.record for run in line.runs]
     numbers = (published.top1, published.top5, published.source) if published else (None, None, None)
     costs = (records[0].packed_bytes, records[0].bit_operations) if records else (None, None)
-    paper_cell = "" if not published else ITS_OWN if cell == cell.published else WITHOUT_RELEASED
+    compared_with = "" if not published else ITS_OWN if cell == cell.published_cell else WITHOUT_RELEASED
     value, *error_and_verdict = _difference(line.to_paper)
     return [
         *(cell.dataset, cell.model, cell.quantizer, cell.w_bits, cell.a_bits, cell.kd, cell.changes),
-        *_known(*numbers),
-        paper_cell,
+        *_fields(*numbers),
+        compared_with,
         len(records),
         " ".join(str(record.seed) for record in records),
         line.epochs,
         *(field for score in SCORES for name in AGGREGATES for field in _mean_std(line.ours(score, name))),
         value,
-        *_known(*costs),
+        *_fields(*costs),
         " ".join(sorted({str(record.commit)[:10] for record in records})),
         *error_and_verdict,
         *_mean_std(line.drops),
@@ -58,7 +58,7 @@ def _row(line: Comparison) -> list[object]:
     ]
 
 
-def _known(*values: object) -> list[str]:
+def _fields(*values: object) -> list[str]:
     return ["" if value is None else str(value) for value in values]
 
 

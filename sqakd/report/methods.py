@@ -10,7 +10,7 @@ FIRST = ("none", "sqakd", "squat")  # always have the same numbers, whatever els
 
 
 def method(cell: Cell) -> str:
-    """Return the name of a cell's training method: its kd with add-ons, and what else differs."""
+    """Return the name of a cell's training method: its kd with add-ons, and its changes."""
     return f"{cell.kd} ({cell.changes})" if cell.changes else cell.kd
 
 

@@ -8,11 +8,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from sqakd.errors import SqakdError
 
 START = re.compile(r"<!-- report:(\S+) -->")
 END = "<!-- /report -->"
+
+
+def read_markdown(file: Path) -> str:
+    """Return the text of a Markdown file.
+
+    Raises:
+        SqakdError: if the file cannot be read or is not UTF-8; it is named.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SqakdError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def names(text: str) -> list[str]:
@@ -39,13 +52,13 @@ def fill(text: str, tables: Mapping[str, str], *, skip_unknown: bool = False) ->
     blocks = list(_blocks(lines))
     if not blocks:
         raise SqakdError(
-            f"no marker: expected <!-- report:NAME --> and {END}, each on its own line; NAME is {_choices(tables)}"
+            f"no marker: expected <!-- report:NAME --> and {END}, each on its own line; NAME is {_table_names(tables)}"
         )
     for name, start, end in reversed(blocks):
         if name in tables:
             lines[start + 1 : end] = ["", *tables[name].strip().splitlines(), ""]
         elif not skip_unknown:
-            raise SqakdError(f"line {start + 1}: no table {name!r}; expected one of {_choices(tables)}")
+            raise SqakdError(f"line {start + 1}: no table {name!r}; expected one of {_table_names(tables)}")
     return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
 
 
@@ -71,5 +84,5 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, int, int]]:
         raise SqakdError(f"line {start + 1}: <!-- report:{name} --> without {END} below it")
 
 
-def _choices(tables: Mapping[str, str]) -> str:
+def _table_names(tables: Mapping[str, str]) -> str:
     return ", ".join(sorted(tables))

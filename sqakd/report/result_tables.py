@@ -131,5 +131,5 @@ def _published(line: Comparison, score: str) -> str:
     number = line.paper(score)
     if number is None or line.published is None:
         return EMPTY
-    note = "" if line.cell == line.cell.published else RELEASED_NOTE
+    note = "" if line.cell == line.cell.published_cell else RELEASED_NOTE
     return f"{number:.2f}{FOOTNOTES.get(line.published.source, '')}{note}"

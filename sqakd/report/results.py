@@ -19,10 +19,6 @@ from sqakd.runs.record import Record, read_record
 AGGREGATES = ("last", "best", "mean_of_last_5")
 
 
-class NoRunsError(SqakdError):
-    """A folder without a finished run."""
-
-
 @dataclass(frozen=True)
 class FinishedRun:
     """A finished run.
@@ -84,8 +80,7 @@ def read_results(runs: Iterable[Path], paper: Path | None = None) -> Results:
         paper: paper.csv, or None to read no published numbers.
 
     Raises:
-        NoRunsError: if a folder has no finished run.
-        SqakdError: if a file cannot be read; the file is named.
+        SqakdError: if a folder has no finished run, or a file cannot be read; it is named.
     """
     folders = list(runs)
     cells = _read_cells(folders)
@@ -98,7 +93,9 @@ def _read_cells(folders: Iterable[Path]) -> dict[Cell, list[FinishedRun]]:
     for runs in folders:
         finished = find_finished(runs)
         if not finished:  # an empty report would overwrite a full one
-            raise NoRunsError(f"no finished run in {runs}: expected {runs}/NAME/seed0/record.json")
+            raise SqakdError(
+                f"no finished run in {runs}: expected {RunFolder.of(runs, 'NAME', 0).record}", topic="report.no_run"
+            )
         for folder in finished:
             record = read_record(folder.record)
             cells[cell_of(record)].setdefault(record.seed, (folder, record))

@@ -25,8 +25,8 @@ def sections(results: Results) -> list[Section]:
     ]
 
 
-def _legend(words: str) -> str:
-    return tag("p", text(words), class_="legend-text")
+def _legend(legend: str) -> str:
+    return tag("p", text(legend), class_="legend-text")
 
 
 def _summary(results: Results) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from sqakd.errors import SqakdError
 from sqakd.files import write_text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
-from sqakd.report.csv_tables import as_csv
+from sqakd.report.csv_tables import comparisons_csv
 from sqakd.report.headline import headline
-from sqakd.report.page import write_page
-from sqakd.report.readme import fill
+from sqakd.report.page import PAGE, check_output, write_page
+from sqakd.report.readme import fill, read_markdown
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
 from sqakd.report.results import Results, read_results
 from sqakd.report.sections import sections
@@ -43,13 +43,13 @@ def table_files(results: Results) -> dict[str, TableFile]:
 
 def texts_by_file(results: Results) -> dict[str, str]:
     """Return name and content of each Markdown and CSV file."""
-    texts = {"ours.csv": as_csv(own_comparisons(results, results.cells))}
+    texts = {"ours.csv": comparisons_csv(own_comparisons(results, results.cells))}
     for name, file in table_files(results).items():
         text = f"# {name}\n\n{file.legend}\n\n{as_markdown(file.table)}"
         labels = labels_table(file.lines)
         if labels.rows:
             text += f"\n## Compared with labels alone\n\n{LABELS_LEGEND}\n\n{as_markdown(labels)}"
-        texts |= {f"{name}.md": text, f"{name}.csv": as_csv(file.lines)}
+        texts |= {f"{name}.md": text, f"{name}.csv": comparisons_csv(file.lines)}
     return texts
 
 
@@ -106,6 +106,9 @@ def write_report(
     for file in (page, *texts):
         if not file.parent.is_dir():
             raise SqakdError(f"cannot write {file}: the folder {file.parent} does not exist")
+    check_output(page, PAGE)
+    if picture is not None:
+        check_output(picture, "<svg")
     for file, text in texts.items():
         write_text(file, text)
     write_page(page, title=title, sections=parts)
@@ -113,9 +116,8 @@ def write_report(
 
 
 def _filled(readme: Path, tables: Mapping[str, str], *, skip_unknown: bool) -> str:
+    text = read_markdown(readme)
     try:
-        return fill(readme.read_text(encoding="utf-8"), tables, skip_unknown=skip_unknown)
-    except OSError as error:
-        raise SqakdError(f"cannot read {readme}: {error.strerror}") from error
+        return fill(text, tables, skip_unknown=skip_unknown)
     except SqakdError as error:
         raise SqakdError(f"{readme}: {error}") from error

@@ -53,7 +53,7 @@ class Verdict:
             runtime=fields.text("runtime"),
             images=fields.whole("images"),
             agreement=fields.number("agreement"),
-            **fields.known({fields.number: optional}),
+            **fields.optional({fields.number: optional}),
         )
 
 
@@ -80,8 +80,8 @@ class Sizes:
     @classmethod
     def from_fields(cls, fields: Fields) -> Sizes:
         """Return the sizes in a JSON object."""
-        known = fields.known({fields.whole: ("parameters_at_their_bits", "file_gzip", "unpacked", "float_gzip")})
-        return cls(file=fields.whole("file"), float=fields.whole("float"), **known)
+        optional = fields.optional({fields.whole: ("parameters_at_their_bits", "file_gzip", "unpacked", "float_gzip")})
+        return cls(file=fields.whole("file"), float=fields.whole("float"), **optional)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ class Timed:
             p10_ms=fields.number("p10_ms"),
             p50_ms=fields.number("p50_ms"),
             p90_ms=fields.number("p90_ms"),
-            **fields.known({fields.number: ("ratio", "load_ms"), fields.whole: ("peak_bytes",)}),
+            **fields.optional({fields.number: ("ratio", "load_ms"), fields.whole: ("peak_bytes",)}),
         )
 
 
@@ -236,7 +236,7 @@ class ExportRecord:
             SqakdError: if a field is missing or of the wrong type.
         """
         fields = Fields(content)
-        known = fields.known(
+        optional = fields.optional(
             {
                 fields.text: ("dataset", "model", "quantizer", "config_hash", "pack", "float_source"),
                 fields.whole: ("w_bits", "a_bits", "opset", "parameters", "bit_operations"),
@@ -253,7 +253,7 @@ class ExportRecord:
             verify=[Verdict.from_fields(verdict) for verdict in fields.inside_list("verify")],
             sizes=Sizes.from_fields(fields.inside("sizes")),
             benchmark=Benchmark.from_fields(fields.inside("benchmark")) if fields.has("benchmark") else None,
-            **known,
+            **optional,
         )
 
 

@@ -70,7 +70,7 @@ class Fields:
         """Return a list of objects as they are, without a check of their fields."""
         return [inner.content for inner in self.inside_list(key)]
 
-    def known(self, readers: Mapping[Callable[[str], Any], Sequence[str]]) -> dict[str, Any]:
+    def optional(self, readers: Mapping[Callable[[str], Any], Sequence[str]]) -> dict[str, Any]:
         """Return the optional fields that are there, by name.
 
         Args:
@@ -103,5 +103,5 @@ def read_json(file: Path) -> Any:
 
 
 def _short(value: object) -> str:
-    words = repr(value)
-    return words if len(words) <= 40 else f"{words[:37]}..."
+    shown = repr(value)
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

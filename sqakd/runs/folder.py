@@ -19,7 +19,7 @@ from typing import Any, Self
 import yaml
 from filelock import FileLock, Timeout
 
-from sqakd.errors import SqakdError
+from sqakd.errors import SqakdError, some
 from sqakd.files import write_text
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
@@ -103,8 +103,11 @@ class RunFolder:
 
     @property
     def inner_records(self) -> list[Path]:
-        """The record.json of each folder inside, e.g. of an export, whose folder may have any name."""
-        return sorted(self.path.glob("*/record.json"))
+        """The record.json of each folder inside, e.g. of an export, whose folder may have any name.
+
+        A hidden folder is an export that is being written, or what a killed process left of one.
+        """
+        return sorted(file for file in self.path.glob("*/record.json") if not file.parent.name.startswith("."))
 
     def sibling(self, name: str, seed: int) -> Self:
         """Return the folder of another run below the same folder of runs."""
@@ -183,12 +186,21 @@ class RunFolder:
             lock.release()
 
     def check(self, spec: Spec) -> None:
-        """Refuse a folder that belongs to another configuration.
+        """Refuse a folder that belongs to another configuration, or that has files of a run but no configuration.
 
         Raises:
-            RunError: naming the keys that differ.
+            RunError: naming the keys that differ, or the files.
         """
         if not self.config.exists():
+            files = [self.metrics, self.quantizers, self.record, self.weights, self.picture]
+            found = [file.name for file in [*files, self.checkpoint, self.pretraining] if file.exists()]
+            # Asked again, because another process may have claimed the folder and written files in the meantime.
+            if found and not self.config.exists():
+                raise RunError(
+                    f"{self.path} holds {some(found)}, but no config.yaml that says which run they belong to. Its files"
+                    " stay as they are",
+                    topic="run.other",
+                )
             return
         if changes := differences(identity(self.read_config()), spec.identity):
             raise RunError(

@@ -1,4 +1,4 @@
-"""From the epochs of a run to its record."""
+"""The record of a run, made from its epochs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_record(
     judged = [row for row in rows if not row.get("preliminary")]
     names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
     scores = {
-        name: spread(
+        name: score_of(
             [row[f"val/{name}"] for row in judged if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
         )
         for name in names
@@ -91,11 +91,11 @@ def make_record(
 
 def median_of_finite(rates: Sequence[float]) -> float | None:
     """Return the (upper) median of the finite values; an epoch that was resumed in its middle has no finite rate."""
-    known = sorted(rate for rate in rates if math.isfinite(rate))
-    return known[len(known) // 2] if known else None
+    finite = sorted(rate for rate in rates if math.isfinite(rate))
+    return finite[len(finite) // 2] if finite else None
 
 
-def spread(values: Sequence[float], *, best: Callable[[Sequence[float]], float]) -> Score:
-    """Return the last value, the best value, and the mean of the last five epochs."""
+def score_of(values: Sequence[float], *, best: Callable[[Sequence[float]], float]) -> Score:
+    """Return a score's last value, its best value, and its mean over the last five epochs."""
     tail = values[-5:]
     return Score(last=values[-1], best=best(values), mean_of_last_5=sum(tail) / len(tail))

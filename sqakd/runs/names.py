@@ -7,10 +7,10 @@ differences between -1 and 1. docs/dashboard.md shows the same table.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
+from sqakd.runs.record import changes_text
 from sqakd.runs.spec import Spec
 
 METRICS = {
@@ -21,7 +21,7 @@ METRICS = {
     "train/ce": "part of the loss: cross-entropy with the labels",
     "train/kl": "part of the loss: KL divergence from the teacher's logits",
     "train/feature": "part of the loss: the feature loss",
-    "train/distance_to_grid": "mean distance of the weights to the grid (plus=dampen)",
+    "train/distance_to_grid": "sum of squared distances of the weights to the grid (plus=dampen)",
     "train/lr": "learning rate of the network",
     "train/quantizer_lr": "learning rate of the quantizers",
     "val/top1": "top-1 on the validation images; needs labels",
@@ -62,7 +62,7 @@ PLACEHOLDERS = {
     "topK": r"top[2-5]",
 }
 # Keys of `choices` in the configuration that the loggers store: runs can be grouped by them.
-CHOICES = {
+GROUP_KEYS = {
     "cell": "name of the cell and its changes; the same for all seeds",
     "dataset": "the chosen data set",
     "model": "name of the network",
@@ -83,19 +83,19 @@ def pattern(name: str) -> re.Pattern[str]:
     return re.compile("".join(PLACEHOLDERS.get(part, re.escape(part)) for part in parts))
 
 
-def known(metric: str) -> str | None:
+def listed_name(metric: str) -> str | None:
     """Return the name in the table of a logged metric; None if there is none."""
     return next((name for name in METRICS if pattern(name).fullmatch(metric)), None)
 
 
-def choices(spec: Spec, changes: dict[str, Any]) -> dict[str, str]:
-    """Return one word for each key of `CHOICES`; "none" if nothing was chosen.
+def group_values(spec: Spec, changes: dict[str, Any]) -> dict[str, str]:
+    """Return a value for each key of `GROUP_KEYS`, by which runs can be grouped; "none" if nothing was chosen.
 
     Args:
         spec: the specification of the run.
         changes: values that differ from those of the choices alone.
     """
-    config, others = spec.config, ", ".join(f"{key}={json.dumps(value)}" for key, value in changes.items())
+    config, others = spec.config, changes_text(changes)
     chosen = {key: value for key, value in spec.choices.items() if value != "None"}
     chosen |= {
         "cell": " ".join(part for part in (config["cell"], others) if part),
@@ -103,4 +103,4 @@ def choices(spec: Spec, changes: dict[str, Any]) -> dict[str, str]:
         "bits": f"w{config['w_bits']}a{config['a_bits']}",
         "changes": others,
     }
-    return {key: chosen.get(key) or NONE for key in CHOICES}
+    return {key: chosen.get(key) or NONE for key in GROUP_KEYS}

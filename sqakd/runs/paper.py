@@ -1,6 +1,6 @@
 """Published numbers: the one reader of results/paper.csv, and the number that a run is compared with.
 
-The file lies beside the package in a checkout; without it there is nothing to compare with.
+The file is in the checkout next to the package; without it there is nothing to compare with.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqakd.runs.record import ITS_OWN, ROUNDING, WITHOUT_RELEASED, Published
 from sqakd.runs.spec import Spec
 
 FILE = Path(__file__).parents[2] / "results" / "paper.csv"
-COLUMNS = ("table", "dataset", "model", "quantizer", "bits", "kd", "top1", "top5", "kind", "source")
+COLUMNS = ("table", "dataset", "model", "quantizer", "bits", "kd", "top1", "top5", "source", "reference")
 RELEASED = "_released"
 
 
@@ -34,9 +34,8 @@ class PaperRow:
         kd: the cell's distillation loss.
         top1: in percent, with the digits that were published; None if unknown.
         top5: in percent, likewise.
-        source: where the number is from: paper, re-run, second-hand, not published or unknown. The column is called
-            "kind".
-        reference: the publication and its table. The column is called "source".
+        source: where the number is from: paper, re-run, second-hand, not published or unknown.
+        reference: the publication and its table.
     """
 
     table: str
@@ -60,12 +59,10 @@ class PaperRow:
             InvalidOperation: likewise.
         """
         return cls(
-            **{name: texts[name] for name in ("table", "dataset", "model", "quantizer", "kd")},
+            **{name: texts[name] for name in ("table", "dataset", "model", "quantizer", "kd", "source", "reference")},
             bits=int(texts["bits"]),
             top1=Decimal(texts["top1"]) if texts["top1"] else None,
             top5=Decimal(texts["top5"]) if texts["top5"] else None,
-            source=texts["kind"],
-            reference=texts.get("source") or "",
         )
 
 
@@ -92,7 +89,7 @@ def read_paper(file: Path) -> list[PaperRow]:
 def published(spec: Spec, changes: Mapping[str, Any], *, file: Path | None = None) -> Published | None:
     """Return the published number of a run's cell; if several tables have the cell, that of the first.
 
-    A cell of the released code's reading ("_released") is compared with the paper's cell without that suffix.
+    The `_released` version of a cell is compared with the paper's cell without that suffix.
 
     Args:
         spec: what is run.
@@ -115,6 +112,8 @@ def published(spec: Spec, changes: Mapping[str, Any], *, file: Path | None = Non
     wanted = (choices["dataset"], config["model"]["name"], quantizer, config["w_bits"], kd)
     for row in read_paper(file):
         if row.top1 is not None and (row.dataset, row.model, row.quantizer, row.bits, row.kd) == wanted:
-            cell = ITS_OWN if (quantizer, kd) == methods else WITHOUT_RELEASED
-            return Published(top1=float(row.top1 / 100), source=row.source, table=row.table, cell=cell)
+            compared_with = ITS_OWN if (quantizer, kd) == methods else WITHOUT_RELEASED
+            return Published(
+                top1=float(row.top1 / 100), source=row.source, table=row.table, compared_with=compared_with
+            )
     return None

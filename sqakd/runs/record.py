@@ -1,4 +1,4 @@
-"""The record of a finished run: a typed, versioned value, and the only reader and writer of record.json.
+"""The record of a finished run: a typed, versioned value, and the reader and writer of the run's record.json.
 
 A run folder with a record is finished. Version 1 of the file, written before the key "version" existed, has the same
 keys as version 2, except that early records lack some; those are None or empty here.
@@ -67,31 +67,35 @@ class Published:
     Attributes:
         top1: a share between 0 and 1.
         source: "paper", "re-run" (another paper trained the cell again) or "second-hand" (quoted by another paper);
-            the key in record.json and the column of paper.csv are called "kind".
+            the key in record.json is "kind".
         table: the table that has the number.
-        cell: `ITS_OWN`, or `WITHOUT_RELEASED` if the number is that of the cell without "_released" in its name.
+        compared_with: the cell that has the number: `ITS_OWN`, or `WITHOUT_RELEASED` if it is the cell without
+            "_released" in its name; the key in record.json is "cell".
     """
 
     top1: float
     source: str
     table: str
-    cell: str
+    compared_with: str
 
     @classmethod
     def from_fields(cls, fields: Fields) -> Published:
         """Return the published number in a JSON object."""
         return cls(
-            top1=fields.number("top1"), source=fields.text("kind"), table=fields.text("table"), cell=fields.text("cell")
+            top1=fields.number("top1"),
+            source=fields.text("kind"),
+            table=fields.text("table"),
+            compared_with=fields.text("cell"),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the number under the keys of record.json."""
-        return {"top1": self.top1, "kind": self.source, "table": self.table, "cell": self.cell}
+        return {"top1": self.top1, "kind": self.source, "table": self.table, "cell": self.compared_with}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What a finished run was, and what came out of it. The fields are the keys of record.json, in their order.
+    """The choices and results of a finished run. The fields are the keys of record.json, in their order.
 
     Attributes:
         name: of the run's folder.
@@ -189,7 +193,7 @@ class Record:
         if top1 := self.scores.get("top1"):
             parts.append(f"top-1 {100 * top1.last:.2f}% (best {100 * top1.best:.2f}%)")
         if self.paper:
-            note = "" if self.paper.cell == ITS_OWN else f" ({self.paper.cell})"
+            note = "" if self.paper.compared_with == ITS_OWN else f" ({self.paper.compared_with})"
             parts.append(f"paper {100 * self.paper.top1:.2f}%{note}")
         if self.drop_from_float is not None and self.float_run and "top1" in self.float_run.scores:
             parts.append(f"float {100 * self.float_run.scores['top1'].last:.2f}%")
@@ -235,7 +239,7 @@ class Record:
         choices = fields.inside("choices")
         for group in ("dataset", "quantizer", "kd"):
             choices.text(group)
-        known = fields.known(
+        optional = fields.optional(
             {
                 fields.text: ("commit", "device", "finished", "weights_sha256"),
                 fields.whole: ("parameters", "devices", "threads"),
@@ -259,8 +263,17 @@ class Record:
             packed_bytes=fields.whole("packed_bytes"),
             bit_operations=fields.whole("bit_operations"),
             command=fields.text("command"),
-            **known,
+            **optional,
         )
+
+
+def changes_text(changes: Mapping[str, Any]) -> str:
+    """Return changed values as text, empty if there are none.
+
+    >>> changes_text({"recipe.lr": 0.1, "name": "a"})
+    'recipe.lr=0.1, name="a"'
+    """
+    return ", ".join(f"{key}={json.dumps(value)}" for key, value in changes.items())
 
 
 def _words(command: str) -> list[str]:

@@ -1,14 +1,14 @@
 """The specification of one run: its configuration, its choices, and its identity.
 
-Two commands mean the same run if they have the same identity. An identity holds values and the names of chosen options.
-It holds no import path of this project, because moving or renaming a class must not turn a finished run into another
-one.
+Two commands mean the same run if they have the same identity. An identity holds values, the names of chosen options,
+and digests of the files that the run reads. It holds no import path of this project, because moving or renaming a class
+must not turn a finished run into another one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -47,11 +47,13 @@ class Spec:
         config: the resolved configuration as plain data.
         choices: the chosen option of each configuration group.
         overrides: the overrides given on the command line, e.g. "quantizer=ewgs".
+        inputs: digests of files that the run reads and that may change: "teacher", "images".
     """
 
     config: dict[str, Any]
     choices: dict[str, str]
     overrides: tuple[str, ...]
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -69,13 +71,14 @@ class Spec:
 
     @property
     def saved(self) -> dict[str, Any]:
-        """The content of config.yaml: the configuration and the choices that belong to the identity."""
+        """The content of config.yaml: the configuration, and the choices and inputs that belong to the identity."""
         chosen = {group: self.choices[group] for group in CHOICES if self.choices.get(group, "None") != "None"}
         for override in self.overrides:
             key, _, value = override.lstrip("+").partition("=")
             if key.endswith(f".{TARGET}") and value.startswith(OWN) and not _is_execution(key):
                 chosen[key] = value
-        return self.config | ({"choices": chosen} if chosen else {})
+        parts = {"choices": chosen, "inputs": dict(self.inputs)}
+        return self.config | {key: value for key, value in parts.items() if value}
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -117,12 +120,13 @@ def _is_execution(key: str) -> bool:
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """List the keys of two identities that differ, each as "key: there -> here".
 
-    Runs of version 1 recorded no choices, so choices are compared only if both sides have them.
+    Runs of version 1 recorded neither choices nor inputs, so these are compared only if both sides have them.
     """
     absent = "(absent)"
     keys = there.keys() | here.keys()
-    if not all(any(key.startswith("choices.") for key in side) for side in (there, here)):
-        keys = {key for key in keys if not key.startswith("choices.")}
+    for recorded in ("choices.", "inputs."):
+        if not all(any(key.startswith(recorded) for key in side) for side in (there, here)):
+            keys = {key for key in keys if not key.startswith(recorded)}
     return [
         f"{key}: {there.get(key, absent)} -> {here.get(key, absent)}"
         for key in sorted(keys)

@@ -6,8 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from sqakd.errors import SqakdError
-from sqakd.numbers import is_number, is_whole
+from sqakd.numbers import check_not_negative, check_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +61,8 @@ class WarmupCosine(Schedule):
     """
 
     def __init__(self, *, base: float, steps: int) -> None:
-        if not is_whole(steps) or steps < 2 or not is_number(base) or not 0 <= base < math.inf:
-            raise SqakdError(f"base={base} steps={steps}: expected base >= 0 and steps of at least 2")
+        check_not_negative("base", base)
+        check_whole("steps", steps, minimum=2)
         self.base, self.steps = base, steps
 
     def lr(self, peak: float, progress: Progress) -> float:

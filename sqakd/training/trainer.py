@@ -16,6 +16,7 @@ from torch import nn
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
+from sqakd.numbers import is_whole
 from sqakd.training.recipe import Recipe
 
 OFF: dict[str, Any] = {
@@ -25,6 +26,8 @@ OFF: dict[str, Any] = {
     "use_distributed_sampler": False,
     "log_every_n_steps": 0,
 }
+# Arguments that end a training before its recipe does. A run would then count as finished that is not.
+CUT_SHORT = ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time")
 # Keys of the trainer group that are arguments of the task, not of Lightning's Trainer.
 TASK_KEYS = ("compile", "channels_last")
 
@@ -47,14 +50,9 @@ def make_trainer(
         folder: folder of the run.
 
     Raises:
-        SqakdError: if the precision is too low for sums of integer codes, or Lightning refuses an argument.
+        SqakdError: see `check_trainer_config`; or if Lightning refuses an argument.
     """
-    if str(trainer_config.get("precision")).startswith("16"):
-        raise SqakdError(
-            f"precision={trainer_config['precision']}: half precision overflows on sums of integer codes; expected"
-            f" bfloat16 or more",
-            topic="trainer.half_precision",
-        )
+    check_trainer_config(recipe, trainer_config)
     own = {key: value for key, value in trainer_config.items() if key not in TASK_KEYS}
     try:
         return pl.Trainer(
@@ -68,6 +66,32 @@ def make_trainer(
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise SqakdError(" ".join(str(error).split())) from error
+
+
+def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
+    """Refuse arguments of the trainer that do not fit the recipe.
+
+    Raises:
+        SqakdError: if the precision is too low for sums of integer codes, or an argument would end the training early
+            or omit the last validation.
+    """
+    if str(trainer_config.get("precision")).startswith("16"):
+        raise SqakdError(
+            f"precision={trainer_config['precision']}: half precision overflows on sums of integer codes; expected"
+            f" bfloat16 or more",
+            topic="trainer.half_precision",
+        )
+    if cut := [key for key in CUT_SHORT if trainer_config.get(key) is not None]:
+        raise SqakdError(
+            f"{cut[0]}={trainer_config[cut[0]]}: expected no length here, because the recipe has it",
+            topic="trainer.length",
+        )
+    interval = trainer_config.get("check_val_every_n_epoch", 1)
+    if not is_whole(interval) or interval < 1 or recipe.epochs % interval:
+        raise SqakdError(
+            f"check_val_every_n_epoch={interval}: expected a divisor of {recipe.epochs}, the number of epochs, so that"
+            f" the last epoch is validated"
+        )
 
 
 def max_epochs(trainer: pl.Trainer) -> int:

@@ -103,6 +103,9 @@ def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> N
         (["name=.."], "name='..': expected the name of a folder, without a path"),
         (["plus=[ema]", "plus.ema.epochs=0.001"], "plus.ema.epochs=0.001: this memory of the moving average"),
         (["dataset.limit=32", "dataset.drop_last=true"], "32 images make no batch of batch size 64 on 1 devices"),
+        (["+trainer.max_time=00:00:00:05"], "trainer.max_time=00:00:00:05: expected no length here"),
+        (["+trainer.max_steps=3"], "trainer.max_steps=3: expected no length here"),
+        (["+trainer.check_val_every_n_epoch=3"], "trainer.check_val_every_n_epoch=3: expected a divisor of 2"),
         (["recipe.epochs=0"], "recipe.epochs=0: expected a whole number of at least 1"),
         (["recipe.lr=fast"], "recipe.lr='fast': expected a number >= 0"),
         (["recipe.gradient_clip=-1"], "recipe.gradient_clip=-1: expected a positive number, or null"),
@@ -157,12 +160,26 @@ def test_unlabelled_images_need_a_teacher_checkpoint(tmp_path: Path) -> None:
     assert files(tmp_path / "runs") == {}
 
 
+def test_a_run_whose_teacher_or_images_changed_is_refused(tmp_path: Path) -> None:
+    """A path says nothing about the file that lies there now."""
+    overrides = [*FOLDER, save_images(tmp_path / "images"), save_network(tmp_path / "teacher.pt")]
+    overrides += ["recipe.epochs=1", "recipe.batch_size=8"]
+    train(tmp_path, *overrides)
+    before = files(tmp_path / "runs")
+    torch.manual_seed(1)
+    save_network(tmp_path / "teacher.pt")
+    assert "holds another run: inputs.teacher: " in refusal(tmp_path, *overrides)
+    Image.new("L", (32, 32), 7).save(tmp_path / "images" / "one-more.png")
+    assert "holds another run: inputs.images: " in refusal(tmp_path, *overrides)
+    assert files(tmp_path / "runs") == before
+
+
 def test_a_file_that_is_no_image_is_reported(tmp_path: Path) -> None:
     folder = save_images(tmp_path / "images")
     (tmp_path / "images" / "broken.png").write_bytes(b"no image")
     before = files(tmp_path / "images")
     message = refusal(tmp_path, *FOLDER, folder)
-    assert "broken.png (UnidentifiedImageError)" in message
+    assert "broken.png (not an image of a known format)" in message
     assert "dataset.unreadable=skip" in message
     assert files(tmp_path / "images") == before
     assert files(tmp_path / "data") == {}
@@ -226,7 +243,7 @@ def test_a_folder_of_runs_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     message = refusal(tmp_path, f"paths.runs={tmp_path / 'file' / 'runs'}")
     assert "Not a directory" in message
-    assert "type paths.runs=FOLDER" in message
+    assert "use paths.runs=FOLDER" in message
     assert files(tmp_path) == {"file": b"not a folder"}
 
 

@@ -72,6 +72,7 @@ def test_an_interrupted_run_is_resumed(plan: Plan, tmp_path: Path, capsys: pytes
     folder = RunFolder.of(tmp_path, NAME, 2)
     folder.checkpoint.parent.mkdir(parents=True)
     folder.checkpoint.touch()
+    folder.config.write_text(yaml.safe_dump(spec(tmp_path, seed=2).config))
     folder.metrics.write_text("epoch\n" + "0\n" * 90)
     assert line(plan, spec(tmp_path, seed=2), capsys) == f"resume   {folder.path}  about {duration(50)}"
 

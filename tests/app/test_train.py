@@ -226,3 +226,24 @@ def test_the_score_in_a_checkpoint_counts_only_on_the_same_images(tmp_path: Path
         record = json.loads((runs / f"{dataset}-resnet20-ewgs-w2a2-sqakd" / "seed0" / "record.json").read_text())
         assert (record["float_run"] is not None) == known
         assert ("drop_from_float" in record) == known
+
+
+def test_epochs_without_validation_have_no_scores_of_other_epochs(tmp_path: Path) -> None:
+    overrides = [*command.SMALL, "dataset=digits16", "dataset.limit=64", "quantizer=none", "recipe.epochs=4"]
+    done = command.train(*overrides, "+trainer.check_val_every_n_epoch=2", runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "digits16-resnet20-none-w32a32-none" / "seed0"
+    assert [bool(row["val/top1"]) for row in command.metrics(run)] == [False, True, False, True]
+    assert json.loads((run / "record.json").read_text())["epochs"] == 4
+
+
+def test_a_training_that_a_callback_ends_early_is_not_finished(tmp_path: Path) -> None:
+    overrides = [*command.SMALL, "dataset=digits16", "dataset.limit=64", "quantizer=none", "recipe.epochs=4"]
+    stop = ["+callbacks.stop._target_=pytorch_lightning.callbacks.EarlyStopping", "+callbacks.stop.monitor=val/top1"]
+    stop += ["+callbacks.stop.patience=1", "+callbacks.stop.min_delta=2.0", "+callbacks.stop.mode=max"]
+    done = command.train(*overrides, *stop, runs=tmp_path / "runs")
+    assert done.returncode == 1
+    assert "error: stopped after 2 of 4 epochs; the same command continues it" in done.stderr
+    run = tmp_path / "runs" / "digits16-resnet20-none-w32a32-none" / "seed0"
+    assert not (run / "record.json").exists()
+    assert len(command.metrics(run)) == 2

@@ -24,7 +24,7 @@ from sqakd.dashboard.definition import KINDS, Definition, Panel
 from sqakd.dashboard.page import PICTURES
 from sqakd.report.results import read_results
 from sqakd.runs import paper
-from sqakd.runs.make_record import spread
+from sqakd.runs.make_record import score_of
 from sqakd.runs.names import PLACEHOLDERS, pattern
 
 KEY = "0" * 40
@@ -228,7 +228,7 @@ def test_a_refusal_of_the_server_is_reported_in_one_line(server: type[Server], m
     monkeypatch.setattr(server, "execute_graphql", refuse)
     with pytest.raises(
         SystemExit,
-        match=r"error: wandb refused the workspace \(no such project\); choose the project",
+        match=r"error: wandb refused the workspace \(no such project\); use --project and --entity",
     ):
         main([])
 
@@ -239,7 +239,7 @@ def test_a_missing_optional_package_is_named_with_its_installation(
     monkeypatch.delitem(sys.modules, "sqakd.dashboard.workspace")
     monkeypatch.delattr("sqakd.dashboard.workspace")
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(SystemExit, match=r"error: a workspace needs .*pip install -e '\.\[dashboard\]', or use"):
+    with pytest.raises(SystemExit, match=r"error: a workspace needs .*use pip install -e '\.\[dashboard\]' to install"):
         main([])
     assert server.sent == []
 
@@ -266,7 +266,7 @@ def make_run(runs: Path, quantizer: str, kd: str, bits: int) -> None:
         "w_bits": bits,
         "a_bits": bits,
         "epochs": 2,
-        "scores": {name: asdict(spread(values, best=max)) for name, values in scores.items()},
+        "scores": {name: asdict(score_of(values, best=max)) for name, values in scores.items()},
         "labels_used": kd == "none",
         "float_run": None,
         "packed_bytes": 1000 * bits,
@@ -371,6 +371,6 @@ def test_the_option_offline_overrides_a_login(capsys: pytest.CaptureFixture[str]
 
 
 def test_no_page_is_written_without_runs(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"error: no finished run in nowhere: .* with --runs FOLDER"):
+    with pytest.raises(SystemExit, match=r"error: no finished run in nowhere: .* use --runs FOLDER"):
         main(["--runs", "nowhere"])
     assert list(tmp_path.rglob("*.html")) == []

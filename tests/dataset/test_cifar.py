@@ -157,6 +157,23 @@ def test_folder_that_lacks_a_file_is_completed_from_the_archive(tiny: Tiny) -> N
     tiny.assert_loaded(tiny.load())
 
 
+def test_what_a_killed_process_had_unpacked_is_deleted(tiny: Tiny) -> None:
+    left = tiny.root / f".{tiny.folder.name}.part"
+    (left / tiny.folder.name).mkdir(parents=True)
+    (left / tiny.folder.name / "half").touch()
+    tiny.assert_loaded(tiny.load())
+    assert not left.exists()
+
+
+def test_files_that_are_not_of_the_data_set_are_not_replaced(tiny: Tiny) -> None:
+    """A folder that lacks a file is completed, and everything else in the folder stays."""
+    tiny.load()
+    (tiny.folder / tiny.source.train_list[-1][0]).unlink()
+    (tiny.folder / "notes.txt").write_text("mine")
+    tiny.assert_loaded(tiny.load())
+    assert (tiny.folder / "notes.txt").read_text() == "mine"
+
+
 def test_concurrent_jobs_unpack_once(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 

@@ -262,6 +262,16 @@ def test_damaged_cache_is_written_again(flat: Path, decoded: list[str], suffix: 
     assert len(decoded) == 20
 
 
+def test_what_a_killed_process_had_decoded_is_deleted(flat: Path) -> None:
+    load_folder(flat)
+    cache = flat.parent / "cache"
+    for file in cache.iterdir():
+        file.unlink()
+    (cache / ".0123456789abcdef01234567.uint8.0123abcd.part").write_bytes(b"half")
+    load_folder(flat)
+    assert not list(cache.glob("*.part"))
+
+
 def test_writing_to_a_batch_does_not_change_the_cache(flat: Path) -> None:
     data = load_folder(flat)
     expected = data.train_images.clone()

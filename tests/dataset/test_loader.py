@@ -11,7 +11,7 @@ import torch
 from image_sets import COMMON
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.dataset.errors import DataError
@@ -146,6 +146,13 @@ def test_a_rest_smaller_than_the_number_of_ranks_is_merged_into_the_last_batch(
     assert all(len(batch.index) for batches in ranks for batch in batches)
     index = [i for batches in ranks for batch in batches for i in batch.index.tolist()]
     assert sorted(index) == list(range(n)), "each image once, also with several devices"
+
+
+def test_training_has_no_batch_of_one_image() -> None:
+    """Batch normalization of a vector needs two images, so a single last one would stop the run after a whole epoch."""
+    train, evaluate = (list(make_loader(21, batch_size=10, shuffle=shuffle)) for shuffle in (True, False))
+    assert [len(batch.index) for batch in train] == [10, 11]
+    assert [len(batch.index) for batch in evaluate] == [10, 10, 1], "evaluation is not affected"
 
 
 def test_incomplete_last_batch_is_kept_or_dropped() -> None:

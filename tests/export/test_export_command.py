@@ -14,16 +14,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.export import export_run
 from sqakd.dataset.digits import Digits
 from sqakd.errors import SqakdError
 from sqakd.export import pipeline
 from sqakd.export.errors import ExportError
+from sqakd.export.folder import WRITTEN, replacing_folder
 from sqakd.export.options import Timing
 from sqakd.predict import Model
 from sqakd.runs.export_record import Verdict
@@ -99,6 +101,7 @@ def record(folder: Path, name: str = "export-exact") -> dict[str, Any]:
 def test_all_files_exist_and_the_model_describes_itself(trained: Path) -> None:
     folder = run_folder(trained) / "export-exact"
     assert {file.name for file in folder.iterdir()} == FILES
+    assert FILES <= WRITTEN
     facts = json.loads(next(p.value for p in onnx.load(folder / "model.onnx").metadata_props if p.key == "sqakd"))
     assert facts["classes"] == [str(i) for i in range(10)]
     assert len(facts["mean"]) == len(facts["std"]) == 3
@@ -182,9 +185,23 @@ def test_a_file_that_disagrees_is_not_written(copy: Path, monkeypatch: pytest.Mo
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match="cannot write") as error, pipeline.replacing_folder(tmp_path / "file" / "x"):
+    with pytest.raises(ExportError, match="cannot write") as error, replacing_folder(tmp_path / "file" / "x"):
         pass
     assert "use folder=ANOTHER_FOLDER" in explain(error.value)
+
+
+@pytest.mark.parametrize("place", [".", "runs/NAME/seed0", "runs", "notes"])
+def test_a_folder_of_anything_else_is_refused_before_the_network_is_loaded(
+    place: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy)
+    (copy / "notes").mkdir()
+    (copy / "notes" / "notes.txt").write_text("mine")
+    before = {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()}
+    monkeypatch.setattr("sqakd.app.export.trained_network", lambda _: pytest.fail("the network was loaded"))
+    message = refused(copy, folder=place.replace("NAME", NAME))
+    assert "which no export wrote; nothing there is replaced; use folder=ANOTHER_FOLDER" in message
+    assert {file: file.read_bytes() for file in copy.rglob("*") if file.is_file()} == before
 
 
 def test_an_unfinished_run_is_refused(copy: Path) -> None:
@@ -205,6 +222,28 @@ def test_a_run_of_another_version_is_refused(copy: Path) -> None:
     assert "was trained with sqakd 0.0.7 and this is" in refused(copy)
     file.write_text("{")
     assert "record.json is not a record of a run" in refused(copy)
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        (("dataset",), "os.mkdir"),
+        (("dataset", "augment"), "joblib.load"),
+        (("model", "net"), "numpy.load"),
+        (("quantizer", "weight"), "sqakd.files.write_text"),
+    ],
+)
+def test_a_foreign_class_in_the_configuration_is_never_called(keys: tuple[str, ...], path: str, copy: Path) -> None:
+    file = run_folder(copy) / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    node = config
+    for key in keys:
+        node = node[key]
+    node.clear()
+    node |= {"_target_": path, "path": str(copy / "made")}
+    file.write_text(yaml.safe_dump(config))
+    assert f"config.yaml: {'.'.join(keys)}._target_ is '{path}', but the configuration of a run may" in refused(copy)
+    assert not (copy / "made").exists()
 
 
 def test_changed_weights_are_refused(copy: Path) -> None:
@@ -250,7 +289,7 @@ def test_the_command_reports_an_error_in_one_line(tmp_path: Path) -> None:
     done = command.script("export.py", folder=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no ")
-    assert "type run=" in done.stderr
+    assert "use run=" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -311,9 +350,9 @@ def test_predict_skips_unreadable_files(trained: Path, pictures: Path, tmp_path:
 
 def test_predict_refuses_a_missing_or_foreign_model(pictures: Path, tmp_path: Path) -> None:
     done = command.script("-m", "sqakd.predict", "missing.onnx", str(pictures), folder=tmp_path)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert done.stderr.startswith("error: no file missing.onnx")
     assert "Traceback" not in done.stderr
     (tmp_path / "broken.onnx").write_bytes(b"none")
-    with pytest.raises(ValueError, match="cannot be opened"):
+    with pytest.raises(ValueError, match=r"broken\.onnx is not an ONNX model"):
         Model(tmp_path / "broken.onnx")

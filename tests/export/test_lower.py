@@ -16,7 +16,7 @@ from export_networks import NETWORKS, images_for, make
 from onnx_files import run, weights_by_name
 from torch import Tensor, fx, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.export.artefacts import describe_layers
 from sqakd.export.compare import code_differences
 from sqakd.export.errors import ExportError

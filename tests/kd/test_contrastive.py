@@ -10,7 +10,7 @@ import torch
 from small_crd import crd, feature_batch, random, setup_info, step
 from torch import Tensor
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.kd.cktf import ContrastiveTransfer, Normalise, stage_vector
 from sqakd.kd.contrastive import ContrastiveDistillation

@@ -9,7 +9,7 @@ import small
 import torch
 from torch import Tensor
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.kd.kl import distillation_kl
 

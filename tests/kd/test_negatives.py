@@ -7,7 +7,7 @@ import torch
 from small_crd import LABELS
 from torch import Tensor
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.kd.negatives import NegativeSampler
 

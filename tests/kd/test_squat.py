@@ -11,7 +11,7 @@ import small
 import torch
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch
 from sqakd.kd.squat import Distance, SQuaT, code_distance

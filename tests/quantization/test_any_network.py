@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.compose import compose_spec
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.train import train

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.quantization.calibrate import calibrate, visit
 from sqakd.quantization.convert import dequantize, quantize

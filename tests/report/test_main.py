@@ -16,7 +16,7 @@ from sqakd.report.comparisons import labels_alone
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
-PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
 """
 MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
@@ -35,9 +35,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def report(folder: Path, *words: str) -> tuple[list[str], str]:
+def report(folder: Path, *options: str) -> tuple[list[str], str]:
     """Return the printed lines and the error message."""
-    done = command.script("-m", "sqakd.report", *words, folder=folder)
+    done = command.script("-m", "sqakd.report", *options, folder=folder)
     assert (done.returncode == 0) == (not done.stderr), done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout.splitlines(), done.stderr.strip()
@@ -61,8 +61,8 @@ def test_all_files_are_written_and_printed(project: Path) -> None:
 
 def test_several_folders_of_runs_and_another_page(project: Path) -> None:
     make_run(project / "more", Made("digits", "resnet20", "lsq", 4, "sqakd", 0))
-    words = ["--runs", "runs", "--runs", "more", "--html", "page.html", "--title", "Mine & yours"]
-    printed, _ = report(project, *words)
+    options = ["--runs", "runs", "--runs", "more", "--html", "page.html", "--title", "Mine & yours"]
+    printed, _ = report(project, *options)
     assert printed[-1] == "page.html"
     assert "results/digits.md" in printed
     assert "<h1>Mine &amp; yours</h1>" in (project / "page.html").read_text()
@@ -86,12 +86,12 @@ def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         (
             ["--runs", "nowhere"],
             "no finished run in nowhere: expected nowhere/NAME/seed0/record.json;"
-            " choose the folder of the runs with --runs FOLDER",
+            " use --runs FOLDER for another folder of runs",
         ),
         (
             ["--results", "nowhere"],
@@ -100,10 +100,22 @@ def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> 
         (["--html", "nowhere/page.html"], "cannot write nowhere/page.html: the folder nowhere does not exist"),
     ],
 )
-def test_a_missing_folder_is_named(words: list[str], message: str, project: Path) -> None:
-    _, error = report(project, *words)
+def test_a_missing_folder_is_named(options: list[str], message: str, project: Path) -> None:
+    _, error = report(project, *options)
     assert error == f"error: {message}"
     assert not (project / "results" / "ours.csv").exists(), "nothing is written"
+
+
+@pytest.mark.parametrize("option", ["--html", "--picture"])
+def test_an_output_replaces_only_a_file_of_its_kind(option: str, project: Path) -> None:
+    for written in ("one", "one"):
+        assert report(project, option, written)[1] == ""
+    for other in ("results/paper.csv", "notes.txt"):
+        (project / "notes.txt").write_text("mine")
+        before = (project / other).read_bytes()
+        _, error = report(project, option, other)
+        assert f"{other} is not replaced: it does not begin with <" in error
+        assert (project / other).read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -264,3 +276,17 @@ def test_a_changed_cell_is_not_compared_with_an_unchanged_one(tmp_path: Path) ->
     (tmp_path / "paper.csv").write_text(PAPER)
     write_report(tmp_path, tmp_path)
     assert "Compared with labels alone" not in (tmp_path / "digits16.md").read_text()
+
+
+def test_a_damaged_file_is_reported_with_advice(project: Path) -> None:
+    file = project / "runs" / MADE.name / f"seed{MADE.seed}" / "metrics.csv"
+    file.write_text("epoch\nx\n")
+    _, error = report(project)
+    assert error.startswith(f"error: {file.relative_to(project)} is damaged (")
+    assert error.endswith("; restore the file, or delete it: the report can do without it")
+
+
+def test_a_readme_that_is_not_text_is_reported_in_one_line(project: Path) -> None:
+    (project / "README.md").write_bytes(b"\xff")
+    _, error = report(project)
+    assert error.startswith("error: cannot read README.md: 'utf-8' codec can't decode")

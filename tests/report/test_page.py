@@ -20,7 +20,7 @@ from sqakd.report.page import Section, write_page
 from sqakd.report.panels import PANELS
 from sqakd.report.write import write_report
 
-PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table8,digits16,resnet20,ewgs,2,sqakd,98.00,,paper,here
 table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
 """
@@ -172,6 +172,6 @@ def test_the_page_needs_no_other_file(page: Path) -> None:
     assert "://" not in text.replace(page.resolve().as_uri(), "")
     assert "src=" not in text
     assert "@import" not in text
-    assert str(page.parent) not in text, "a path that nobody else has"
+    assert str(page.parent) not in text, "a path of this machine"
     for name in PANELS:
         assert f'<section id="{name}">' in text

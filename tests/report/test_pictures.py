@@ -22,7 +22,7 @@ from sqakd.report.pictures.ranges_and_codes import clip_range
 from sqakd.report.results import Results, read_results
 from sqakd.training.callbacks.quantizer_statistics import statistics
 
-PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table8,digits16,resnet20,ewgs,2,none,97.00,,paper,here
 table8,digits16,resnet20,ewgs,2,sqakd,98.00,,paper,here
 table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here

@@ -12,8 +12,8 @@ from sqakd.report import run_picture
 from sqakd.runs.record import write_record
 
 
-def draw(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["picture.py", *words])
+def draw(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["picture.py", *arguments])
     run_picture.main()
 
 
@@ -29,7 +29,7 @@ def test_without_a_folder_the_usage_is_printed(
 
 
 def test_a_folder_without_a_finished_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=rf"error: {tmp_path} has no finished run: expected a record\.json"):
+    with pytest.raises(SystemExit, match=rf"error: no {tmp_path}/record\.json: expected the record"):
         draw(monkeypatch, str(tmp_path))
 
 

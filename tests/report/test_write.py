@@ -1,4 +1,4 @@
-"""Tables of runs: means over seeds, published numbers next to ours, and published cells that nobody has run."""
+"""Tables of runs: means over seeds, published numbers next to ours, and published cells without a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqakd.report.cells import Cell
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
-PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table9,cifar10,net,ewgs,2,sqakd,91.50,99.25,paper,here
 table9,cifar10,net,ewgs,1,sqakd,88.00,,second-hand,there
 table9,cifar10,net,ewgs,4,sqakd,,,unknown,nowhere
@@ -90,19 +90,19 @@ def test_a_csv_table_has_plain_numbers(folders: tuple[Path, Path]) -> None:
     write_report(*folders)
     first, second, third, extra = table(folders[1] / "table9.csv")
     assert (float(first["paper_top1"]), float(first["top1_last_mean"]), float(first["top1_last_std"])) == (91.5, 92, 2)
-    assert (first["paper_kind"], first["n"], first["seeds"], float(first["difference"])) == (
+    assert (first["paper_source"], first["n"], first["seeds"], float(first["difference"])) == (
         "paper",
         "3",
         "0 1 10",
         0.5,
     )
-    assert (second["paper_kind"], second["n"], second["top1_last_mean"], second["difference"]) == (
+    assert (second["paper_source"], second["n"], second["top1_last_mean"], second["difference"]) == (
         "second-hand",
         "0",
         "",
         "",
     )
-    assert (third["paper_top1"], third["paper_kind"]) == ("", "unknown")
+    assert (third["paper_top1"], third["paper_source"]) == ("", "unknown")
     assert (extra["top1_last_mean"], extra["top1_last_std"]) == ("50.0000", ""), "one seed has no deviation"
 
 
@@ -133,8 +133,8 @@ def test_a_run_repeated_under_another_name_counts_once(folders: tuple[Path, Path
 
 def test_another_rounding_rule_is_another_quantizer(folders: tuple[Path, Path]) -> None:
     name = "cifar10-net-ewgs-w2a2-sqakd"
-    words = "python train.py quantizer=ewgs quantizer/rounding=ste"
-    store(folders[0], record(name, 0, 0.3, command=words) | {"name": "other"})
+    command = "python train.py quantizer=ewgs quantizer/rounding=ste"
+    store(folders[0], record(name, 0, 0.3, command=command) | {"name": "other"})
     write_report(*folders)
     rows = markdown(folders[1] / "table9.md")
     assert rows[0]["ours, last"] == "92.00 ± 2.00 (3)"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.models.resnet import CifarResNet
 from sqakd.runs.checkpoint import CheckpointError, load_weights, restore, save_weights
 

@@ -14,7 +14,7 @@ from typing import Any
 import command
 import pytest
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.files import replacing, write_text
 from sqakd.runs.folder import RunError, RunFolder, find_finished, find_runs
 from sqakd.runs.record import Record
@@ -107,9 +107,27 @@ def test_another_configuration_is_refused(act: str, tmp_path: Path) -> None:
         getattr(folder, act)(spec(lr=0.01, seed=1, new="x"))
     assert explain(refused.value) == (
         f"{tmp_path} holds another run: new: (absent) -> x; recipe.lr: 0.001 -> 0.01; seed: 0 -> 1."
-        " Its files stay as they are; type name=ANOTHER_NAME to keep both, or delete that folder"
+        " Its files stay as they are; use name=ANOTHER_NAME to keep both, or delete that folder"
     )
     assert (tmp_path / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "weights.pt", "record.json", "checkpoints/last.ckpt"])
+def test_files_without_a_configuration_are_refused_and_stay(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("mine")
+    with pytest.raises(RunError, match=rf"holds {file.name}, but no config\.yaml") as refused:
+        RunFolder(tmp_path).check(spec())
+    assert "use name=ANOTHER_NAME to keep both" in explain(refused.value)
+    assert file.read_text() == "mine"
+
+
+def test_hidden_folders_are_no_exports(tmp_path: Path) -> None:
+    for name in ("export-exact", ".export-exact.1234", ".export-exact.0123abcd.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").touch()
+    assert RunFolder(tmp_path).inner_records == [tmp_path / "export-exact" / "record.json"]
 
 
 def test_a_record_means_finished(tmp_path: Path) -> None:
@@ -129,7 +147,7 @@ def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
     assert folder.read_record() is None
     with pytest.raises(RunError, match=r"cannot write to .*seed0: Not a directory") as refused, folder.locked():
         pytest.fail("the folder does not exist")
-    assert explain(refused.value).endswith("type paths.runs=FOLDER")
+    assert explain(refused.value).endswith("use paths.runs=FOLDER")
     with pytest.raises(RunError, match=r"cannot write .*config\.yaml"):
         folder.claim(spec())
     assert (tmp_path / "runs").read_text() == "not a folder"

@@ -10,7 +10,7 @@ import torch
 from hydra import initialize_config_dir
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.app.compose import compose_spec, make
 from sqakd.models.resnet import CifarResNet
 from sqakd.models.timm import timm_network

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sqakd.quantization.cost import Cost
-from sqakd.runs.make_record import make_record, spread
+from sqakd.runs.make_record import make_record, score_of
 from sqakd.runs.record import Published, Record, Score
 from sqakd.runs.spec import Spec
 
@@ -46,15 +46,15 @@ def make(
 
 
 FLOAT = replace(make([row(100, top1=0.5), row(100, top1=0.25)]), name="float")
-PAPER = Published(top1=0.625, source="re-run", table="table4", cell="its own")
+PAPER = Published(top1=0.625, source="re-run", table="table4", compared_with="its own")
 LABELLED = [row(300, top1=0.75, agreement=0.5), row(100, top1=0.0, agreement=0.5), row(200, top1=0.125, agreement=1)]
 
 
 def test_a_spread_is_the_last_and_best_value_and_the_mean_of_the_last_five() -> None:
-    assert spread([0.5], best=max) == Score(last=0.5, best=0.5, mean_of_last_5=0.5)
-    assert spread([1, 0.5], best=max) == Score(last=0.5, best=1, mean_of_last_5=0.75)
-    assert spread([9, 1, 2, 3, 4, 0], best=max) == Score(last=0, best=9, mean_of_last_5=2)
-    assert spread([9, 1, 2, 3, 4, 2], best=min) == Score(last=2, best=1, mean_of_last_5=12 / 5)
+    assert score_of([0.5], best=max) == Score(last=0.5, best=0.5, mean_of_last_5=0.5)
+    assert score_of([1, 0.5], best=max) == Score(last=0.5, best=1, mean_of_last_5=0.75)
+    assert score_of([9, 1, 2, 3, 4, 0], best=max) == Score(last=0, best=9, mean_of_last_5=2)
+    assert score_of([9, 1, 2, 3, 4, 2], best=min) == Score(last=2, best=1, mean_of_last_5=12 / 5)
 
 
 def test_epochs_with_more_bits_than_the_run_are_not_a_result() -> None:

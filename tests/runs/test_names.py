@@ -1,4 +1,4 @@
-"""What a real run tells Weights & Biases, read back from its offline file: the names that a dashboard relies on."""
+"""The names under which a real run logs to Weights & Biases, read back from its offline file."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from sqakd.dashboard import definition
 from sqakd.dashboard.definition import CONFIG, KEYS
 from sqakd.quantization.layers import quant_layers
 from sqakd.runs import paper
-from sqakd.runs.names import CHOICES, METRICS, choices, known, pattern
+from sqakd.runs.names import GROUP_KEYS, METRICS, group_values, listed_name, pattern
 from sqakd.training.callbacks.quantizer_statistics import named, statistics
 
 STUDENT, TEACHER = "digits16-resnet20-ewgs-w2a2-sqakd", "digits16-resnet20-none-w32a32-none"
 WORDS = ["dataset=digits16", "bits=2", "model.net.blocks=1", "logger=wandb", "trainer.accelerator=cpu"]
 PAPER = """\
-table,dataset,model,quantizer,bits,kd,top1,top5,kind,source
+table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper,here
 """
-# Logged by other sentences: other objectives, other methods, what is on top.
+# Logged by other runs: other objectives, other quantizers, add-ons.
 ELSEWHERE = {"preliminary", "train/ce", "train/feature", "train/distance_to_grid"}
 ELSEWHERE |= {f"quantizer/LAYER/TENSOR/{own}" for own in ("step", "alpha")}
 DASHBOARD = definition.read()
@@ -40,7 +40,7 @@ QUANTIZERS = sorted(f.stem for f in (command.ROOT / "conf" / "quantizer").glob("
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A student and its teacher, trained in one process as a sweep does; in a project whose recipe is two epochs."""
+    """Train a student and its teacher for two epochs, in one process as a sweep does."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(command.ROOT / "conf", folder / "conf")
     for recipe in ("digits16", "digits16_float"):
@@ -67,7 +67,7 @@ def teacher(runs: Path) -> Logged:
     return wandb_file.read(runs / TEACHER / "seed0")
 
 
-def test_two_runs_of_one_process_are_two_runs_there(student: Logged, teacher: Logged) -> None:
+def test_two_runs_of_one_process_are_logged_as_two_runs(student: Logged, teacher: Logged) -> None:
     assert student.run_id != teacher.run_id
     assert (student.group, teacher.group) == ("digits16-resnet20", "digits16-resnet20")
     assert student.tags == ["digits16", "resnet20", "ewgs", "sqakd", "w2a2"]
@@ -78,10 +78,10 @@ def test_two_runs_of_one_process_are_two_runs_there(student: Logged, teacher: Lo
 
 
 def test_a_run_logs_the_names_of_the_table_and_no_others(student: Logged, teacher: Logged) -> None:
-    assert {metric for metric in student.metrics | teacher.metrics if known(metric) is None} == set()
-    assert {known(metric) for metric in student.metrics} == METRICS.keys() - ELSEWHERE
-    assert known("val/top") is None
-    assert known("quantizer/layer1.0.conv1/bias/upper") is None
+    assert {metric for metric in student.metrics | teacher.metrics if listed_name(metric) is None} == set()
+    assert {listed_name(metric) for metric in student.metrics} == METRICS.keys() - ELSEWHERE
+    assert listed_name("val/top") is None
+    assert listed_name("quantizer/layer1.0.conv1/bias/upper") is None
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
@@ -89,7 +89,7 @@ def test_every_quantizer_logs_names_of_the_table(quantizer: str) -> None:
     model = small.quantized(f"quantizer={quantizer}", "bits=2")
     layers = [name for name, _ in quant_layers(model)]
     logged = named(statistics(model, small.batch(4)), layers)
-    assert [metric for metric in logged if known(metric) is None] == []
+    assert [metric for metric in logged if listed_name(metric) is None] == []
     assert {f"quantizer/{layers[-1]}/input/clip_high", "layers/weight/used"} <= logged.keys()
 
 
@@ -97,17 +97,17 @@ def test_every_name_in_the_source_is_in_the_table() -> None:
     texts = [file.read_text(encoding="utf-8") for file in (command.ROOT / "sqakd").rglob("*.py")]
     names = {name for text in texts for name in re.findall(r"\.log\(\s*\"([^\"{}]+)\"", text)}
     assert names
-    assert [name for name in names if known(name) is None] == []
+    assert [name for name in names if listed_name(name) is None] == []
 
 
-def test_no_logged_name_goes_by_two_names() -> None:
-    examples = {"LAYER": "layer1.0.conv1", "TENSOR": "input", "CODE": "-3", "SCORE": "agreement", "KIND": "best"}
+def test_every_metric_matches_one_name_of_the_table() -> None:
+    examples = {"LAYER": "layer1.0.conv1", "TENSOR": "input", "CODE": "-3", "SCORE": "agreement", "AGGREGATE": "best"}
     for name in METRICS:
         metric = re.sub("|".join(examples), lambda word: examples[word[0]], name).replace("topK", "top5")
         assert [other for other in METRICS if pattern(other).fullmatch(metric)] == [name]
 
 
-def test_a_runs_choices_are_flat(student: Logged, teacher: Logged) -> None:
+def test_the_choices_of_a_run_are_flat(student: Logged, teacher: Logged) -> None:
     assert student.config["choices"] == {
         "cell": STUDENT,
         "dataset": "digits16",
@@ -135,7 +135,7 @@ def test_a_runs_choices_are_flat(student: Logged, teacher: Logged) -> None:
 def test_choices_name_the_add_ons_and_the_table_of_a_run() -> None:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
         spec = compose_spec(["table=digits", "dataset=digits16", "plus=[bn,ema]", "recipe.lr=0.5", "logger=wandb"])
-        chosen = choices(spec, changes(spec))
+        chosen = group_values(spec, changes(spec))
     logger = spec.config["logger"]["wandb"]
     assert (logger["job_type"], logger["group"], logger["plus"]) == ("digits", "digits16-resnet20", ["bn", "ema"])
     assert (chosen["table"], chosen["experiment"], chosen["plus"]) == ("digits", "none", "bn+ema")
@@ -143,7 +143,7 @@ def test_choices_name_the_add_ons_and_the_table_of_a_run() -> None:
     assert chosen["cell"] == f"{spec.config['cell']} recipe.lr=0.5"
 
 
-def test_the_papers_number_is_in_the_record_and_logged(runs: Path, student: Logged) -> None:
+def test_the_published_number_is_in_the_record_and_logged(runs: Path, student: Logged) -> None:
     record = json.loads((runs / STUDENT / "seed0" / "record.json").read_text())
     assert record["changes"] == {}
     assert record["paper"] == {"top1": 0.625, "kind": "paper", "table": "table4", "cell": "its own"}
@@ -155,7 +155,7 @@ def test_the_papers_number_is_in_the_record_and_logged(runs: Path, student: Logg
 
 
 @pytest.mark.parametrize("panel", DASHBOARD.panels, ids=lambda panel: f"{panel.picture}: {panel.title}")
-def test_a_run_logs_what_each_panel_shows(panel: definition.Panel, student: Logged) -> None:
+def test_a_run_logs_the_metrics_of_each_panel(panel: definition.Panel, student: Logged) -> None:
     for metric in panel.metrics:
         found = {name for name in student.metrics if pattern(metric).fullmatch(name)}
         assert found, metric
@@ -169,11 +169,11 @@ def test_a_run_logs_what_each_panel_shows(panel: definition.Panel, student: Logg
         assert isinstance(home[panel.x.removeprefix(CONFIG)], int | float)
 
 
-def test_a_run_logs_the_columns(student: Logged) -> None:
+def test_a_run_logs_the_columns_of_the_list_of_runs(student: Logged) -> None:
     assert set(DASHBOARD.columns) <= student.summary.keys()
 
 
-def test_the_documentation_shows_the_table() -> None:
+def test_the_documentation_has_the_table_of_names() -> None:
     text = (command.ROOT / "docs" / "dashboard.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", text, re.MULTILINE))
-    assert rows == METRICS | {f"choices.{key}": meaning for key, meaning in CHOICES.items()}
+    assert rows == METRICS | {f"choices.{key}": meaning for key, meaning in GROUP_KEYS.items()}

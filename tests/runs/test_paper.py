@@ -13,7 +13,7 @@ from sqakd.runs.paper import published
 from sqakd.runs.record import Published
 from sqakd.runs.spec import Spec
 
-HEADER = "table,dataset,model,quantizer,bits,kd,top1,top5,kind,source\n"
+HEADER = "table,dataset,model,quantizer,bits,kd,top1,top5,source,reference\n"
 ROWS = """\
 table7,cifar10,resnet20,ewgs,2,sqakd,,,unknown,
 table4,cifar10,resnet20,ewgs,2,sqakd,91.65,,re-run,"a paper, its table"
@@ -36,7 +36,7 @@ def spec(*overrides: str, w_bits: int = 2, a_bits: int = 2, model: str = "resnet
 
 
 def test_the_cell_is_found_in_the_first_table_that_has_a_number(file: Path) -> None:
-    found = Published(top1=0.9165, source="re-run", table="table4", cell="its own")
+    found = Published(top1=0.9165, source="re-run", table="table4", compared_with="its own")
     assert published(spec(), {}, file=file) == found
     other = published(spec(w_bits=1, a_bits=1), {}, file=file)
     assert other is not None
@@ -45,13 +45,13 @@ def test_the_cell_is_found_in_the_first_table_that_has_a_number(file: Path) -> N
 
 def test_a_float_run_has_a_published_number(file: Path) -> None:
     found = published(spec(w_bits=32, a_bits=32, quantizer="none", kd="none"), {}, file=file)
-    assert found == Published(top1=0.9263, source="re-run", table="table4", cell="its own")
+    assert found == Published(top1=0.9263, source="re-run", table="table4", compared_with="its own")
 
 
 @pytest.mark.parametrize("cell", [spec(quantizer="ewgs_released"), spec(kd="sqakd_released")])
 def test_the_released_reading_is_compared_with_the_same_cell(cell: Spec, file: Path) -> None:
     found = published(cell, {}, file=file)
-    assert found == Published(top1=0.9165, source="re-run", table="table4", cell="without _released")
+    assert found == Published(top1=0.9165, source="re-run", table="table4", compared_with="without _released")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import command
 import pytest
 from made_runs import Made, made_record
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import find_finished
 from sqakd.runs.record import VERSION, Published, Record, Score, read_record, write_record
@@ -22,7 +22,7 @@ from sqakd.runs.record import VERSION, Published, Record, Score, read_record, wr
 OLD_RUNS = command.ROOT / "tests" / "old_runs" / "version1"
 STUDENT = made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0))
 FLOAT = made_record(Made("digits16", "resnet20", "none", 32, "none", 0))
-PAPER = Published(top1=0.625, source="re-run", table="table4", cell="its own")
+PAPER = Published(top1=0.625, source="re-run", table="table4", compared_with="its own")
 # Keys that records of earlier commits lack.
 LATER = ("paper", "device", "devices", "threads", "finished", "versions", "training_seconds", "weights_sha256")
 
@@ -185,7 +185,7 @@ def test_the_summary_and_the_metrics_have_the_published_number() -> None:
     assert "12.50% (best 75.00%), paper 62.50%, float 25.00%," in record.summary()
     metrics = record.metrics()
     assert (metrics["record/paper/top1"], metrics["record/difference_from_paper"]) == (0.625, -0.5)
-    released = replace(record, paper=replace(PAPER, cell="without _released"))
+    released = replace(record, paper=replace(PAPER, compared_with="without _released"))
     assert "paper 62.50% (without _released), float" in released.summary()
     assert "paper" not in LABELLED.summary()
     assert not any("paper" in name for name in LABELLED.metrics())

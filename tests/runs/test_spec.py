@@ -111,3 +111,10 @@ def test_differences_name_both_values() -> None:
     here = {"recipe.lr": 0.01, "seed": 0, "new": [1, 2]}
     assert differences(there, here) == ["gone: None -> (absent)", "new: (absent) -> [1, 2]", "recipe.lr: 0.001 -> 0.01"]
     assert differences(there, dict(reversed(there.items()))) == []
+
+
+def test_a_changed_input_makes_another_run_unless_the_old_run_recorded_none() -> None:
+    old = Spec(CONFIG, CHOICES, ())
+    first, second = (Spec(CONFIG, CHOICES, (), {"teacher": digest}) for digest in ("aa", "bb"))
+    assert differences(first.identity, second.identity) == ["inputs.teacher: aa -> bb"]
+    assert differences(first.identity, first.identity) == differences(old.identity, second.identity) == []

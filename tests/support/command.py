@@ -31,7 +31,7 @@ def script(
     """Run `python NAME ARGUMENTS` in a folder; the name "-m" runs a module.
 
     Args:
-        name: file name of a script in the project's root, or "-m".
+        name: file name of a script in the project's root; "-m" or "-c", which always starts a new process.
         arguments: of the command line.
         folder: where to run.
         timeout: seconds after which the command is killed.
@@ -41,7 +41,7 @@ def script(
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}", "OMP_NUM_THREADS": "1"}
     environment["OMP_WAIT_POLICY"] = "passive"  # spinning threads slow a busy machine down several times
     path = name if name.startswith("-") else str(ROOT / name)
-    if not new_process:
+    if not new_process and name != "-c":
         return warm_process.run(path, arguments, folder=folder, environment=environment, timeout=timeout)
     return subprocess.run(
         [sys.executable, path, *arguments],

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.imagefolder import ImageFolder
 

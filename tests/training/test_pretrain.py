@@ -11,7 +11,7 @@ import small
 import torch
 from torch import Tensor
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.parameters import split_parameters
 from sqakd.runs.checkpoint import save_weights

@@ -87,7 +87,7 @@ def test_warm_up_and_cosine_equal_the_reference(row: int) -> None:
 
 @pytest.mark.parametrize(("base", "steps"), [(-1e-4, 10), (1e-4, 1), (1e-4, 2.5), (float("inf"), 10)])
 def test_impossible_warm_up_is_refused(base: float, steps: Any) -> None:
-    with pytest.raises(ValueError, match=r"^base=.*: expected base >= 0 and steps of at least 2"):
+    with pytest.raises(ValueError, match=r"^(base=.*: expected a number|steps=.*: expected a whole number of)"):
         WarmupCosine(base=base, steps=steps)
 
 

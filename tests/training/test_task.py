@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.errors import SqakdError

@@ -15,7 +15,7 @@ SHADES = (0.0, 0.01, 0.03, 0.1, 0.2, 0.35, 0.6)
 
 
 @dataclass(frozen=True)
-class Bar:
+class RangeBar:
     """The range of one layer, and its tooltip."""
 
     layer: int
@@ -33,7 +33,7 @@ class Usage:
     title: str
 
 
-def draw_ranges(bars: Sequence[Bar], layers: int, ends: tuple[float, float], slot: int, *, label: str) -> str:
+def draw_ranges(bars: Sequence[RangeBar], layers: int, ends: tuple[float, float], slot: int, *, label: str) -> str:
     """Return a chart with a bar from the lower to the upper end of the range of each layer.
 
     Args:

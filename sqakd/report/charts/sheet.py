@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 
+from sqakd.report.charts.palette import page_css
 from sqakd.report.charts.svg import number, size_of, tag, text
 
 GAP, TITLE, LINE, LETTER = 20, 24, 22, 7.0
@@ -73,7 +73,7 @@ def _legend(entries: Sequence[tuple[str, str]], width: float) -> tuple[str, floa
 
 
 def _style() -> str:
-    css = files("sqakd.report").joinpath("assets/page.css").read_text(encoding="utf-8")
+    css = page_css()
     variables = css.partition("* {")[0]
     rules = [line for line in css.splitlines() if line.startswith(RULES)]
     font = 'svg { font-family: system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; }'

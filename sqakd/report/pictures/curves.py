@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqakd.report.cells import Cell
 from sqakd.report.charts.lines import MOST_POINTS, Line, draw_lines
 from sqakd.report.charts.svg import padded
+from sqakd.report.csv_files import Numbers
 from sqakd.report.figure import REFERENCE, Chart, Picture, method_marks, nothing
 from sqakd.report.methods import by_slot, method, slots
 from sqakd.report.pictures.selection import (
@@ -17,7 +19,7 @@ from sqakd.report.pictures.selection import (
     main_score,
     quantized,
 )
-from sqakd.report.results import FinishedRun, Results
+from sqakd.report.results import Results
 from sqakd.report.statistics import mean_std
 
 
@@ -95,7 +97,8 @@ def curves_of(metric: Metric, results: Results) -> str:
                     lines.setdefault(cell.quantizer, {})[method(cell)] = line
             if not lines:
                 continue
-            ends = _ends([line for some in lines.values() for line in some.values()], reference, metric)
+            drawn_y = [line.y for some in lines.values() for line in some.values()]
+            ends = ends_of(drawn_y, [reference[0]] if reference else [], metric)
             for quantizer in sorted(lines):
                 names |= lines[quantizer].keys()
                 title = chart_title(network, groups, quantizer, bits)
@@ -116,7 +119,7 @@ def curves_of(metric: Metric, results: Results) -> str:
 
 
 def _line(cell: Cell, results: Results, metric: Metric, slot: int) -> Line | None:
-    runs = [by_epoch for run in results.cells[cell] if (by_epoch := _curve(run, metric))]
+    runs = [curve for run in results.cells[cell] if (curve := by_epoch(run.curve, metric))]
     if not runs:
         return None
     epochs = sorted(set.intersection(*(set(run) for run in runs)))
@@ -133,15 +136,15 @@ def _show(mean: float, std: float, count: int, metric: Metric) -> str:
     return f"{mean:{form}} ± {std:{form}} ({count})" if count > 1 else f"{mean:{form}} (1)"
 
 
-def _curve(run: FinishedRun, metric: Metric) -> dict[int, float]:
-    """Return a metric by epoch, counted from 1."""
+def by_epoch(rows: Numbers, metric: Metric) -> dict[int, float]:
+    """Return a metric of metrics.csv by epoch, counted from 1."""
     name = metric.name
-    return {int(row["epoch"]) + 1: metric.factor * row[name] for row in run.curve if name in row and "epoch" in row}
+    return {int(row["epoch"]) + 1: metric.factor * row[name] for row in rows if name in row and "epoch" in row}
 
 
-def _ends(lines: list[Line], reference: tuple[float, str] | None, metric: Metric) -> tuple[float, float]:
-    """Return the ends of a scale that shows the last three quarters of every curve in full."""
-    values = [value for line in lines for value in line.y[len(line.y) // 4 :]]
-    values += [*(line.y[-1] for line in lines), *([reference[0]] if reference else [])]
+def ends_of(curves: Iterable[Sequence[float]], references: Iterable[float], metric: Metric) -> tuple[float, float]:
+    """Return the ends of a scale that shows the last three quarters of every curve, and all references, in full."""
+    values = [value for curve in curves for value in [*curve[len(curve) // 4 :], curve[-1]]]
+    values += references
     least = 0.5 if metric.factor == 100 else 0.02 * max(map(abs, values)) or 0.02
     return padded(values, least=least)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqakd.report.cells import Cell
-from sqakd.report.charts.by_layer import SHADES, Bar, Usage, draw_codes, draw_ranges
+from sqakd.report.charts.by_layer import SHADES, RangeBar, Usage, draw_codes, draw_ranges
 from sqakd.report.charts.svg import padded, tag, text
 from sqakd.report.figure import Chart, facets, figure, legend_html, nothing
 from sqakd.report.methods import method, slots
@@ -125,12 +125,12 @@ def _ranges(found: Sequence[Shown], known: Mapping[str, int]) -> str:
     return facets(parts) if parts else ""
 
 
-def _bar(cell: Cell, row: Row, tensor: str) -> Bar | None:
+def _bar(cell: Cell, row: Row, tensor: str) -> RangeBar | None:
     ends = clip_range(cell.quantizer, row)
     if ends is None:
         return None
     layer, (low, high) = int(row["layer"]), sorted(ends)
-    return Bar(layer, low, high, f"layer {layer}, {tensor}: {ends[0]:.3g} to {ends[1]:.3g}")
+    return RangeBar(layer, low, high, f"layer {layer}, {tensor}: {ends[0]:.3g} to {ends[1]:.3g}")
 
 
 def _codes(found: Sequence[Shown], known: Mapping[str, int]) -> str:

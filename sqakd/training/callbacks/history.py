@@ -33,6 +33,7 @@ class History(Checkpoint):
         self.started = 0.0
         self.rate = float("nan")
         self.whole_epoch = True
+        self.validated = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows, "seconds": self.seconds + self._elapsed()}
@@ -50,10 +51,12 @@ class History(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.whole_epoch = time.perf_counter(), True
+        self.validated = False
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compute images/s here, where the training part of the epoch ends."""
         if not trainer.sanity_checking:
+            self.validated = True
             loader = trainer.train_dataloader
             assert isinstance(loader, Loader)
             if pl_module.device.type == "cuda":
@@ -63,6 +66,9 @@ class History(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {k: float(v) for k, v in sorted(trainer.callback_metrics.items())}
+        if not self.validated:  # Lightning still has the scores of an earlier epoch
+            metrics = {name: value for name, value in metrics.items() if not name.startswith("val/")}
+            self.rate = float("nan")
         self.seconds, self.started = self.seconds + self._elapsed(), 0.0
         row = {"epoch": float(trainer.current_epoch), **metrics, "images_per_second": round(self.rate, 1)}
         self.rows.append(row)

@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.dataset.batch import Batch
 from sqakd.quantization.layers import quant_layers, quantizers
 from sqakd.training.callbacks.divergence import Divergence, DivergenceError, first_non_finite

@@ -1,4 +1,4 @@
-"""The application's advice: every topic that the library names has one, and none is left over."""
+"""Tests of the advice: every topic that the library names has one, and none is left over."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import command
 import pytest
 
-from sqakd.app.advice import ADVICE, explain
+from sqakd.advice import ADVICE, errors_in_one_line, explain
 from sqakd.errors import SqakdError
 
 LIBRARY = [file for file in (command.ROOT / "sqakd").rglob("*.py") if "app" not in file.relative_to(command.ROOT).parts]
@@ -47,3 +47,21 @@ def test_an_error_without_a_topic_keeps_its_message() -> None:
 def test_an_unknown_topic_is_a_mistake_in_the_code() -> None:
     with pytest.raises(KeyError):
         explain(SqakdError("message", topic="no such topic"))
+
+
+def test_a_command_exits_with_message_and_advice() -> None:
+    with (
+        pytest.raises(SystemExit, match=r"^error: no finished run; use --runs FOLDER for another folder of runs$"),
+        errors_in_one_line(),
+    ):
+        raise SqakdError("no finished run", topic="report.no_run")
+
+
+def test_a_command_exits_with_the_message_of_the_operating_system() -> None:
+    with pytest.raises(SystemExit, match=r"^error: disk full$"), errors_in_one_line():
+        raise OSError("disk full")
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
+    with pytest.raises(ValueError, match="mistake"), errors_in_one_line():
+        raise ValueError("mistake")

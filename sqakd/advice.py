@@ -1,10 +1,13 @@
 """Command-line advice for library errors, by topic.
 
-The library raises `SqakdError` in its own words and names a topic; the application adds the advice of that topic. A gap
-such as {channel} is filled from the error's facts.
+The library raises `SqakdError` in its own words and names a topic; a command adds the advice of that topic. A gap such
+as {channel} is filled from the error's facts. Only commands import this file.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from sqakd.errors import SqakdError
 
@@ -37,16 +40,16 @@ MODELS: dict[str, str] = {
 }
 
 DATASET: dict[str, str] = {
-    "data.missing": "type dataset.download=true to fetch it, or dataset.root=FOLDER if it is in another folder",
-    "data.archive": "delete it and type dataset.download=true, or put an intact copy there",
+    "data.missing": "use dataset.download=true to fetch it, or dataset.root=FOLDER if it is in another folder",
+    "data.archive": "delete it and use dataset.download=true, or put an intact copy there",
     "data.download": "download the file yourself and put it there",
     "data.unpacked": (
-        "delete {folder}, and put an intact {archive} into {root} or type dataset.download=true to fetch it"
+        "delete {folder}, and put an intact {archive} into {root} or use dataset.download=true to fetch it"
     ),
     "data.root": "choose another folder with dataset.root=FOLDER",
     "data.folder": "choose another folder with dataset.folder=FOLDER",
     "data.cache": "choose another folder with dataset.cache=FOLDER",
-    "data.unreadable": "remove them, or type dataset.unreadable=skip",
+    "data.unreadable": "remove them, or use dataset.unreadable=skip",
     "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
     "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",
     "data.image_size": "give dataset.evaluate the same size",
@@ -55,6 +58,7 @@ DATASET: dict[str, str] = {
 }
 
 TRAINING: dict[str, str] = {
+    "trainer.length": "use recipe.epochs; an interrupted run continues with the same command",
     "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"
     " recipe.gradient_clip=1",
     "divergence.pretraining": "a lower learning rate may help, e.g. kd.feature_loss.pretrain_lr={lr:g}"
@@ -70,8 +74,10 @@ TRAINING: dict[str, str] = {
 
 RUNS: dict[str, str] = {
     "run.name": "use letters, digits, dots and dashes, e.g. name=my-run",
-    "run.other": "type name=ANOTHER_NAME to keep both, or delete that folder",
-    "run.unwritable": "make it writable, or type paths.runs=FOLDER",
+    "run.other": "use name=ANOTHER_NAME to keep both, or delete that folder",
+    "run.unwritable": "make it writable, or use paths.runs=FOLDER",
+    "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"
+    " your own has to be in the package sqakd (docs/extending.md)",
     "run.config_damaged": "restore the file, or delete the run's folder",
     "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
     "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
@@ -79,7 +85,7 @@ RUNS: dict[str, str] = {
     "checkpoint.several": "load the one that you mean and save it alone, with torch.save(model.state_dict(), FILE)",
     "checkpoint.other_network": "choose the network that the checkpoint was made for, e.g. model@teacher=resnet32",
     "record.newer": "update sqakd to the version that wrote it",
-    "record.damaged": "delete {file}: the same command then trains the run again, or resumes it from its checkpoint",
+    "record.damaged": "delete {file} and repeat the command of the run, which resumes it or trains it again",
     "record.export": "delete {file} or export the run again",
     "paper.damaged": "restore {file} from the repository, or delete it: runs are then compared with nothing published",
 }
@@ -88,7 +94,7 @@ EXPORT: dict[str, str] = {
     "export.benchmark": "use benchmark.rounds=0 to export without measuring speed",
     "export.changed_weights": "put the run's own weights.pt back, or train again with another name=NAME",
     "export.depends_on_batch": "train with quantizer=dorefa, the quantizer of the paper, instead",
-    "export.folder": "use folder=ANOTHER_FOLDER",
+    "export.folder": "use folder=ANOTHER_FOLDER, which may be absent, empty or an earlier export",
     "export.gate": "use gate=NUMBER to accept less",
     "export.input_needs_nine_bits": "train with a_bits=7, or with a quantizer that has a zero on its grid, e.g."
     " quantizer=lsq",
@@ -101,9 +107,17 @@ EXPORT: dict[str, str] = {
     " is reported), or train with w_bits=7 or quantizer=lsq",
 }
 
-REPORT: dict[str, str] = {}
+REPORT: dict[str, str] = {
+    "report.csv_damaged": "restore the file, or delete it: the report can do without it",
+    "report.no_run": "use --runs FOLDER for another folder of runs",
+}
 
-ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPORT
+DASHBOARD: dict[str, str] = {
+    "dashboard.package": "use pip install -e '.[dashboard]' to install it, or --offline for a page",
+    "dashboard.refused": "use --project and --entity for the project of the runs, or --offline for a page",
+}
+
+ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPORT | DASHBOARD
 
 
 def explain(error: BaseException) -> str:
@@ -115,3 +129,16 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, SqakdError) or error.topic is None:
         return str(error)
     return f"{error}; {ADVICE[error.topic].format(**error.facts)}"
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Exit with the message and the advice of an expected error instead of a traceback.
+
+    Raises:
+        SystemExit: after an error that a user can cause, or that the operating system reports.
+    """
+    try:
+        yield
+    except (SqakdError, OSError) as error:
+        raise SystemExit(f"error: {explain(error)}") from error

@@ -1,0 +1,65 @@
+"""Construction of objects from nodes of a configuration: refused arguments, and mistakes in constructors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sqakd.advice import explain
+from sqakd.app.compose import located, make
+from sqakd.errors import SqakdError
+from sqakd.training.recipe import Recipe
+
+RECIPE: dict[str, Any] = {
+    "_target_": "sqakd.training.recipe.Recipe",
+    "epochs": 1,
+    "batch_size": 8,
+    "accumulate": 1,
+    "gradient_clip": None,
+    "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True},
+    "schedule": {"_target_": "sqakd.training.schedule.CosinePerEpoch"},
+    "lr": 0.1,
+    "quantizer_lr": 0.0,
+    "weight_decay": 0.0,
+    "label_smoothing": 0.0,
+}
+
+
+def test_nothing_stays_nothing() -> None:
+    assert make(None, "quantizer") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": -1}, "recipe.lr=-1: expected a number >= 0"),
+        ({"speed": 1}, "got an unexpected keyword argument 'speed'"),
+        ({"_target_": "sqakd.training.recipe.Recipes"}, "Recipes"),
+        (
+            {"schedule": {"_target_": "sqakd.training.schedule.WarmupCosine", "base": 0.1, "steps": 1}},
+            "recipe.schedule.steps=1: expected a whole number of at least 2",
+        ),
+    ],
+)
+def test_a_refused_argument_is_reported_with_its_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SqakdError) as error:
+        make(RECIPE | changes, "recipe")
+    assert message in explain(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_mistake_in_our_code_keeps_its_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake that looked like a refused argument would be hard to find."""
+
+    def mistaken(recipe: Recipe) -> None:
+        explain(SqakdError("", topic="none"))
+
+    monkeypatch.setattr(Recipe, "__post_init__", mistaken)
+    with pytest.raises(KeyError, match="none"):
+        make(RECIPE, "recipe")
+
+
+def test_errors_of_a_block_begin_with_its_key() -> None:
+    with pytest.raises(SqakdError, match=r"^dataset\.limit=0: expected"), located("dataset"):
+        raise SqakdError("limit=0: expected a whole number of at least 1")
