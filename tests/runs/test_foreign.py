@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sqakd.app.advice import explain
+from sqakd.advice import explain
 from sqakd.models.resnet import CifarResNet, PlainCifarResNet
 from sqakd.runs.checkpoint import CheckpointError, restore
 from sqakd.runs.foreign import find_weights
