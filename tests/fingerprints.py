@@ -130,10 +130,11 @@ def digests(run: Path) -> dict[str, str]:
 
 
 def own(config: dict[str, Any]) -> dict[str, Any]:
-    """A run's configuration without what says where and how it is run."""
-    return {
-        key: value for key, value in config.items() if key not in ("paths", "logger", "choices", "cell", "released")
-    }
+    """Return a run's configuration without the keys that say where and how it is executed."""
+    execution = ("paths", "logger", "choices", "inputs", "cell", "released")
+    kept = {key: value for key, value in config.items() if key not in execution}
+    kept["callbacks"]["quantizer_statistics"].pop("file")  # a path
+    return kept
 
 
 def stable(value: Any) -> Any:
