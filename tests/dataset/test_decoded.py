@@ -182,7 +182,7 @@ def test_many_unreadable_files_are_counted(flat: Path) -> None:
     for i in range(10):
         (flat / f"{i}.png").write_text("")
     pattern = r"(\d+) of \1 files are not readable images: (.+, ){2}.+ and \d more"
-    assert re.fullmatch(f"{pattern}; remove them, or type dataset.unreadable=skip", refusal(lambda: load_folder(flat)))
+    assert re.fullmatch(f"{pattern}; remove them, or use dataset.unreadable=skip", refusal(lambda: load_folder(flat)))
     assert re.fullmatch(pattern, refusal(lambda: load_folder(flat, unreadable="skip")))
 
 
