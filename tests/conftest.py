@@ -1,7 +1,7 @@
 """Settings for all tests, and the option `--quick`.
 
 `make quick` runs `pytest --quick`, which omits tests that train with Lightning or start another process, such as a
-command or a browser, and tests marked `exhaustive`. Of each parametrized test it runs at most four cases.
+command or a browser, and tests marked `exhaustive`. Of each parametrized test it runs at most two cases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-CASES = 4
+CASES = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

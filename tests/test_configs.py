@@ -104,6 +104,7 @@ def test_each_option_composes_and_gives_what_its_classes_take(option: str) -> No
             assert {p.kind for p in takes.values()} <= {inspect.Parameter.KEYWORD_ONLY}, target
 
 
+@pytest.mark.exhaustive
 def test_the_same_class_has_the_same_keys_everywhere() -> None:
     """A sweep over the options of a group can then override any key that one of them has."""
     shapes: dict[str, set[frozenset[str]]] = defaultdict(set)

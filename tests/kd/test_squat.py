@@ -106,6 +106,7 @@ def test_the_loss_has_no_parameters_and_no_state_of_its_own() -> None:
     assert not [name for name in made.state_dict() if name.startswith("objective")]
 
 
+@pytest.mark.exhaustive
 def test_compiled_losses_equal_eager_losses() -> None:
     made, images, index = task(), small.batch(4), torch.arange(4)
     eager = made.losses(images, None, index, {})

@@ -108,6 +108,7 @@ def test_gradients_and_diagonal(file: str) -> None:
         assert golden.error(hessian, d[f"hess_diag_{name}"][0]) <= 1e-4
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("file", FILES)
 def test_joint_probes_are_unbiased(file: str) -> None:
     """With one product for all tensors, the mean of many probes is within five standard errors of each exact trace."""
