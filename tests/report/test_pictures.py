@@ -154,7 +154,7 @@ def test_latency_is_shown_only_if_it_was_measured(tmp_path: Path) -> None:
     make_run(tmp_path, made.float_run)
     tree = parsed("pareto", read_results([tmp_path]))
     assert list(charts(tree)) == ["size"]
-    assert "Size only: none of these runs was exported and measured" in words(tree)
+    assert "Size only: none of these runs has labels and was exported and measured" in words(tree)
     make_export(folder, made)
     tree = parsed("pareto", read_results([tmp_path]))
     assert list(charts(tree)) == ["size", "ONNX Runtime, 1 thread, A made-up processor"]
@@ -225,5 +225,5 @@ def test_the_headline_is_one_complete_svg_file(results: Results, tmp_path: Path)
 
 def test_there_is_no_headline_without_a_quantized_network(tmp_path: Path) -> None:
     make_run(tmp_path, Made("digits16", "resnet20", "none", 32, "none", 0))
-    with pytest.raises(ValueError, match="no quantized network has been trained"):
+    with pytest.raises(ValueError, match="no quantized run has a score"):
         headline(read_results([tmp_path], None))
