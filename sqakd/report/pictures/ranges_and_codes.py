@@ -25,18 +25,14 @@ FIRST_SEED = "Each cell is represented by its first seed, after the last epoch, 
 def ranges(results: Results) -> str:
     """Return the picture of the clip ranges of weights and inputs."""
     blocks, without = _blocks(results, _ranges)
-    if not blocks and not without:
-        return nothing(NOTHING)
-    note = (
-        f" The files of {', '.join(without)} have no range: it is fixed, depends on the weights, or differs by channel."
-        if without
-        else ""
-    )
+    note = f"The files of {', '.join(without)} have no range: it depends on the values, or differs by channel."
+    if not blocks:
+        return nothing(note if without else NOTHING)
     caption = (
         "Clip range of each layer's quantizer: values outside are set to the nearer end. Layers are counted from the"
-        f" input, without those that stay float. Charts of one tensor have the same scale. {FIRST_SEED}{note}"
+        f" input, without those that stay float. Charts of one tensor have the same scale. {FIRST_SEED}"
     )
-    return figure(blocks, caption=caption)
+    return figure(blocks, caption=f"{caption} {note}" if without else caption)
 
 
 def codes(results: Results) -> str:
