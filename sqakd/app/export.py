@@ -85,10 +85,12 @@ def export_run(config: Mapping[str, Any]) -> float:
 
 
 def _report(record: ExportRecord, folder: Path) -> None:
+    from sqakd.export.machine import int8_instructions
+
     for verdict in record.verify:
         say(
             f"{verdict.runtime} agrees with the trained network on {100 * verdict.agreement:.2f}% of"
-            f" {verdict.images} validation images"
+            f" {verdict.images} validation images ({int8_instructions(record.machine.get('isa'))})"
         )
     sizes = record.sizes
     say(f"{folder / 'report.html'}: proof, sizes and speed")
