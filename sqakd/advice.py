@@ -11,6 +11,17 @@ from contextlib import contextmanager
 
 from sqakd.errors import SqakdError
 
+
+def install(extra: str) -> str:
+    """Return the command that installs optional packages: an extra of pyproject.toml, in a checkout of the project.
+
+    Example:
+        >>> install("export")
+        "pip install -e '.[export]'"
+    """
+    return f"pip install -e '.[{extra}]'"
+
+
 QUANTIZATION: dict[str, str] = {
     "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
     "hessian.no_second_derivative": "use quantizer.rounding.delta=0.001 for a fixed scaling, or quantizer/rounding=ste",
@@ -33,7 +44,7 @@ MODELS: dict[str, str] = {
     "model.torchvision_weights": "put that file into torch's cache (TORCH_HOME), or use model.weights=null",
     "model.timm_name": 'python -c "import timm; print(timm.list_models())" lists all',
     "model.timm_weights": "put the file into Hugging Face's cache (HF_HOME), or use model.weights=null",
-    "model.timm_missing": "install it with: pip install sqakd[timm]",
+    "model.timm_missing": f"use {install('timm')} in the checkout of sqakd",
     "model.weights": "or use model.weights=null for random weights",
     "model.images": "choose another model, or a data set with images of the size that it was made for, e.g."
     " dataset=imagefolder dataset.image_size=224",
@@ -113,7 +124,7 @@ REPORT: dict[str, str] = {
 }
 
 DASHBOARD: dict[str, str] = {
-    "dashboard.package": "use pip install -e '.[dashboard]' to install it, or --offline for a page",
+    "dashboard.package": f"use {install('dashboard')} in the checkout of sqakd, or --offline for a page",
     "dashboard.refused": "use --project and --entity for the project of the runs, or --offline for a page",
 }
 

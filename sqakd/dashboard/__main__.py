@@ -61,6 +61,8 @@ def _publish(shown: Definition, entity: str, project: str, name: str) -> str:
     try:
         from sqakd.dashboard import workspace  # its package is an extra
     except ImportError as error:
+        if (error.name or "").startswith("sqakd"):  # a mistake in this project, not a missing package
+            raise
         raise SqakdError(
             f"a workspace needs a package that is not installed ({error})", topic="dashboard.package"
         ) from error

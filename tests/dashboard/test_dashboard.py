@@ -239,7 +239,9 @@ def test_a_missing_optional_package_is_named_with_its_installation(
     monkeypatch.delitem(sys.modules, "sqakd.dashboard.workspace")
     monkeypatch.delattr("sqakd.dashboard.workspace")
     monkeypatch.setitem(sys.modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(SystemExit, match=r"error: a workspace needs .*use pip install -e '\.\[dashboard\]' to install"):
+    with pytest.raises(
+        SystemExit, match=r"error: a workspace needs .*use pip install -e '\.\[dashboard\]' in the checkout"
+    ):
         main([])
     assert server.sent == []
 
