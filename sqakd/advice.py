@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqakd.errors import SqakdError
+from sqakd.terminal import printable
 
 
 def install(extra: str) -> str:
@@ -132,14 +133,14 @@ ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPOR
 
 
 def explain(error: BaseException) -> str:
-    """Return an error's message, followed by the advice of its topic where there is one.
+    """Return an error's message, followed by the advice of its topic where there is one, as one printable line.
 
     Raises:
         KeyError: if the topic or one of its placeholders is unknown, which is a mistake in the code.
     """
     if not isinstance(error, SqakdError) or error.topic is None:
-        return str(error)
-    return f"{error}; {ADVICE[error.topic].format(**error.facts)}"
+        return printable(error)
+    return printable(f"{error}; {ADVICE[error.topic].format(**error.facts)}")
 
 
 @contextmanager

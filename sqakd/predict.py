@@ -24,6 +24,7 @@ from PIL import Image
 
 from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
 from sqakd.model_file import Description, ModelFileError, describe
+from sqakd.terminal import printable
 
 BAR = 30
 # Severity of the messages that ONNX Runtime prints itself: only those before it ends the program.
@@ -115,16 +116,6 @@ def _check_graph(session: onnxruntime.InferenceSession, facts: Description, file
 def _first_line(error: Exception) -> str:
     """Return the first line of an error's message."""
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def printable(text: object) -> str:
-    """Return a text in which characters that control a terminal, or cannot be printed, are escaped.
-
-    Example:
-        >>> printable("a\x1b[2Jb")
-        'a\\\\x1b[2Jb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
 def find(paths: list[Path]) -> list[Path]:

@@ -11,6 +11,7 @@ import command
 import pytest
 
 from sqakd.advice import ADVICE, errors_in_one_line, explain
+from sqakd.app.console import say
 from sqakd.errors import SqakdError
 
 LIBRARY = [file for file in (command.ROOT / "sqakd").rglob("*.py") if "app" not in file.relative_to(command.ROOT).parts]
@@ -61,6 +62,16 @@ def test_a_command_exits_with_message_and_advice() -> None:
 def test_a_command_exits_with_the_message_of_the_operating_system() -> None:
     with pytest.raises(SystemExit, match=r"^error: disk full$"), errors_in_one_line():
         raise OSError("disk full")
+
+
+def test_names_in_messages_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\nerror: b\udcff"
+    shown = "a\\x1b[2J\\nerror: b\\udcff"
+    assert explain(SqakdError(f"no {name}")) == f"no {shown}"
+    assert explain(SqakdError(f"no {name}", topic="report.no_run")).startswith(f"no {shown}; use ")
+    assert explain(FileNotFoundError(name)) == shown
+    say(f"run {name}")
+    assert capsys.readouterr().out == f"run {shown}\n"
 
 
 def test_a_mistake_in_the_code_keeps_its_traceback() -> None:

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from sqakd.model_file import FORMAT, METADATA, ModelFileError, describe, with_digest
-from sqakd.predict import Model, main, printable
+from sqakd.predict import Model, main
+from sqakd.terminal import printable
 
 SIDE, CLASSES = 6, 3
 FACTS: dict[str, Any] = {

@@ -30,6 +30,7 @@ from sqakd.report.page import write_page
 from sqakd.report.table import as_markdown
 from sqakd.runs.export_record import Benchmark, ExportRecord, read_export, read_exports
 from sqakd.runs.folder import RunFolder
+from sqakd.terminal import printable
 
 BIT_OPERATIONS = (
     "sum over layers of multiply-adds x weight bits x input bits, for one image; float layers count 32 x 32"
@@ -80,7 +81,7 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
         all_exports: the exports that are compared, with this one.
     """
     floats = ", ".join(f"{part['name']} ({part['parameters']:,})" for part in record.stays_float) or "nothing"
-    agreement: list[Part] = [NOTES[record.profile], verdicts_table(record.verify), processor_note(record)]
+    agreement: list[Part] = [*_note(record.profile), verdicts_table(record.verify), processor_note(record)]
     sizes: list[Part] = [sizes_table(record.sizes)]
     if record.bit_operations is not None:
         sizes.append(f"{record.bit_operations / 1e6:,.1f} million bit-operations ({BIT_OPERATIONS}).")
@@ -102,6 +103,10 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
         *([Chapter("exports", "Compared with other exports", comparison)] if comparison else []),
         Chapter("versions", "Versions", [made_by]),
     ]
+
+
+def _note(profile: str) -> list[Part]:
+    return [NOTES[profile]] if profile in NOTES else []
 
 
 def _pictures(file: str, label: str, picture: Picture) -> list[Part]:
@@ -153,7 +158,7 @@ def main() -> None:
         if record is None:
             parser.error(f"{folder} has no record of an export")
         write_export_report(folder, record, read_exports(RunFolder(folder.resolve().parent).runs))
-    print(folder / "report.html")  # noqa: T201
+    print(printable(folder / "report.html"))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from sqakd.report.pictures.curves import AGREEMENT, DIVERGENCE, LOSS, TOP1, Metr
 from sqakd.report.pictures.ranges_and_codes import TENSORS, clip_range, used_codes
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, Score, read_record
+from sqakd.terminal import printable
 
 COLOURS = light_colours()
 THIS_RUN, FLOAT_RUN, OTHER = COLOURS["s1"], COLOURS["s0"], COLOURS["muted"]
@@ -190,7 +191,7 @@ def main() -> None:
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="folder of a finished run")
     for folder in parser.parse_args().folders:
         with errors_in_one_line():
-            print(draw_run(folder, read_record(RunFolder(folder).record)))  # noqa: T201
+            print(printable(draw_run(folder, read_record(RunFolder(folder).record))))  # noqa: T201
 
 
 if __name__ == "__main__":
