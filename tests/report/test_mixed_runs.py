@@ -16,6 +16,8 @@ from made_runs import Made, make_export, make_run
 from sqakd.dashboard import definition
 from sqakd.dashboard.page import PICTURES
 from sqakd.errors import SqakdError
+from sqakd.report.charts.lines import Line, draw_lines
+from sqakd.report.charts.points import Point, Series, draw_points
 from sqakd.report.headline import headline
 from sqakd.report.panels import PANELS
 from sqakd.report.pictures.scores import bits_charts
@@ -156,11 +158,21 @@ def test_a_run_without_labels_shows_its_agreement_next_to_labelled_runs(made: di
     assert "top-1 %" in words(ET.tostring(facets["digits resnet20 ewgs"], encoding="unicode"))
     for name in ("curves", "pareto"):
         assert agreement in PANELS[name](results), name
+    for name in ("bits", "curves"):
+        assert "; no labels: agreement with the teacher" in words(PANELS[name](results)), name
     tables = readme_tables(results)
     row = next(line for line in tables["table9"].splitlines() if "| sqakd |" in line)
     assert agreement in row
     summary = next(line for line in tables["table9-summary"].splitlines() if "| ewgs |" in line)
     assert f"agreement {agreement}" in summary
+
+
+def test_no_share_above_all_of_them_is_named() -> None:
+    points = draw_points(["W2A2"], [Series(0, [Point(0, 100.0, None, "")])], (99.5, 100.5), unit="top-1 %", label="")
+    lines = draw_lines([Line(0, [1, 2], [100.0, 100.0], [], "")], (99.5, 100.5), 2, unit="agreement %", label="")
+    for svg in (points, lines):
+        assert ">100<" in svg
+        assert ">100." not in svg
 
 
 def test_unfinished_runs_alone_are_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from sqakd.report.pictures.selection import (
     by_score,
     chart_title,
     float_line,
+    listed,
     quantized,
     quantized_cells,
 )
@@ -119,7 +120,7 @@ def _picture(
         has_reference |= bool(drawn) and reference
     if not charts:
         return nothing(f"No quantized run here has {' or '.join(m.name for m in metrics)} in its metrics.csv.")
-    described = "; ".join(f"{metric.description} ({metric.name})" for metric in metrics)
+    described = listed(f"{metric.description} ({metric.name})" for metric in metrics)
     caption = (
         f"{described}: mean over seeds; with several seeds, a band of one standard deviation"
         " on each side. Charts of the same bits have the same scale, which may cut off the first quarter of the epochs."

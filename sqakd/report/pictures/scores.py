@@ -18,6 +18,7 @@ from sqakd.report.pictures.selection import (
     bits_in_order,
     by_score,
     float_line,
+    listed,
     quantized,
     quantized_cells,
 )
@@ -50,7 +51,8 @@ def bits(results: Results) -> str:
     drawn = bits_charts(results)
     if not drawn.charts:
         return nothing("No quantized run has a score.")
-    description = "; ".join(NAMES[score] for score in NAMES if score in {group.score for group in drawn.groups})
+    shown = {group.score for group in drawn.groups}
+    description = listed(name for score, name in NAMES.items() if score in shown)
     return _picture(results, drawn, f"{description}, last epoch, mean over seeds. {BARS}")
 
 

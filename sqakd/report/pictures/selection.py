@@ -65,6 +65,16 @@ def chart_title(network: tuple[str, str], networks: Collection[tuple[str, str]],
     return " ".join([*(network if len(networks) > 1 else ()), *names])
 
 
+def listed(descriptions: Iterable[str]) -> str:
+    """Return descriptions of what a picture shows as the beginning of its caption.
+
+    >>> listed(["Top-1", "No labels: agreement"])
+    'Top-1; no labels: agreement'
+    """
+    first, *others = descriptions
+    return "; ".join([first, *(other[:1].lower() + other[1:] for other in others)])
+
+
 def bits_in_order(cells: Iterable[Cell]) -> list[str]:
     """Return the names of the bit widths, the narrowest first."""
     return [name for *_, name in sorted({(cell.w_bits, cell.a_bits, cell.bits) for cell in cells})]
