@@ -22,6 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from sqakd.image_files import UNSUPPORTED, left_out_text, list_images, printable
 from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
 from sqakd.model_file import Description, ModelFileError, describe
 
@@ -117,33 +118,30 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def printable(text: object) -> str:
-    """Return a text in which characters that control a terminal, or cannot be printed, are escaped.
-
-    Example:
-        >>> printable("a\x1b[2Jb")
-        'a\\\\x1b[2Jb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
-
-
 def find(paths: list[Path]) -> list[Path]:
-    """Return the given files, and all images below the given folders.
+    """Return the given files, and all images below the given folders. Files that are left out there are reported.
+
+    Images in a format that cannot be read here are returned too, because each is reported like a damaged one.
 
     Raises:
-        ValueError: if a folder contains no image.
+        ValueError: if a folder cannot be read or contains no image.
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(filter(_is_image, path.rglob("*"))) if path.is_dir() else [path]
-        if not inside:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        try:
+            inside = list_images(path)
+        except OSError as error:
+            raise ValueError(f"cannot list the images in {path}: {error}") from error
+        images = sorted([*inside.images, *inside.left_out.pop(UNSUPPORTED, [])])
+        if inside.left_out:
+            print(f"{printable(path)}: {left_out_text(inside.left_out)}", file=sys.stderr)  # noqa: T201
+        if not images:
             raise ValueError(f"no image in {path}; known suffixes are {', '.join(sorted(SUFFIXES))}")
-        found += inside
+        found += images
     return found
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def predict(model: Model, files: list[Path], *, batch: int) -> Iterator[tuple[Path, NDArray[np.float64] | str]]:

@@ -13,8 +13,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from sqakd.image_files import printable
 from sqakd.model_file import FORMAT, METADATA, ModelFileError, describe, with_digest
-from sqakd.predict import Model, main, printable
+from sqakd.predict import Model, main
 
 SIDE, CLASSES = 6, 3
 FACTS: dict[str, Any] = {
@@ -186,7 +187,8 @@ def test_unreadable_images_are_reported_and_the_others_predicted(
     output, errors = capsys.readouterr()
     assert status == 1
     assert [line.split(":")[0] for line in output.splitlines()] == [str(image)]
-    assert len(errors.splitlines()) == len(damages) + 1
+    assert len(errors.splitlines()) == len(damages) + 2
+    assert "1 left out: 1 not an image format (.onnx)" in errors
 
 
 def test_names_cannot_control_the_terminal() -> None:

@@ -126,8 +126,8 @@ class ResizedCropFlip(Augment):
 
 
 def _is_interval(bounds: Sequence[float]) -> bool:
-    """Return whether a sequence is two numbers above 0 in ascending order."""
-    return len(bounds) == 2 and all(is_number(bound) for bound in bounds) and 0 < bounds[0] <= bounds[1]
+    """Return whether a sequence is two finite numbers above 0 in ascending order."""
+    return len(bounds) == 2 and all(is_number(bound) for bound in bounds) and 0 < bounds[0] <= bounds[1] < math.inf
 
 
 class ResizeCentreCrop:
