@@ -74,8 +74,9 @@ class ImageFolder(ImageDataModule):
         layout = self.layout
         unsupported = layout.left_out.get(UNSUPPORTED, [])
         if unsupported and self.decoder.unreadable == "refuse":
+            files = len(unsupported) + len(layout.train) + len(layout.val)
             raise DataError(
-                f"{len(unsupported)} files are images in a format that cannot be read here:"
+                f"{len(unsupported)} of {files} image files have a format that cannot be read here:"
                 f" {some([str(path) for path in unsupported])}",
                 topic="data.formats",
             )
