@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sqakd.dataset.batch import Batch
-from sqakd.dataset.checks import check_classes, check_mean, check_std
+from sqakd.dataset.checks import check_classes, check_labels, check_mean, check_std
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
 from sqakd.dataset.split import split_by_share, subset
@@ -101,8 +101,10 @@ class ImageDataModule(pl.LightningDataModule):
         """Load the images once, hold some out, limit their number and check their size."""
         if not self.loaded:
             self.load()
-            if self.labelled:
-                check_classes(self.class_names)
+            for labels in (self.train_labels, self.val_labels):
+                if labels is not None:
+                    check_classes(self.class_names)
+                    check_labels(labels, self.class_names)
             if self.holdout:
                 group = self._train_class if self.labelled else None
                 rest, held_out = split_by_share(len(self.train_images), self.holdout, group=group)

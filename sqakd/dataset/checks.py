@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from sqakd.dataset.errors import DataError
 from sqakd.errors import some
 from sqakd.numbers import is_number
@@ -40,6 +42,21 @@ def check_classes(names: Sequence[str]) -> None:
     """
     if len(names) < 2:
         raise DataError(f"all images are of one class ({some(names)}); expected at least two", topic="data.one_class")
+
+
+def check_labels(labels: Tensor, names: Sequence[str]) -> None:
+    """Refuse labels that are not positions of classes.
+
+    Args:
+        labels: [N] of one part of the images.
+        names: of the classes.
+
+    Raises:
+        DataError: naming the smallest and the largest label.
+    """
+    lowest, highest = (int(value) for value in labels.aminmax())
+    if lowest < 0 or highest >= len(names):
+        raise DataError(f"labels from {lowest} to {highest} for {len(names)} classes; expected 0 to {len(names) - 1}")
 
 
 def _check_channels(name: str, values: Any, *, lowest: float) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from image_sets import COMMON, load_folder, refusal, save
 from tiny_imagenet_files import Tiny
 
-from sqakd.dataset.checks import check_classes, check_mean, check_std
+from sqakd.dataset.checks import check_classes, check_labels, check_mean, check_std
 from sqakd.dataset.digits import Digits
 from sqakd.dataset.transforms.augment import CropFlip
 from sqakd.errors import SqakdError
@@ -118,6 +119,13 @@ def test_a_data_set_refuses_them_in_its_constructor(change: dict[str, Any]) -> N
 def test_one_class_is_refused() -> None:
     check_classes(["cat", "dog"])
     assert "all images are of one class (cat); expected at least two" in refusal(lambda: check_classes(["cat"]))
+
+
+@pytest.mark.parametrize("labels", [[0, 2], [-1, 0]])
+def test_labels_without_a_class_are_refused(labels: list[int]) -> None:
+    check_labels(torch.tensor([0, 1]), ["cat", "dog"])
+    message = refusal(lambda: check_labels(torch.tensor(labels), ["cat", "dog"]))
+    assert message == f"labels from {min(labels)} to {max(labels)} for 2 classes; expected 0 to 1"
 
 
 def test_padding_as_large_as_the_images_is_refused(flat: Path) -> None:
