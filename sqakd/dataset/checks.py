@@ -1,7 +1,8 @@
-"""Checks of what data sets get: the statistics of the channels, and the classes."""
+"""Checks of what data sets and transforms get: sizes, strengths, the statistics of the channels, and the classes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,36 @@ from torch import Tensor
 
 from sqakd.dataset.errors import DataError
 from sqakd.errors import some
-from sqakd.numbers import is_number
+from sqakd.images import MOST_PIXELS
+from sqakd.numbers import check_not_negative, check_whole, is_number
 
 CHANNELS = 3
+LARGEST_SIDE = math.isqrt(MOST_PIXELS)  # pixels; no larger image is read
+STRONGEST = 10  # blend of an augmentation; percentages are larger
 # Smaller than any scale of pixels in use: 1/65535 gives a network the values of 16-bit images.
 SMALLEST_STD = 1e-6
+
+
+def check_side(name: str, value: Any, *, minimum: int = 1) -> None:
+    """Refuse a number of pixels along a side of an image that is no whole number, or too small or too large.
+
+    Raises:
+        SqakdError: if the number is refused.
+    """
+    check_whole(name, value, minimum=minimum)
+    if value > LARGEST_SIDE:
+        raise DataError(f"{name}={value}: expected at most {LARGEST_SIDE} pixels")
+
+
+def check_strength(name: str, value: Any) -> None:
+    """Refuse a strength that is no number of at least 0, or a percentage.
+
+    Raises:
+        SqakdError: if the strength is refused.
+    """
+    check_not_negative(name, value)
+    if value > STRONGEST:
+        raise DataError(f"{name}={value}: expected at most {STRONGEST}; 0.2 stands for 20 percent")
 
 
 def check_mean(mean: Any) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqakd.dataset.base import ImageDataModule
-from sqakd.dataset.checks import check_classes
+from sqakd.dataset.checks import check_classes, check_side
 from sqakd.dataset.decoded import UNREADABLE_FILE, Decoder
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.layout import Layout, read_layout
@@ -28,7 +28,7 @@ from sqakd.dataset.split import split_by_name
 from sqakd.errors import some
 from sqakd.image_files import UNSUPPORTED
 from sqakd.images import ImageError, channels_first, fit, read_rgb
-from sqakd.numbers import check_whole, is_number
+from sqakd.numbers import is_number
 
 
 class ImageFolder(ImageDataModule):
@@ -59,7 +59,7 @@ class ImageFolder(ImageDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_whole("image_size", image_size)
+        check_side("image_size", image_size)
         if not is_number(val_fraction) or not 0 < val_fraction < 1:
             raise DataError(f"val_fraction={val_fraction!r}: expected a number between 0 and 1")
         self.folder, self.image_size, self.val_fraction = Path(folder), image_size, val_fraction

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from image_sets import COMMON, load_folder, refusal, save
+from image_sets import COMMON, load_folder, make_folder, refusal, save
 from tiny_imagenet_files import Tiny
 
 from sqakd.dataset.checks import check_classes, check_labels, check_mean, check_std
 from sqakd.dataset.digits import Digits
 from sqakd.dataset.transforms.augment import CropFlip
+from sqakd.dataset.transforms.colour import ColourJitter
+from sqakd.dataset.transforms.resize import ResizeCentreCrop, ResizedCropFlip
 from sqakd.errors import SqakdError
 
 
@@ -126,6 +128,24 @@ def test_labels_without_a_class_are_refused(labels: list[int]) -> None:
     check_labels(torch.tensor([0, 1]), ["cat", "dog"])
     message = refusal(lambda: check_labels(torch.tensor(labels), ["cat", "dog"]))
     assert message == f"labels from {min(labels)} to {max(labels)} for 2 classes; expected 0 to 1"
+
+
+def test_sizes_and_strengths_in_another_unit_are_refused(flat: Path) -> None:
+    crop: dict[str, Any] = {"area": [0.08, 1.0], "ratio": [0.75, 1.3], "flip": True}
+    for action, message in [
+        (lambda: make_folder(flat, image_size=100_000), "image_size=100000: expected at most 13377 pixels"),
+        (lambda: Digits(**COMMON | {"image_size": 100_000}), "image_size=100000: expected at most 13377 pixels"),
+        (lambda: ResizedCropFlip(size=100_000, **crop), "size=100000: expected at most 13377 pixels"),
+        (lambda: ResizeCentreCrop(size=224, margin=100_000), "margin=100000: expected at most 13377 pixels"),
+        (
+            lambda: ColourJitter(brightness=20, contrast=0.2, saturation=0.2),
+            "brightness=20: expected at most 10; 0.2 stands for 20 percent",
+        ),
+    ]:
+        assert refusal(action) == message
+    for area, ratio in [([8.0, 100.0], [0.75, 1.3]), ([0.08, 1.0], [0.75, math.inf]), ([0.08, math.nan], [0.75, 1.3])]:
+        with pytest.raises(SqakdError, match=r"=\[.*\]: expected two "):
+            ResizedCropFlip(size=8, area=area, ratio=ratio, flip=True)
 
 
 def test_padding_as_large_as_the_images_is_refused(flat: Path) -> None:
