@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqakd.dataset.errors import DataError
-from sqakd.image_files import HIDDEN, UNSUPPORTED, ImageFiles, left_out_text, list_images
+from sqakd.image_files import BROKEN, HIDDEN, UNSUPPORTED, ImageFiles, left_out_text, list_images
 
 LAYOUTS = "train/CLASS/IMAGE and val/CLASS/IMAGE (labelled), train/IMAGE and val/IMAGE, or IMAGE (unlabelled)"
 TRAIN = "train"
@@ -50,7 +50,7 @@ def read_layout(folder: Path) -> Layout:
         raise DataError(f"{folder} is not a folder; expected {LAYOUTS}", topic="data.folder")
     try:
         top = list_images(folder, deep=False)
-        name = _validation_folder(folder, top.folders)
+        name = _validation_folder(folder, top)
         train = list_images(folder / TRAIN) if TRAIN in top.folders else ImageFiles()
         val = list_images(folder / name) if name else ImageFiles()
     except OSError as error:
@@ -60,6 +60,8 @@ def read_layout(folder: Path) -> Layout:
             raise DataError(f"{folder / str(part)} has no image that can be read: {left_out_text(unused)}")
     if not train.images:
         return _flat(folder, top, val)
+    if not val.images and len(train.images) < 2:
+        raise DataError(f"found one training image and no validation image in {folder}; expected {LAYOUTS}")
     others = [folder / other for other in sorted(top.folders - {TRAIN, name})]
     others += [*top.images, *top.left_out.pop(UNSUPPORTED, [])]
     left_out = _merged(top, train, val, ImageFiles(left_out={OUTSIDE: others} if others else {}))
@@ -67,17 +69,20 @@ def read_layout(folder: Path) -> Layout:
     return Layout(train.images, val.images, classes, left_out)
 
 
-def _validation_folder(folder: Path, names: set[str]) -> str | None:
+def _validation_folder(folder: Path, top: ImageFiles) -> str | None:
     """Return the name of the validation folder, or None if there is none.
 
     Raises:
-        DataError: if there are several, or if a folder has almost the right name.
+        DataError: if there are several, if one is a broken link, or if a folder has almost the right name.
     """
-    for name in sorted(names - {TRAIN, *VALIDATION}):
-        meant = TRAIN if name.lower() in (TRAIN, "training") else "val"
-        if name.lower() in (TRAIN, "training", *VALIDATION):
-            raise DataError(f"{folder / name}: expected the name {meant} for this folder", topic="data.spelling")
-    found = [name for name in VALIDATION if name in names]
+    for path in top.left_out.get(BROKEN, []):
+        if path.name in (TRAIN, *VALIDATION):
+            raise DataError(f"{path} is a broken link; expected a folder of images")
+    meant = {"training": TRAIN, TRAIN: TRAIN, **dict.fromkeys(VALIDATION, "val")}
+    for name in sorted(top.folders - {TRAIN, *VALIDATION}):
+        if right := meant.get(name.lower()):
+            raise DataError(f"{folder / name}: expected the name {right} for this folder", topic="data.spelling")
+    found = [name for name in VALIDATION if name in top.folders]
     if len(found) > 1:
         raise DataError(f"{folder} has {' and '.join(f'{name}/' for name in found)}; expected one validation folder")
     return found[0] if found else None

@@ -106,6 +106,19 @@ def test_a_link_to_a_parent_folder_and_a_broken_link_are_reported(labelled: Path
     assert left_out(labelled) == ("2 left out: 1 broken link (lost.png), 1 link to one of its own parent folders (up)")
 
 
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_that_is_a_broken_link_is_refused(labelled: Path, part: str) -> None:
+    shutil.rmtree(labelled / part)
+    (labelled / part).symlink_to(labelled.parent / "absent")
+    assert f"{labelled / part} is a broken link" in refusal(lambda: load_folder(labelled))
+
+
+def test_one_training_image_alone_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "train" / "0.png", 0)
+    message = refusal(lambda: load_folder(tmp_path / "images"))
+    assert message.startswith("found one training image and no validation image in ")
+
+
 # formats
 
 
