@@ -24,7 +24,7 @@ from sqakd.dataset.checks import check_classes, check_side
 from sqakd.dataset.decoded import UNREADABLE_FILE, Decoder
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.layout import Layout, read_layout
-from sqakd.dataset.split import split_by_name
+from sqakd.dataset.split import split_by_name, split_by_share
 from sqakd.errors import some
 from sqakd.image_files import UNSUPPORTED
 from sqakd.images import ImageError, channels_first, fit, read_rgb
@@ -103,9 +103,20 @@ class ImageFolder(ImageDataModule):
         digest = hashlib.sha256()
         for path in sorted([*self.layout.train, *self.layout.val]):
             digest.update(f"{self._name(path)}\0{path.stat().st_size}\n".encode(errors="surrogateescape"))
-        if self.layout.classes and self._parts(self._class_of) != self._parts(None):
+        if self.layout.classes and self._is_repaired():
             digest.update(b"every class in both parts\n")
         return digest.hexdigest()
+
+    def _is_repaired(self) -> bool:
+        """Return whether images are held out that would not be held out without a regard for classes."""
+        train, val = self._parts(self._class_of)
+        if (train, val) != self._parts(None):
+            return True
+        if not self.holdout:
+            return False
+        _, plain = split_by_share(len(train), self.holdout)
+        _, held_out = split_by_share(len(train), self.holdout, group=lambda i: self._class_of(train[i]))
+        return not torch.equal(plain, held_out)
 
     def _parts(self, group: Callable[[Path], str] | None) -> tuple[list[Path], list[Path]]:
         """Return the training files and the validation files, each sorted.

@@ -232,10 +232,12 @@ def test_identity_is_a_digest_of_names_and_sizes(labelled: Path) -> None:
     assert make_folder(labelled).fingerprint() == plain_digest(labelled)
 
 
-def test_a_split_that_is_repaired_has_another_identity(labelled: Path) -> None:
+@pytest.mark.parametrize("change", [{"val_fraction": 0.001}, {"holdout": 0.25}])
+def test_a_split_that_is_repaired_has_another_identity(labelled: Path, change: dict[str, float]) -> None:
     """Runs of versions that left a class out of the split had other images."""
-    shutil.rmtree(labelled / "val")
-    data = load_folder(labelled, val_fraction=0.001)
+    if "val_fraction" in change:
+        shutil.rmtree(labelled / "val")
+    data = load_folder(labelled, **change)
     assert data.val_labels is not None
     assert data.val_labels.tolist() == [0, 1]
     assert data.fingerprint() != plain_digest(labelled)
