@@ -72,6 +72,7 @@ def train(spec: Spec) -> Record:
         if record := folder.finished_record(spec):  # another process was faster
             return _done_before(record)
         say(f"run {folder.path}")
+        say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)
         record = fit(spec, parts, networks, reference, folder)
         say(f"finished: {record.summary()}")
