@@ -111,9 +111,8 @@ def refusal(error: Exception, arguments: Sequence[str], config_folder: Path) -> 
         config_folder: the application's folder of configurations.
     """
     if isinstance(error, OverrideParseException):
-        return (
-            f"{error.override}: Hydra cannot read this override; put the value into quotes: {_quoted(error.override)}"
-        )
+        quoted = _quoted(error.override)
+        return f"{error.override}: Hydra cannot read this override; to give it as text, quote the value: {quoted}"
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such option{suggestion(name, _options(config_folder / group))}"

@@ -119,7 +119,7 @@ def _check_class(node: Mapping[str, Any], hint: Any, key: str) -> None:
     """Refuse a node that constructs something else than expected; a function may return anything."""
     wanted = []
     for one in _alternatives(hint):
-        product = get_args(one)[-1] if _is_a(get_origin(one), Callable) else one  # type: ignore[arg-type]
+        product = get_args(one)[-1] if _is_a(get_origin(one), Callable) and node.get("_partial_") else one  # type: ignore[arg-type]
         if inspect.isclass(product) and product not in (*SIMPLE, Any):
             wanted.append(product)
     found = _constructor(node[TARGET], key)

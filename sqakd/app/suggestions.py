@@ -13,11 +13,12 @@ def suggestion(name: str, known: Collection[str]) -> str:
 
     Example:
         >>> suggestion("bit", ["bits", "seed"]), suggestion("x", ["bits", "seed"]), suggestion("x", [])
-        ('; did you mean bits?', '; expected bits or seed', '')
+        ('; did you mean bits? expected bits or seed', '; expected bits or seed', '')
     """
-    if close := difflib.get_close_matches(name, known, n=1):
-        return f"; did you mean {close[0]}?"
-    return f"; expected {either(sorted(known))}" if 0 < len(known) <= LONGEST_LIST else ""
+    close = difflib.get_close_matches(name, known, n=1)
+    parts = [f"did you mean {close[0]}?"] if close else []
+    parts += [f"expected {either(sorted(known))}"] if 0 < len(known) <= LONGEST_LIST else []
+    return f"; {' '.join(parts)}" if parts else ""
 
 
 def either(options: list[str]) -> str:
