@@ -163,3 +163,28 @@ def left_out_text(left_out: LeftOut) -> str:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         parts.append(f"{len(paths)} {reason} ({', '.join(names[:3])}{more})")
     return printable(f"{sum(map(len, left_out.values()))} left out: {', '.join(parts)}")
+
+
+def _classify(path: Path, parents: frozenset[tuple[int, int]]) -> os.stat_result | str:
+    """Return the status of an entry, that of its target if it is a link, or the reason why it is left out.
+
+    Args:
+        path: of a file or folder.
+        parents: identities of the folders that contain it.
+    """
+    if is_hidden(path.name):
+        return HIDDEN
+    try:
+        status = path.stat()
+    except OSError:
+        if path.is_symlink():
+            return BROKEN
+        raise
+    if stat.S_ISDIR(status.st_mode):
+        return LOOP if _identity(status) in parents else status
+    return status if stat.S_ISREG(status.st_mode) else SPECIAL
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    """Return what identifies a folder, whatever the path that leads there."""
+    return status.st_dev, status.st_ino

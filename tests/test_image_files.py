@@ -18,7 +18,6 @@ from sqakd.image_files import (
     UNSUPPORTED,
     left_out_text,
     list_images,
-    printable,
     reason_against,
 )
 
@@ -95,4 +94,3 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
         "9 left out: 3 not an image format (.txt, no suffix), 5 hidden or made by a tool (.0, .1, .2 and 2 more),"
         " 1 broken link (a\\x1b[2J\\udcff.png)"
     )
-    assert printable("Größe") == "Größe"
