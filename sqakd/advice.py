@@ -72,6 +72,11 @@ TRAINING: dict[str, str] = {
     "trainer.half_precision": "use trainer.precision=bf16-mixed",
 }
 
+FILES: dict[str, str] = {
+    "file.full": "make room there and repeat the same command; a training continues from its last checkpoint",
+    "file.unwritable": "make it writable and repeat the same command; a training continues from its last checkpoint",
+}
+
 RUNS: dict[str, str] = {
     "run.name": "use letters, digits, dots and dashes, e.g. name=my-run",
     "run.other": "use name=ANOTHER_NAME to keep both, or delete that folder",
@@ -79,6 +84,7 @@ RUNS: dict[str, str] = {
     "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"
     " your own has to be in the package sqakd (docs/extending.md)",
     "run.config_damaged": "restore the file, or delete the run's folder",
+    "checkpoint.no_state": "delete {folder}/{name}*.ckpt, and the same command trains from the beginning",
     "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
     "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
     "checkpoint.safetensors": "use pip install safetensors",
@@ -117,7 +123,7 @@ DASHBOARD: dict[str, str] = {
     "dashboard.refused": "use --project and --entity for the project of the runs, or --offline for a page",
 }
 
-ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPORT | DASHBOARD
+ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | FILES | RUNS | EXPORT | REPORT | DASHBOARD
 
 
 def explain(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from sqakd.app.overrides import float_run_overrides
 from sqakd.app.teacher import Train, needed_float_runs
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder, find_runs
+from sqakd.runs.saved_state import has_state
 from sqakd.runs.spec import Spec
 
 DONE, RESUME, TRAIN, REFUSED = "done", "resume", "train", "refused"
@@ -156,7 +157,7 @@ def state_of(folder: RunFolder, spec: Spec, problem: str | None) -> tuple[str, s
         return REFUSED, explain(error)
     if folder.finished:
         return DONE, ""
-    return (RESUME if folder.checkpoint.exists() else TRAIN), ""
+    return (RESUME if has_state(folder.checkpoint) else TRAIN), ""
 
 
 def measure(spec: Spec, train: Train) -> float:

@@ -22,6 +22,7 @@ from sqakd.runs.folder import RunFolder
 from sqakd.runs.make_record import make_record
 from sqakd.runs.paper import published
 from sqakd.runs.record import Published, Record
+from sqakd.runs.saved_state import previous
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.history import History
 from sqakd.training.task import Task
@@ -99,6 +100,8 @@ def write_results(
             draw_run(folder.path, record)
         except SqakdError as error:
             say(f"no picture: {explain(error)}")
-        folder.pretraining.unlink(missing_ok=True)  # the training's own checkpoint has long replaced it
+        # The training's own checkpoint has long replaced them.
+        for file in (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining)):
+            file.unlink(missing_ok=True)
     trainer.strategy.barrier()
     return record

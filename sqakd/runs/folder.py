@@ -23,6 +23,7 @@ from sqakd.errors import SqakdError, some
 from sqakd.files import write_text
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
+from sqakd.runs.saved_state import has_state
 from sqakd.runs.spec import Spec, differences, identity
 
 
@@ -193,7 +194,8 @@ class RunFolder:
         """
         if not self.config.exists():
             files = [self.metrics, self.quantizers, self.record, self.weights, self.picture]
-            found = [file.name for file in [*files, self.checkpoint, self.pretraining] if file.exists()]
+            states = [self.checkpoint, self.pretraining]
+            found = [file.name for file in files if file.exists()] + [s.name for s in states if has_state(s)]
             # Asked again, because another process may have claimed the folder and written files in the meantime.
             if found and not self.config.exists():
                 raise RunError(
