@@ -6,6 +6,7 @@ as {channel} is filled from the error's facts. Only commands import this file.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -135,6 +136,11 @@ def explain(error: BaseException) -> str:
     if not isinstance(error, SqakdError) or error.topic is None:
         return str(error)
     return f"{error}; {ADVICE[error.topic].format(**error.facts)}"
+
+
+def left_out(error: SqakdError) -> None:
+    """Print why a run, or a part of it, is left out of a list."""
+    print(f"left out: {explain(error)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager

@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
     "advice": {"errors"},
     "numbers": {"errors"},
+    "files": {"errors"},
     "predict": {"images", "model_file"},  # not all of the ground floor: it needs no other package than those two
     "models": {"errors"},
     "quantization": GROUND,

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from sqakd.advice import explain
+from sqakd.advice import left_out
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import say
 from sqakd.app.errors import report_errors
@@ -74,11 +74,7 @@ def export_run(config: Mapping[str, Any]) -> float:
     trained = trained_network(source)
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
     say(f"exporting {source.folder.path} as {options.profile}{speed}")
-    try:
-        others = list(read_exports(RunFolder(source.folder.path.resolve()).runs))
-    except SqakdError as error:
-        say(f"this export is compared with no others: {explain(error)}")
-        others = []
+    others = list(read_exports(RunFolder(source.folder.path.resolve()).runs, left_out))
     record = pipeline.export(trained, options, folder, others)
     _report(record, folder)
     return min(verdict.agreement for verdict in record.verify)

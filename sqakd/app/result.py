@@ -22,8 +22,8 @@ from sqakd.runs.folder import RunFolder
 from sqakd.runs.make_record import make_record
 from sqakd.runs.paper import published
 from sqakd.runs.record import Published, Record
-from sqakd.runs.saved_state import previous
 from sqakd.runs.spec import Spec
+from sqakd.runs.state_files import previous
 from sqakd.training.callbacks.history import History
 from sqakd.training.task import Task
 

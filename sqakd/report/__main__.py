@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sqakd.advice import errors_in_one_line
+from sqakd.advice import errors_in_one_line, left_out
 from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
 
@@ -41,6 +41,7 @@ def main() -> None:
             readme=options.readme or (README if has_markers else None),
             skip_unknown=options.readme is None,
             picture=options.picture,
+            omit=left_out,
         )
     for path in files:
         print(path)  # noqa: T201

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from sqakd.runs.checkpoint import CheckpointError, read_checkpoint
+from sqakd.runs.state_files import previous
 
 # What Lightning and the task put into each checkpoint.
 PARTS: Mapping[str, type] = {
@@ -42,21 +43,6 @@ class Start:
 
     file: Path | None
     note: str = ""
-
-
-def previous(file: Path) -> Path:
-    """Return the path of the last but one checkpoint.
-
-    Example:
-        >>> previous(Path("last.ckpt")).name
-        'last.previous.ckpt'
-    """
-    return file.with_name(f"{file.stem}.previous{file.suffix}")
-
-
-def has_state(file: Path) -> bool:
-    """Return whether there is a checkpoint, whole or damaged. A kill may have left only the last but one."""
-    return any(map(os.path.lexists, (file, previous(file))))
 
 
 def find_start(file: Path, *, run: str) -> Start:

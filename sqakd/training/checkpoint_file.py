@@ -9,8 +9,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning_fabric.utilities.types import _PATH
 
 from sqakd.files import replacing
-from sqakd.runs.saved_state import previous
 from sqakd.runs.seal import sealed
+from sqakd.runs.state_files import previous
 
 
 class CheckpointFile(TorchCheckpointIO):

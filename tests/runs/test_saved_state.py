@@ -12,8 +12,9 @@ import torch
 
 from sqakd.advice import explain
 from sqakd.runs.checkpoint import CheckpointError
-from sqakd.runs.saved_state import find_start, has_state, previous
+from sqakd.runs.saved_state import find_start
 from sqakd.runs.seal import sealed
+from sqakd.runs.state_files import has_state, previous
 
 RUN = "a seed 0"
 
