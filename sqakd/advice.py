@@ -84,6 +84,8 @@ RUNS: dict[str, str] = {
     "run.unwritable": "make it writable, or use paths.runs=FOLDER",
     "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"
     " your own has to be in the package sqakd (docs/extending.md)",
+    "run.weights": "put the run's own {file} back, or delete {record}: the command of that run then writes both again"
+    " from its last checkpoint",
     "run.config_damaged": "restore the file, or delete the run's folder",
     "checkpoint.no_state": "delete {folder}/{name}*.ckpt, and the same command trains from the beginning",
     "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
@@ -99,7 +101,8 @@ RUNS: dict[str, str] = {
 
 EXPORT: dict[str, str] = {
     "export.benchmark": "use benchmark.rounds=0 to export without measuring speed",
-    "export.changed_weights": "put the run's own weights.pt back, or train again with another name=NAME",
+    "export.changed_weights": "put the run's own weights.pt back, or delete record.json: the command of that run then"
+    " writes both again from its last checkpoint",
     "export.depends_on_batch": "train with quantizer=dorefa, the quantizer of the paper, instead",
     "export.folder": "use folder=ANOTHER_FOLDER, which may be absent, empty or an earlier export",
     "export.gate": "use gate=NUMBER to accept less",

@@ -18,11 +18,12 @@ from sqakd.app.overrides import float_run_overrides
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
-from sqakd.runs.checkpoint import CheckpointError, load_weights, restore
+from sqakd.runs.checkpoint import CheckpointError, restore
 from sqakd.runs.folder import RunError, RunFolder
 from sqakd.runs.foreign import find_weights
 from sqakd.runs.layout import Layout
 from sqakd.runs.record import Record
+from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.spec import Spec
 from sqakd.training.trainer import top1
 
@@ -174,7 +175,7 @@ def _float_run_weights(spec: Spec, role: str, classes: int, train: Train) -> Flo
         raise RunError(
             f"{explain(error)} (it is this student's float run; model.name=ANOTHER_NAME renames both)"
         ) from error
-    return FloatWeights(load_weights(folder.weights)[0], str(folder.weights), classes, record)
+    return FloatWeights(load_run_weights(folder, record)[0], str(folder.weights), classes, record)
 
 
 def _record_of_same_images(plain: Mapping[str, Any] | None, spec: Spec) -> Record | None:
