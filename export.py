@@ -1,5 +1,10 @@
 """Export a finished run: python export.py run=runs/digits-resnet20-ewgs-w2a2-sqakd/seed0 (see conf/export.yaml)."""
 
+from sqakd.advice import exit_on_interrupt
+
+if __name__ == "__main__":  # not in the processes of a sweep
+    exit_on_interrupt("nothing was replaced, the same command starts again")
+
 import hydra
 from omegaconf import DictConfig
 

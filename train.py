@@ -1,5 +1,10 @@
 """Train one network, or many: python train.py quantizer=ewgs model=resnet20 bits=2 (see conf/train.yaml)."""
 
+from sqakd.advice import exit_on_interrupt
+
+if __name__ == "__main__":  # not in the processes of a sweep
+    exit_on_interrupt("the same command continues")
+
 import hydra
 from omegaconf import DictConfig
 

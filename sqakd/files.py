@@ -51,13 +51,13 @@ def replacing(path: Path, *, size: int | None = None) -> Iterator[Path]:
         with write_errors(path, size):
             create = temporary_for(path, lambda temporary: temporary.touch(exist_ok=False))
             temporary = opened.enter_context(create)
-        try:
-            with write_errors(path, size, only=FULL):  # the block may also read other files
+        with write_errors(path, size, only=FULL):  # the block may also read other files
+            try:
                 yield temporary
-            with write_errors(path, size):
-                temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                with write_errors(path, size):
+                    temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
 
 
 @contextmanager

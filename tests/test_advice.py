@@ -65,3 +65,10 @@ def test_a_command_exits_with_the_message_of_the_operating_system() -> None:
 def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="mistake"), errors_in_one_line():
         raise ValueError("mistake")
+
+
+def test_ctrl_c_is_one_line_with_the_status_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors_in_one_line():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C; the same command starts again\n"

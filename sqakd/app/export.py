@@ -46,7 +46,10 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         Agreement of the file with the trained network.
     """
-    return report_errors(lambda: export_run(spec_of(cfg, HydraConfig.get()).config))
+    return report_errors(
+        lambda: export_run(spec_of(cfg, HydraConfig.get()).config),
+        stopped="nothing was replaced, the same command starts again",
+    )
 
 
 def export_run(config: Mapping[str, Any]) -> float:
