@@ -90,10 +90,10 @@ def megabytes(size: int) -> str:
     """Return a number of bytes as text.
 
     Example:
-        >>> megabytes(1_234_567)
-        '1.2 MB'
+        >>> megabytes(1_234_567), megabytes(1200)
+        ('1.2 MB', '1.2 kB')
     """
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{size / 1e3:.1f} kB"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -134,7 +134,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", disk_is_full)
-    with pytest.raises(WriteError, match=r"weights\.pt: No space left on device \(\d+\.\d MB needed, .* free\)"):
+    with pytest.raises(WriteError, match=r"weights\.pt: No space left on device \(\d+\.\d kB needed, .* free\)"):
         save_weights(file, network(seed=2), FACTS)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
