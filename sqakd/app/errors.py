@@ -49,13 +49,13 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
         return action()
     except KeyboardInterrupt:
         raise _interrupted(stopped) from None
+    except SIGTERMException:  # before SystemExit, of which it is one
+        print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
+        raise SystemExit(SIGTERM_STATUS) from None
     except SystemExit as error:
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         raise _interrupted(stopped) from None  # Lightning's own exit has another status and no message
-    except SIGTERMException:
-        print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
-        raise SystemExit(SIGTERM_STATUS) from None
     except (SqakdError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in ENVIRONMENT:
             raise

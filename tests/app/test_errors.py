@@ -14,6 +14,7 @@ import command
 import pytest
 import pytorch_lightning as pl
 import small
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.app.errors import report_errors
 
@@ -40,6 +41,13 @@ def test_ctrl_c_is_one_line_with_the_status_of_a_shell(capsys: pytest.CaptureFix
         report_errors(lambda: raising(KeyboardInterrupt()))
     assert ended.value.code == 130
     assert capsys.readouterr().err == "stopped by Ctrl-C; the same command continues\n"
+
+
+def test_sigterm_has_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report_errors(lambda: raising(SIGTERMException()))
+    assert ended.value.code == 143
+    assert "the state is saved, the same command continues" in capsys.readouterr().err
 
 
 def test_another_exit_stays_as_it_is() -> None:
