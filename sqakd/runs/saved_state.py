@@ -83,6 +83,8 @@ def _check(file: Path, run: str) -> int:
         raise CheckpointError(f"{file} is damaged: it is not a checkpoint of this project") from error
     parts = content if isinstance(content, dict) else {}
     wrong = [key for key, kind in PARTS.items() if not isinstance(parts.get(key), kind)]
+    # Lightning restores as many optimizers as it finds, without a word.
+    wrong += [key for key in ("state_dict", "optimizer_states") if key not in wrong and not parts[key]]
     if wrong:
         raise CheckpointError(f"{file} is not the checkpoint of a training: it lacks {', '.join(wrong)}")
     if (other := content.get(RUN, run)) != run:

@@ -21,7 +21,7 @@ RUN = "a seed 0"
 
 def content(epoch: int = 1, **changes: Any) -> dict[str, Any]:
     whole = {"epoch": epoch, "global_step": 7, "state_dict": {"w": torch.ones(3)}, "loops": {}, "callbacks": {}}
-    whole |= {"optimizer_states": [], "lr_schedulers": [], "pytorch-lightning_version": "2.6", "rng": torch.zeros(2)}
+    whole |= {"optimizer_states": [{}], "lr_schedulers": [], "pytorch-lightning_version": "2.6", "rng": torch.zeros(2)}
     return {key: value for key, value in {**whole, "run": RUN, **changes}.items() if value is not None}
 
 
@@ -37,6 +37,7 @@ def damage(file: Path, kind: str) -> None:
         "another pickle": pickle.dumps({"epoch": 1}),
         "missing keys": bytes(sealed(content(callbacks=None))),
         "wrong types": bytes(sealed(content(loops=[1]))),
+        "no optimizer": bytes(sealed(content(optimizer_states=[]))),
         "a list": bytes(sealed([1, 2])),
         "another run": bytes(sealed(content(run="b seed 3"))),
     }
@@ -50,7 +51,7 @@ def damage(file: Path, kind: str) -> None:
 
 KINDS = (
     *("empty", "truncated", "one bit", "text", "json", "another pickle", "missing keys", "wrong types", "a list"),
-    *("another run", "a folder", "a dangling link"),
+    *("no optimizer", "another run", "a folder", "a dangling link"),
 )
 
 
