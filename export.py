@@ -2,6 +2,11 @@
 
 from pathlib import Path
 
+from sqakd.advice import exit_on_interrupt
+
+if __name__ == "__main__":  # not in the processes of a sweep
+    exit_on_interrupt("nothing was replaced, the same command starts again")
+
 import hydra
 from omegaconf import DictConfig
 

@@ -6,6 +6,9 @@ as {channel} is filled from the error's facts. Only commands import this file.
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +25,9 @@ def install(extra: str) -> str:
     """
     return f"pip install -e '.[{extra}]'"
 
+
+INTERRUPT_STATUS = 130  # exit status after Ctrl-C: 128 + 2, as in a shell
+EXITS = "exit_on_interrupt"  # name of the handler
 
 QUANTIZATION: dict[str, str] = {
     "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
@@ -90,13 +96,21 @@ TRAINING: dict[str, str] = {
     "trainer.half_precision": "use trainer.precision=bf16-mixed",
 }
 
+FILES: dict[str, str] = {
+    "file.full": "make room there and repeat the same command; a training continues from its last checkpoint",
+    "file.unwritable": "make it writable and repeat the same command; a training continues from its last checkpoint",
+}
+
 RUNS: dict[str, str] = {
     "run.name": "use letters, digits, dots and dashes, e.g. name=my-run",
     "run.other": "use name=ANOTHER_NAME to keep both, or delete that folder",
     "run.unwritable": "make it writable, or use paths.runs=FOLDER",
     "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"
     " your own has to be in the package sqakd (docs/extending.md)",
+    "run.weights": "put the run's own {file} back, or delete {record}: the command of that run then writes both again"
+    " from its last checkpoint",
     "run.config_damaged": "restore the file, or delete the run's folder",
+    "checkpoint.no_state": "delete {folder}/{name}*.ckpt, and the same command trains from the beginning",
     "checkpoint.missing": "give the path of a weights file, e.g. teacher.checkpoint=FILE",
     "checkpoint.unsafe": "where the file comes from, save it again with torch.save(model.state_dict(), FILE)",
     "checkpoint.safetensors": "use pip install safetensors",
@@ -110,7 +124,8 @@ RUNS: dict[str, str] = {
 
 EXPORT: dict[str, str] = {
     "export.benchmark": "use benchmark.rounds=0 to export without measuring speed",
-    "export.changed_weights": "put the run's own weights.pt back, or train again with another name=NAME",
+    "export.changed_weights": "put the run's own weights.pt back, or delete record.json: the command of that run then"
+    " writes both again from its last checkpoint",
     "export.depends_on_batch": "train with quantizer=dorefa, the quantizer of the paper, instead",
     "export.folder": "use folder=ANOTHER_FOLDER, which may be absent, empty or an earlier export",
     "export.gate": "use gate=NUMBER to accept less",
@@ -135,7 +150,7 @@ DASHBOARD: dict[str, str] = {
     "dashboard.refused": "use --project and --entity for the project of the runs, or --offline for a page",
 }
 
-ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPORT | DASHBOARD
+ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | FILES | RUNS | EXPORT | REPORT | DASHBOARD
 
 
 def explain(error: BaseException) -> str:
@@ -144,9 +159,16 @@ def explain(error: BaseException) -> str:
     Raises:
         KeyError: if the topic or one of its placeholders is unknown, which is a mistake in the code.
     """
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
     if not isinstance(error, SqakdError) or error.topic is None:
         return printable(error)
     return printable(f"{error}; {ADVICE[error.topic].format(**error.facts)}")
+
+
+def left_out(error: SqakdError) -> None:
+    """Print why a run, or a part of it, is left out of a list."""
+    print(f"left out: {explain(error)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 @contextmanager
@@ -154,9 +176,35 @@ def errors_in_one_line() -> Iterator[None]:
     """Exit with the message and the advice of an expected error instead of a traceback.
 
     Raises:
-        SystemExit: after an error that a user can cause, or that the operating system reports.
+        SystemExit: after an error that a user can cause, or that the operating system reports, or Ctrl-C.
     """
     try:
         yield
     except (SqakdError, OSError) as error:
         raise SystemExit(f"error: {explain(error)}") from error
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; the same command starts again", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(INTERRUPT_STATUS) from None
+
+
+def exit_on_interrupt(stopped: str) -> None:
+    """Let Ctrl-C end this process with one line from now on, until `catch_interrupts`.
+
+    For the seconds in which packages are imported and nothing is written. An exception would not do: imports catch it.
+
+    Args:
+        stopped: what the user can do after Ctrl-C.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        print(f"stopped by Ctrl-C; {stopped}", file=sys.stderr, flush=True)  # noqa: T201
+        os._exit(INTERRUPT_STATUS)
+
+    stop.__qualname__ = EXITS
+    signal.signal(signal.SIGINT, stop)
+
+
+def catch_interrupts() -> None:
+    """Let Ctrl-C raise KeyboardInterrupt again."""
+    if getattr(signal.getsignal(signal.SIGINT), "__qualname__", "") == EXITS:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

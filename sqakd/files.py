@@ -7,41 +7,104 @@ lock when the process ends, however it ends. So the next writer can delete what 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqakd.errors import SqakdError
+
 if sys.platform != "win32":  # Windows has no such locks: files of killed writers stay there
     import fcntl
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, or more than the largest file allowed
+
+
+class WriteError(SqakdError):
+    """Raised for a file that cannot be written, because of a full disk, a missing permission or the like."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` if the block succeeds.
 
     The temporary file is deleted if the block fails, and those of killed writers of `path` are deleted first. Its name
     is unique, so that several processes can write the same file concurrently.
+
+    Args:
+        path: the file to write.
+        size: bytes that will be written, if known, for the message.
+
+    Raises:
+        WriteError: if the disk is full, or the file cannot be created or renamed. What had the name before is still
+            there.
     """
     remove_abandoned(path.parent, path.name)
-    with temporary_for(path, lambda temporary: temporary.touch(exist_ok=False)) as temporary:
-        try:
-            yield temporary
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with contextlib.ExitStack() as opened:
+        with write_errors(path, size):
+            create = temporary_for(path, lambda temporary: temporary.touch(exist_ok=False))
+            temporary = opened.enter_context(create)
+        with write_errors(path, size, only=FULL):  # the block may also read other files
+            try:
+                yield temporary
+                with write_errors(path, size):
+                    temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors(path: Path, size: int | None = None, *, only: tuple[int, ...] = ()) -> Iterator[None]:
+    """Name the file, the reason and the space in errors of the operating system.
+
+    Args:
+        path: the file that the block writes.
+        size: bytes that will be written, if known.
+        only: numbers of the errors that are about this file; empty: all.
+
+    Raises:
+        WriteError: in place of such an error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if only and error.errno not in only:
+            raise
+        reason = f"cannot write {path}: {error.strerror or error}"
+        if error.errno in FULL:
+            needed = [] if size is None else [f"{megabytes(size)} needed"]
+            with contextlib.suppress(OSError):
+                needed.append(f"{megabytes(shutil.disk_usage(path.parent).free)} free")
+            raise WriteError(f"{reason} ({', '.join(needed)})", topic="file.full") from error
+        raise WriteError(reason, topic="file.unwritable") from error
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as text.
+
+    Example:
+        >>> megabytes(1_234_567), megabytes(1200)
+        ('1.2 MB', '1.2 kB')
+    """
+    return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{size / 1e3:.1f} kB"
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write a file atomically."""
+    with replacing(path, size=len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 @contextmanager

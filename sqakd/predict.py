@@ -193,6 +193,9 @@ def main(arguments: list[str] | None = None) -> int:
     except PredictError as error:
         print(f"error: {printable(error)}", file=sys.stderr)  # noqa: T201
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 130
 
 
 def _classify(model: Model, files: list[Path], *, top: int, batch: int) -> int:

@@ -20,6 +20,7 @@ ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
     "advice": {"errors", "terminal"},
     "numbers": {"errors"},
+    "files": {"errors"},
     "image_files": {"images", "terminal"},
     # Not all of the ground floor: predict needs no other package than these files.
     "predict": {"image_files", "images", "model_file", "terminal"},

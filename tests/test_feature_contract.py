@@ -17,6 +17,7 @@ from torch import Tensor
 from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
+from sqakd.runs.saved_state import find_start
 from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.pretrain import pretrain
@@ -184,10 +185,10 @@ def run(kd: str, folder: Path, stop: StopAt | None = None) -> dict[str, Tensor]:
     if not last.exists():
         how = {"accelerator": "cpu", "devices": 1}
         file = folder / "pretrain.ckpt"
-        pretrain(task, data, how, images=small.batch(2), file=file, callbacks=callbacks)
+        resume = Resume(file, start=find_start(file, run=""))
+        pretrain(task, data, how, images=small.batch(2), resume=resume, callbacks=callbacks)
     trainer = small.make_small_trainer(task, folder, [*callbacks, Resume(last)])
-    resume = str(last) if last.exists() else None
-    trainer.fit(task, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     return task.state_dict()
 
 

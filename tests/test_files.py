@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +14,8 @@ from pathlib import Path
 import command
 import pytest
 
-from sqakd.files import remove_abandoned, replacing, write_text
+from sqakd.advice import explain
+from sqakd.files import WriteError, remove_abandoned, replacing, write_errors, write_text
 
 WRITER = """
 import pathlib, sys, time
@@ -85,3 +88,66 @@ def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     write_text(tmp_path / "written", "")
     assert (tmp_path / "written").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+LIMITED = """
+import pathlib, resource, signal, sys
+from sqakd.advice import explain
+from sqakd.files import WriteError, write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_text(pathlib.Path(sys.argv[1]), "x" * 5_000_000)
+except WriteError as error:
+    print(explain(error))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process")
+def test_a_file_that_is_too_large_is_named_with_the_space_and_leaves_nothing(tmp_path: Path) -> None:
+    """The system's own limit, so that the error comes from where a full disk's does."""
+    file = tmp_path / "a.csv"
+    file.write_text("before")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(file)], cwd=command.ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(f"cannot write {file}: File too large (5.0 MB needed, ")
+    assert "make room there and repeat the same command" in done.stdout
+    assert file.read_text() == "before"
+    assert names(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_reported_after_the_temporary_file_is_gone(code: int, tmp_path: Path) -> None:
+    def half(file: Path) -> None:
+        with replacing(file) as temporary:
+            temporary.write_text("half")
+            raise OSError(code, os.strerror(code))
+
+    with pytest.raises(WriteError) as caught:
+        half(tmp_path / "a.csv")
+    assert f"cannot write {tmp_path / 'a.csv'}: {os.strerror(code)} (" in str(caught.value)
+    assert "make room" in explain(caught.value)
+    assert names(tmp_path) == []
+
+
+def test_an_error_of_another_file_in_the_block_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"image\.png"), replacing(tmp_path / "a.csv"):
+        (tmp_path / "image.png").read_bytes()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["missing/a.csv", "file/a.csv", "folder", "n" * 300])
+def test_a_file_that_cannot_be_created_is_named(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "content").touch()
+    with pytest.raises(WriteError, match="cannot write ") as caught:
+        write_text(tmp_path / place, "text")
+    assert str(tmp_path / place) in str(caught.value)
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_only_errors_of_the_system_are_renamed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="mistake"), write_errors(tmp_path):
+        raise ValueError("mistake")

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.sqakd_launchers.launcher import HERE, JOBS, PROCESSES, TrackedLauncher
 from hydra_plugins.sqakd_launchers.schemas import hide_schemas
 from sqakd.app.checks import SWEEPERS
+from sqakd.app.errors import INTERRUPT_STATUS, catch_interrupts, errors_in_one_line
 from sqakd.app.plan import plan_sweep
 from sqakd.app.sweep.job import failure_reason, run_job
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
@@ -49,7 +49,9 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         plan_sweep([list(filter_overrides(one)) for one in job_overrides])
         return []
     overrides = [(first + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
-    store = JobStore.create(Path(config.hydra.sweep.dir), overrides)
+    catch_interrupts()
+    with errors_in_one_line():
+        store = JobStore.create(Path(config.hydra.sweep.dir), overrides)
     pooled = launcher.starts == PROCESSES
     parent, gpus = (os.getpid(), visible_gpus()) if pooled else (0, [])
     task = partial(_execute, launcher.task, store.folder, Path.cwd(), parent, gpus, launcher.processes)
@@ -61,8 +63,11 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
     try:
         with os.fdopen(os.dup(sys.stdout.fileno()), "w") as out, show_progress(store, out):
             results = _Sweep(launcher.inner, store, job_overrides, first).run(launcher.starts, launcher.at_once)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != INTERRUPT_STATUS:
+            raise
+        print("stopped by Ctrl-C; the same command continues", file=sys.stderr, flush=True)  # noqa: T201
+        raise SystemExit(INTERRUPT_STATUS) from None
     finally:  # also if the sweep is interrupted
         _record_failures(store, results)
         print(summary(store.jobs(), time.monotonic() - started), flush=True)  # noqa: T201
@@ -117,7 +122,7 @@ class _Sweep:
             print(  # noqa: T201
                 "stopped by Ctrl-C; running jobs continue, and the same command waits for them", flush=True
             )
-            os._exit(130)
+            os._exit(INTERRUPT_STATUS)
 
     def _run_in_pool(self) -> list[JobReturn]:
         """Launch all jobs together, then those that were set aside, each alone."""
@@ -160,8 +165,7 @@ def _record_failures(store: JobStore, results: Sequence[JobReturn]) -> None:
             result.return_value  # noqa: B018  # raises what the job raised
         except Exception as error:  # of the job, whose log has its traceback
             reason = killed_reason(1) if is_process_loss(error) else failure_reason(error)
-            with suppress(OSError):
-                store.write(replace(job, state=FAILED, ended=time.time(), reason=reason))
+            store.write_if_possible(replace(job, state=FAILED, ended=time.time(), reason=reason))
 
 
 def _execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -10,10 +11,19 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from sqakd.advice import INTERRUPT_STATUS as INTERRUPT_STATUS
+from sqakd.advice import catch_interrupts as catch_interrupts
+from sqakd.advice import errors_in_one_line as errors_in_one_line
 from sqakd.advice import explain
-from sqakd.app.console import quiet_libraries
+from sqakd.app.console import first_process, quiet_libraries
 from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError
+from sqakd.files import FULL
+
+CONTINUES = "the same command continues"
+# Errors of the operating system that are no mistake in the code, wherever they occur: a full or a lost disk, a missing
+# permission, too little memory, or too many open files.
+ENVIRONMENT = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)
 
 
 class RunFailed(CompactHydraException):
@@ -22,22 +32,42 @@ class RunFailed(CompactHydraException):
     is_user_error = True
 
 
-def report_errors(action: Callable[[], float | None]) -> float | None:
+def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUES) -> float | None:
     """Run `action` and report expected user errors in one line instead of a traceback.
 
+    Args:
+        action: the command.
+        stopped: what the user can do after Ctrl-C.
+
     Raises:
-        SystemExit: after an expected error or SIGTERM.
+        SystemExit: after an expected error, Ctrl-C or SIGTERM.
         RunFailed: after an expected error in a sweep.
     """
     quiet_libraries()
+    catch_interrupts()
     try:
         return action()
-    except SIGTERMException:
+    except KeyboardInterrupt:
+        raise _interrupted(stopped) from None
+    except SIGTERMException:  # before SystemExit, of which it is one
         print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
         raise SystemExit(SIGTERM_STATUS) from None
-    except SqakdError as error:
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise _interrupted(stopped) from None  # Lightning's own exit has another status and no message
+    except (SqakdError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in ENVIRONMENT:
+            raise
         message = f"error: {explain(error)}"
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             print(message, file=sys.stderr, flush=True)  # noqa: T201
             raise RunFailed(message) from error
         raise SystemExit(message) from error
+
+
+def _interrupted(stopped: str) -> SystemExit:
+    """Print that Ctrl-C ended the command, and return the exit with the status that a shell expects."""
+    if first_process():
+        print(f"stopped by Ctrl-C; {stopped}", file=sys.stderr, flush=True)  # noqa: T201
+    return SystemExit(INTERRUPT_STATUS)

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from sqakd.advice import explain, install
+from sqakd.advice import install, left_out
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import say
 from sqakd.app.errors import report_errors
@@ -26,9 +26,11 @@ from sqakd.dataset.transforms.augment import normalize
 from sqakd.errors import SqakdError
 from sqakd.images import ImageError, Preparation
 from sqakd.quantization.convert import dequantize
-from sqakd.runs.checkpoint import load_weights, restore
+from sqakd.runs.checkpoint import restore
 from sqakd.runs.export_record import ExportRecord, read_exports
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.record import read_record
+from sqakd.runs.run_weights import load_run_weights
 
 if TYPE_CHECKING:
     from sqakd.export.source import Source
@@ -53,7 +55,10 @@ def main(cfg: DictConfig) -> float | None:
     Returns:
         Agreement of the file with the trained network.
     """
-    return report_errors(lambda: export_run(spec_of(cfg, HydraConfig.get()).config))
+    return report_errors(
+        lambda: export_run(spec_of(cfg, HydraConfig.get()).config),
+        stopped="nothing was replaced, the same command starts again",
+    )
 
 
 def export_run(config: Mapping[str, Any]) -> float:
@@ -91,11 +96,7 @@ def export_run(config: Mapping[str, Any]) -> float:
     trained = trained_network(source)
     speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
     say(f"exporting {source.folder.path} as {options.profile}{speed}")
-    try:
-        others = list(read_exports(RunFolder(source.folder.path.resolve()).runs))
-    except SqakdError as error:
-        say(f"this export is compared with no others: {explain(error)}")
-        others = []
+    others = list(read_exports(RunFolder(source.folder.path.resolve()).runs, left_out))
     record = pipeline.export(trained, options, folder, others)
     _report(record, folder)
     return min(verdict.agreement for verdict in record.verify)
@@ -133,15 +134,17 @@ def trained_network(source: Source) -> Trained:
     first = config["model"]["first"]
     quantize_network(network, make(config["quantizer"], "quantizer"), first, data.image_shape, quietly=True)
     restore(network, source.weights, source=str(source.folder.weights))
-    if source.float_weights is not None:
-        restore(float_network, load_weights(source.float_weights)[0], source=str(source.float_weights))
+    float_run = source.float_run
+    if float_run is not None:
+        float_weights, _ = load_run_weights(float_run, read_record(float_run.record))
+        restore(float_network, float_weights, source=str(float_run.weights))
     else:
         float_network = copy.deepcopy(network)
         dequantize(float_network)
     return Trained(
         network=network.eval(),
         float_network=float_network.eval(),
-        float_source=str(source.float_weights or "this run's weights, not rounded"),
+        float_source=str(float_run.weights if float_run else "this run's weights, not rounded"),
         image_shape=data.image_shape,
         class_names=list(facts["class_names"]),
         mean=list(facts["mean"]),

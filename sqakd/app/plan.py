@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sqakd.advice import explain
+from sqakd.advice import explain, left_out
 from sqakd.app.checks import check_bits, check_plan
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import duration, say
@@ -20,8 +20,10 @@ from sqakd.app.overrides import float_run_overrides
 from sqakd.app.schema import check_config
 from sqakd.app.teacher import Train, needed_float_runs
 from sqakd.errors import SqakdError
-from sqakd.runs.folder import RunFolder, find_runs
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.listing import omitting, read_finished
 from sqakd.runs.spec import Spec
+from sqakd.runs.state_files import has_state
 
 DONE, RESUME, TRAIN, REFUSED = "done", "resume", "train", "refused"
 MEASURED_STEPS = 4  # of a run whose time is not known
@@ -126,14 +128,11 @@ class Plan:
         """Return the work of each finished run below a folder, with the seconds of one of its epochs."""
         if runs not in self.times:
             self.times[runs] = []
-            for folder in find_runs(runs):
-                try:
-                    record = folder.read_record()
-                    if record is not None and record.training_seconds is not None:
+            for folder, record in read_finished(runs, left_out):
+                with omitting(left_out):
+                    if record.training_seconds is not None:
                         seconds = record.training_seconds / record.epochs
                         self.times[runs].append((work(folder.read_config()), seconds))
-                except SqakdError as error:
-                    say(f"omitted: {explain(error)}")
         return self.times[runs]
 
     def total(self) -> str:
@@ -152,12 +151,11 @@ def state_of(folder: RunFolder, spec: Spec, problem: str | None) -> tuple[str, s
     if problem and not folder.finished:
         return REFUSED, problem
     try:
-        folder.check(spec)
+        if folder.finished_record(spec) is not None:
+            return DONE, ""
     except SqakdError as error:
         return REFUSED, explain(error)
-    if folder.finished:
-        return DONE, ""
-    return (RESUME if folder.checkpoint.exists() else TRAIN), ""
+    return (RESUME if has_state(folder.checkpoint) else TRAIN), ""
 
 
 def measure(spec: Spec, train: Train) -> float:
@@ -197,14 +195,15 @@ def refusal(spec: Spec) -> str | None:
 
 def work(config: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return everything that the time of an epoch depends on."""
-    kd, recipe, data, trainer = config["kd"], config["recipe"], config["dataset"], config["trainer"]
+    groups = ("kd", "recipe", "dataset", "trainer", "model", "teacher")  # of another run they may lack any key
+    kd, recipe, data, trainer, model, teacher = (config.get(group, {}) for group in groups)
     return (
-        data["_target_"].rpartition(".")[2],
+        str(data.get("_target_")).rpartition(".")[2],
         *(data.get(key) for key in WORK_DATA),
-        config["model"]["net"],
-        config["teacher"]["net"] if kd["kl"] or kd["feature_loss"] else None,
-        kd["feature_loss"],
-        config["quantizer"] is not None,
+        model.get("net"),
+        teacher.get("net") if kd.get("kl") or kd.get("feature_loss") else None,
+        kd.get("feature_loss"),
+        config.get("quantizer") is not None,
         config.get("plus"),
         *(recipe.get(key) for key in WORK_RECIPE),
         *(trainer.get(key) for key in WORK_TRAINER),

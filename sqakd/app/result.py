@@ -23,6 +23,7 @@ from sqakd.runs.make_record import make_record
 from sqakd.runs.paper import published
 from sqakd.runs.record import Published, Record
 from sqakd.runs.spec import Spec
+from sqakd.runs.state_files import previous
 from sqakd.training.callbacks.history import History
 from sqakd.training.task import Task
 
@@ -115,6 +116,8 @@ def write_results(
             draw_run(folder.path, record)
         except SqakdError as error:
             say(f"no picture: {explain(error)}")
-        folder.pretraining.unlink(missing_ok=True)  # the training's own checkpoint has long replaced it
+        # The training's own checkpoint has long replaced them.
+        for file in (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining)):
+            file.unlink(missing_ok=True)
     trainer.strategy.barrier()
     return record

@@ -20,11 +20,12 @@ from sqakd.app.parts import Parts, make_network, quantize_network, with_inputs
 from sqakd.app.schema import check_config
 from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
-from sqakd.runs.checkpoint import CheckpointError, load_weights, restore
+from sqakd.runs.checkpoint import CheckpointError, restore
 from sqakd.runs.folder import RunError, RunFolder
 from sqakd.runs.foreign import find_weights
 from sqakd.runs.layout import Layout
 from sqakd.runs.record import Record
+from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.spec import Spec
 from sqakd.training.trainer import top1
 
@@ -190,7 +191,7 @@ def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train:
         say(f"the float network comes first: {folder.path}")
     with _named_as_float_run():
         record = train(own)
-    return FloatWeights(load_weights(folder.weights)[0], str(folder.weights), classes, record)
+    return FloatWeights(load_run_weights(folder, record)[0], str(folder.weights), classes, record)
 
 
 @contextmanager

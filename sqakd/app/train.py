@@ -23,6 +23,7 @@ from sqakd.randomness import stream_seed
 from sqakd.runs.folder import RunError, RunFolder
 from sqakd.runs.names import group_values
 from sqakd.runs.record import Record
+from sqakd.runs.saved_state import find_start
 from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.divergence import Divergence
 from sqakd.training.callbacks.history import History
@@ -92,7 +93,10 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     task = make_task(spec, parts, student, networks.teacher, parts.objective, networks.classes)
     history = History(folder.metrics)
     result = Result(lambda: record_of(spec, parts, networks, task, history, reference))
-    callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, Resume(folder.checkpoint), result]
+    run = f"{spec.name} seed {spec.seed}"
+    start = find_start(folder.checkpoint, run=run)
+    resume = Resume(folder.checkpoint, run=run, start=start)
+    callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, resume, result]
     loggers = [make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()]
     with located("trainer"):
         trainer = make_trainer(
@@ -101,7 +105,9 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     device = trainer.strategy.root_device
     if networks.teacher is not None:
         report_teacher(parts, networks.teacher, device)
-    resumed = folder.checkpoint.exists()
+    resumed = start.file is not None
+    if start.note:
+        say(start.note)
     if parts.scheme is not None and not resumed:
         torch.manual_seed(stream_seed(spec.seed, "calibration"))  # stochastic depth and dropout draw here
         calibrate(student.to(device), data.calibration_batch().to(device))
@@ -109,17 +115,21 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     if first_process():
         folder.claim(spec)  # not earlier, so that a command refused above can be corrected without a conflict
     if not resumed:
+        before = find_start(folder.pretraining, run=run)
+        if before.note:
+            say(before.note)
         pretrain(
             task,
             data,
             spec.config["trainer"],
             images=data.calibration_batch()[:PROBE_IMAGES].to(device),
-            file=folder.pretraining,
+            resume=Resume(folder.pretraining, run=run, start=before),
             callbacks=parts.callbacks,
         )
     for logger in trainer.loggers:
         logger.log_hyperparams(spec.config | {"choices": group_values(spec, dict(reference.changes))})
-    trainer.fit(task, datamodule=data, ckpt_path=str(folder.checkpoint) if resumed else None, weights_only=True)
+    with resume.restoring():
+        trainer.fit(task, datamodule=data, ckpt_path=start.file, weights_only=True)
     if result.record is None:
         done = trainer.current_epoch
         raise RunError(f"stopped after {done} of {parts.recipe.epochs} epochs; the same command continues it")

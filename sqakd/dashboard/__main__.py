@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from sqakd.advice import errors_in_one_line
+from sqakd.advice import errors_in_one_line, left_out
 from sqakd.dashboard import definition, page
 from sqakd.dashboard.definition import Definition
 from sqakd.errors import SqakdError
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not online or options.html:
             file = options.html or options.runs / "dashboard.html"
             published = paper.FILE if paper.FILE.is_file() else None
-            page.write(shown, runs=options.runs, paper=published, file=file)
+            page.write(shown, runs=options.runs, paper=published, file=file, omit=left_out)
             print(printable(file))  # noqa: T201
 
 

@@ -12,6 +12,7 @@ from sqakd.report.panels import PANELS
 from sqakd.report.pictures.curves import agreement_curves, divergence, loss
 from sqakd.report.pictures.pareto import operations
 from sqakd.report.results import Results, read_results
+from sqakd.runs.listing import Omit, strictly
 
 # The pictures of the report, and those that only this page has.
 PICTURES: dict[str, Callable[[Results], str]] = {
@@ -23,7 +24,7 @@ PICTURES: dict[str, Callable[[Results], str]] = {
 }
 
 
-def write(definition: Definition, *, runs: Path, paper: Path | None, file: Path) -> None:
+def write(definition: Definition, *, runs: Path, paper: Path | None, file: Path, omit: Omit = strictly) -> None:
     """Write the page. Panels of a group that have the same picture share it.
 
     Args:
@@ -31,6 +32,7 @@ def write(definition: Definition, *, runs: Path, paper: Path | None, file: Path)
         runs: folder of finished runs.
         paper: paper.csv, or None to show no published numbers.
         file: the page; its folder is created.
+        omit: takes the error of a damaged file of a run, which is left out.
 
     Raises:
         SqakdError: if there is no finished run, a file cannot be read, or the definition names an unknown picture.
@@ -38,7 +40,7 @@ def write(definition: Definition, *, runs: Path, paper: Path | None, file: Path)
     unknown = sorted({panel.picture for panel in definition.panels} - PICTURES.keys())
     if unknown:
         raise SqakdError(f"no picture {', '.join(unknown)}: expected one of {', '.join(PICTURES)}")
-    results = read_results([runs], paper)
+    results = read_results([runs], paper, omit=omit)
     sections = []
     for group in definition.sections:
         pictures = dict.fromkeys(panel.picture for panel in group.panels)

@@ -79,11 +79,11 @@ class Decoder:
         pixels, index = self.cache / f"{key}.uint8", self.cache / f"{key}.json"
         length = math.prod(shape)
         try:
-            if not _complete(pixels, index, length):
+            if not _complete(pixels, index, length, len(items)):
                 self.cache.mkdir(parents=True, exist_ok=True)
                 with FileLock(self.cache / f"{key}.lock"):
-                    if not _complete(pixels, index, length):
-                        self._write(items, read, pixels, index)
+                    if not _complete(pixels, index, length, len(items)):
+                        self._write(items, read, pixels, index, size=length * len(items))
         except OSError as error:
             raise DataError(f"cannot write decoded images to {self.cache}: {error}", topic="data.cache") from error
         kept = [items[i] for i in json.loads(index.read_text())]
@@ -97,11 +97,11 @@ class Decoder:
         return kept, mapped(pixels, (len(kept), *shape))
 
     def _write(
-        self, items: Sequence[T], read: Callable[[T], NDArray[np.uint8] | str], pixels: Path, index: Path
+        self, items: Sequence[T], read: Callable[[T], NDArray[np.uint8] | str], pixels: Path, index: Path, *, size: int
     ) -> None:
-        """Decode all items into the two files of the cache."""
+        """Decode all items into the two files of the cache, of which the first has at most `size` bytes."""
         remove_abandoned(self.cache)  # of other data sets too, because these files are large
-        with replacing(pixels) as temporary:
+        with replacing(pixels, size=size) as temporary:
             with temporary.open("wb") as out:
                 kept, bad = _decode_into(out, items, read)
             found = f"{len(bad)} of {len(items)} files are not readable images: {some(bad)}"
@@ -122,18 +122,22 @@ def mapped(pixels: Path, shape: tuple[int, ...]) -> Tensor:
     return torch.from_file(str(pixels), shared=False, size=math.prod(shape), dtype=torch.uint8).view(shape)
 
 
-def _complete(pixels: Path, index: Path, length: int) -> bool:
+def _complete(pixels: Path, index: Path, length: int, count: int) -> bool:
     """Return whether both files are whole. After a loss of power they may exist but be empty.
+
+    The pixels have no checksum: comparing it would read all of a file that is otherwise read page by page.
 
     Args:
         pixels: the file of pixels.
         index: the file of positions.
         length: bytes of one image.
+        count: number of images that were to be decoded.
     """
     try:
-        images = len(json.loads(index.read_text()))
-        return pixels.stat().st_size == images * length
-    except (FileNotFoundError, ValueError):
+        kept = json.loads(index.read_text())
+        positions = isinstance(kept, list) and all(type(i) is int and 0 <= i < count for i in kept)
+        return positions and pixels.stat().st_size == len(kept) * length
+    except (FileNotFoundError, ValueError, RecursionError):
         return False
 
 

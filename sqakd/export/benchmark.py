@@ -8,6 +8,7 @@ number of threads.
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -127,7 +128,9 @@ def _save_program(network: nn.Module, image_shape: tuple[int, int, int], file: P
     """Save the float network so that a process without its source code can run it in torch."""
     example = torch.zeros(2, *image_shape, dtype=torch.uint8 if pixels else torch.float32)
     shapes = ({0: torch.export.Dim("batch", min=1)},)
-    torch.export.save(torch.export.export(network.eval(), (example,), dynamic_shapes=shapes), file)
+    buffer = io.BytesIO()  # torch itself would turn a full disk into an error without a reason
+    torch.export.save(torch.export.export(network.eval(), (example,), dynamic_shapes=shapes), buffer)
+    file.write_bytes(buffer.getbuffer())
 
 
 def _add_ratios(rows: list[dict[str, Any]]) -> None:

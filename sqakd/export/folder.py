@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sqakd.errors import SqakdError, some
 from sqakd.export.errors import ExportError
-from sqakd.files import locked, temporary_for
+from sqakd.files import FULL, locked, temporary_for, write_errors
 from sqakd.runs.export_record import read_export
 
 # All files that an export writes; any other file belongs to the user. Earlier versions wrote the pictures as PNG.
@@ -63,6 +63,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         ExportError: if the folder cannot be written, or holds anything but an earlier export.
+        WriteError: if the disk is full.
     """
     place = folder.resolve()  # a name for "." and "..", and the folder itself behind a symbolic link
     absent = [parent for parent in place.parents if not parent.exists()]
@@ -70,7 +71,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         _recover(place)
         check_folder(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_for(place, Path.mkdir) as temporary:
+        with write_errors(folder, only=FULL), temporary_for(place, Path.mkdir) as temporary:
             try:
                 yield temporary
                 check_folder(folder)  # again, because the block may have taken minutes

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sqakd.advice import errors_in_one_line
+from sqakd.advice import errors_in_one_line, left_out
 from sqakd.export.machine import int8_instructions
 from sqakd.export.report_pictures import latency_picture, layers_picture, pareto_picture
 from sqakd.export.report_tables import (
@@ -152,12 +152,12 @@ def main() -> None:
         parser.error(f"{folder} is not a folder")
     with errors_in_one_line():
         if not (folder / "layers.json").is_file():
-            print(as_markdown(overview_table(read_exports(folder))), end="")  # noqa: T201
+            print(as_markdown(overview_table(read_exports(folder, left_out))), end="")  # noqa: T201
             return
         record = read_export(folder / "record.json")
         if record is None:
             parser.error(f"{folder} has no record of an export")
-        write_export_report(folder, record, read_exports(RunFolder(folder.resolve().parent).runs))
+        write_export_report(folder, record, read_exports(RunFolder(folder.resolve().parent).runs, left_out))
     print(printable(folder / "report.html"))  # noqa: T201
 
 

@@ -12,10 +12,9 @@ from torch import Tensor
 
 import sqakd
 from sqakd.export.errors import ExportError
-from sqakd.files import sha256
-from sqakd.runs.checkpoint import load_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, read_record
+from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.spec import identity
 from sqakd.runs.targets import check_targets
 
@@ -47,13 +46,11 @@ class Source:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def float_weights(self) -> Path | None:
-        """The weights of the float run that this run started from, if they still exist."""
+    def float_run(self) -> RunFolder | None:
+        """The folder of the float run that this run started from, if it still exists and is finished."""
         origin = self.record.float_run
-        if origin is None:
-            return None
-        file = self.folder.sibling(origin.name, origin.seed).weights
-        return file if file.is_file() else None
+        folder = None if origin is None else self.folder.sibling(origin.name, origin.seed)
+        return folder if folder is not None and folder.finished and folder.weights.exists() else None
 
 
 def read_run(path: Path) -> Source:
@@ -73,6 +70,9 @@ def read_run(path: Path) -> Source:
         raise ExportError(f"the run {path} is not finished: it has no record.json", topic="export.unfinished")
     config, record = folder.read_config(), read_record(folder.record)
     missing = [key for key in CONSTRUCTED if key not in config]
+    missing += [f"model.{key}" for key in ("net", "first") if key not in config.get("model", {})]
+    if not missing and not isinstance(config["model"]["net"], dict):
+        missing.append("model.net")
     if missing:
         raise ExportError(f"{folder.config} lacks {', '.join(missing)}: it is not the configuration of a run")
     check_targets(config, CONSTRUCTED, file=folder.config)
@@ -88,7 +88,7 @@ def read_run(path: Path) -> Source:
         raise ExportError(
             f"{path} is a float run, so there are no integers to export", topic="export.no_quantized_layer"
         )
-    weights, facts = load_weights(folder.weights)
+    weights, facts = load_run_weights(folder, record)
     _check_unchanged(folder, record, facts)
     return Source(folder, config, record, weights, facts)
 
@@ -105,12 +105,7 @@ def _check_unchanged(folder: RunFolder, record: Record, facts: dict[str, Any]) -
     Raises:
         ExportError: if it is another file.
     """
-    file, known = folder.weights, record.weights_sha256
-    if known is not None and sha256(file) != known:
-        raise ExportError(
-            f"{file} is not the file that the run wrote: its checksum differs from the one in record.json",
-            topic="export.changed_weights",
-        )
+    file = folder.weights
     own = facts.get("record")
     if not isinstance(own, dict) or own.get("scores") != record.to_dict()["scores"]:
         raise ExportError(

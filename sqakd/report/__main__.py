@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sqakd.advice import errors_in_one_line
+from sqakd.advice import errors_in_one_line, left_out
 from sqakd.errors import SqakdError
 from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
@@ -43,6 +43,7 @@ def main() -> None:
             readme=options.readme or _own_readme(),
             skip_unknown=options.readme is None,
             picture=options.picture,
+            omit=left_out,
         )
     for path in files:
         print(printable(path))  # noqa: T201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 from sqakd.errors import SqakdError
@@ -21,18 +22,21 @@ def read_numbers(file: Path, *needed: str) -> Numbers:
         One dict per row, without the empty fields; no rows if there is no such file.
 
     Raises:
-        SqakdError: if the file is damaged; the file is named.
+        SqakdError: if the file cannot be read or is damaged; the file is named.
     """
     if not file.exists():
         return []
     try:
         with file.open(newline="", encoding="utf-8") as lines:
-            header, *rows = csv.reader(lines)
+            header, *rows = list(csv.reader(lines)) or [[]]
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a line has more or fewer fields than the header")
         numbers = [{key: float(text) for key, text in zip(header, row, strict=True) if text} for row in rows]
-        if not set(needed) <= set(header) or not all(row.keys() >= set(needed) for row in numbers):
-            raise ValueError(f"expected a number in each field of {', '.join(needed)}")
+        if not header or not all(math.isfinite(row.get(key, math.nan)) for row in numbers for key in needed):
+            raise ValueError(f"expected a number in each field of {', '.join(needed) or 'a table'}")
+        if not set(needed) <= set(header):
+            raise ValueError(f"expected the columns {', '.join(needed)}")
         return numbers
-    except (ValueError, csv.Error) as error:
-        raise SqakdError(f"{file} is damaged ({error})", topic="report.csv_damaged") from error
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SqakdError(f"{file} is damaged ({reason})", topic="report.csv_damaged") from error

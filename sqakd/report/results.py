@@ -11,9 +11,10 @@ from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell, cell_of, paper_cell
 from sqakd.report.csv_files import Numbers, read_numbers
 from sqakd.runs.export_record import ExportRecord, read_exports
-from sqakd.runs.folder import RunFolder, find_finished
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.listing import Omit, omitting, read_finished, strictly
 from sqakd.runs.paper import PaperRow, read_paper
-from sqakd.runs.record import Record, read_record
+from sqakd.runs.record import Record
 
 # Each score of a run is aggregated over its epochs in three ways; these are the fields of `sqakd.runs.record.Score`.
 AGGREGATES = ("last", "best", "mean_of_last_5")
@@ -71,49 +72,55 @@ class Results:
         return [run for runs in self.cells.values() for run in runs]
 
 
-def read_results(runs: Iterable[Path], paper: Path | None = None) -> Results:
+def read_results(runs: Iterable[Path], paper: Path | None = None, *, omit: Omit = strictly) -> Results:
     """Read all finished runs below some folders.
 
     Args:
         runs: folders of runs, as runs/NAME/seed0/record.json. If the same cell and seed is there several times, the
             first one counts.
         paper: paper.csv, or None to read no published numbers.
+        omit: takes the error of a damaged file; the run, its curve or its export is left out.
 
     Raises:
         SqakdError: if a folder has no finished run, or a file cannot be read; it is named.
     """
     folders = list(runs)
-    cells = _read_cells(folders)
-    exports = [record for folder in folders for record in read_exports(folder)]
+    cells = _read_cells(folders, omit)
+    exports = [record for folder in folders for record in read_exports(folder, omit)]
     return Results(cells, {} if paper is None else _paper_tables(paper), exports)
 
 
-def _read_cells(folders: Iterable[Path]) -> dict[Cell, list[FinishedRun]]:
+def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[FinishedRun]]:
     cells: dict[Cell, dict[int, tuple[RunFolder, Record]]] = defaultdict(dict)
     for runs in folders:
-        finished = find_finished(runs)
+        finished = read_finished(runs, omit)
         if not finished:  # an empty report would overwrite a full one
             raise SqakdError(
                 f"no finished run in {runs}: expected {RunFolder.of(runs, 'NAME', 0).record}", topic="report.no_run"
             )
-        for folder in finished:
-            record = read_record(folder.record)
+        for folder, record in finished:
             cells[cell_of(record)].setdefault(record.seed, (folder, record))
     return {
         cell: [
-            FinishedRun(folder.path, record, _curve(folder), _quantizers(folder) if i == 0 else [])
+            FinishedRun(folder.path, record, _curve(folder, omit), _quantizers(folder, omit) if i == 0 else [])
             for i, (_, (folder, record)) in enumerate(sorted(cells[cell].items()))
         ]
         for cell in sorted(cells, key=lambda cell: cell.order)
     }
 
 
-def _curve(folder: RunFolder) -> Numbers:
-    return read_numbers(folder.metrics, "epoch")
+def _curve(folder: RunFolder, omit: Omit) -> Numbers:
+    return _numbers(folder.metrics, omit, "epoch")
 
 
-def _quantizers(folder: RunFolder) -> Numbers:
-    return read_numbers(folder.quantizers, "layer", "is_weight", "bits")
+def _quantizers(folder: RunFolder, omit: Omit) -> Numbers:
+    return _numbers(folder.quantizers, omit, "layer", "is_weight", "bits")
+
+
+def _numbers(file: Path, omit: Omit, *needed: str) -> Numbers:
+    with omitting(omit):
+        return read_numbers(file, *needed)
+    return []
 
 
 def _paper_tables(file: Path) -> dict[str, dict[Cell, PaperRow]]:

@@ -19,6 +19,7 @@ from sqakd.report.results import Results, read_results
 from sqakd.report.sections import sections
 from sqakd.report.summary import SIGNS_LEGEND, grid_table
 from sqakd.report.table import Table, as_markdown, markdown
+from sqakd.runs.listing import Omit, strictly
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ def write_report(
     readme: Path | None = None,
     skip_unknown: bool = False,
     picture: Path | None = None,
+    omit: Omit = strictly,
 ) -> list[Path]:
-    """Read runs and published numbers and write all files; if anything cannot be read, nothing is written.
+    """Read runs and published numbers and write all files.
 
     Args:
         runs: folder or folders of runs.
@@ -91,6 +93,7 @@ def write_report(
         readme: a Markdown file with markers, or None.
         skip_unknown: whether markers without a table are left as they are.
         picture: an SVG file for accuracy against bits, or None.
+        omit: takes the error of a damaged file of a run, which is left out. By default nothing is then written.
 
     Returns:
         The files that were written.
@@ -99,7 +102,7 @@ def write_report(
         SqakdError: if a file cannot be read, a folder does not exist, or a file would be replaced that the report did
             not write; it is named.
     """
-    found = read_results([runs] if isinstance(runs, Path) else runs, results / "paper.csv")
+    found = read_results([runs] if isinstance(runs, Path) else runs, results / "paper.csv", omit=omit)
     page = html or results / "report.html"
     tables_by_file = texts_by_file(found)
     texts: dict[Path, str] = {results / name: text for name, text in tables_by_file.items()}

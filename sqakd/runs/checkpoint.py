@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError, some
-from sqakd.files import replacing
+from sqakd.files import write_bytes
+from sqakd.runs.seal import DamagedError, check_seal
 
 
 class CheckpointError(SqakdError):
@@ -24,10 +27,14 @@ def save_weights(path: Path, model: nn.Module, facts: dict[str, Any]) -> None:
         path: file to write.
         model: network whose state dict is written.
         facts: plain data that `load_weights` returns together with the tensors.
+
+    Raises:
+        WriteError: if the file cannot be written.
     """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with replacing(path) as temporary:
-        torch.save({"weights": weights, "facts": facts}, temporary)
+    buffer = io.BytesIO()  # torch.save itself would turn a full disk into an error without a reason
+    torch.save({"weights": weights, "facts": facts}, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -50,14 +57,21 @@ def read_checkpoint(path: Path) -> Any:
     Raises:
         CheckpointError: if the file is missing, damaged, or holds anything but plain data.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}", topic="checkpoint.missing")
     try:
+        check_seal(path)
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of old pickles before it reads them
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    except DamagedError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
     except ModuleNotFoundError as error:
         raise CheckpointError(f"{path} needs a missing package ({error})", topic="checkpoint.safetensors") from error
     except pickle.UnpicklingError as error:

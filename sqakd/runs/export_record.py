@@ -15,6 +15,7 @@ from sqakd.errors import SqakdError
 from sqakd.files import write_text
 from sqakd.runs.fields import Fields, read_json
 from sqakd.runs.folder import find_runs
+from sqakd.runs.listing import Omit, omitting, strictly
 
 # A record.json without one of these keys is that of something else and is skipped.
 OF_AN_EXPORT = ("profile", "sizes", "verify", "name", "seed")
@@ -276,17 +277,22 @@ def read_export(file: Path) -> ExportRecord | None:
         raise SqakdError(f"{file} is not a record of an export ({error})", topic="record.export", file=file) from error
 
 
-def read_exports(runs: Path) -> Iterable[ExportRecord]:
+def read_exports(runs: Path, omit: Omit = strictly) -> Iterable[ExportRecord]:
     """Yield the records of all exports below a folder of runs, sorted by path.
 
+    Args:
+        runs: folder of runs.
+        omit: takes the error of a damaged record, which is left out.
+
     Raises:
-        SqakdError: if one of them is damaged; the file is named.
+        SqakdError: if one of them is damaged and `omit` raises its error; the file is named.
     """
     for folder in find_runs(runs):
         for file in folder.inner_records:
-            record = read_export(file)
-            if record is not None:
-                yield record
+            with omitting(omit):
+                record = read_export(file)
+                if record is not None:
+                    yield record
 
 
 def write_export(file: Path, record: ExportRecord) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqakd.errors import SqakdError
 from sqakd.numbers import is_number, is_whole
+from sqakd.runs.plain import check_plain, read_limited
+
+LIMIT = 2**63  # of whole numbers; JSON has longer ones, which no float can hold
+LARGEST = sys.float_info.max  # a comparison with it, because math.isfinite fails for longer whole numbers
 
 
 class Fields:
@@ -42,16 +46,17 @@ class Fields:
         return self.content.get(key) is not None
 
     def text(self, key: str) -> str:
-        """Return a string."""
-        return str(self._get(key, "a string", lambda value: isinstance(value, str)))
+        """Return a string; JSON can have half a character, which cannot be written."""
+        return str(self._get(key, "a string", lambda value: isinstance(value, str) and _is_unicode(value)))
 
-    def whole(self, key: str) -> int:
+    def whole(self, key: str, *, minimum: int = -LIMIT) -> int:
         """Return a whole number."""
-        return int(self._get(key, "a whole number", is_whole))
+        least = "" if minimum == -LIMIT else f" of at least {minimum}"
+        return int(self._get(key, f"a whole number{least}", lambda value: is_whole(value) and minimum <= value < LIMIT))
 
     def number(self, key: str) -> float:
         """Return a finite number."""
-        return float(self._get(key, "a finite number", lambda value: is_number(value) and math.isfinite(value)))
+        return float(self._get(key, "a finite number", lambda value: is_number(value) and -LARGEST < value < LARGEST))
 
     def flag(self, key: str) -> bool:
         """Return true or false."""
@@ -95,11 +100,23 @@ def read_json(file: Path) -> Any:
         SqakdError: if the file cannot be read, is not UTF-8 or is not JSON; the message names only the reason.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_limited(file))
+    except SqakdError:
+        raise
     except OSError as error:
         raise SqakdError(error.strerror or str(error)) from error
-    except ValueError as error:  # damaged JSON, or bytes that are not UTF-8
+    except (ValueError, RecursionError) as error:  # damaged JSON, bytes that are not UTF-8, or too many brackets
         raise SqakdError(f"{type(error).__name__}: {error}") from error
+    check_plain(content)
+    return content
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _short(value: object) -> str:

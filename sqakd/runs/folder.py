@@ -21,11 +21,15 @@ from filelock import FileLock, Timeout
 
 from sqakd.errors import SqakdError, some
 from sqakd.files import write_text
+from sqakd.runs.plain import check_plain, read_limited
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
 from sqakd.runs.spec import Spec, differences, identity
+from sqakd.runs.state_files import has_state
 from sqakd.terminal import printable
 
+# Keys of a configuration that hold further keys.
+GROUPS = ("dataset", "model", "teacher", "kd", "recipe", "trainer", "paths", "choices", "inputs")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer than the name
 
 
@@ -168,8 +172,9 @@ class RunFolder:
             RunError: if the file is missing or damaged.
         """
         try:
-            saved = yaml.safe_load(self.config.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            saved = yaml.safe_load(read_limited(self.config))
+            check_plain(saved)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise RunError(f"cannot read {self.config}: {reason}", topic="run.config_damaged") from error
         if not isinstance(saved, dict):
@@ -177,6 +182,12 @@ class RunFolder:
                 f"{self.config} holds a {type(saved).__name__}, expected the keys of a configuration",
                 topic="run.config_damaged",
             )
+        for group in GROUPS:
+            if group in saved and not isinstance(saved[group], dict):
+                raise RunError(
+                    f"{self.config} has {group}: {saved[group]!r:.40}, expected a group of keys",
+                    topic="run.config_damaged",
+                )
         current: dict[str, Any] = with_current_paths(saved)
         return current
 
@@ -211,7 +222,8 @@ class RunFolder:
         """
         if not self.config.exists():
             files = [self.metrics, self.quantizers, self.record, self.weights, self.picture]
-            found = [file.name for file in [*files, self.checkpoint, self.pretraining] if file.exists()]
+            states = [self.checkpoint, self.pretraining]
+            found = [file.name for file in files if file.exists()] + [s.name for s in states if has_state(s)]
             # Asked again, because another process may have claimed the folder and written files in the meantime.
             if found and not self.config.exists():
                 raise RunError(
@@ -230,15 +242,13 @@ class RunFolder:
         """Write the configuration, so that the folder belongs to it.
 
         Raises:
-            RunError: if the folder belongs to another configuration or cannot be written.
+            RunError: if the folder belongs to another configuration.
+            WriteError: if the folder cannot be written.
         """
         self.check(spec)
         if self.config.exists():
             return
-        try:
-            write_text(self.config, yaml.safe_dump(spec.saved, sort_keys=False))
-        except OSError as error:
-            raise RunError(f"cannot write {self.config}: {error.strerror}", topic="run.unwritable") from error
+        write_text(self.config, yaml.safe_dump(spec.saved, sort_keys=False))
 
     def finish(self, record: Record) -> None:
         """Write the record last: its existence says that all other files are complete."""

@@ -61,9 +61,22 @@ class PaperRow:
         return cls(
             **{name: texts[name] for name in ("table", "dataset", "model", "quantizer", "kd", "source", "reference")},
             bits=int(texts["bits"]),
-            top1=Decimal(texts["top1"]) if texts["top1"] else None,
-            top5=Decimal(texts["top5"]) if texts["top5"] else None,
+            top1=_percent(texts["top1"]),
+            top5=_percent(texts["top5"]),
         )
+
+
+def _percent(text: str) -> Decimal | None:
+    """Return a number of percent; Decimal itself also accepts "nan".
+
+    Raises:
+        ValueError: if the text is none.
+        InvalidOperation: likewise.
+    """
+    value = Decimal(text) if text else None
+    if value is not None and not 0 <= value <= 100:
+        raise ValueError(f"{text}: expected percent")
+    return value
 
 
 def read_paper(file: Path) -> list[PaperRow]:

@@ -256,7 +256,7 @@ class Record:
             model=fields.text("model"),
             w_bits=fields.whole("w_bits"),
             a_bits=fields.whole("a_bits"),
-            epochs=fields.whole("epochs"),
+            epochs=fields.whole("epochs", minimum=1),
             scores=_scores(fields),
             float_run=FloatRun.from_fields(fields.inside("float_run")) if fields.has("float_run") else None,
             paper=Published.from_fields(fields.inside("paper")) if fields.has("paper") else None,
@@ -299,7 +299,7 @@ def read_record(file: Path) -> Record:
     Raises:
         SqakdError: if there is no such file, or the file is not a record that this code can read; the file is named.
     """
-    if not file.is_file():
+    if not file.exists():
         raise SqakdError(f"no {file}: expected the record of a finished run")
     try:
         return Record.from_dict(read_json(file))

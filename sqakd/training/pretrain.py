@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -40,7 +39,7 @@ def pretrain(
     trainer_config: Mapping[str, Any],
     *,
     images: Tensor,
-    file: Path,
+    resume: Resume,
     callbacks: Iterable[pl.Callback],
 ) -> None:
     """Train what the feature loss asks for before the training, if anything.
@@ -50,11 +49,12 @@ def pretrain(
         data: images of the run.
         trainer_config: the `trainer` group.
         images: a few normalised images [N, C, H, W] on the training device.
-        file: the checkpoint of this stage; an interrupted stage continues from there.
+        resume: writer of this stage's own checkpoint; an interrupted stage continues from there.
         callbacks: callbacks of the run; its progress bar also shows this stage.
 
     Raises:
         DivergenceError: if the loss of this stage is not finite.
+        CheckpointError: if the checkpoint does not fit this stage.
     """
     loss = task.objective.feature_loss
     if loss is None or loss.pretrain_epochs == 0:
@@ -63,11 +63,12 @@ def pretrain(
     trainer = make_trainer(
         stage.recipe,
         {**trainer_config, "limit_val_batches": 0},
-        callbacks=[*(_relabelled(c) for c in callbacks if isinstance(c, ProgressBar)), Resume(file)],
+        callbacks=[*(_relabelled(c) for c in callbacks if isinstance(c, ProgressBar)), resume],
         loggers=[],
-        folder=file.parent,
+        folder=resume.file.parent,
     )
-    trainer.fit(stage, datamodule=data, ckpt_path=str(file) if file.exists() else None, weights_only=True)
+    with resume.restoring():
+        trainer.fit(stage, datamodule=data, ckpt_path=resume.start.file, weights_only=True)
     stage.release()
 
 

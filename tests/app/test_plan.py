@@ -77,6 +77,28 @@ def test_an_interrupted_run_is_resumed(plan: Plan, tmp_path: Path, capsys: pytes
     assert line(plan, spec(tmp_path, seed=2), capsys) == f"resume   {folder.path}  about {duration(50)}"
 
 
+@pytest.mark.parametrize("content", ["{", "kd: [1]", "a: &a [*a]", "name: only"])
+def test_a_damaged_configuration_stops_no_other_run(
+    content: str, plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = RunFolder.of(tmp_path, "a-damaged", 0)
+    other.path.mkdir(parents=True)
+    write_record(other.record, Record.from_dict(json.loads(OLD_RUN.read_text())))
+    other.config.write_text(content)
+    plan.add(spec(tmp_path, seed=1), None, None)
+    plan.add(spec(tmp_path, seed=2), None, None)
+    printed = capsys.readouterr()
+    assert printed.out.count(f"about {duration(500)}") == 2
+    expected = 0 if content == "name: only" else 1  # a configuration of something else
+    assert printed.err.count(str(other.config)) == expected
+
+
+def test_a_run_with_a_damaged_record_is_refused(plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = RunFolder.of(tmp_path, NAME, 0).record
+    record.write_text("{")
+    assert line(plan, spec(tmp_path), capsys).startswith(f"refused  {record.parent}  {record} is not a record of a run")
+
+
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
 def test_an_unknown_value_of_plan_is_refused(sweep: list[str], tmp_path: Path) -> None:
     done = command.train("plan=mesure", *sweep, runs=tmp_path / "runs")

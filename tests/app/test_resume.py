@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -49,6 +50,28 @@ def test_resumed_run_ends_in_the_same_weights(
         there, here = uninterrupted / name / "seed0", runs / name / "seed0"
         assert command.same_bits(command.weights(there), command.weights(here)), name
         assert command.metrics(there) == command.metrics(here)
+
+
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(uninterrupted: Path, tmp_path: Path) -> None:
+    """One flipped bit in the last checkpoint is seen, and the end is the same."""
+    runs = tmp_path / "runs"
+    shutil.copytree(uninterrupted / TEACHER, runs / TEACHER)
+    stopped = command.train(*OVERRIDES, *command.kill_at(STUDENT, 2, 5, "SIGKILL"), runs=runs)
+    assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+    folder = runs / STUDENT / "seed0"
+    last = folder / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 16
+    last.write_bytes(content)
+
+    resumed = command.train(*OVERRIDES, runs=runs)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{last} is damaged: its checksum differs from its content; the run continues from" in resumed.stdout
+    there = uninterrupted / STUDENT / "seed0"
+    assert command.same_bits(command.weights(there), command.weights(folder))
+    assert command.metrics(there) == command.metrics(folder)
+    assert (there / "quantizers.csv").read_bytes() == (folder / "quantizers.csv").read_bytes()
+    assert [file.name for file in last.parent.iterdir()] == ["last.ckpt"], "the last but one is no longer needed"
 
 
 def test_a_finished_run_is_skipped_and_a_changed_one_refused(uninterrupted: Path) -> None:

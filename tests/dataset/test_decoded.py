@@ -250,14 +250,14 @@ def test_other_images_or_sizes_have_their_own_cache(flat: Path, decoded: list[st
 
 
 @pytest.mark.parametrize("suffix", ["uint8", "json"])
-@pytest.mark.parametrize("damage", ["empty", "deleted"])
+@pytest.mark.parametrize("damage", ["empty", "deleted", "5", '{"a": 1}', "[100, -1]", "[true]", "[[1]]", "[" * 10_000])
 def test_damaged_cache_is_written_again(flat: Path, decoded: list[str], suffix: str, damage: str) -> None:
     expected = values(load_folder(flat).train_images)
     for file in (flat.parent / "cache").glob(f"*.{suffix}"):
         if damage == "deleted":
             file.unlink()
         else:
-            file.write_bytes(b"")
+            file.write_text("" if damage == "empty" else damage)
     assert values(load_folder(flat).train_images) == expected
     assert len(decoded) == 20
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from sqakd.advice import explain
 from sqakd.export import folder as module
 from sqakd.export.errors import ExportError
 from sqakd.export.folder import check_folder, exchange, replacing_folder
+from sqakd.files import WriteError
 from sqakd.runs.export_record import read_exports
 
 MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
@@ -130,6 +133,19 @@ def test_a_run_a_file_and_the_root_are_refused(export: Path) -> None:
         check_folder(export / "model.onnx")
     with pytest.raises(ExportError, match="which no export wrote"):
         check_folder(Path("/"))
+
+
+def test_a_full_disk_is_named_and_the_earlier_export_stays(export: Path) -> None:
+    def fill() -> None:
+        with replacing_folder(export) as temporary:
+            (temporary / "model.onnx").write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(WriteError, match=r"cannot write .*export-exact: No space left on device \(.* free\)") as full:
+        fill()
+    assert "make room there and repeat the same command" in explain(full.value)
+    assert (export / "model.onnx").read_text() == "earlier"
+    assert not list(export.parent.glob(".export*"))
 
 
 def test_what_appears_while_the_export_is_written_is_not_deleted(export: Path) -> None:

@@ -143,6 +143,7 @@ def test_an_output_replaces_only_a_file_of_its_kind(option: str, project: Path) 
         ("quantizers.csv", "layer,is_weight\n0,1,2\n"),
         ("quantizers.csv", "\0\0"),
         ("quantizers.csv", "layer,is_weight,bits\n0,,2\n"),
+        ("metrics.csv", "epoch,val/top1\nnan,0.5\n"),
     ],
 )
 def test_a_damaged_file_is_named(name: str, content: str, tmp_path: Path) -> None:
@@ -291,12 +292,22 @@ def test_a_changed_cell_is_not_compared_with_an_unchanged_one(tmp_path: Path) ->
     assert "Compared with labels alone" not in (tmp_path / "digits16.md").read_text()
 
 
-def test_a_damaged_file_is_reported_with_advice(project: Path) -> None:
-    file = project / "runs" / MADE.name / f"seed{MADE.seed}" / "metrics.csv"
-    file.write_text("epoch\nx\n")
-    _, error = report(project)
-    assert error.startswith(f"error: {file.relative_to(project)} is damaged (")
-    assert error.endswith("; restore the file, or delete it: the report can do without it")
+def test_damaged_files_are_left_out_with_advice_and_the_others_are_reported(project: Path) -> None:
+    run = project / "runs" / MADE.name / f"seed{MADE.seed}"
+    (run / "metrics.csv").write_text("epoch\nx\n")
+    other = next(path for path in sorted((project / "runs").glob("*/seed*")) if path != run)
+    (other / "record.json").write_text("{")
+    done = command.script("-m", "sqakd.report", folder=project)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert any(
+        line.startswith(f"left out: {(run / 'metrics.csv').relative_to(project)} is damaged (")
+        and line.endswith("; restore the file, or delete it: the report can do without it")
+        for line in lines
+    )
+    assert any(f"{(other / 'record.json').relative_to(project)} is not a record of a run" in line for line in lines)
+    assert "results/ours.csv" in done.stdout
 
 
 def test_a_readme_that_is_not_text_is_reported_in_one_line(project: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.advice import explain
+from sqakd.files import WriteError
 from sqakd.models.resnet import CifarResNet
 from sqakd.runs.checkpoint import CheckpointError, load_weights, restore, save_weights
 
@@ -127,12 +129,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     save_weights(file, network(seed=1), FACTS)
     before = file.read_bytes()
 
-    def disk_is_full(content: object, target: Path) -> None:
-        Path(target).write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
+    def disk_is_full(target: Path, content: bytes) -> None:
+        target.write_text("half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", disk_is_full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(Path, "write_bytes", disk_is_full)
+    with pytest.raises(WriteError, match=r"weights\.pt: No space left on device \(\d+\.\d kB needed, .* free\)"):
         save_weights(file, network(seed=2), FACTS)
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]

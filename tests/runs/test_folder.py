@@ -15,7 +15,7 @@ import command
 import pytest
 
 from sqakd.advice import explain
-from sqakd.files import replacing, write_text
+from sqakd.files import WriteError, replacing, write_text
 from sqakd.runs.folder import RunError, RunFolder, find_finished, find_runs
 from sqakd.runs.record import Record
 from sqakd.runs.spec import Spec
@@ -148,7 +148,7 @@ def test_a_folder_below_a_file_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"cannot write to .*seed0: Not a directory") as refused, folder.locked():
         pytest.fail("the folder does not exist")
     assert explain(refused.value).endswith("use paths.runs=FOLDER")
-    with pytest.raises(RunError, match=r"cannot write .*config\.yaml"):
+    with pytest.raises(WriteError, match=r"cannot write .*config\.yaml: Not a directory"):
         folder.claim(spec())
     assert (tmp_path / "runs").read_text() == "not a folder"
 
@@ -233,3 +233,44 @@ def test_a_first_file_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk is full"):
         fail_halfway(tmp_path / "record.json")
     assert list(tmp_path.iterdir()) == []
+
+
+BILLION = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "holds a NoneType"),
+        (b"[1, 2]", "holds a list"),
+        (b"name: [", "cannot read"),
+        (b"name: \xff\xfe", "cannot read"),
+        (b"name: !!python/object/apply:os.getcwd []", "cannot read"),
+        (b"kd: &a\n  again: *a\n", "contains itself"),
+        (b"kd: " + b"[" * 100_000, "cannot read"),
+        (b"kd: " + b"[" * 60 + b"]" * 60, "nested more than 50 levels"),
+        (BILLION.encode(), "more than 100000 values"),
+        (b"#" * 16_000_001, "it has 16.0 MB, expected at most 16.0 MB"),
+        (b"model: resnet20", "has model: 'resnet20', expected a group of keys"),
+        (b"recipe: null", "has recipe: None, expected a group of keys"),
+    ],
+)
+def test_a_damaged_configuration_is_named_in_one_line(content: bytes, reason: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.config.write_bytes(content)
+    with pytest.raises(RunError) as refused:
+        folder.check(spec())
+    text = explain(refused.value)
+    assert str(folder.config) in text
+    assert reason in text
+    assert "\n" not in text
+    assert text.endswith("restore the file, or delete the run's folder")
+
+
+def test_a_folder_in_place_of_the_configuration_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.config.mkdir()
+    with pytest.raises(RunError, match=r"cannot read .*config\.yaml: Is a directory"):
+        folder.check(spec())

@@ -110,6 +110,10 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
         ),
         (lambda content: content["float_run"].update(name=3), "float_run.name=3: expected a string"),
         (lambda content: content.update(version="two"), "version='two': expected a whole number"),
+        (lambda content: content.update(epochs=0), "epochs=0: expected a whole number of at least 1"),
+        (lambda content: content.update(seed=10**400), "seed=1000"),
+        (lambda content: content["scores"]["top1"].update(last=10**400), "scores.top1.last=1000"),
+        (lambda content: content.update(name="half \ud800"), "name='half \\ud800': expected a string"),
     ],
 )
 def test_a_wrong_field_is_named(change: Callable[[dict[str, Any]], None], problem: str, tmp_path: Path) -> None:
@@ -123,7 +127,17 @@ def test_a_wrong_field_is_named(change: Callable[[dict[str, Any]], None], proble
     assert f"; delete {file}" in explain(refused.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe", b"\x00\x00"])
+DEEP = 100_000  # deeper than Python's own limit
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"{}", b"null", b"\xff\xfe", b"\x00\x00", b"NaN", b"1" * 5000, b" " * 16_000_001),
+        *(b"[" * DEEP, b"[" * DEEP + b"]" * DEEP, b"[" * 60 + b"]" * 60, b"[" + b"1," * 100_000 + b"1]"),
+    ],
+    ids=range(14),
+)
 def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "record.json"
     file.write_bytes(content)
@@ -131,6 +145,12 @@ def test_a_damaged_file_is_named(content: bytes, tmp_path: Path) -> None:
         read_record(file)
     assert str(refused.value).startswith(f"{file} is not a record of a run (")
     assert "\n" not in str(refused.value)
+
+
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "record.json").mkdir()
+    with pytest.raises(SqakdError, match=r"record\.json is not a record of a run \(Is a directory\)"):
+        read_record(tmp_path / "record.json")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from sqakd.advice import explain
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.parameters import split_parameters
 from sqakd.runs.checkpoint import save_weights
+from sqakd.runs.saved_state import find_start
 from sqakd.training.callbacks.divergence import DivergenceError
+from sqakd.training.callbacks.resume import Resume
 from sqakd.training.pretrain import Pretraining, pretrain
 from sqakd.training.task import Task
 
@@ -34,7 +36,7 @@ def do(task: Task, folder: Path) -> None:
         small.images(),
         {"accelerator": "cpu", "devices": 1},
         images=small.batch(2),
-        file=folder / "pretrain.ckpt",
+        resume=Resume(folder / "pretrain.ckpt", start=find_start(folder / "pretrain.ckpt", run="")),
         callbacks=[],
     )
 

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from sqakd.advice import INTERRUPT_STATUS, explain
 from sqakd.app.sweep.process import SIGTERM_STATUS, exit_with, job_running, output_to
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, JobStore
+from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder
 
 
@@ -77,12 +79,12 @@ def run_job(
         ) as error:  # recorded; a mistake in the code with its traceback
             reason = failure_reason(error)
             # The user stops the whole sweep, or a scheduler stops this job and will start it again.
-            if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and not parent):
+            if _is_interrupt(error) or (isinstance(error, SystemExit) and not parent):
                 store.write(replace(job, state=WAITING, reason=reason))
                 raise
             if isinstance(error, Exception) and not _is_user_error(error):
                 traceback.print_exc()  # into the log
-            store.write(replace(job, state=FAILED, ended=time.time(), reason=reason))
+            store.write_if_possible(replace(job, state=FAILED, ended=time.time(), reason=reason))
             raise JobError(reason) from error
     store.write(replace(job, state=DONE, ended=time.time(), score=score))
     return score
@@ -95,6 +97,8 @@ def failure_reason(error: BaseException) -> str:
         if getattr(error, "code", None) == SIGTERM_STATUS:
             return "stopped by SIGTERM; the state is saved, the same command continues"
         return "stopped; the same command continues from the last whole epoch"
+    if isinstance(error, SqakdError):
+        return explain(error)
     if _is_user_error(error):
         return text.removeprefix("error: ")
     if isinstance(error, JobError):
@@ -104,4 +108,9 @@ def failure_reason(error: BaseException) -> str:
 
 def _is_user_error(error: BaseException) -> bool:
     """Return whether the message alone tells the user what to do, so that no traceback is needed."""
-    return getattr(error, "is_user_error", False)
+    return isinstance(error, SqakdError) or getattr(error, "is_user_error", False)
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether the user stopped the job with Ctrl-C."""
+    return isinstance(error, KeyboardInterrupt) or getattr(error, "code", None) == INTERRUPT_STATUS

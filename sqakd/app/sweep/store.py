@@ -11,11 +11,12 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from sqakd.files import write_text
+from sqakd.files import WriteError, write_errors, write_text
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 SET_ASIDE = "set aside"  # waits until the others have ended, because it may be the job that kills processes
@@ -82,7 +83,8 @@ class JobStore:
             jobs: number and overrides of each job.
         """
         folder = sweeps / f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-{os.getpid()}-{jobs[0][0]}"
-        folder.mkdir(parents=True)
+        with write_errors(folder):
+            folder.mkdir(parents=True)
         write_text(folder / "jobs.json", json.dumps([asdict(Job(number, overrides)) for number, overrides in jobs]))
         return cls(folder)
 
@@ -101,6 +103,11 @@ class JobStore:
     def write(self, job: Job) -> None:
         """Replace the state of one job."""
         write_text(self.file(job.number), json.dumps(asdict(job)))
+
+    def write_if_possible(self, job: Job) -> None:
+        """Replace the state of one job, unless the disk is full: that may be why the job failed."""
+        with suppress(WriteError):
+            self.write(job)
 
     def file(self, number: int) -> Path:
         """Return the path of one job's state."""

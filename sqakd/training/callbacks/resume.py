@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+
+from sqakd.errors import SqakdError
+from sqakd.runs.checkpoint import CheckpointError
+from sqakd.runs.saved_state import RUN, Start
+from sqakd.training.checkpoint_file import CheckpointFile
 
 
 class Resume(Checkpoint):
@@ -13,10 +21,47 @@ class Resume(Checkpoint):
 
     Args:
         file: the checkpoint; replaced atomically.
+        run: name of the run, written into the checkpoint.
+        start: where the training begins.
     """
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, *, run: str = "", start: Start | None = None) -> None:
+        self.file, self.run, self.start = file, run, start or Start(None)
+        self.restored = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = CheckpointFile(keep=not self.start.note)  # a damaged file is not kept
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[RUN] = self.run
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.restored = True
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.restored = True  # a run whose last epoch was done does not start to train
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Report a checkpoint that this training cannot use in one line; the block calls `Trainer.fit`.
+
+        Raises:
+            CheckpointError: if the checkpoint's parts do not fit the training.
+        """
+        try:
+            yield
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
+            if self.start.file is None or self.restored or isinstance(error, SqakdError):
+                raise
+            reason = next(iter(str(error).splitlines()), "")
+            raise CheckpointError(
+                f"{self.start.file} does not hold the state of this run ({type(error).__name__}: {reason})",
+                topic="checkpoint.no_state",
+                folder=self.file.parent,
+                name=self.file.stem,
+            ) from error
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
@@ -39,8 +84,5 @@ class Resume(Checkpoint):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint; all ranks take part, and the first one renames the file."""
-        temporary = self.file.with_name(f".{self.file.name}.part")
-        trainer.save_checkpoint(temporary, weights_only=False)  # the whole state, not the weights alone
-        if trainer.is_global_zero:
-            temporary.replace(self.file)
+        """Write the checkpoint; all ranks take part, and the first one writes the file."""
+        trainer.save_checkpoint(self.file, weights_only=False)  # the whole state, not the weights alone

@@ -93,6 +93,13 @@ def test_sigterm_to_one_process_of_the_sweep_fails_its_job(store: JobStore) -> N
     assert [job.state for job in store.jobs()] == [FAILED, WAITING, WAITING]
 
 
+@pytest.mark.parametrize("stop", [SystemExit(130), KeyboardInterrupt()])
+def test_ctrl_c_in_a_process_of_the_sweep_fails_no_job(store: JobStore, stop: BaseException) -> None:
+    with pytest.raises(type(stop)):
+        run_job(store, 0, action(stop), parent=os.getppid())
+    assert [job.state for job in store.jobs()] == [WAITING] * 3
+
+
 @pytest.mark.parametrize("stop", [SystemExit(143), SystemExit(-1), KeyboardInterrupt()])
 def test_job_stopped_by_a_scheduler_or_the_user_can_be_started_again(store: JobStore, stop: BaseException) -> None:
     with pytest.raises(type(stop)):

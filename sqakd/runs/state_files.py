@@ -1,0 +1,21 @@
+"""The files of a training's saved state: the last checkpoint and the last but one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def previous(file: Path) -> Path:
+    """Return the path of the last but one checkpoint.
+
+    Example:
+        >>> previous(Path("last.ckpt")).name
+        'last.previous.ckpt'
+    """
+    return file.with_name(f"{file.stem}.previous{file.suffix}")
+
+
+def has_state(file: Path) -> bool:
+    """Return whether there is a checkpoint, whole or damaged. A kill may have left only the last but one."""
+    return any(map(os.path.lexists, (file, previous(file))))

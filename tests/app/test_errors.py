@@ -1,0 +1,92 @@
+"""From an exception to one line: full disks, Ctrl-C anywhere in a command, and tracebacks for mistakes in the code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import command
+import pytest
+import pytorch_lightning as pl
+import small
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from sqakd.app.errors import report_errors
+
+
+def raising(error: BaseException) -> float:
+    raise error
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EMFILE])
+def test_an_error_of_the_environment_is_one_line(code: int) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report_errors(lambda: raising(OSError(code, os.strerror(code), "here.txt")))
+    assert ended.value.code == f"error: here.txt: {os.strerror(code)}"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "missing"), ValueError("mistake"), KeyError("x")])
+def test_a_mistake_in_the_code_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        report_errors(lambda: raising(error))
+
+
+def test_ctrl_c_is_one_line_with_the_status_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report_errors(lambda: raising(KeyboardInterrupt()))
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C; the same command continues\n"
+
+
+def test_sigterm_has_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report_errors(lambda: raising(SIGTERMException()))
+    assert ended.value.code == 143
+    assert "the state is saved, the same command continues" in capsys.readouterr().err
+
+
+def test_another_exit_stays_as_it_is() -> None:
+    with pytest.raises(SystemExit, match="reason"):
+        report_errors(lambda: raising(SystemExit("reason")))
+
+
+class CtrlC(pl.Callback):
+    """Raises what Ctrl-C raises."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_a_training_is_the_same_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lightning ends the process itself, with another status, and ignores the signal from then on."""
+    handler = signal.getsignal(signal.SIGINT)
+    task = small.make_task(small.network(), None, "quantizer=none", "recipe.epochs=1", "recipe.batch_size=8")
+    try:
+        with pytest.raises(SystemExit) as ended:
+            report_errors(lambda: float(small.fit(task, tmp_path, callbacks=[CtrlC()]).current_epoch))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert ended.value.code == 130
+    assert "stopped by Ctrl-C; the same command continues\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", ["train.py", "export.py"])
+def test_ctrl_c_while_packages_are_imported_is_the_same_line(script: str, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(command.ROOT)}
+    arguments = [sys.executable, str(command.ROOT / script)]
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1]
+    if process.returncode == 1 and script == "export.py":  # faster than a second: it needs an argument
+        return
+    assert process.returncode == 130, error
+    assert error.startswith("stopped by Ctrl-C; ")
+    assert error.count("\n") == 1

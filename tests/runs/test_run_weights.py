@@ -1,0 +1,59 @@
+"""The weights of a finished run: a changed or missing file is named with what to do."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import command
+import pytest
+
+from sqakd.advice import explain
+from sqakd.files import sha256
+from sqakd.runs.checkpoint import CheckpointError
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.record import Record, read_record
+from sqakd.runs.run_weights import load_run_weights
+
+OLD_RUN = command.ROOT / "tests/old_runs/version1/digits16-resnet20-none-w32a32-none/seed0"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(Path(shutil.copytree(OLD_RUN, tmp_path / "seed0")))
+
+
+@pytest.fixture
+def record(folder: RunFolder) -> Record:
+    return replace(read_record(folder.record), weights_sha256=sha256(folder.weights))
+
+
+def test_whole_weights_are_loaded(folder: RunFolder, record: Record) -> None:
+    weights, facts = load_run_weights(folder, record)
+    assert "linear.weight" in weights
+    assert facts["num_classes"] == 10
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_one_flipped_bit_is_refused(known: bool, folder: RunFolder, record: Record) -> None:
+    """An early record has no checksum, but the file's parts have."""
+    content = bytearray(folder.weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    folder.weights.write_bytes(content)
+    with pytest.raises(CheckpointError) as refused:
+        load_run_weights(folder, record if known else replace(record, weights_sha256=None))
+    assert str(folder.weights) in str(refused.value)
+    if known:
+        assert f"delete {folder.record}" in explain(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "empty"])
+def test_other_damage_is_named(kind: str, folder: RunFolder, record: Record) -> None:
+    folder.weights.unlink()
+    if kind == "folder":
+        folder.weights.mkdir()
+    elif kind == "empty":
+        folder.weights.touch()
+    with pytest.raises(CheckpointError, match=r"weights\.pt"):
+        load_run_weights(folder, record)
