@@ -1,5 +1,7 @@
 """Export a finished run: python export.py run=runs/digits-resnet20-ewgs-w2a2-sqakd/seed0 (see conf/export.yaml)."""
 
+from pathlib import Path
+
 from sqakd.advice import exit_on_interrupt
 
 if __name__ == "__main__":  # not in the processes of a sweep
@@ -9,6 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from sqakd.app import export
+from sqakd.app.command import run_command
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
@@ -18,4 +21,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, Path(__file__).with_name("conf"))

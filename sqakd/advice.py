@@ -13,6 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqakd.errors import SqakdError
+from sqakd.terminal import printable
+
+
+def install(extra: str) -> str:
+    """Return the command that installs optional packages: an extra of pyproject.toml, in a checkout of the project.
+
+    Example:
+        >>> install("export")
+        "pip install -e '.[export]'"
+    """
+    return f"pip install -e '.[{extra}]'"
+
 
 INTERRUPT_STATUS = 130  # exit status after Ctrl-C: 128 + 2, as in a shell
 EXITS = "exit_on_interrupt"  # name of the handler
@@ -39,7 +51,7 @@ MODELS: dict[str, str] = {
     "model.torchvision_weights": "put that file into torch's cache (TORCH_HOME), or use model.weights=null",
     "model.timm_name": 'python -c "import timm; print(timm.list_models())" lists all',
     "model.timm_weights": "put the file into Hugging Face's cache (HF_HOME), or use model.weights=null",
-    "model.timm_missing": "install it with: pip install sqakd[timm]",
+    "model.timm_missing": f"use {install('timm')} in the checkout of sqakd",
     "model.weights": "or use model.weights=null for random weights",
     "model.images": "choose another model, or a data set with images of the size that it was made for, e.g."
     " dataset=imagefolder dataset.image_size=224",
@@ -56,6 +68,11 @@ DATASET: dict[str, str] = {
     "data.folder": "choose another folder with dataset.folder=FOLDER",
     "data.cache": "choose another folder with dataset.cache=FOLDER",
     "data.unreadable": "remove them, or use dataset.unreadable=skip",
+    "data.formats": "convert them, for instance to JPEG, or use dataset.unreadable=skip to leave them out",
+    "data.emptied": "replace these files, or remove the class",
+    "data.spelling": "rename the folder",
+    "data.one_class": "for images without labels put them directly into train/ and val/, without class folders",
+    "data.statistics": "divide values on the scale 0 .. 255 by 255",
     "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
     "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",
     "data.image_size": "give dataset.evaluate the same size",
@@ -64,6 +81,7 @@ DATASET: dict[str, str] = {
 }
 
 TRAINING: dict[str, str] = {
+    "trainer.partial": "use dataset.limit for fewer images",
     "trainer.length": "use recipe.epochs; an interrupted run continues with the same command",
     "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"
     " recipe.gradient_clip=1",
@@ -128,7 +146,7 @@ REPORT: dict[str, str] = {
 }
 
 DASHBOARD: dict[str, str] = {
-    "dashboard.package": "use pip install -e '.[dashboard]' to install it, or --offline for a page",
+    "dashboard.package": f"use {install('dashboard')} in the checkout of sqakd, or --offline for a page",
     "dashboard.refused": "use --project and --entity for the project of the runs, or --offline for a page",
 }
 
@@ -136,16 +154,16 @@ ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | FILES | RUNS | EXPORT
 
 
 def explain(error: BaseException) -> str:
-    """Return an error's message, followed by the advice of its topic where there is one.
+    """Return an error's message, followed by the advice of its topic where there is one, as one printable line.
 
     Raises:
         KeyError: if the topic or one of its placeholders is unknown, which is a mistake in the code.
     """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return printable(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SqakdError) or error.topic is None:
-        return str(error)
-    return f"{error}; {ADVICE[error.topic].format(**error.facts)}"
+        return printable(error)
+    return printable(f"{error}; {ADVICE[error.topic].format(**error.facts)}")
 
 
 def left_out(error: SqakdError) -> None:
