@@ -160,7 +160,7 @@ def explain(error: BaseException) -> str:
         KeyError: if the topic or one of its placeholders is unknown, which is a mistake in the code.
     """
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return printable(f"{error.filename}: {error.strerror}")
     if not isinstance(error, SqakdError) or error.topic is None:
         return printable(error)
     return printable(f"{error}; {ADVICE[error.topic].format(**error.facts)}")

@@ -79,6 +79,13 @@ def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
         raise ValueError("mistake")
 
 
+def test_ctrl_c_is_one_line_with_the_status_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors_in_one_line():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C; the same command starts again\n"
+
+
 def test_every_installation_that_is_named_works_in_a_checkout() -> None:
     """The package is not published, so an extra is installed from the checkout; it must exist."""
     extras = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -91,10 +98,3 @@ def test_every_installation_that_is_named_works_in_a_checkout() -> None:
     found = {extra for groups in named for extra in "".join(groups).split(",")}
     assert {"export", "timm", "ray", "slurm", "dashboard", "optuna", "openvino"} <= found <= extras.keys()
     assert "sqakd[" not in text
-
-
-def test_ctrl_c_is_one_line_with_the_status_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended, errors_in_one_line():
-        raise KeyboardInterrupt
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "stopped by Ctrl-C; the same command starts again\n"

@@ -16,6 +16,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from sqakd.advice import explain
+from sqakd.app.errors import ENVIRONMENT
 from sqakd.app.suggestions import either, suggestion
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -52,6 +54,10 @@ def run_command(main: Callable[[], object], config_folder: Path) -> None:
         main()
     except (HydraException, OmegaConfBaseException) as error:
         raise SystemExit(f"error: {refusal(error, sys.argv[1:], config_folder)}") from error
+    except OSError as error:  # Hydra writes a file for each sweep
+        if error.errno not in ENVIRONMENT:
+            raise
+        raise SystemExit(f"error: {explain(error)}") from error
     except (ValueError, TypeError, AssertionError) as error:
         if not traceback.extract_tb(error.__traceback__)[-1].filename.startswith(HYDRA_FOLDERS):
             raise
