@@ -47,7 +47,7 @@ def judge_refused(before: dict[str, str], after: dict[str, str]) -> list[tuple[F
     lost, new = changed(before, after), added(before, after)
     faults = [(Fault.LOST, f"changed: {', '.join(lost[:3])}")] if lost else []
     # A cache of decoded images is complete and of use to the corrected command; everything else is a leftover.
-    left = [path for path in new if not path.startswith("data/") or path.endswith(".part")]
+    left = [path for path in new if not f"{path}/".startswith("data/") or temporary(path)]
     return [*faults, *([(Fault.LEFT, f"left: {', '.join(left[:4])}")] if left else [])]
 
 
