@@ -16,16 +16,27 @@ from typing import Any
 import warm_process
 from tqdm import tqdm
 
-from tests.reliability import data, disks, files, kills, option_programs, option_words, options, sweeps
+from tests.reliability import (
+    data,
+    disks,
+    files,
+    image_folders,
+    input_files,
+    kills,
+    option_programs,
+    option_words,
+    options,
+    sweeps,
+)
 from tests.reliability.case import Case, Ending, Fault, unique
 from tests.reliability.samples import Samples
 from tests.reliability.table import table
 
 FAMILIES = {
     "options": [options.cases, option_words.cases, option_programs.cases],
-    "files": [files.cases],
+    "files": [files.cases, input_files.cases],
     "kills": [kills.cases, disks.cases, sweeps.cases],
-    "data": [data.cases],
+    "data": [data.cases, image_folders.cases],
 }
 # Imported once in the process that the commands are forked from: each refused command is then twice as fast.
 PRELOADED = [*warm_process.PRELOADED, "torchvision", "sqakd.app.train", "sqakd.app.export", "sqakd.app.plan"]
@@ -69,7 +80,7 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose family/kind/name matches")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth case only")
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
-    parser.add_argument("--output", type=Path, default=Path("results/reliability.json"))
+    parser.add_argument("--output", type=Path, default=Path("build/reliability.json"))
     options_ = parser.parse_args()
     warm_process.SERVER.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="reliability-samples-") as scratch:

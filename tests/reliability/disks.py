@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.reliability.case import Case, Ending, Fault
-from tests.reliability.files import EXPORT, REPORT, _paper, same_end
+from tests.reliability.files import EXPORT, REPORT, paper, same_end
 from tests.reliability.kills import TRAIN
 from tests.reliability.messages import judge_refusal, last_line
 from tests.reliability.process import run_stopped
@@ -31,7 +31,7 @@ def cases(samples: Samples) -> Iterator[Case]:
         yield Case(
             "kills", "largest file", f"export, {limit} bytes", _limited(EXPORT, limit, _copies(samples), _nothing)
         )
-        report = _limited(REPORT, limit, _copies(samples, paper=True), _nothing)
+        report = _limited(REPORT, limit, _copies(samples, published=True), _nothing)
         yield Case("kills", "largest file", f"report, {limit} bytes", report)
     for size in SIZES:
         yield Case("kills", "full disk", f"training, {size} kB", _mounted(TRAIN, size, lambda _: None, end), NOT_ROOT)
@@ -45,15 +45,15 @@ def cases(samples: Samples) -> Iterator[Case]:
         "report": REPORT,
         "second training": (*TRAIN, "seed=1"),
     }.items():
-        source = (lambda _: None) if name == "training" else _copies(samples, paper=True)
+        source = (lambda _: None) if name == "training" else _copies(samples, published=True)
         yield Case("kills", "read-only folder", name, _read_only(words, source), NOT_ROOT)
 
 
-def _copies(samples: Samples, *, paper: bool = False) -> Callable[[Path], object]:
+def _copies(samples: Samples, *, published: bool = False) -> Callable[[Path], object]:
     def copy(folder: Path) -> None:
         copied(samples.runs, folder)
-        if paper:
-            _paper(folder)
+        if published:
+            paper(folder)
 
     return copy
 

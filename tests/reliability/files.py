@@ -16,14 +16,15 @@ from tests.reliability.attempt import Attempt, Check
 from tests.reliability.case import Case, Expected, Fault
 from tests.reliability.damages import Damage
 from tests.reliability.options import BASE
-from tests.reliability.samples import IMAGES, STUDENT, TEACHER, TINY, Samples, copied
+from tests.reliability.samples import STUDENT, TEACHER, TINY, Samples, copied
 
 S, T = f"runs/{STUDENT}/seed0", f"runs/{TEACHER}/seed0"
 TRAIN = ("train.py", *TINY)
 EXPORT = ("export.py", f"run={S}", "benchmark.rounds=0")
 REPORT = ("-m", "sqakd.report", "--html", "report.html")
 DASHBOARD = ("-m", "sqakd.dashboard", "--offline")
-FOLDER_OF_IMAGES = ("train.py", *IMAGES)
+# A configuration that is whole, but another one, belongs to another run.
+NAMED = ("config.yaml", "holds another run")
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,6 @@ def cases(samples: Samples) -> Iterator[Case]:
     yield from _checkpoints(samples)
     yield from _records(samples)
     yield from _tables(samples)
-    yield from _exports(samples)
-    yield from _images(samples)
-    yield from _data_sets(samples)
 
 
 def same_end(samples: Samples) -> Check:
@@ -155,29 +153,34 @@ def _records(samples: Samples) -> Iterator[Case]:
         "key": list(damages.json_keys("record.json", 12)),
     }
     again = Reader("record.json, the same command", lambda: samples.runs, record, TRAIN)
-    report = Reader("record.json, the report", lambda: samples.runs, record, REPORT, Expected.ACCEPTED, extra=_paper)
+    report = Reader("record.json, the report", lambda: samples.runs, record, REPORT, Expected.ACCEPTED, extra=paper)
     for kind, several in found.items():
         yield from again.cases(kind, several)
         for name, damage in several:
             checks = (says("record.json", STUDENT),) if kind != "key" and not name.startswith("bit") else ()
             one = Reader(
-                report.name, report.sample, record, REPORT, report.expected, ("results/",), checks, extra=_paper
+                report.name, report.sample, record, REPORT, report.expected, ("results/",), checks, extra=paper
             )
             yield one.case(kind, name, damage)
     others = {"another training": (*TRAIN, "seed=1"), "dashboard": DASHBOARD, "plan": (*TRAIN, "seed=1", "plan=true")}
     for name, words in others.items():
-        reader = Reader(f"record.json, {name}", lambda: samples.runs, record, words, Expected.ACCEPTED, extra=_paper)
+        reader = Reader(f"record.json, {name}", lambda: samples.runs, record, words, Expected.ACCEPTED, extra=paper)
         yield from reader.cases("damage", found["damage"][:4] + found["damage"][-3:])
         yield from reader.cases("shape", found["shape"][:4])
     found = {"damage": list(damages.generic("config.yaml")), "shape": list(damages.yaml_shapes())}
     for name, words in {"the same command": TRAIN, "export": EXPORT}.items():
-        reader = Reader(f"config.yaml, {name}", lambda: samples.runs, config, words)
+        reader = Reader(f"config.yaml, {name}", lambda: samples.runs, config, words, names=NAMED)
         for kind, several in found.items():
             yield from reader.cases(kind, several)
     hostile = Reader("config.yaml, export", lambda: samples.runs, config, EXPORT)
     yield from hostile.cases("class", damages.hostile_targets())
     teacher = Reader(
-        "config.yaml of the teacher", lambda: samples.interrupted, f"{T}/config.yaml", TRAIN, rewritten=(S,)
+        "config.yaml of the teacher",
+        lambda: samples.interrupted,
+        f"{T}/config.yaml",
+        TRAIN,
+        rewritten=(S,),
+        names=NAMED,
     )
     yield from teacher.cases("class", list(damages.hostile_targets())[:4])
     yield from teacher.cases("shape", list(damages.yaml_shapes())[:4])
@@ -185,7 +188,7 @@ def _records(samples: Samples) -> Iterator[Case]:
     yield again.case("damage", "no permission", lambda file: file.chmod(0), skip=unreadable)
 
 
-def _paper(folder: Path) -> None:
+def paper(folder: Path) -> None:
     (folder / "results").mkdir(exist_ok=True)
     shutil.copy(command.ROOT / "results" / "paper.csv", folder / "results")
 
@@ -197,114 +200,10 @@ def _tables(samples: Samples) -> Iterator[Case]:
         yield from resume.cases("damage", list(damages.generic(file))[:10])
         for name, words in {"report": REPORT, "dashboard": DASHBOARD}.items():
             reader = Reader(
-                f"{file}, {name}", lambda: samples.runs, f"{S}/{file}", words, rewritten=("results/",), extra=_paper
+                f"{file}, {name}", lambda: samples.runs, f"{S}/{file}", words, rewritten=("results/",), extra=paper
             )
             yield from reader.cases("damage", damages.generic(f"{file} {name}"))
-    paper = Reader(
-        "paper.csv", lambda: samples.runs, "results/paper.csv", REPORT, rewritten=("results/",), extra=_paper
+    published = Reader(
+        "paper.csv", lambda: samples.runs, "results/paper.csv", REPORT, rewritten=("results/",), extra=paper
     )
-    yield from paper.cases("damage", damages.generic("paper.csv"))
-
-
-def _exports(samples: Samples) -> Iterator[Case]:
-    export = f"{S}/export-exact"
-    words = ("-m", "sqakd.predict", f"{export}/model.onnx", "photo.png")
-    predict = Reader(
-        "model.onnx",
-        lambda: samples.exported,
-        f"{export}/model.onnx",
-        words,
-        Expected.REFUSED,
-        extra=lambda folder: shutil.copy(samples.images / "photos/val/cat/cat0.png", folder / "photo.png"),
-    )
-    yield from predict.cases("damage", damages.generic("model.onnx", flips=12))
-    yield predict.case("content", "weights.pt", damages.replace_by_copy(samples.folder / "finished" / S / "weights.pt"))
-    record = f"{export}/record.json"
-    for name, reads in {"report": REPORT, "export again": EXPORT}.items():
-        reader = Reader(f"record of an export, {name}", lambda: samples.exported, record, reads, extra=_paper)
-        reader = Reader(reader.name, reader.sample, record, reads, rewritten=("results/", export), extra=_paper)
-        found = [*list(damages.generic(name))[:6], *list(damages.json_shapes())[:5], *damages.json_keys(name, 4)]
-        yield from reader.cases("damage", found if name == "report" else found[::3])
-
-
-def _images(samples: Samples) -> Iterator[Case]:
-    formats = ("png", "jpg", "webp", "bmp", "gif", "tiff", "ppm")
-    for suffix in formats:
-        file = f"photos/train/cat/one.{suffix}"
-
-        def extra(folder: Path, file: str = file) -> None:
-            damages.picture(folder / file)
-
-        train = Reader(f"image.{suffix}", lambda: samples.images, file, FOLDER_OF_IMAGES, extra=extra)
-        found = list(damages.generic(suffix, flips=2))
-        yield from train.cases("train", found[: len(found) if suffix == "png" else 5])
-        words = ("-m", "sqakd.predict", f"{S}/export-exact/model.onnx", f"one.{suffix}")
-        predict = Reader(
-            f"image.{suffix}",
-            lambda: samples.exported,
-            f"one.{suffix}",
-            words,
-            extra=lambda folder, suffix=suffix: damages.picture(folder / f"one.{suffix}"),  # type: ignore[misc]
-        )
-        yield from predict.cases("predict", found)
-    for part in ("uint8", "json"):
-        reader = Reader(
-            f"cache of images, {part}", lambda: samples.cached, f"data/cache/train.{part}", FOLDER_OF_IMAGES
-        )
-        reader = Reader(
-            reader.name, reader.sample, reader.file, FOLDER_OF_IMAGES, rewritten=("data/cache/",), names=("cache",)
-        )
-        for name, damage in list(damages.generic(part))[:13]:
-            yield reader.case("damage", name, lambda file, damage=damage: damage(_largest(file)))  # type: ignore[misc]
-
-
-def _largest(file: Path) -> Path:
-    """Return the largest file of this suffix in the same folder, because the cache's names are hashes."""
-    return max(file.parent.glob(f"*{file.suffix}"), key=lambda path: path.stat().st_size)
-
-
-def _data_sets(samples: Samples) -> Iterator[Case]:
-    names = {
-        "cifar10": ("cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_1", "cifar-10-batches-py/batches.meta"),
-        "cifar100": ("cifar-100-python.tar.gz", "cifar-100-python/train"),
-        "tiny_imagenet": ("tiny-imagenet-200.zip",),
-    }
-    for dataset, files in names.items():
-        for file in files:
-            words: tuple[str, ...] = (
-                "train.py",
-                f"dataset={dataset}",
-                "model.net.blocks=1",
-                "recipe.epochs=1",
-                "kd=none",
-            )
-            reader = Reader(f"data set {dataset}", lambda: samples.images, f"data/{file}", words, Expected.REFUSED)
-            for name, content in {"empty": b"", "text": b"404", "zeros": bytes(1000)}.items():
-                yield reader.case(Path(file).name, name, _write(content))
-            yield reader.case(Path(file).name, "code in a pickle", _made(damages.hostile_pickle))
-            yield reader.case(Path(file).name, "folder", _made(Path.mkdir))
-    for file in ("wnids.txt", "words.txt", "val/val_annotations.txt", "train/n01443537/images/n01443537_3.JPEG"):
-        words = (
-            "train.py",
-            *("dataset=tiny_imagenet", "model=resnet20", "model.net.blocks=1", "dataset.image_size=64", "kd=none"),
-            *("recipe.epochs=1", "teacher.recipe.epochs=1", "trainer.accelerator=cpu", "recipe.batch_size=8"),
-            *("dataset.evaluate=null", "quantizer/rounding=ste"),
-        )
-        reader = Reader(
-            "data set tiny_imagenet, unpacked", lambda: samples.tiny_imagenet, f"data/tiny-imagenet-200/{file}", words
-        )
-        yield from reader.cases(Path(file).name, list(damages.generic(file, flips=1))[:12])
-
-
-def _write(content: bytes) -> Damage:
-    return _made(lambda file: file.write_bytes(content))
-
-
-def _made(damage: Damage) -> Damage:
-    """Return a damage that makes the file's folder first."""
-
-    def make(file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        damage(file)
-
-    return make
+    yield from published.cases("damage", damages.generic("paper.csv"))

@@ -16,7 +16,7 @@ import command
 
 from tests.reliability.attempt import MARKER
 from tests.reliability.case import Case, Ending, Fault
-from tests.reliability.files import EXPORT, REPORT, S, T, _paper, same_end
+from tests.reliability.files import EXPORT, REPORT, S, T, paper, same_end
 from tests.reliability.messages import PROGRESS, TRACEBACK, judge_success, last_line
 from tests.reliability.process import run_stopped
 from tests.reliability.samples import STUDENT, TEACHER, TINY, Samples, copied
@@ -152,7 +152,7 @@ def _other_commands(samples: Samples, usual: Callable[[], tuple[float, float, fl
 
     def prepare(folder: Path) -> None:
         copied(samples.exported, folder)
-        _paper(folder)
+        paper(folder)
 
     for by in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
         for moment in spread(5):
@@ -171,7 +171,7 @@ def _seconds(samples: Samples) -> tuple[float, float, float]:
         folder = samples.new(f"undisturbed {name}")
         if source is not None:
             copied(source, folder)
-            _paper(folder)
+            paper(folder)
         start = time.monotonic()
         run_stopped(words, folder)
         found.append(time.monotonic() - start)

@@ -9,6 +9,8 @@ from tests.reliability.case import Fault
 
 # Lines that a training may print on standard error before an error: the progress of its epochs.
 PROGRESS = re.compile(r": epoch \d+/\d+ |^\[[#.]+\] |^\s*$")
+# Lines of predict about images that it leaves out; the others are classified.
+SKIPPED = re.compile(r": cannot be read \(.+\); skipped$|^\d+ of \d+ images could not be read$")
 # Python's own words about values that nobody checked, and Hydra's advice for its developers.
 JARGON = re.compile(
     r"HYDRA_FULL_ERROR|object has no attribute|unexpected keyword|unsupported operand|not supported between instances"
@@ -37,7 +39,9 @@ def judge_refusal(stderr: str, *, names: Sequence[str] = ()) -> list[tuple[Fault
     if lines and lines[0].startswith("usage: "):  # argparse: the usage, which may take several lines, and the error
         lines = lines[-1:]
     faults = [(Fault.UNCLEAR, f"jargon: {found.group()}") for line in lines if (found := JARGON.search(line))][:1]
-    if len(lines) != 1:
+    if lines and all(SKIPPED.search(line) for line in lines):
+        pass
+    elif len(lines) != 1:
         faults.append((Fault.UNCLEAR, f"{len(lines)} lines instead of one"))
     elif not re.match(r"(\S.*: )?error: ", lines[0]):
         faults.append((Fault.UNCLEAR, "the line is no error"))
