@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import re
+import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -13,9 +16,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 import warm_process
 from tqdm import tqdm
 
+from sqakd.runs.environment import commit, device_name, training_versions
 from tests.reliability import (
     data,
     disks,
@@ -82,6 +87,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
     parser.add_argument("--output", type=Path, default=Path("build/reliability.json"))
     options_ = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the running command is ended too
     warm_process.SERVER.set_forkserver_preload(PRELOADED)
     with tempfile.TemporaryDirectory(prefix="reliability-samples-") as scratch:
         os.environ["HOME"] = scratch  # "~" in a command must not be the home folder of whoever runs the campaign
@@ -106,7 +112,14 @@ def main() -> int:
 def write(file: Path, rows: list[dict[str, Any]]) -> None:
     """Write all rows as JSON."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"faults": [str(fault) for fault in Fault], "python": sys.version.split()[0], "cases": rows}
+    content = {
+        "command": shlex.join(["python", "-m", "tests.reliability", *sys.argv[1:]]),
+        "commit": commit(),
+        "versions": training_versions(),
+        "machine": f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores, {platform.platform()}",
+        "faults": [str(fault) for fault in Fault],
+        "cases": rows,
+    }
     file.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 

@@ -63,16 +63,13 @@ def run_stopped(
         task = (script, arguments, str(folder), environment, str(out), str(err))
         process = warm_process.SERVER.Process(target=_begin, args=(largest_file, task), daemon=False)
         process.start()
-        sent = _stop(process, after, by) if after is not None else False
-        process.join(timeout)
-        assert process.pid is not None
-        late = process.is_alive()
-        with suppress(
-            ProcessLookupError
-        ):  # nothing that the command started may outlive it, such as ranks of a training
-            os.killpg(process.pid, signal.SIGKILL)
+        try:
+            sent = _stop(process, after, by) if after is not None else False
+            process.join(timeout)
+            late = process.is_alive()
+        finally:
+            _kill_all(process)
         if late:
-            process.kill()
             raise subprocess.TimeoutExpired(list(words), timeout)
         assert process.exitcode is not None
         texts = [file.read_text() if file.exists() else "" for file in (out, err)]
@@ -89,6 +86,15 @@ def _stop(process: BaseProcess, after: float | Callable[[], bool], by: signal.Si
             return True
         process.join(0.005)
     return False
+
+
+def _kill_all(process: BaseProcess) -> None:
+    """End a command and everything that it started, such as the other ranks of a training."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # it may not have a group of its own yet
+    process.join()
 
 
 def _begin(largest_file: int | None, task: tuple[str, list[str], str, dict[str, str], str, str]) -> None:
