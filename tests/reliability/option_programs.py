@@ -155,7 +155,9 @@ def _export(samples: Samples) -> Iterator[Case]:
                 yield _export_case(samples, (*base, *words, f"{key}={odd.text}"), f"{key}={odd.text}", odd)
     for word in EXPORT:
         rounds = WITH_ROUND if word.startswith("benchmark.") else ()
-        yield _export_case(samples, (*base, *rounds, word), word, Odd("export", word))
+        yield _export_case(
+            samples, (*base, *rounds, word), word, Odd("export", word, EITHER if "~" in word else REFUSED)
+        )
 
 
 def _export_case(samples: Samples, words: tuple[str, ...], name: str, odd: Odd) -> Case:
