@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shlex
 import signal
@@ -91,7 +92,8 @@ class Stopped:
         if TRACEBACK in done.stderr:
             return [(Fault.TRACEBACK, last_line(done.stderr))]
         lines = [line for line in done.stderr.splitlines() if not PROGRESS.search(line)]
-        if done.returncode == 0:  # the signal came when the work was done
+        # The signal may come when the work is done. Outside of a training, SIGTERM ends a process at once.
+        if done.returncode == 0 or (done.returncode == -signal.SIGTERM and not lines):
             return []
         return [] if len(lines) == 1 else [(Fault.UNCLEAR, f"{len(lines)} lines after {self.by.name}")]
 
@@ -190,8 +192,6 @@ def _whole_end(samples: Samples) -> End:
 
 def same_records(there: Path, here: Path) -> list[tuple[Fault, str]]:
     """Return the faults in two folders' records; times, speed and the command's folder may differ."""
-    import json
-
     timed = ("images_per_second", "training_seconds", "finished", "command", "commit")
     for run in (S, T):
         records = [json.loads((place / run / "record.json").read_text()) for place in (there, here)]
