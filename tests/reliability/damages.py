@@ -36,6 +36,16 @@ def of_bytes(change: Callable[[bytes], bytes]) -> Damage:
     return lambda file: file.write_bytes(change(file.read_bytes()))
 
 
+def cut(share: float) -> Damage:
+    """Return a damage that leaves a share of the length."""
+    return of_bytes(lambda content: content[: int(share * len(content))])
+
+
+def of_text(text: str) -> Damage:
+    """Return a damage that writes another text."""
+    return lambda file: file.write_text(text, encoding="utf-8")
+
+
 def flip(share: float, bit: int) -> Damage:
     """Return a damage that changes one bit at a share of the length."""
 
@@ -70,7 +80,7 @@ def generic(seed: str, *, flips: int = 3) -> Iterator[tuple[str, Damage]]:
     rng = random.Random(seed)
     yield "empty", of_bytes(lambda _: b"")
     for share in (0.01, 0.5, 0.95):
-        yield f"cut to {share:.0%}", of_bytes(lambda content, share=share: content[: int(share * len(content))])  # type: ignore[misc]
+        yield f"cut to {share:.0%}", cut(share)
     yield "last byte missing", of_bytes(lambda content: content[:-1])
     yield "zeros", of_bytes(lambda content: bytes(len(content)))
     yield "noise", of_bytes(lambda content: rng.randbytes(len(content)))
@@ -157,7 +167,7 @@ def json_shapes() -> Iterator[tuple[str, Damage]]:
         "nan alone": "NaN",
     }
     for name, text in texts.items():
-        yield name, lambda file, text=text: file.write_text(text, encoding="utf-8")  # type: ignore[misc]
+        yield name, of_text(text)
 
 
 def json_keys(seed: str, count: int) -> Iterator[tuple[str, Damage]]:
@@ -212,7 +222,7 @@ def yaml_shapes() -> Iterator[tuple[str, Damage]]:
         "control character": "name: \x07\n",
     }
     for name, text in texts.items():
-        yield name, lambda file, text=text: file.write_text(text, encoding="utf-8")  # type: ignore[misc]
+        yield name, of_text(text)
 
 
 def hostile_targets() -> Iterator[tuple[str, Damage]]:

@@ -154,7 +154,7 @@ def _large_files(samples: Samples) -> Iterator[Case]:
         attempt = Attempt(
             (*words, f"teacher.checkpoint={file}"),
             REFUSED,
-            prepare=lambda folder, damage=damage, file=file: damage(folder / file),  # type: ignore[misc]
+            prepare=_applied(damage, file),
             names=(file,),
         )
         yield Case("data", "large file", f"{name}.{suffix}", attempt)
@@ -170,6 +170,10 @@ def _large_files(samples: Samples) -> Iterator[Case]:
         elif file == "config.yaml":
             reads = ("export.py", f"run={S}", "benchmark.rounds=0")
         yield Case("data", "large file", file, Attempt(reads, EITHER, prepare=prepare, names=(Path(file).name,)))
+
+
+def _applied(damage: Change, file: str) -> Change:
+    return lambda folder: damage(folder / file)
 
 
 def _archives(samples: Samples) -> Iterator[Case]:

@@ -49,10 +49,7 @@ def _images(samples: Samples) -> Iterator[Case]:
     for suffix in formats:
         file = f"photos/train/cat/one.{suffix}"
 
-        def extra(folder: Path, file: str = file) -> None:
-            damages.picture(folder / file)
-
-        train = Reader(f"image.{suffix}", lambda: samples.images, file, FOLDER_OF_IMAGES, extra=extra)
+        train = Reader(f"image.{suffix}", lambda: samples.images, file, FOLDER_OF_IMAGES, extra=_picture(file))
         found = list(damages.generic(suffix, flips=2))
         yield from train.cases("train", found[: len(found) if suffix == "png" else 5])
         words = ("-m", "sqakd.predict", f"{S}/export-exact/model.onnx", f"one.{suffix}")
@@ -61,7 +58,7 @@ def _images(samples: Samples) -> Iterator[Case]:
             lambda: samples.exported,
             f"one.{suffix}",
             words,
-            extra=lambda folder, suffix=suffix: damages.picture(folder / f"one.{suffix}"),  # type: ignore[misc]
+            extra=_picture(f"one.{suffix}"),
         )
         yield from predict.cases("predict", found)
     for part in ("uint8", "json"):
@@ -72,12 +69,17 @@ def _images(samples: Samples) -> Iterator[Case]:
             reader.name, reader.sample, reader.file, FOLDER_OF_IMAGES, rewritten=("data/cache/",), names=("cache",)
         )
         for name, damage in list(damages.generic(part))[:13]:
-            yield reader.case("damage", name, lambda file, damage=damage: damage(_largest(file)))  # type: ignore[misc]
+            yield reader.case("damage", name, _of_largest(damage))
 
 
-def _largest(file: Path) -> Path:
-    """Return the largest file of this suffix in the same folder, because the cache's names are hashes."""
-    return max(file.parent.glob(f"*{file.suffix}"), key=lambda path: path.stat().st_size)
+def _picture(name: str) -> Damage:
+    """Return a function that writes a picture into a folder."""
+    return lambda folder: damages.picture(folder / name)
+
+
+def _of_largest(damage: Damage) -> Damage:
+    """Return the damage to the largest file of a suffix in a folder, because the cache's names are hashes."""
+    return lambda file: damage(max(file.parent.glob(f"*{file.suffix}"), key=lambda path: path.stat().st_size))
 
 
 def _data_sets(samples: Samples) -> Iterator[Case]:

@@ -43,9 +43,10 @@ def _play(samples: Samples, victim: str, seed: int, by: signal.Signals) -> Calla
         shutil.copy(samples.teacher, folder)
         environment = os.environ | {"PYTHONPATH": str(command.ROOT), "OMP_NUM_THREADS": "1"}
         words = [sys.executable, str(command.ROOT / WORDS[0]), *WORDS[1:], *JOBLIB]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         faults: list[tuple[Fault, str]] = []
-        with subprocess.Popen(words, cwd=folder, env=environment, **pipes) as sweep:  # type: ignore[call-overload]
+        with subprocess.Popen(
+            words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as sweep:
             started = folder / S.replace("seed0", f"seed{seed}") / "metrics.csv"
             end = time.monotonic() + SECONDS
             while not started.exists() and sweep.poll() is None and time.monotonic() < end:
