@@ -84,7 +84,7 @@ class Samples:
 
         place = self.new("swept")
         shutil.copy(self.teacher, place)
-        _done(*WORDS, folder=place)
+        _done(*WORDS, "-m", folder=place)
         return place
 
     @cached_property

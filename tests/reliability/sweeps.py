@@ -22,7 +22,7 @@ from tests.reliability.process import descendants
 from tests.reliability.samples import STUDENT, Samples
 
 SEEDS = (0, 1, 2)
-WORDS = ("train.py", *BASE, "recipe.epochs=3", "recipe.batch_size=8", GIVEN, "-m", "seed=0,1,2")
+WORDS = ("train.py", *BASE, "recipe.epochs=3", "recipe.batch_size=8", GIVEN, "seed=0,1,2")
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 SECONDS = 240
 
@@ -42,7 +42,7 @@ def _play(samples: Samples, victim: str, seed: int, by: signal.Signals) -> Calla
     def play(folder: Path) -> Ending:
         shutil.copy(samples.teacher, folder)
         environment = os.environ | {"PYTHONPATH": str(command.ROOT), "OMP_NUM_THREADS": "1"}
-        words = [sys.executable, str(command.ROOT / WORDS[0]), *WORDS[1:], *JOBLIB]
+        words = [sys.executable, str(command.ROOT / WORDS[0]), *WORDS[1:], *JOBLIB, "-m"]
         faults: list[tuple[Fault, str]] = []
         with subprocess.Popen(
             words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -58,7 +58,7 @@ def _play(samples: Samples, victim: str, seed: int, by: signal.Signals) -> Calla
             _wait_for_end(below)
         if victim == "parent" and by == signal.SIGTERM and TRACEBACK in errors:
             faults.append((Fault.TRACEBACK, last_line(errors)))
-        again = command.script(*WORDS, folder=folder, timeout=SECONDS)
+        again = command.script(*WORDS, "-m", folder=folder, timeout=SECONDS)
         if again.returncode:
             faults.append((Fault.LOST, f"the same command does not continue: {last_line(again.stderr)}"))
         for one in () if again.returncode else SEEDS:
@@ -66,7 +66,7 @@ def _play(samples: Samples, victim: str, seed: int, by: signal.Signals) -> Calla
             if not command.same_bits(command.weights(folder / run), command.weights(samples.swept / run)):
                 faults.append((Fault.NONSENSE, f"other weights in seed {one}"))
         lines = [*errors.splitlines()[-4:], *(again.stdout + again.stderr).splitlines()[-3:]]
-        shown = f"{shlex.join(['python', *WORDS, *JOBLIB])}  # {by.name} to a {victim}"
+        shown = f"{shlex.join(['python', *WORDS, *JOBLIB, '-m'])}  # {by.name} to a {victim}"
         return Ending(False, tuple(faults), shown, tuple(line[:300] for line in lines))
 
     return play
