@@ -10,6 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqakd.errors import SqakdError
+from sqakd.terminal import printable
+
+
+def install(extra: str) -> str:
+    """Return the command that installs optional packages: an extra of pyproject.toml, in a checkout of the project.
+
+    Example:
+        >>> install("export")
+        "pip install -e '.[export]'"
+    """
+    return f"pip install -e '.[{extra}]'"
+
 
 QUANTIZATION: dict[str, str] = {
     "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
@@ -33,7 +45,7 @@ MODELS: dict[str, str] = {
     "model.torchvision_weights": "put that file into torch's cache (TORCH_HOME), or use model.weights=null",
     "model.timm_name": 'python -c "import timm; print(timm.list_models())" lists all',
     "model.timm_weights": "put the file into Hugging Face's cache (HF_HOME), or use model.weights=null",
-    "model.timm_missing": "install it with: pip install sqakd[timm]",
+    "model.timm_missing": f"use {install('timm')} in the checkout of sqakd",
     "model.weights": "or use model.weights=null for random weights",
     "model.images": "choose another model, or a data set with images of the size that it was made for, e.g."
     " dataset=imagefolder dataset.image_size=224",
@@ -113,7 +125,7 @@ REPORT: dict[str, str] = {
 }
 
 DASHBOARD: dict[str, str] = {
-    "dashboard.package": "use pip install -e '.[dashboard]' to install it, or --offline for a page",
+    "dashboard.package": f"use {install('dashboard')} in the checkout of sqakd, or --offline for a page",
     "dashboard.refused": "use --project and --entity for the project of the runs, or --offline for a page",
 }
 
@@ -121,14 +133,14 @@ ADVICE = QUANTIZATION | KD | MODELS | DATASET | TRAINING | RUNS | EXPORT | REPOR
 
 
 def explain(error: BaseException) -> str:
-    """Return an error's message, followed by the advice of its topic where there is one.
+    """Return an error's message, followed by the advice of its topic where there is one, as one printable line.
 
     Raises:
         KeyError: if the topic or one of its placeholders is unknown, which is a mistake in the code.
     """
     if not isinstance(error, SqakdError) or error.topic is None:
-        return str(error)
-    return f"{error}; {ADVICE[error.topic].format(**error.facts)}"
+        return printable(error)
+    return printable(f"{error}; {ADVICE[error.topic].format(**error.facts)}")
 
 
 @contextmanager

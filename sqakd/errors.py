@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
 
 
 class SqakdError(ValueError):
@@ -26,6 +30,17 @@ class SqakdError(ValueError):
         super().__init__(message)
         self.topic = topic
         self.facts = facts
+
+
+def raised_in(error: BaseException, room: str) -> bool:
+    """Return whether a line of a room of this project raised an exception, which is then a mistake in our code.
+
+    Args:
+        error: an exception that another library may have passed on.
+        room: folder below the package, e.g. "export".
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE / room)
 
 
 def some(names: Sequence[str]) -> str:

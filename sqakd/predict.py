@@ -24,11 +24,16 @@ from PIL import Image
 
 from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
 from sqakd.model_file import Description, ModelFileError, describe
+from sqakd.terminal import printable
 
 BAR = 30
 # Severity of the messages that ONNX Runtime prints itself: only those before it ends the program.
 FATAL = 4
 INPUT_TYPES = {True: "tensor(uint8)", False: "tensor(float)"}  # by whether a file takes pixels
+
+
+class PredictError(ValueError):
+    """A model or a folder of images that cannot be used. A mistake in this program raises other errors."""
 
 
 class Model:
@@ -38,26 +43,26 @@ class Model:
         file: ONNX file, written by export.py.
 
     Raises:
-        ValueError: if the file is missing, damaged, or not written by export.py.
+        PredictError: if the file is missing, damaged, or not written by export.py.
     """
 
     def __init__(self, file: Path) -> None:
         if not file.is_file():
-            raise ValueError(f"no file {file}; expected the model.onnx that export.py wrote")
+            raise PredictError(f"no file {file}; expected the model.onnx that export.py wrote")
         self.file = file
         try:
             content = file.read_bytes()
             self.facts = describe(content)
         except OSError as error:
-            raise ValueError(f"{file} cannot be read: {error.strerror or error}") from error
+            raise PredictError(f"{file} cannot be read: {error.strerror or error}") from error
         except ModelFileError as error:
-            raise ValueError(f"{file} {error}") from error
+            raise PredictError(f"{file} {error}") from error
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         try:
             self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's errors have no common base class
-            raise ValueError(
+            raise PredictError(
                 f"{file} cannot be opened as an ONNX model ({_first_line(error)}); it may be damaged"
             ) from error
         self.input = _check_graph(self.session, self.facts, file)
@@ -67,16 +72,16 @@ class Model:
         """Return the probabilities [N, classes] of pixels [N, 3, H, W]; each row sums to 1.
 
         Raises:
-            ValueError: if the model cannot be run, or its outputs are not finite.
+            PredictError: if the model cannot be run, or its outputs are not finite.
         """
         facts = self.facts
         batch: NDArray[Any] = pixels if facts.takes_pixels else normalize(pixels, facts.mean, facts.std)
         try:
             logits = self.session.run(None, {self.input: batch})[0].astype(np.float64)
         except Exception as error:  # the runtime's errors have no common base class
-            raise ValueError(f"{self.file} cannot be run ({_first_line(error)}); it may be damaged") from error
+            raise PredictError(f"{self.file} cannot be run ({_first_line(error)}); it may be damaged") from error
         if not np.isfinite(logits).all():
-            raise ValueError(f"{self.file} computes values that are not finite numbers; it may be damaged")
+            raise PredictError(f"{self.file} computes values that are not finite numbers; it may be damaged")
         # Subtracting the largest logit does not change the softmax and keeps the exponentials from overflowing.
         raised = np.exp(logits - logits.max(axis=1, keepdims=True))
         result: NDArray[np.float64] = raised / raised.sum(axis=1, keepdims=True)
@@ -92,23 +97,23 @@ def _check_graph(session: onnxruntime.InferenceSession, facts: Description, file
     """Compare a model's graph with its description, and return the name of its input.
 
     Raises:
-        ValueError: if they contradict each other.
+        PredictError: if they contradict each other.
     """
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
-        raise ValueError(f"{file} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
+        raise PredictError(f"{file} has {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
     (given,), (result,) = inputs, outputs
     expected = INPUT_TYPES[facts.takes_pixels]
     if given.type != expected or tuple(given.shape[1:]) != facts.image_shape:
-        raise ValueError(
+        raise PredictError(
             f"{file} has a wrong description: its input is {given.type} {given.shape}, and the description says"
             f" {expected} {list(facts.image_shape)}"
         )
     if result.type != "tensor(float)" or len(result.shape) != 2:
-        raise ValueError(f"{file} has the output {result.type} {result.shape}; expected float numbers [N, classes]")
+        raise PredictError(f"{file} has the output {result.type} {result.shape}; expected float numbers [N, classes]")
     count = result.shape[1]
     if facts.classes and isinstance(count, int) and count != len(facts.classes):
-        raise ValueError(f"{file} has a wrong description: {len(facts.classes)} classes, and its output has {count}")
+        raise PredictError(f"{file} has a wrong description: {len(facts.classes)} classes, and its output has {count}")
     return str(given.name)
 
 
@@ -117,27 +122,17 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def printable(text: object) -> str:
-    """Return a text in which characters that control a terminal, or cannot be printed, are escaped.
-
-    Example:
-        >>> printable("a\x1b[2Jb")
-        'a\\\\x1b[2Jb'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
-
-
 def find(paths: list[Path]) -> list[Path]:
     """Return the given files, and all images below the given folders.
 
     Raises:
-        ValueError: if a folder contains no image.
+        PredictError: if a folder contains no image.
     """
     found: list[Path] = []
     for path in paths:
         inside = sorted(filter(_is_image, path.rglob("*"))) if path.is_dir() else [path]
         if not inside:
-            raise ValueError(f"no image in {path}; known suffixes are {', '.join(sorted(SUFFIXES))}")
+            raise PredictError(f"no image in {path}; known suffixes are {', '.join(sorted(SUFFIXES))}")
         found += inside
     return found
 
@@ -187,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         return _classify(Model(options.model), find(options.images), top=options.top, batch=options.batch)
-    except ValueError as error:
+    except PredictError as error:
         print(f"error: {printable(error)}", file=sys.stderr)  # noqa: T201
         return 1
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import command
 import pytest
 
 from sqakd.advice import ADVICE, errors_in_one_line, explain
+from sqakd.app.console import say
 from sqakd.errors import SqakdError
 
 LIBRARY = [file for file in (command.ROOT / "sqakd").rglob("*.py") if "app" not in file.relative_to(command.ROOT).parts]
@@ -62,6 +64,30 @@ def test_a_command_exits_with_the_message_of_the_operating_system() -> None:
         raise OSError("disk full")
 
 
+def test_names_in_messages_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\nerror: b\udcff"
+    shown = "a\\x1b[2J\\nerror: b\\udcff"
+    assert explain(SqakdError(f"no {name}")) == f"no {shown}"
+    assert explain(SqakdError(f"no {name}", topic="report.no_run")).startswith(f"no {shown}; use ")
+    assert explain(FileNotFoundError(name)) == shown
+    say(f"run {name}")
+    assert capsys.readouterr().out == f"run {shown}\n"
+
+
 def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
     with pytest.raises(ValueError, match="mistake"), errors_in_one_line():
         raise ValueError("mistake")
+
+
+def test_every_installation_that_is_named_works_in_a_checkout() -> None:
+    """The package is not published, so an extra is installed from the checkout; it must exist."""
+    extras = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    folders = [command.ROOT / name for name in ("sqakd", "hydra_plugins", "conf", "docs", "benchmarks")]
+    files = [
+        file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".md", ".yaml", ".ipynb")
+    ]
+    text = "\n".join(file.read_text(encoding="utf-8") for file in [*files, *command.ROOT.glob("*.md")])
+    named = re.findall(r"""pip install -e '\.\[([a-z,]+)\]'|-e '\.\[([a-z,]+)\]'|install\(["'](\w+)["']\)""", text)
+    found = {extra for groups in named for extra in "".join(groups).split(",")}
+    assert {"export", "timm", "ray", "slurm", "dashboard", "optuna", "openvino"} <= found <= extras.keys()
+    assert "sqakd[" not in text

@@ -14,13 +14,14 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "sqakd").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")])
 SCRIPTS = sorted(ROOT.glob("*.py"))
 
-GROUND = {"advice", "errors", "files", "images", "model_file", "numbers", "randomness"}
+GROUND = {"advice", "errors", "files", "images", "model_file", "numbers", "randomness", "terminal"}
 # The rooms or modules of sqakd that each room may import besides itself. docs/architecture.md draws the imports.
 ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
-    "advice": {"errors"},
+    "advice": {"errors", "terminal"},
     "numbers": {"errors"},
-    "predict": {"images", "model_file"},  # not all of the ground floor: it needs no other package than those two
+    # Not all of the ground floor: predict needs no other package than these files.
+    "predict": {"images", "model_file", "terminal"},
     "models": {"errors"},
     "quantization": GROUND,
     "kd": GROUND,
@@ -188,7 +189,7 @@ def test_report_imports_no_heavy_package() -> None:
 
 def test_predict_needs_only_three_packages() -> None:
     """An exported model is used on machines without torch."""
-    files = [ROOT / "sqakd" / f"{name}.py" for name in ("predict", "images", "model_file")]
+    files = [ROOT / "sqakd" / f"{name}.py" for name in ("predict", "images", "model_file", "terminal")]
     packages = {name.partition(".")[0] for file in files for name in imports_of(file)} - {"sqakd"}
     assert packages - sys.stdlib_module_names == {"onnxruntime", "numpy", "PIL"}
 
@@ -225,3 +226,34 @@ def test_packages_re_export_nothing() -> None:
     inits = [file for file in FILES if file.name == "__init__.py"]
     assert len(inits) > 10
     assert [relative(file) for file in inits if imports_of(file)] == []
+
+
+def handlers(tree: ast.Module) -> Iterator[ast.ExceptHandler]:
+    """Yield the handlers that catch errors of a mistake in our code as well."""
+    wide = {"Exception", "BaseException", "ValueError", "KeyError", "TypeError", "AttributeError", "IndexError"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            caught = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else wide
+            if caught & wide:
+                yield node
+
+
+# Handlers around a single call of a parser, a function of another library, or text that somebody else wrote.
+SMALL = 10
+
+
+def test_mistakes_in_the_code_are_not_reported_as_a_user_s() -> None:
+    """A wide handler stands around few lines, or a comment gives the reason."""
+    unexplained = []
+    for file in FILES:
+        text = file.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        tries = {handler: node for node in ast.walk(tree) if isinstance(node, ast.Try) for handler in node.handlers}
+        for handler in handlers(tree):
+            around = tries[handler].body
+            length = (around[-1].end_lineno or 0) - around[0].lineno + 1
+            everything = handler.type is None or "Exception" in re.findall(r"\w+", ast.unparse(handler.type))
+            near = text.splitlines()[handler.lineno - 1 : handler.body[0].lineno]
+            if (length > SMALL or everything) and not any("#" in line for line in near):
+                unexplained.append(f"{relative(file)}:{handler.lineno}")
+    assert unexplained == []

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from sqakd.model_file import FORMAT, METADATA, ModelFileError, describe, with_digest
-from sqakd.predict import Model, main, printable
+from sqakd.predict import Model, main
+from sqakd.terminal import printable
 
 SIDE, CLASSES = 6, 3
 FACTS: dict[str, Any] = {
@@ -191,3 +192,12 @@ def test_unreadable_images_are_reported_and_the_others_predicted(
 
 def test_names_cannot_control_the_terminal() -> None:
     assert printable("a\x1b[2J\nb\udcff\u2028é") == "a\\x1b[2J\\nb\\udcff\\u2028é"
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistake(_: object) -> None:
+        raise ValueError("mistake")
+
+    monkeypatch.setattr("sqakd.predict.Model", mistake)
+    with pytest.raises(ValueError, match="mistake"):
+        main([str(tmp_path / "model.onnx"), str(tmp_path)])

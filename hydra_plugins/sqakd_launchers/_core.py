@@ -103,7 +103,7 @@ class _Sweep:
         def run_one(index: int) -> JobReturn:
             try:
                 return self.launcher.launch([self.job_overrides[index]], self.first + index)[0]
-            except Exception as error:
+            except Exception as error:  # of the job or of its launcher: recorded as the job's failure
                 result = JobReturn(overrides=list(self.job_overrides[index]), status=JobStatus.FAILED)
                 result.return_value = error
                 return result
@@ -158,7 +158,7 @@ def _record_failures(store: JobStore, results: Sequence[JobReturn]) -> None:
             continue
         try:
             result.return_value  # noqa: B018  # raises what the job raised
-        except Exception as error:
+        except Exception as error:  # of the job, whose log has its traceback
             reason = killed_reason(1) if is_process_loss(error) else failure_reason(error)
             with suppress(OSError):
                 store.write(replace(job, state=FAILED, ended=time.time(), reason=reason))

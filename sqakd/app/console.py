@@ -7,6 +7,8 @@ import warnings
 
 from pytorch_lightning.utilities import rank_zero_only
 
+from sqakd.terminal import printable
+
 
 def quiet_libraries() -> None:
     """Hide the libraries' tips and known false warnings; Lightning's other warnings stay visible."""
@@ -23,8 +25,8 @@ def first_process() -> bool:
 
 @rank_zero_only
 def say(text: str) -> None:
-    """Print a line from rank 0 alone."""
-    print(text, flush=True)  # noqa: T201
+    """Print a line from rank 0 alone; names from files in it cannot control the terminal."""
+    print(printable(text), flush=True)  # noqa: T201
 
 
 def duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from sqakd.advice import explain
+from sqakd.advice import explain, install
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import say
 from sqakd.app.errors import report_errors
@@ -65,7 +65,10 @@ def export_run(config: Mapping[str, Any]) -> float:
         from sqakd.export.options import Options, Timing
         from sqakd.export.source import read_run
     except ModuleNotFoundError as error:
-        raise SqakdError(f"the export needs a package ({error}); use pip install 'sqakd[export]'") from error
+        if (error.name or "").startswith("sqakd"):  # a mistake in this project, not a missing package
+            raise
+        advice = f"use {install('export')} in the checkout of sqakd"
+        raise SqakdError(f"the export needs a package that is not installed ({error}); {advice}") from error
     timing = Timing(**config["benchmark"])
     options = Options(**{field.name: config[field.name] for field in fields(Options)} | {"benchmark": timing})
     source = read_run(Path(config["run"]))
@@ -85,10 +88,12 @@ def export_run(config: Mapping[str, Any]) -> float:
 
 
 def _report(record: ExportRecord, folder: Path) -> None:
+    from sqakd.export.machine import int8_instructions
+
     for verdict in record.verify:
         say(
             f"{verdict.runtime} agrees with the trained network on {100 * verdict.agreement:.2f}% of"
-            f" {verdict.images} validation images"
+            f" {verdict.images} validation images ({int8_instructions(record.machine.get('isa'))})"
         )
     sizes = record.sizes
     say(f"{folder / 'report.html'}: proof, sizes and speed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,21 +54,37 @@ def record_of(
     spec: Spec, parts: Parts, networks: Networks, task: Task, history: History, reference: Reference
 ) -> Record:
     """Return the record of a training that is over."""
-    devices = task.trainer.world_size
-    # Batch norm sees each device's share of a batch, so such a run is another cell than one device trains.
-    apart = devices > 1 and not spec.config["trainer"]["sync_batchnorm"]
+    devices = history.devices or [task.trainer.world_size]
+    apart = device_changes(devices, sync_batchnorm=spec.config["trainer"]["sync_batchnorm"])
     return make_record(
         spec,
         history.rows,
-        changes={**reference.changes, **({"trainer.devices": devices} if apart else {})},
+        changes={**reference.changes, **apart},
         cost=cost(task.student, parts.data.image_shape),
         labels_used=parts.objective.needs_labels,
         float_record=networks.float_run,
         paper=None if apart else reference.paper,
         training_seconds=history.seconds,
         device=task.device,
-        devices=devices,
+        devices=task.trainer.world_size,
     )
+
+
+def device_changes(devices: Sequence[int], *, sync_batchnorm: bool) -> dict[str, Any]:
+    """Return the numbers of devices as a changed value if they make the run another cell.
+
+    Without `sync_batchnorm`, batch norm sees each device's share of a batch, so such a run is another cell than one
+    device trains. A run that was resumed on another number of devices has a list.
+
+    Example:
+        >>> device_changes([1], sync_batchnorm=False), device_changes([2], sync_batchnorm=False)
+        ({}, {'trainer.devices': 2})
+        >>> device_changes([2, 1], sync_batchnorm=False), device_changes([2, 1], sync_batchnorm=True)
+        ({'trainer.devices': [2, 1]}, {})
+    """
+    if sync_batchnorm or max(devices, default=1) == 1:
+        return {}
+    return {"trainer.devices": devices[0] if len(devices) == 1 else list(devices)}
 
 
 def write_results(

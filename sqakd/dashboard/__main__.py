@@ -19,6 +19,7 @@ from sqakd.dashboard.definition import Definition
 from sqakd.errors import SqakdError
 from sqakd.runs import paper
 from sqakd.runs.login import has_login
+from sqakd.terminal import printable
 
 LOGGER = definition.FILE.parent / "logger" / "wandb.yaml"
 
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file = options.html or options.runs / "dashboard.html"
             published = paper.FILE if paper.FILE.is_file() else None
             page.write(shown, runs=options.runs, paper=published, file=file)
-            print(file)  # noqa: T201
+            print(printable(file))  # noqa: T201
 
 
 def _publish(shown: Definition, entity: str, project: str, name: str) -> str:
@@ -61,6 +62,8 @@ def _publish(shown: Definition, entity: str, project: str, name: str) -> str:
     try:
         from sqakd.dashboard import workspace  # its package is an extra
     except ImportError as error:
+        if (error.name or "").startswith("sqakd"):  # a mistake in this project, not a missing package
+            raise
         raise SqakdError(
             f"a workspace needs a package that is not installed ({error})", topic="dashboard.package"
         ) from error

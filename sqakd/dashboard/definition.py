@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +118,54 @@ def read(file: Path = FILE) -> Definition:
         SqakdError: if the file is missing, or has an unknown key or an unknown name.
     """
     try:
-        node: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-        sections = tuple(
-            PanelGroup(**{**section, "panels": tuple(_panel(panel) for panel in section["panels"])})
-            for section in node["sections"]
-        )
-        return Definition(**{**node, "columns": tuple(node["columns"]), "sections": sections})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise SqakdError(f"{file} does not define a dashboard ({type(error).__name__}: {error})") from error
+        node = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise SqakdError(f"{file} does not define a dashboard ({reason})") from error
+    try:
+        return _definition(node)
+    except SqakdError as error:
+        raise SqakdError(f"{file} does not define a dashboard ({error})") from error
 
 
-def _panel(node: dict[str, Any]) -> Panel:
-    return Panel(**{**node, "metrics": tuple(node["metrics"])})
+def _definition(node: object) -> Definition:
+    known = _arguments(Definition, node, "the dashboard")
+    sections = []
+    for section in _list(known["sections"], "sections"):
+        group = _arguments(PanelGroup, section, "a section")
+        panels = [_panel(panel) for panel in _list(group["panels"], "panels")]
+        sections.append(PanelGroup(**group | {"panels": tuple(panels)}))
+    return Definition(**known | {"columns": _texts(known["columns"], "columns"), "sections": tuple(sections)})
+
+
+def _panel(node: object) -> Panel:
+    known = _arguments(Panel, node, "a panel")
+    return Panel(**known | {"metrics": _texts(known["metrics"], "metrics")})
+
+
+def _arguments(kind: type[Definition | PanelGroup | Panel], node: object, where: str) -> dict[str, Any]:
+    """Return a node whose keys are checked: all that have no default, and no others."""
+    if not isinstance(node, dict):
+        raise SqakdError(f"{where} is {node!r}: expected keys and values")
+    needed = {field.name for field in fields(kind) if field.default is MISSING}
+    if missing := sorted(needed - node.keys()):
+        raise SqakdError(f"{where} has no {', '.join(missing)}")
+    if unknown := sorted(map(str, node.keys() - {field.name for field in fields(kind)})):
+        raise SqakdError(f"{where} has an unknown key {', '.join(unknown)}")
+    texts = {key for key in node if node[key] is not None} - {"sections", "panels", "columns", "metrics", "log"}
+    if wrong := sorted(key for key in texts if not isinstance(node[key], str)):
+        raise SqakdError(f"{where} has {wrong[0]}={node[wrong[0]]!r}: expected a text")
+    return node
+
+
+def _list(value: object, key: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise SqakdError(f"{key}={value!r}: expected a list")
+    return value
+
+
+def _texts(value: object, key: str) -> tuple[str, ...]:
+    found = _list(value, key)
+    if not all(isinstance(item, str) for item in found):
+        raise SqakdError(f"{key}={value!r}: expected a list of names")
+    return tuple(found)

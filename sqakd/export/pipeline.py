@@ -20,6 +20,7 @@ from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
 from sqakd.export.errors import ExportError
 from sqakd.export.folder import replacing_folder
 from sqakd.export.lower import Lowering, lower
+from sqakd.export.machine import machine
 from sqakd.export.onnx_models import deployed, float_model, integer_model
 from sqakd.export.options import Options
 from sqakd.export.report import write_export_report
@@ -101,6 +102,7 @@ def _facts(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts
         "gate": options.least_agreement,
         "opset": OPSET,
         "verify": [asdict(verdict) for verdict in verdicts],
+        "machine": machine(),
         "sizes": {"parameters_at_their_bits": used.packed_bytes},
         "parameters": used.parameters,
         "bit_operations": used.bit_operations,

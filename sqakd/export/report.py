@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sqakd.advice import errors_in_one_line
+from sqakd.export.machine import int8_instructions
 from sqakd.export.report_pictures import latency_picture, layers_picture, pareto_picture
 from sqakd.export.report_tables import (
     layers_table,
@@ -24,10 +25,12 @@ from sqakd.export.report_tables import (
 )
 from sqakd.files import write_text
 from sqakd.report.document import Chapter, Part, PictureFile, markdown_document, page_sections, picture_files
+from sqakd.report.figure import Picture
 from sqakd.report.page import write_page
 from sqakd.report.table import as_markdown
 from sqakd.runs.export_record import Benchmark, ExportRecord, read_export, read_exports
 from sqakd.runs.folder import RunFolder
+from sqakd.terminal import printable
 
 BIT_OPERATIONS = (
     "sum over layers of multiply-adds x weight bits x input bits, for one image; float layers count 32 x 32"
@@ -44,6 +47,12 @@ NOTES = {
     "trt": "The form that TensorRT reads: int8 with zero point 0, a Clip on real values, int8 skip connections. The"
     " structure was checked and the file runs in ONNX Runtime; it was not run in TensorRT.",
 }
+
+
+SATURATION = (
+    " On x86 processors without VNNI, runtimes add pairs of 8-bit products in 16 bits, where large sums saturate. A"
+    " file with 8-bit weights may then compute other logits than in this proof."
+)
 
 
 def write_export_report(folder: Path, record: ExportRecord, others: Iterable[ExportRecord]) -> None:
@@ -72,36 +81,57 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
         all_exports: the exports that are compared, with this one.
     """
     floats = ", ".join(f"{part['name']} ({part['parameters']:,})" for part in record.stays_float) or "nothing"
-    agreement: list[Part] = [NOTES[record.profile], verdicts_table(record.verify)]
+    agreement: list[Part] = [*_note(record.profile), verdicts_table(record.verify), processor_note(record)]
     sizes: list[Part] = [sizes_table(record.sizes)]
     if record.bit_operations is not None:
         sizes.append(f"{record.bit_operations / 1e6:,.1f} million bit-operations ({BIT_OPERATIONS}).")
     sizes.append(f"Stays float (parameters): {floats}; and for each integer layer a scale and a bias per channel.")
     layers: list[Part] = [
-        PictureFile("layers.svg", "Size and wrong sums of each layer", layers_picture(record.layers)),
+        *_pictures("layers.svg", "Size and wrong sums of each layer", layers_picture(record.layers)),
         layers_table(record.layers),
         "Wrong sums: of all sums that any input can produce, those that get another code than in training, counted"
         " exhaustively. Codes that differ: share on training images, with each layer given the same input codes.",
     ]
-    comparison = PictureFile("pareto.svg", "Accuracy of all exports", pareto_picture(all_exports, record))
+    comparison = _pictures("pareto.svg", "Accuracy of all exports", pareto_picture(all_exports, record))
     versions = "; ".join(f"{name} {version}" for name, version in record.versions.items())
     made_by = f"{versions}; opset {record.opset}; weights of the float file: {record.float_source}."
     return [
         Chapter("agreement", "Agreement with the trained network", agreement),
         Chapter("size", "Size", sizes),
         Chapter("layers", "Layers", layers),
-        *([_speed(record.benchmark)] if record.benchmark else []),
-        Chapter("exports", "Compared with other exports", [comparison]),
+        *([_speed(record.benchmark)] if record.benchmark and record.benchmark.rows else []),
+        *([Chapter("exports", "Compared with other exports", comparison)] if comparison else []),
         Chapter("versions", "Versions", [made_by]),
     ]
 
 
+def _note(profile: str) -> list[Part]:
+    return [NOTES[profile]] if profile in NOTES else []
+
+
+def _pictures(file: str, label: str, picture: Picture) -> list[Part]:
+    """Return a picture as part of a chapter; nothing if it has no charts."""
+    return [PictureFile(file, label, picture)] if picture.charts else []
+
+
+def processor_note(record: ExportRecord) -> str:
+    """Return the processor that the proof ran on, with its instructions for 8-bit integers."""
+    known = record.machine or (record.benchmark.machine if record.benchmark else {})
+    processor = known.get("processor", "a processor that was not recorded")
+    eight_bit = any(layer.get("w_bits") == 8 for layer in record.layers) or record.profile == "int8"
+    return f"Compared on {processor} ({int8_instructions(known.get('isa'))}).{SATURATION * eight_bit}"
+
+
 def _speed(measured: Benchmark) -> Chapter:
     machine = measured.machine
+
+    def fact(name: str) -> object:
+        return machine.get(name, "unknown")
+
     parts: list[Part] = [
-        f"{machine['processor']}, {machine['cores']} cores, {' '.join(machine['isa']) or 'unknown instructions'};"
-        f" {machine['system']}, Python {machine['python']}, load {machine['load']} before. {NOTE_SPEED}",
-        PictureFile("latency.svg", "Latency of each runtime", latency_picture(measured.rows)),
+        f"{fact('processor')}, {fact('cores')} cores, {' '.join(machine.get('isa') or ()) or 'unknown instructions'};"
+        f" {fact('system')}, Python {fact('python')}, load {fact('load')} before. {NOTE_SPEED}",
+        *_pictures("latency.svg", "Latency of each runtime", latency_picture(measured.rows)),
         speed_table(measured.rows),
         "Ratio: median of ONNX Runtime on the float file divided by this median. The load time includes the import of"
         " the runtime.",
@@ -128,7 +158,7 @@ def main() -> None:
         if record is None:
             parser.error(f"{folder} has no record of an export")
         write_export_report(folder, record, read_exports(RunFolder(folder.resolve().parent).runs))
-    print(folder / "report.html")  # noqa: T201
+    print(printable(folder / "report.html"))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ UNKNOWN = "?"
 
 def layers_picture(layers: Sequence[Mapping[str, Any]]) -> Picture:
     """Return size and share of wrong sums of each layer; `layers` as in layers.json."""
+    if not layers:
+        return Picture([], "")
     charts = [
         Chart("weights", draw_bars([_size_row(layer) for layer in layers], x_name="kB", label="size of each layer")),
         Chart(
@@ -53,7 +55,7 @@ def _wrong_row(layer: Mapping[str, Any]) -> BarRow:
         return BarRow(layer["name"], [Bar(0, ORANGE, "")], "real output")
     wrong, reachable = layer["wrong_sums"], layer["reachable_sums"]
     title = f"{layer['name']}: {wrong:,} of {reachable:,} sums"
-    return BarRow(layer["name"], [Bar(1e6 * wrong / reachable, ORANGE, title)], f"{wrong:,}")
+    return BarRow(layer["name"], [Bar(1e6 * wrong / (reachable or 1), ORANGE, title)], f"{wrong:,}")
 
 
 def latency_picture(rows: Sequence[Timed]) -> Picture:
@@ -84,23 +86,34 @@ def pareto_picture(exports: Iterable[ExportRecord], this: ExportRecord) -> Pictu
         this: the export that is marked.
     """
     by_size, by_time = [], []
+    has_labels = _has_labels(this)
     for export in exports:
+        if not export.verify or _has_labels(export) != has_labels:  # agreement and accuracy are not comparable
+            continue
         slot, value, name = ORANGE if export is this else BLUE, score(export), _name(export)
         size = export.sizes.file / 1000
-        by_size.append(Spot(slot, size, value, name, f"{name}: {value:.2f} %, {size:.1f} kB"))
+        if size > 0:
+            by_size.append(Spot(slot, size, value, name, f"{name}: {value:.2f} %, {size:.1f} kB"))
         time = fastest(export)
-        if time is not None:
+        if time is not None and time > 0:
             by_time.append(Spot(slot, time, value, name, f"{name}: {value:.2f} %, {time:.3g} ms"))
-    unit = "top-1 %" if this.verify[0].top1 is not None else "agreement %"
-    charts = [pareto_chart("size", by_size, "model.onnx, kB", unit)]
+    unit = "top-1 %" if has_labels else "agreement %"
+    charts = []
+    if by_size:
+        charts.append(pareto_chart("size", by_size, "model.onnx, kB", unit))
     if by_time:
         charts.append(pareto_chart("latency", by_time, "ms per image, fastest runtime, batch 1", unit))
     caption = (
         "Accuracy of all exports of this data set in their first runtime: top-1, or agreement with the trained network"
-        " where there are no labels. The line joins the exports that no smaller or faster one reaches (Pareto front)."
+        " where this export has no labels. The line joins the exports that no smaller or faster one reaches (Pareto"
+        " front)."
     )
     legend = [(marker(ORANGE, 13, 6), "this export"), (marker(BLUE, 13, 6), "others")]
     return Picture(charts, caption, legend, wide=True)
+
+
+def _has_labels(export: ExportRecord) -> bool:
+    return bool(export.verify) and export.verify[0].top1 is not None
 
 
 def _name(export: ExportRecord) -> str:

@@ -44,7 +44,7 @@ def verdicts_table(verdicts: Iterable[Verdict]) -> Table:
 def sizes_table(sizes: Sizes) -> Table:
     """Return one row for each size."""
     known = [(name, getattr(sizes, key)) for key, name in SIZE_NAMES.items() if getattr(sizes, key) is not None]
-    rows = [[name, f"{size / 1000:.1f}", f"{sizes.float / size:.1f}x"] for name, size in known]
+    rows = [[name, f"{size / 1000:.1f}", _times(sizes.float, size)] for name, size in known]
     return Table(["file", "kB", "smaller than float"], rows)
 
 
@@ -116,12 +116,16 @@ def overview_table(records: Iterable[ExportRecord]) -> Table:
             _number(verdict.largest_difference, ".1e"),
             f"{_total(record.layers, 'wrong_sums'):,} of {_total(record.layers, 'reachable_sums'):,}",
             f"{record.sizes.file / 1000:.1f}",
-            f"{record.sizes.float / record.sizes.file:.1f}x",
+            _times(record.sizes.float, record.sizes.file),
         ]
         for record in records
         for verdict in record.verify
     ]
     return Table(header, rows)
+
+
+def _times(size: int, smaller: int) -> str:
+    return f"{size / smaller:.1f}x" if smaller else EMPTY
 
 
 def _total(layers: Sequence[Mapping[str, Any]], key: str) -> int:

@@ -18,6 +18,7 @@ import onnxscript
 import torch
 from torch import Tensor, nn
 
+from sqakd.errors import raised_in
 from sqakd.export.errors import ExportError
 from sqakd.export.minimal_model import minimise
 from sqakd.export.translations import Weights, translations
@@ -86,17 +87,24 @@ def to_onnx(network: Deployed, image_shape: tuple[int, int, int], *, weights: We
             onnxscript.optimizer.optimize_ir(program.model, should_fold=_may_fold)
             model = onnxscript.ir.to_proto(program.model)
     except Exception as error:  # the exporter wraps the errors of its stages in several classes
+        cause = _first_cause(error)
+        if raised_in(cause, "export"):  # a mistake in our own translations
+            raise
         raise ExportError(
-            f"torch cannot write {type(network.network).__name__} as ONNX: {_first_cause(error)}; one of its layers has"
+            f"torch cannot write {type(network.network).__name__} as ONNX: {_first_line(cause)}; one of its layers has"
             f" no counterpart in ONNX opset {OPSET}, or fixes the batch size"
         ) from error
     return minimise(model, OPSET)
 
 
-def _first_cause(error: BaseException) -> str:
-    """Return the first line of the error at the end of the chain of causes."""
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the error at the end of the chain of causes."""
     while error.__cause__ is not None:
         error = error.__cause__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""Networks of timm (PyTorch Image Models) by name: https://huggingface.co/docs/timm. Needs `sqakd[timm]`."""
+"""Networks of timm (PyTorch Image Models) by name: https://huggingface.co/docs/timm. Needs the extra `timm`."""
 
 from __future__ import annotations
 

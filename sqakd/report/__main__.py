@@ -10,11 +10,14 @@ any value has a row of its own, which shows the difference, and is never compare
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from sqakd.advice import errors_in_one_line
+from sqakd.errors import SqakdError
 from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
+from sqakd.terminal import printable
 
 README = Path("README.md")
 
@@ -32,18 +35,29 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="SVG file for accuracy against bits")
     options = parser.parse_args()
     with errors_in_one_line():
-        has_markers = README.is_file() and bool(names(read_markdown(README)))
         files = write_report(
             options.runs or [Path("runs")],
             options.results,
             html=options.html,
             title=options.title,
-            readme=options.readme or (README if has_markers else None),
+            readme=options.readme or _own_readme(),
             skip_unknown=options.readme is None,
             picture=options.picture,
         )
     for path in files:
-        print(path)  # noqa: T201
+        print(printable(path))  # noqa: T201
+
+
+def _own_readme() -> Path | None:
+    """Return README.md if it has markers. Wrong markers are reported, and the file is left as it is."""
+    if not README.is_file():
+        return None
+    text = read_markdown(README)
+    try:
+        return README if names(text) else None
+    except SqakdError as error:
+        print(printable(f"{README} is left as it is: {error}"), file=sys.stderr)  # noqa: T201
+        return None
 
 
 if __name__ == "__main__":

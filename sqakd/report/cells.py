@@ -7,6 +7,7 @@ from typing import Any
 
 from sqakd.runs.paper import RELEASED, PaperRow
 from sqakd.runs.record import Record, changes_text
+from sqakd.terminal import printable
 
 FLOAT_BITS = 32
 
@@ -67,13 +68,13 @@ class Cell:
 def cell_of(record: Record) -> Cell:
     """Return the cell that a run belongs to."""
     return Cell(
-        dataset=record.dataset,
-        model=record.model,
-        quantizer="+".join(filter(None, [record.quantizer, record.rounding])),
+        dataset=printable(record.dataset),
+        model=printable(record.model),
+        quantizer=printable("+".join(filter(None, [record.quantizer, record.rounding]))),
         w_bits=record.w_bits,
         a_bits=record.a_bits,
-        kd="+".join(filter(None, [record.kd, record.add_ons])),
-        changes=changes_text(record.changes),
+        kd=printable("+".join(filter(None, [record.kd, record.add_ons]))),
+        changes=printable(changes_text(record.changes)),
     )
 
 

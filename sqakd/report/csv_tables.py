@@ -10,6 +10,7 @@ from sqakd.report.comparisons import Comparison
 from sqakd.report.results import AGGREGATES
 from sqakd.report.statistics import NO_VERDICT, Difference, mean_std
 from sqakd.runs.record import ITS_OWN, WITHOUT_RELEASED
+from sqakd.terminal import printable
 
 SCORES = ("top1", "top5", "agreement")
 HEADER = (
@@ -28,7 +29,7 @@ def comparisons_csv(lines: Iterable[Comparison]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(_row(line) for line in lines)
+    writer.writerows([printable(field) for field in _row(line)] for line in lines)
     return text.getvalue()
 
 

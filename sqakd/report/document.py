@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sqakd.report.charts.svg import tag, text
 from sqakd.report.figure import Picture
 from sqakd.report.page import Section
-from sqakd.report.table import Table, as_html, as_markdown
+from sqakd.report.table import Table, as_html, as_markdown, markdown
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Chapter:
 
 def markdown_document(title: str, chapters: Iterable[Chapter]) -> str:
     """Return a document as Markdown, with links to its picture files."""
-    written = [f"# {title}\n"]
+    written = [f"# {markdown(title)}\n"]
     for chapter in chapters:
-        written += [f"## {chapter.title}\n", *(_markdown(part) for part in chapter.parts)]
+        written += [f"## {markdown(chapter.title)}\n", *(_markdown(part) for part in chapter.parts)]
     return "\n".join(written)
 
 
@@ -72,9 +72,9 @@ def _markdown(part: Part) -> str:
     if isinstance(part, Table):
         return as_markdown(part)
     if isinstance(part, PictureFile):
-        notes = [f"{chart.title}: {chart.note}\n" for chart in part.picture.charts if chart.note]
-        return "\n".join([f"![{part.label}]({part.file})\n", f"{part.picture.caption}\n", *notes])
-    return f"{part}\n"
+        notes = [f"{markdown(f'{chart.title}: {chart.note}')}\n" for chart in part.picture.charts if chart.note]
+        return "\n".join([f"![{part.label}]({part.file})\n", f"{markdown(part.picture.caption)}\n", *notes])
+    return f"{markdown(part)}\n"
 
 
 def _html(part: Part) -> str:

@@ -13,13 +13,13 @@ def headline(results: Results) -> str:
     """Return the charts of the report's panel `bits` below their legend.
 
     Raises:
-        SqakdError: if no quantized network has been trained.
+        SqakdError: if no quantized run has a score.
     """
-    charts, methods = bits_charts(results)
-    if not charts:
-        raise SqakdError("no quantized network has been trained, so there is no picture of accuracy against bits")
-    legend = [*method_marks(methods, slots(results.cells)), (REFERENCE, "float run")]
-    networks = dict.fromkeys(" ".join(cell.network) for cell in results.cells if not cell.is_float)
+    drawn = bits_charts(results)
+    if not drawn.charts:
+        raise SqakdError("no quantized run has a score, so there is no picture of accuracy against bits")
+    legend = method_marks(drawn.methods, slots(results.cells)) + [(REFERENCE, "float run")] * drawn.has_reference
+    networks = dict.fromkeys(" ".join(group.network) for group in drawn.groups)
     footer = f"{', '.join(networks)}: last epoch, mean over seeds; error bars: one standard deviation on each side"
-    picture = Picture(charts, footer, legend)
+    picture = Picture(drawn.charts, footer, legend)
     return picture.svg(label="accuracy against bits for each quantizer and training method", footer=footer)

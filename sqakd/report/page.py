@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,18 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from sqakd.errors import SqakdError
 from sqakd.files import write_text
+from sqakd.report.outputs import Kind
+from sqakd.terminal import printable
 
-PAGE = "<!doctype html>"  # the first line of assets/page.html
+# The beginning of assets/page.html, above the title; it was the same in all versions.
+PAGE = Kind(
+    "a page of the report",
+    re.compile(
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n<title>'
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -30,27 +39,6 @@ class Section:
     body: str
 
 
-def check_output(file: Path, beginning: str) -> None:
-    """Refuse an output that would replace a file of another kind.
-
-    Args:
-        file: where a page or a picture will be written.
-        beginning: the first characters of such a file.
-
-    Raises:
-        SqakdError: if the file exists and begins differently.
-    """
-    if not file.exists():
-        return
-    try:
-        with file.open("rb") as opened:
-            found = opened.read(len(beginning))
-    except OSError as error:
-        raise SqakdError(f"cannot replace {file}: {error.strerror}") from error
-    if found and found.lower() != beginning.encode():
-        raise SqakdError(f"{file} is not replaced: it does not begin with {beginning}, so something else wrote it")
-
-
 def write_page(file: Path, *, title: str, sections: Sequence[Section]) -> None:
     """Write a page that needs no other file.
 
@@ -60,15 +48,15 @@ def write_page(file: Path, *, title: str, sections: Sequence[Section]) -> None:
         sections: parts of the page in order; the page's contents list each of them.
 
     Raises:
-        SqakdError: if the file exists and is not a page.
+        SqakdError: if the file exists and is not such a page.
     """
-    check_output(file, PAGE)
+    PAGE.check(file)
     environment = Environment(
         loader=PackageLoader("sqakd.report", "assets"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     assets = {name: Markup(_asset(environment, f"page.{name}")) for name in ("css", "js")}
     page = environment.get_template("page.html").render(
-        title=title, sections=[(s.name, s.title, Markup(s.body)) for s in sections], **assets
+        title=printable(title), sections=[(s.name, s.title, Markup(s.body)) for s in sections], **assets
     )
     write_text(file, page)
 

@@ -28,7 +28,7 @@ def provenance(results: Results) -> str:
     head = tag("thead", tag("tr", *(tag("th", text(name), scope="col") for name in HEADER)))
     box = (
         '<p class="tools"><label>Filter <input type="search" id="filter" placeholder="ewgs W1A1 sqakd seed0"'
-        ' autocomplete="off"></label> <output id="shown"></output>'
+        ' autocomplete="off"/></label> <output id="shown"></output>'
         ' <button type="button" id="copy-all">Copy commands</button></p>'
     )
     return box + tag("div", tag("table", head, *groups, class_="runs"), class_="scroll", tabindex="0")

@@ -23,7 +23,8 @@ def read_markdown(file: Path) -> str:
         SqakdError: if the file cannot be read or is not UTF-8; it is named.
     """
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open(encoding="utf-8", newline="") as opened:  # line ends stay as they are
+            return opened.read()
     except (OSError, UnicodeDecodeError) as error:
         raise SqakdError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
 
@@ -34,7 +35,7 @@ def names(text: str) -> list[str]:
     Raises:
         SqakdError: if a start marker has no end, or an end marker no start.
     """
-    return [name for name, _, _ in _blocks(text.splitlines())]
+    return [name for name, _, _ in _blocks(text.split("\n"))]
 
 
 def fill(text: str, tables: Mapping[str, str], *, skip_unknown: bool = False) -> str:
@@ -48,7 +49,8 @@ def fill(text: str, tables: Mapping[str, str], *, skip_unknown: bool = False) ->
     Raises:
         SqakdError: if there is no marker, a marker has no counterpart, or a name is unknown.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")  # not at other characters, such as a form feed, which are part of the text
+    end_of_line = "\r" if lines[0].endswith("\r") else ""
     blocks = list(_blocks(lines))
     if not blocks:
         raise SqakdError(
@@ -56,10 +58,11 @@ def fill(text: str, tables: Mapping[str, str], *, skip_unknown: bool = False) ->
         )
     for name, start, end in reversed(blocks):
         if name in tables:
-            lines[start + 1 : end] = ["", *tables[name].strip().splitlines(), ""]
+            table = ["", *tables[name].strip().splitlines(), ""]
+            lines[start + 1 : end] = [line + end_of_line for line in table]
         elif not skip_unknown:
             raise SqakdError(f"line {start + 1}: no table {name!r}; expected one of {_table_names(tables)}")
-    return "\n".join(lines) + ("\n" if text.endswith("\n") else "")
+    return "\n".join(lines)
 
 
 def _blocks(lines: list[str]) -> Iterator[tuple[str, int, int]]:

@@ -47,6 +47,12 @@ def show(values: Sequence[float]) -> str:
     return f"{mean:.2f} ± {std:.2f} ({len(values)})" if len(values) > 1 else f"{mean:.2f} (1)"
 
 
+def show_last(line: Comparison) -> str:
+    """Return the last top-1 of a cell, or its agreement with the teacher if no run was evaluated with labels."""
+    top1, agreement = line.ours("top1", "last"), line.ours("agreement", "last")
+    return f"agreement {show(agreement)}" if agreement and not top1 else show(top1)
+
+
 def show_difference(difference: Difference | None) -> str:
     """Return a difference with its standard error, if there is one."""
     if difference is None:
@@ -68,7 +74,7 @@ def paper_table(lines: Sequence[Comparison]) -> Table:
         [
             *cell_fields(line.cell),
             _published(line, "top1"),
-            show(line.ours("top1", "last")),
+            show_last(line),
             show(line.ours("top1", "mean_of_last_5")),
             show(line.ours("top1", "best")),
             show_difference(line.to_paper),

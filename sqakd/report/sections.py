@@ -61,7 +61,7 @@ def _facts(results: Results) -> str:
 
 
 def _span(values: Sequence[int]) -> str:
-    return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+    return " to ".join(str(end) for end in sorted({min(values), max(values)})) if values else "0"
 
 
 def _tables(results: Results) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqakd.report.cells import Cell
 from sqakd.report.comparisons import Comparison, comparison
 from sqakd.report.methods import by_slot, method, slots
-from sqakd.report.result_tables import show
+from sqakd.report.result_tables import show_last
 from sqakd.report.results import Results
 from sqakd.report.statistics import BETTER, NO_VERDICT, NOT_DISTINGUISHABLE, WORSE, mean_std
 from sqakd.report.table import EMPTY, Table
@@ -16,7 +16,8 @@ SIGNS = {BETTER: " ▲", WORSE: " ▼", NOT_DISTINGUISHABLE: " ="}
 SIGNS_LEGEND = (
     "Top-1 in percent, last epoch: mean ± standard deviation (number of seeds). Compared with labels alone (none): ▲"
     " better, ▼ worse, beyond two standard errors of the difference; = not distinguishable; no sign: a single seed, or"
-    " seeds that all came out equal."
+    " seeds that all came out equal. Agreement: share of equal predictions of student and teacher, for runs without"
+    " labels."
 )
 
 
@@ -39,7 +40,7 @@ def grid_table(results: Results, network: tuple[str, str]) -> Table:
 
 def _score(line: Comparison) -> str:
     difference = line.to_labels("last")
-    return show(line.ours("top1", "last")) + ("" if difference is None else SIGNS.get(difference.verdict, ""))
+    return show_last(line) + ("" if difference is None else SIGNS.get(difference.verdict, ""))
 
 
 def tally_table(lines: Sequence[Comparison]) -> Table:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqakd.report.cells import Cell
 from sqakd.report.charts.svg import tag, text
+from sqakd.terminal import printable
 
 EMPTY = "-"
+MARKS = re.compile(r"[\\|`*~\[\]]")  # of Markdown, within a line
 # Columns that together name the cell of a row, in the tables of runs.
 CELL_COLUMNS = ("data", "model", "quantizer", "bits", "kd", "changed")
 # Last words of a field that say how a difference came out, and their CSS classes.
@@ -39,11 +43,19 @@ class Table:
         return Table([self.header[i] for i in kept], [[row[i] for i in kept] for row in self.rows], self.cells)
 
 
+def markdown(content: str) -> str:
+    """Return plain text as Markdown in one line: nothing in the text becomes a link, a tag, code or another cell.
+
+    >>> markdown("a|b <!-- x --> [c](d) `e`\\n")
+    'a\\\\|b &lt;!-- x --&gt; \\\\[c\\\\](d) \\\\`e\\\\`\\\\\\\\n'
+    """
+    return html.escape(MARKS.sub(r"\\\g<0>", printable(content)), quote=False)
+
+
 def as_markdown(table: Table) -> str:
     """Return a Markdown table."""
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    escaped = ([field.replace("|", "\\|") for field in line] for line in lines)
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    header, *rows = ([markdown(field) for field in line] for line in (table.header, *table.rows))
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *rows))
 
 
 def as_html(table: Table, anchors: Mapping[Cell, str] | None = None) -> str:

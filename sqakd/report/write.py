@@ -11,13 +11,14 @@ from sqakd.files import write_text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
 from sqakd.report.csv_tables import comparisons_csv
 from sqakd.report.headline import headline
-from sqakd.report.page import PAGE, check_output, write_page
+from sqakd.report.outputs import CSV, MARKDOWN, PICTURE, Kind, check_outputs, stem
+from sqakd.report.page import PAGE, write_page
 from sqakd.report.readme import fill, read_markdown
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
 from sqakd.report.results import Results, read_results
 from sqakd.report.sections import sections
 from sqakd.report.summary import SIGNS_LEGEND, grid_table
-from sqakd.report.table import Table, as_markdown
+from sqakd.report.table import Table, as_markdown, markdown
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ def table_files(results: Results) -> dict[str, TableFile]:
     found = {}
     for name in results.paper:
         lines = paper_comparisons(results, name)
-        found[name] = TableFile(lines, paper_table(lines), LEGEND + PAPER_LEGEND)
+        found[stem(name)] = TableFile(lines, paper_table(lines), LEGEND + PAPER_LEGEND)
     for name, cells in unpublished(results).items():
         lines = own_comparisons(results, cells)
-        found[name] = TableFile(lines, own_table(lines), LEGEND)
+        found[stem(name, results.paper)] = TableFile(lines, own_table(lines), LEGEND)
     return found
 
 
@@ -45,7 +46,7 @@ def texts_by_file(results: Results) -> dict[str, str]:
     """Return name and content of each Markdown and CSV file."""
     texts = {"ours.csv": comparisons_csv(own_comparisons(results, results.cells))}
     for name, file in table_files(results).items():
-        text = f"# {name}\n\n{file.legend}\n\n{as_markdown(file.table)}"
+        text = f"# {markdown(name)}\n\n{file.legend}\n\n{as_markdown(file.table)}"
         labels = labels_table(file.lines)
         if labels.rows:
             text += f"\n## Compared with labels alone\n\n{LABELS_LEGEND}\n\n{as_markdown(labels)}"
@@ -62,7 +63,9 @@ def readme_tables(results: Results) -> dict[str, str]:
         if labels.rows:
             texts[f"{name}-labels"] = f"{as_markdown(labels)}\n{LABELS_LEGEND}"
         networks = dict.fromkeys(line.cell.network for line in file.lines if line.runs and not line.cell.is_float)
-        grids = [f"{' '.join(network)}:\n\n{as_markdown(grid_table(results, network))}" for network in networks]
+        grids = [
+            f"{markdown(' '.join(network))}:\n\n{as_markdown(grid_table(results, network))}" for network in networks
+        ]
         if grids:
             texts[f"{name}-summary"] = "\n".join([*grids, SIGNS_LEGEND])
     return texts
@@ -93,26 +96,28 @@ def write_report(
         The files that were written.
 
     Raises:
-        SqakdError: if a file cannot be read or a folder does not exist; it is named.
+        SqakdError: if a file cannot be read, a folder does not exist, or a file would be replaced that the report did
+            not write; it is named.
     """
     found = read_results([runs] if isinstance(runs, Path) else runs, results / "paper.csv")
     page = html or results / "report.html"
-    texts: dict[Path, str] = {results / name: text for name, text in texts_by_file(found).items()}
+    tables_by_file = texts_by_file(found)
+    texts: dict[Path, str] = {results / name: text for name, text in tables_by_file.items()}
     if readme is not None:
         texts[readme] = _filled(readme, readme_tables(found), skip_unknown=skip_unknown)
     if picture is not None:
         texts[picture] = headline(found)
     parts = sections(found)
-    for file in (page, *texts):
-        if not file.parent.is_dir():
-            raise SqakdError(f"cannot write {file}: the folder {file.parent} does not exist")
-    check_output(page, PAGE)
-    if picture is not None:
-        check_output(picture, "<svg")
+    tables = ((results / name, CSV if name.endswith(".csv") else MARKDOWN) for name in tables_by_file)
+    check_outputs([(page, PAGE), *tables, *_given(readme, None), *_given(picture, PICTURE)])
     for file, text in texts.items():
         write_text(file, text)
     write_page(page, title=title, sections=parts)
     return [*texts, page]
+
+
+def _given(file: Path | None, kind: Kind | None) -> list[tuple[Path, Kind | None]]:
+    return [] if file is None else [(file, kind)]
 
 
 def _filled(readme: Path, tables: Mapping[str, str], *, skip_unknown: bool) -> str:

@@ -17,15 +17,28 @@ import sqakd
 TRAINING_PACKAGES = {"torch": "torch", "lightning": "pytorch-lightning"}
 
 
+# The files of a checkout that decide what a run computes. Others may differ from the commit: the report and the
+# benchmarks write into results/ and README.md, which does not make the next run another one.
+CODE = ("sqakd", "conf", "hydra_plugins", "train.py", "export.py", "pyproject.toml")
+
+
 def commit() -> str | None:
-    """Return the git commit of the code, with a "+" if files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
+    """Return the git commit of the code, with a "+" if a file of `CODE` differs from it; None outside a checkout."""
+    file = Path(__file__)
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
+        # An installed package may lie below somebody else's checkout, whose commit is not ours.
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        head = _git(file.parent, "rev-parse", "HEAD")
+        different = _git(file.parents[2], "status", "--porcelain", "--", *CODE)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+    return head + "+" * bool(different)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """Return what git prints. Without the optional lock, concurrent runs do not disturb each other."""
+    command = ["git", "--no-optional-locks", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def device_name(device: torch.device) -> str:

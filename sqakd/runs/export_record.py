@@ -186,6 +186,8 @@ class ExportRecord:
         gate: smallest agreement that was accepted.
         opset: ONNX operator set.
         verify: comparison with the trained network, one entry for each runtime.
+        machine: the machine that compared them: processor, instruction sets and the like, plain data; earlier versions
+            did not record it.
         logits_without_propagation: difference of the logits where each layer gets the trained network's own codes.
         sizes: in bytes.
         parameters: number of parameters of the trained network.
@@ -211,6 +213,7 @@ class ExportRecord:
     gate: float | None = None
     opset: int | None = None
     verify: Sequence[Verdict]
+    machine: Mapping[str, Any] = field(default_factory=dict)
     logits_without_propagation: float | None = None
     sizes: Sizes
     parameters: int | None = None
@@ -244,6 +247,7 @@ class ExportRecord:
                 fields.flag: ("preprocess",),
                 fields.plain_list: ("stays_float", "layers"),
                 fields.texts: ("versions",),
+                fields.plain: ("machine",),
             }
         )
         return cls(

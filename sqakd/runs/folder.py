@@ -24,6 +24,7 @@ from sqakd.files import write_text
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
 from sqakd.runs.spec import Spec, differences, identity
+from sqakd.terminal import printable
 
 
 class RunError(SqakdError):
@@ -175,7 +176,7 @@ class RunFolder:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                sys.stdout.write(f"{self.path} is being trained by another process; waiting for it\n")
+                sys.stdout.write(f"{printable(self.path)} is being trained by another process; waiting for it\n")
                 sys.stdout.flush()
                 lock.acquire()
         except OSError as error:

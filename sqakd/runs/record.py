@@ -115,7 +115,7 @@ class Record:
         bit_operations: multiply-adds times the bits of both factors, summed over the layers, for one image.
         images_per_second: median over the epochs.
         training_seconds: of all epochs, over all starts of the run.
-        commit: of the code, with a "+" if files differed from it; None outside a checkout.
+        commit: of the code, with a "+" if code differed from it; None outside a checkout.
         versions: of the packages that computed the result.
         device: name of the device.
         devices: how many devices trained together.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -266,6 +267,20 @@ def test_a_float_run_is_refused(copy: Path) -> None:
 )
 def test_a_wrong_option_is_refused(copy: Path, option: dict[str, Any]) -> None:
     assert refused(copy, **option).startswith(f"{next(iter(option))}=")
+
+
+@pytest.mark.parametrize(("missing", "error"), [("onnx", SqakdError), ("sqakd.export.artefacts", ModuleNotFoundError)])
+def test_only_a_missing_package_is_reported_with_its_installation(
+    missing: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong import in this project keeps its traceback."""
+    monkeypatch.delitem(sys.modules, "sqakd.export.pipeline")
+    monkeypatch.delattr("sqakd.export.pipeline")
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(error) as found:
+        export_run({})
+    assert missing in str(found.value)
+    assert ("use pip install -e '.[export]' in the checkout" in str(found.value)) == (error is SqakdError)
 
 
 @pytest.mark.parametrize("key", ["rounds", "seconds", "batches", "threads"])

@@ -11,10 +11,11 @@ import pytest
 from made_runs import Made, made_export, make_export, make_run
 
 from sqakd.export import report
+from sqakd.export.machine import machine
 from sqakd.export.report import write_export_report
 from sqakd.export.report_pictures import fastest, layers_picture, score
 from sqakd.report.figure import Picture
-from sqakd.runs.export_record import write_export
+from sqakd.runs.export_record import ExportRecord, Sizes, write_export
 
 MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
 RECORD = made_export(MADE)
@@ -53,6 +54,57 @@ def test_each_picture_is_a_complete_svg_file(name: str, tmp_path: Path) -> None:
         word for rule in style.split(".") for word in [rule.partition(" ")[0].partition(",")[0]]
     }
     assert f"]({file.name})" in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        ({"processor": "P", "isa": ["avx2", "avx512f", "avx512_vnni"]}, "Compared on P (avx512_vnni)."),
+        ({"processor": "P", "isa": ["avx2"]}, "Compared on P (avx2 without VNNI)."),
+        ({"processor": "P", "isa": ["asimd", "asimddp"]}, "Compared on P (asimddp)."),
+        ({"processor": "P", "isa": []}, "Compared on P (unknown instructions)."),
+        ({}, "Compared on a processor that was not recorded (unknown instructions)."),
+    ],
+)
+def test_the_proof_names_the_instructions_of_its_processor(machine: dict[str, object], words: str) -> None:
+    record = replace(RECORD, machine=machine, benchmark=None)
+    assert report.processor_note(record) == words
+    assert report.processor_note(replace(record, profile="int8")).startswith(f"{words} On x86 processors without VNNI")
+
+
+def test_a_record_keeps_the_machine_of_its_proof() -> None:
+    record = replace(RECORD, machine={"processor": "P", "isa": ["avx2"]})
+    assert ExportRecord.from_dict(record.to_dict()) == record
+    earlier = {key: value for key, value in RECORD.to_dict().items() if key != "machine"}
+    assert ExportRecord.from_dict(earlier).machine == {}
+
+
+def test_the_instructions_are_those_of_the_operating_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqakd.export.machine.CPUINFO", tmp_path / "cpuinfo")
+    assert machine()["isa"] == []
+    (tmp_path / "cpuinfo").write_bytes(b"model name\t: \xff\nflags\t\t: fpu avx2 avx512_vnni\n")
+    assert machine()["isa"] == ["avx2", "avx512_vnni"]
+
+
+@pytest.mark.parametrize(
+    "bare",
+    [
+        replace(RECORD, verify=[], layers=[], benchmark=None),
+        replace(RECORD, benchmark=replace(RECORD.benchmark, rows=[])),  # type: ignore[type-var]
+        replace(RECORD, benchmark=replace(RECORD.benchmark, machine={})),  # type: ignore[type-var]
+        replace(RECORD, verify=[replace(RECORD.verify[0], top1=None)]),
+        replace(RECORD, sizes=Sizes(file=0, float=0)),
+    ],
+    ids=["nothing", "nothing was measured", "no machine", "no labels", "no size"],
+)
+def test_a_report_without_some_numbers_has_no_empty_pictures(bare: ExportRecord, tmp_path: Path) -> None:
+    for others in ([], [OTHER], [bare, OTHER]):
+        write_export_report(tmp_path, bare, others)
+        for file in (tmp_path / "report.md").read_text().split("](")[1:]:
+            assert (tmp_path / file.partition(")")[0]).is_file()
+        assert '<div class="facets wide"></div>' not in (tmp_path / "report.html").read_text()
+    if bare.verify and bare.verify[0].top1 is None:
+        assert "lsq" not in (tmp_path / "pareto.svg").read_text(), "accuracy is not compared with agreement"
 
 
 def test_a_report_without_a_benchmark_has_no_latency(tmp_path: Path) -> None:

@@ -18,11 +18,12 @@ from onnx import TensorProto, numpy_helper
 from onnx_files import executed, run, weights_by_name
 from torch import Tensor, fx, nn
 
+from sqakd.errors import raised_in
 from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
 from sqakd.export.errors import ExportError
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.modules import IntegerOutput, integer_layers
-from sqakd.export.options import Pack
+from sqakd.export.options import Pack, Timing
 from sqakd.export.pack import pack
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.export.translations import Weights
@@ -212,3 +213,13 @@ def test_pack_none_does_not_change_the_model() -> None:
 def test_the_same_network_gives_the_same_file() -> None:
     again = to_onnx(Deployed(lowered("ewgs"), None, None), (3, 8, 8), weights="cast")
     assert again.SerializeToString(deterministic=True) == model("ewgs").SerializeToString(deterministic=True)
+
+
+def test_an_error_of_our_own_exporter_is_distinguished_from_one_of_torch() -> None:
+    """The first is a mistake, which keeps its traceback; the second is about the network."""
+    with pytest.raises(ExportError) as own:
+        Timing(rounds=-1, seconds=1.0, batches=[1], threads=[1])
+    with pytest.raises(RuntimeError) as torchs:
+        torch.nn.functional.conv2d(torch.zeros(1), torch.zeros(1))
+    assert (raised_in(own.value, "export"), raised_in(own.value, "models")) == (True, False)
+    assert not raised_in(torchs.value, "export")

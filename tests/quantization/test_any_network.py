@@ -375,7 +375,7 @@ def test_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SqakdError) as error:
         timm_network(arch="resnet18", weights=None, num_classes=10)
-    assert "pip install sqakd[timm]" in explain(error.value)
+    assert "pip install -e '.[timm]'" in explain(error.value)
 
 
 def test_failed_download_of_weights_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

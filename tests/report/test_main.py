@@ -79,6 +79,19 @@ def test_a_readme_without_markers_is_an_error_only_if_it_was_named(project: Path
     assert error == "error: cannot read nowhere.md: No such file or directory"
 
 
+def test_wrong_markers_in_the_project_s_readme_do_not_stop_the_report(project: Path) -> None:
+    text = "# Mine\n<!-- report:digits16 -->\n<!-- report:digits16 -->\n<!-- /report -->\n"
+    (project / "README.md").write_text(text)
+    done = command.script("-m", "sqakd.report", folder=project)
+    assert done.returncode == 0
+    note = "README.md is left as it is: line 2: <!-- report:digits16 --> without <!-- /report --> below it"
+    assert done.stderr.strip() == note
+    assert "results/report.html" in done.stdout.splitlines()
+    assert (project / "README.md").read_text() == text
+    _, error = report(project, "--readme", "README.md")
+    assert error == f"error: {note.replace(' is left as it is', '')}"
+
+
 def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> None:
     _, error = report(project, "--readme", "README.md")
     assert error.startswith("error: README.md: line 6: no table 'gone'; expected one of digits16, digits16-labels, ")
@@ -114,7 +127,7 @@ def test_an_output_replaces_only_a_file_of_its_kind(option: str, project: Path) 
         (project / "notes.txt").write_text("mine")
         before = (project / other).read_bytes()
         _, error = report(project, option, other)
-        assert f"{other} is not replaced: it does not begin with <" in error
+        assert f"{other} is not replaced: it does not begin like a p" in error
         assert (project / other).read_bytes() == before
 
 

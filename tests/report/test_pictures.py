@@ -84,6 +84,22 @@ def test_accuracy_has_a_mark_for_each_cell_and_an_error_bar_for_several_seeds(re
     assert len(classes(found["ewgs"], "reference")) == 1
 
 
+@pytest.mark.parametrize("float_run", ["unchanged", "changed", "elsewhere", "unknown"])
+def test_the_float_run_is_drawn_wherever_its_score_is_known(float_run: str, tmp_path: Path) -> None:
+    changes = {"recipe.epochs": 3}
+    made = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
+    make_run(tmp_path, made, changes=changes, **({"float_run": None} if float_run == "unknown" else {}))
+    if float_run in ("unchanged", "changed"):
+        make_run(tmp_path, made.float_run, changes=changes if float_run == "changed" else {})
+    results = read_results([tmp_path])
+    for name in ("bits", "curves"):
+        tree = parsed(name, results)
+        is_drawn = bool([tip for tip in tips(tree) if tip.startswith("float run: ")])
+        assert is_drawn == (float_run != "unknown"), name
+        assert ("float run" in words(classes(tree, "legend")[0])) == is_drawn, name
+    assert ("float run" in headline(results)) == (float_run != "unknown")
+
+
 def test_a_gain_is_filled_only_if_it_is_distinguishable(results: Results) -> None:
     found = charts(parsed("labels", results))["ewgs"]
     for mark in classes(found, "m"):
@@ -154,7 +170,7 @@ def test_latency_is_shown_only_if_it_was_measured(tmp_path: Path) -> None:
     make_run(tmp_path, made.float_run)
     tree = parsed("pareto", read_results([tmp_path]))
     assert list(charts(tree)) == ["size"]
-    assert "Size only: none of these runs was exported and measured" in words(tree)
+    assert "Size only: none of these runs has labels and was exported and measured" in words(tree)
     make_export(folder, made)
     tree = parsed("pareto", read_results([tmp_path]))
     assert list(charts(tree)) == ["size", "ONNX Runtime, 1 thread, A made-up processor"]
@@ -225,5 +241,5 @@ def test_the_headline_is_one_complete_svg_file(results: Results, tmp_path: Path)
 
 def test_there_is_no_headline_without_a_quantized_network(tmp_path: Path) -> None:
     make_run(tmp_path, Made("digits16", "resnet20", "none", 32, "none", 0))
-    with pytest.raises(ValueError, match="no quantized network has been trained"):
+    with pytest.raises(ValueError, match="no quantized run has a score"):
         headline(read_results([tmp_path], None))

@@ -70,7 +70,11 @@ def run_job(
     with output_to(log), job_running():
         try:
             score = action()
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
+        except (
+            Exception,
+            SystemExit,
+            KeyboardInterrupt,
+        ) as error:  # recorded; a mistake in the code with its traceback
             reason = failure_reason(error)
             # The user stops the whole sweep, or a scheduler stops this job and will start it again.
             if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and not parent):

@@ -65,7 +65,7 @@ def draw_lines(
     y = Scale(*ends, HEIGHT - BOTTOM, TOP)
     frame = Frame(WIDTH, HEIGHT, x, y)
     epochs = [value for value in x.ticks(4) if value > 1 + last / 8 and value == int(value)]
-    heights = [(value, f"{value:g}") for value in y.ticks(4) if unit != "%" or value <= 100]
+    heights = [(value, f"{value:g}") for value in y.ticks(4) if not unit.endswith("%") or value <= 100]
     parts = [frame.axes([(1, "epoch 1"), *((value, f"{value:g}") for value in epochs)], heights, unit)]
     if reference:
         value, title = reference

@@ -67,7 +67,7 @@ def draw_points(
     x = Scale(-0.5, len(places) - 0.5, LEFT, WIDTH - RIGHT)
     y = Scale(*ends, HEIGHT - BOTTOM, TOP)
     frame = Frame(WIDTH, HEIGHT, x, y)
-    heights = [value for value in y.ticks(5) if unit != "%" or value <= 100]
+    heights = [value for value in y.ticks(5) if not unit.endswith("%") or value <= 100]
     parts = [frame.axes(list(enumerate(places)), [(value, f"{value:g}") for value in heights], unit)]
     if line:
         value, title = line

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sqakd.terminal import printable
+
 COLOURS = 8
 FLOAT = -1  # slot of float runs: the colour of text, drawn as an outline
 # Marker shapes around the point 0 0, about 8 units wide.
@@ -33,14 +35,14 @@ def tag(name: str, *content: str, **attributes: object) -> str:
     '<text class="b" text-anchor="end">a</text>'
     """
     attributes_text = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"' for key, value in attributes.items()
+        f' {key.rstrip("_").replace("_", "-")}="{text(str(value))}"' for key, value in attributes.items()
     )
     return f"<{name}{attributes_text}>{''.join(content)}</{name}>"
 
 
 def text(content: str) -> str:
-    """Return text with the characters that HTML reserves escaped."""
-    return html.escape(content)
+    """Return text with the characters that HTML reserves, and those that no page or picture may contain, escaped."""
+    return html.escape(printable(content))
 
 
 def tip(content: str) -> str:

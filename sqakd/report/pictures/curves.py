@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqakd.report.cells import Cell
 from sqakd.report.charts.lines import MOST_POINTS, Line, draw_lines
@@ -14,10 +16,12 @@ from sqakd.report.methods import by_slot, method, slots
 from sqakd.report.pictures.selection import (
     UNITS,
     bits_in_order,
+    by_score,
     chart_title,
     float_line,
-    main_score,
+    listed,
     quantized,
+    quantized_cells,
 )
 from sqakd.report.results import Results
 from sqakd.report.statistics import mean_std
@@ -62,10 +66,15 @@ LOSS = Metric(
 )
 
 
+MAIN = {"top1": TOP1, "agreement": UNLABELLED}
+
+
 def curves(results: Results) -> str:
-    """Return the curves of the main score."""
-    score = main_score((cell for cells in quantized(results).values() for cell in cells), results)
-    return curves_of(TOP1 if score == "top1" else UNLABELLED, results)
+    """Return the curves of the main score: top-1, or the agreement with the teacher where there are no labels."""
+    groups = by_score(results, quantized_cells(results))
+    used = dict.fromkeys(MAIN[group.score] for group in groups) or {UNLABELLED: None}
+    drawn = [(MAIN[group.score], cells, partial(group.title, groups)) for group, cells in groups.items()]
+    return _picture(drawn, used, results)
 
 
 def loss(results: Results) -> str:
@@ -84,38 +93,68 @@ def divergence(results: Results) -> str:
 
 
 def curves_of(metric: Metric, results: Results) -> str:
-    """Return the curves of a metric: mean over seeds with a band of one standard deviation on each side."""
-    known, groups = slots(results.cells), quantized(results)
+    """Return the curves of a metric of all quantized runs."""
+    groups = quantized(results)
+    return _picture(
+        [(metric, cells, partial(chart_title, network, groups)) for network, cells in groups.items()], [metric], results
+    )
+
+
+def _picture(
+    groups: Iterable[tuple[Metric, Sequence[Cell], Callable[..., str]]], metrics: Iterable[Metric], results: Results
+) -> str:
+    """Return curves: mean over seeds with a band of one standard deviation on each side.
+
+    Args:
+        groups: a metric with the cells that are drawn next to each other, and the title of a chart from its names.
+        metrics: all metrics, for the caption.
+        results: all runs.
+    """
     charts: list[Chart] = []
     names: set[str] = set()
-    for network, cells in groups.items():
-        reference = float_line(results, network, metric.score) if metric.score else None
-        for bits in bits_in_order(cells):
-            lines: dict[str, dict[str, Line]] = {}
-            for cell in cells:
-                if cell.bits == bits and (line := _line(cell, results, metric, known[method(cell)])):
-                    lines.setdefault(cell.quantizer, {})[method(cell)] = line
-            if not lines:
-                continue
-            drawn_y = [line.y for some in lines.values() for line in some.values()]
-            ends = ends_of(drawn_y, [reference[0]] if reference else [], metric)
-            for quantizer in sorted(lines):
-                names |= lines[quantizer].keys()
-                title = chart_title(network, groups, quantizer, bits)
-                drawn = [lines[quantizer][name] for name in by_slot(lines[quantizer], known)]
-                last = max(line.x[-1] for line in drawn)
-                label = f"{metric.unit} ({metric.name}) by epoch, {title}"
-                svg = draw_lines(drawn, ends, last, unit=metric.unit, label=label, reference=reference)
-                charts.append(Chart(title, svg))
+    has_reference = False
+    for metric, cells, title in groups:
+        drawn, methods, reference = _charts(metric, cells, title, results)
+        charts += drawn
+        names |= methods
+        has_reference |= bool(drawn) and reference
     if not charts:
-        return nothing(f"No quantized run here has {metric.name} in its metrics.csv.")
+        return nothing(f"No quantized run here has {' or '.join(m.name for m in metrics)} in its metrics.csv.")
+    described = listed(f"{metric.description} ({metric.name})" for metric in metrics)
     caption = (
-        f"{metric.description} ({metric.name}): mean over seeds; with several seeds, a band of one standard deviation"
+        f"{described}: mean over seeds; with several seeds, a band of one standard deviation"
         " on each side. Charts of the same bits have the same scale, which may cut off the first quarter of the epochs."
-        f" At most {MOST_POINTS} epochs of a run are drawn.{metric.note}"
+        f" At most {MOST_POINTS} epochs of a run are drawn.{''.join(metric.note for metric in metrics)}"
     )
-    legend = method_marks(names, known) + ([(REFERENCE, "float run, last epoch")] if metric.score else [])
+    legend = method_marks(names, slots(results.cells)) + [(REFERENCE, "float run, last epoch")] * has_reference
     return Picture(charts, caption, legend).html()
+
+
+def _charts(
+    metric: Metric, cells: Sequence[Cell], title: Callable[..., str], results: Results
+) -> tuple[list[Chart], set[str], bool]:
+    """Return a chart for each quantizer and bits, the methods in them, and whether the float run is drawn."""
+    known, charts = slots(results.cells), []
+    names: set[str] = set()
+    reference = float_line(results, cells[0].network, metric.score, cells) if metric.score else None
+    for bits in bits_in_order(cells):
+        lines: dict[str, dict[str, Line]] = {}
+        for cell in cells:
+            if cell.bits == bits and (line := _line(cell, results, metric, known[method(cell)])):
+                lines.setdefault(cell.quantizer, {})[method(cell)] = line
+        if not lines:
+            continue
+        drawn_y = [line.y for some in lines.values() for line in some.values()]
+        ends = ends_of(drawn_y, [reference[0]] if reference else [], metric)
+        for quantizer in sorted(lines):
+            names |= lines[quantizer].keys()
+            name = title(quantizer, bits)
+            drawn = [lines[quantizer][each] for each in by_slot(lines[quantizer], known)]
+            last = max(line.x[-1] for line in drawn)
+            label = f"{metric.unit} ({metric.name}) by epoch, {name}"
+            svg = draw_lines(drawn, ends, last, unit=metric.unit, label=label, reference=reference)
+            charts.append(Chart(name, svg))
+    return charts, names, reference is not None
 
 
 def _line(cell: Cell, results: Results, metric: Metric, slot: int) -> Line | None:
@@ -137,9 +176,13 @@ def _show(mean: float, std: float, count: int, metric: Metric) -> str:
 
 
 def by_epoch(rows: Numbers, metric: Metric) -> dict[int, float]:
-    """Return a metric of metrics.csv by epoch, counted from 1."""
-    name = metric.name
-    return {int(row["epoch"]) + 1: metric.factor * row[name] for row in rows if name in row and "epoch" in row}
+    """Return the finite values of a metric of metrics.csv by epoch, counted from 1."""
+    values = ((row.get("epoch", math.nan), row.get(metric.name, math.nan)) for row in rows)
+    return {
+        int(epoch) + 1: metric.factor * value
+        for epoch, value in values
+        if math.isfinite(epoch) and math.isfinite(value)
+    }
 
 
 def ends_of(curves: Iterable[Sequence[float]], references: Iterable[float], metric: Metric) -> tuple[float, float]:

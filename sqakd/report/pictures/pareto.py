@@ -11,7 +11,7 @@ from sqakd.report.charts.svg import FLOAT, marker
 from sqakd.report.comparisons import scores
 from sqakd.report.figure import Chart, Picture, method_marks, nothing
 from sqakd.report.methods import method, slots
-from sqakd.report.pictures.selection import UNITS, chart_title, main_score
+from sqakd.report.pictures.selection import UNITS, by_score, chart_title
 from sqakd.report.result_tables import show
 from sqakd.report.results import FinishedRun, Results
 from sqakd.report.statistics import mean_std
@@ -19,8 +19,8 @@ from sqakd.runs.export_record import FLOAT_FILE, ExportRecord
 from sqakd.runs.record import Record
 
 NO_LATENCY = (
-    " Size only: none of these runs was exported and measured. python export.py run=FOLDER measures one, and the next"
-    " report shows its latency here."
+    " Size only: none of these runs has labels and was exported and measured. python export.py run=FOLDER measures one,"
+    " and the next report shows its latency here."
 )
 LATENCY = (
     " Latency: one exported file in a runtime on one machine, batch 1; error bars from the 10th to the 90th percentile."
@@ -73,16 +73,16 @@ def pareto(results: Results) -> str:
     """Return the picture of accuracy against size and latency."""
     known, networks = slots(results.cells), _networks(results)
     charts = _cost_charts(results, SIZE)
-    for network in networks:
-        charts += [
-            pareto_chart(chart_title(network, networks, machine), spots, "latency, ms (median)", "top-1 of the file, %")
-            for machine, spots in _latencies(network, results, known).items()
-        ]
+    timed = [
+        pareto_chart(chart_title(network, networks, machine), spots, "latency, ms (median)", "top-1 of the file, %")
+        for network in networks
+        for machine, spots in _latencies(network, results, known).items()
+    ]
     caption = (
         "Top-1, last epoch, mean and standard deviation over seeds, against the size of the network: quantized weights"
         f" at their bits, everything else at 32. {FRONT}"
     )
-    return _picture(results, charts, caption + (LATENCY if any(e.benchmark for e in results.exports) else NO_LATENCY))
+    return _picture(results, charts + timed, caption + (LATENCY if timed else NO_LATENCY))
 
 
 def operations(results: Results) -> str:
@@ -110,12 +110,11 @@ def _networks(results: Results) -> dict[tuple[str, str], list[Cell]]:
 
 
 def _cost_charts(results: Results, cost: CostAxis) -> list[Chart]:
-    """Return one chart for each network."""
-    known, networks, charts = slots(results.cells), _networks(results), []
-    for network, cells in networks.items():
-        score = main_score(cells, results)
-        if spots := _spots(cells, results, score, known, cost):
-            charts.append(pareto_chart(chart_title(network, networks, cost.name), spots, cost.axis, UNITS[score]))
+    """Return one chart for each network and score."""
+    known, groups, charts = slots(results.cells), by_score(results, results.cells), []
+    for group, cells in groups.items():
+        if spots := _spots(cells, results, group.score, known, cost):
+            charts.append(pareto_chart(group.title(groups, cost.name), spots, cost.axis, UNITS[group.score]))
     return charts
 
 
@@ -129,11 +128,10 @@ def _slot(cell: Cell, known: dict[str, int]) -> int:
 
 def _spot(cell: Cell, results: Results, score: str, slot: int, cost: CostAxis) -> Spot | None:
     runs = results.cells[cell]
-    values = scores(runs, score, "last")
-    if not values:
+    values, spent = scores(runs, score, "last"), cost.of(runs[0].record)
+    if not values or spent <= 0:  # no place on a logarithmic scale
         return None
     mean, std = mean_std(values)
-    spent = cost.of(runs[0].record)
     title = f"{cell}: {show(values)}, {spent:{cost.form}} {cost.unit}"
     name = f"{_short(cell)}, {spent:{cost.form}} {cost.unit}, {mean:.2f}"
     return Spot(slot, spent, mean, name, title, std if len(values) > 1 else None)
@@ -157,9 +155,12 @@ def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]
         if found is None or export.benchmark is None:
             continue
         cell, run = found
+        processor = export.benchmark.machine.get("processor", "unknown processor")
         for timed in export.benchmark.rows:
             top1 = _top1(export, timed.runtime, run, timed.profile)
             if timed.batch != 1 or timed.profile not in (FLOAT_FILE, export.profile) or top1 is None:
+                continue
+            if timed.p10_ms <= 0:  # no place on a logarithmic scale
                 continue
             is_float = timed.profile == FLOAT_FILE
             slot = FLOAT if is_float else known[method(cell)]
@@ -167,7 +168,7 @@ def _latencies(network: tuple[str, str], results: Results, known: dict[str, int]
             title = f"{cell}, seed {run.seed}, {timed.profile} file: {top1:.2f} %, {timed.p50_ms:.3g} ms"
             spot = Spot(slot, timed.p50_ms, top1, name, title, None, (timed.p10_ms, timed.p90_ms))
             threads = f"{timed.threads} thread{'s' if timed.threads != 1 else ''}"
-            charts.setdefault(f"{timed.runtime}, {threads}, {export.benchmark.machine['processor']}", []).append(spot)
+            charts.setdefault(f"{timed.runtime}, {threads}, {processor}", []).append(spot)
     return charts
 
 

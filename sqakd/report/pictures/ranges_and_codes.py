@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqakd.report.cells import Cell
@@ -15,6 +16,7 @@ from sqakd.report.results import Results
 
 Row = Mapping[str, float]  # of quantizers.csv
 Shown = tuple[Cell, Sequence[Row], str]  # a cell, its rows of quantizers.csv, and its title
+CODE = re.compile(r"code_(-?\d+)")
 TENSORS = ((1.0, "weights"), (0.0, "inputs"))
 NOTHING = "No quantized run has a quantizers.csv."
 FIRST_SEED = "Each cell is represented by its first seed, after the last epoch, on one validation batch."
@@ -23,18 +25,14 @@ FIRST_SEED = "Each cell is represented by its first seed, after the last epoch, 
 def ranges(results: Results) -> str:
     """Return the picture of the clip ranges of weights and inputs."""
     blocks, without = _blocks(results, _ranges)
-    if not blocks and not without:
-        return nothing(NOTHING)
-    note = (
-        f" The files of {', '.join(without)} have no range: it is fixed, depends on the weights, or differs by channel."
-        if without
-        else ""
-    )
+    note = f"The files of {', '.join(without)} have no range: it depends on the values, or differs by channel."
+    if not blocks:
+        return nothing(note if without else NOTHING)
     caption = (
         "Clip range of each layer's quantizer: values outside are set to the nearer end. Layers are counted from the"
-        f" input, without those that stay float. Charts of one tensor have the same scale. {FIRST_SEED}{note}"
+        f" input, without those that stay float. Charts of one tensor have the same scale. {FIRST_SEED}"
     )
-    return figure(blocks, caption=caption)
+    return figure(blocks, caption=f"{caption} {note}" if without else caption)
 
 
 def codes(results: Results) -> str:
@@ -52,18 +50,26 @@ def codes(results: Results) -> str:
 def clip_range(quantizer: str, row: Row) -> tuple[float, float] | None:
     """Return the clip range of a quantizer from its row of quantizers.csv; None if the row has no range.
 
-    A row of EWGS has the bounds, one of LSQ the step, one of PACT the clip. A row of DoReFa has no range: it is fixed
-    or depends on the weights, and the step of the released code is in units of the normalised tensor.
+    A row of EWGS has the bounds, one of LSQ the step, one of PACT the clip. The range of DoReFa's inputs is fixed.
+    DoReFa's weights, and all tensors of its released code, have no range: they are divided by their maximum first.
     """
+    ends = _ends(quantizer, row)
+    return ends if ends and all(math.isfinite(end) for end in ends) else None
+
+
+def _ends(quantizer: str, row: Row) -> tuple[float, float] | None:
     codes = used_codes(row)
-    if quantizer.startswith("dorefa") or not codes:
+    if not codes:
         return None
+    if quantizer.startswith("dorefa"):
+        fixed = not row["is_weight"] and "step" not in row and "clip_low" in row and "clip_high" in row
+        return (row["clip_low"], row["clip_high"]) if fixed else None
     if "lower" in row and "upper" in row:
         return row["lower"], row["upper"]
     low, high = min(codes), max(codes)
     if "step" in row:
         return low * abs(row["step"]), high * abs(row["step"])
-    if "alpha" in row:  # from 0, or to both sides
+    if "alpha" in row and low < high:  # from 0, or to both sides
         step = abs(row["alpha"]) * (2 if low < 0 else 1) / (high - low)
         return low * step, high * step
     return None
@@ -71,7 +77,8 @@ def clip_range(quantizer: str, row: Row) -> tuple[float, float] | None:
 
 def used_codes(row: Row) -> dict[int, float]:
     """Return the share of each code of the grid, with 0 for codes that are never used."""
-    return {int(key.removeprefix("code_")): share for key, share in row.items() if key.startswith("code_")}
+    found = ((CODE.fullmatch(key), share) for key, share in row.items())
+    return {int(code[1]): share for code, share in found if code and math.isfinite(share)}
 
 
 def entropy(shares: Iterable[float]) -> float:
@@ -137,8 +144,10 @@ def _codes(found: Sequence[Shown], known: Mapping[str, int]) -> str:
     parts = []
     for is_weight, tensor in TENSORS:
         for cell, rows, title in found:
-            usages = [_usage(row, tensor) for row in rows if row["is_weight"] == is_weight]
-            mean = sum(entropy(usage.shares.values()) for usage in usages) / max(len(usages), 1)
+            usages = [_usage(row, tensor) for row in rows if row["is_weight"] == is_weight and used_codes(row)]
+            if not usages:
+                continue
+            mean = sum(entropy(usage.shares.values()) for usage in usages) / len(usages)
             unused = sum(share == 0 for usage in usages for share in usage.shares.values())
             of = cell.w_bits if is_weight else cell.a_bits
             note = f"entropy {mean:.2f} of {of} bit{'s' if of > 1 else ''}" + (

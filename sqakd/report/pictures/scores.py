@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from sqakd.report.cells import Cell
 from sqakd.report.charts.points import Point, Series, draw_points
@@ -12,41 +14,57 @@ from sqakd.report.figure import REFERENCE, Chart, Picture, method_marks, nothing
 from sqakd.report.methods import by_slot, method, slots
 from sqakd.report.pictures.selection import (
     UNITS,
+    Group,
     bits_in_order,
-    chart_title,
+    by_score,
     float_line,
-    main_score,
+    listed,
     quantized,
+    quantized_cells,
 )
 from sqakd.report.result_tables import show, show_difference
 from sqakd.report.results import Results
 from sqakd.report.statistics import NO_VERDICT, STANDARD_ERRORS, mean_std
 
+NAMES = {"top1": "Top-1 on the validation images", "agreement": "No labels: agreement with the teacher"}
 BARS = "Error bars: one standard deviation over seeds on each side; a single seed has none."
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Charts of groups of cells, and whether one of them has the dashed line of the float run."""
+
+    groups: Mapping[Group, Sequence[Cell]]
+    charts: Sequence[Chart]
+    has_reference: bool
+
+    @property
+    def methods(self) -> set[str]:
+        """The training methods in the charts."""
+        return _methods(self.groups)
 
 
 def bits(results: Results) -> str:
     """Return the picture of accuracy against bits for each quantizer and training method."""
-    groups = quantized(results)
-    if not groups:
+    if not quantized_cells(results):
         return nothing("No quantized network has been trained.")
-    score = main_score((cell for cells in groups.values() for cell in cells), results)
-    name = "Top-1 on the validation images" if score == "top1" else "No labels: agreement with the teacher"
-    caption = f"{name}, last epoch, mean over seeds. {BARS} Dashed: the float run of the same network."
-    return _picture(results, groups, score, caption)
+    drawn = bits_charts(results)
+    if not drawn.charts:
+        return nothing("No quantized run has a score.")
+    shown = {group.score for group in drawn.groups}
+    description = listed(name for score, name in NAMES.items() if score in shown)
+    return _picture(results, drawn, f"{description}, last epoch, mean over seeds. {BARS}")
 
 
-def bits_charts(results: Results) -> tuple[list[Chart], set[str]]:
-    """Return the charts of `bits` and the training methods in them."""
-    groups = quantized(results)
-    score = main_score((cell for cells in groups.values() for cell in cells), results)
-    return _score_charts(results, groups, score), _methods(groups)
+def bits_charts(results: Results) -> Drawn:
+    """Return the charts of `bits`."""
+    return _score_charts(results, by_score(results, quantized_cells(results)))
 
 
 def agreement(results: Results) -> str:
     """Return the picture of the agreement of student and teacher."""
     groups = {
-        network: kept
+        Group(network, "agreement"): kept
         for network, cells in quantized(results).items()
         if (kept := [cell for cell in cells if scores(results.cells[cell], "agreement", "last")])
     }
@@ -56,7 +74,7 @@ def agreement(results: Results) -> str:
         "Share of the validation images on which student and teacher predict the same class, last epoch, mean over"
         f" seeds. {BARS} A student trained from labels alone is compared with the same teacher."
     )
-    return _picture(results, groups, "agreement", caption)
+    return _picture(results, _score_charts(results, groups), caption)
 
 
 def labels(results: Results) -> str:
@@ -74,13 +92,27 @@ def labels(results: Results) -> str:
         return Point(place, difference.value, bar, title, not difference.is_distinguishable)
 
     groups = {
-        network: kept
+        Group(network, "top1"): kept
         for network, cells in quantized(results).items()
         if (kept := [cell for cell in cells if point(0, cell) is not None])
     }
     if not groups:
         return nothing("Nothing to compare: no cell was trained both with a teacher and from labels alone.")
-    charts = _charts(results, groups, point, known, unit="points", name="gain over labels alone", zero=True)
+    none = (0.0, "labels alone")
+    charts = [
+        chart
+        for group, cells in groups.items()
+        for chart in _charts(
+            cells,
+            point,
+            known,
+            unit="points",
+            name="gain over labels alone",
+            title=partial(group.title, groups),
+            line=none,
+            connected=False,
+        )
+    ]
     outline = (marker(1, 13, 6, hollow=True), "outline: not distinguishable, or no verdict")
     caption = (
         "Top-1, last epoch, minus that of the same network, quantizer and bits trained from labels alone, in points. If"
@@ -96,55 +128,64 @@ def _verdict(verdict: str) -> str:
     return "no verdict" if verdict == NO_VERDICT else verdict
 
 
-def _picture(results: Results, groups: Mapping[tuple[str, str], list[Cell]], score: str, caption: str) -> str:
-    charts = _score_charts(results, groups, score)
-    legend = method_marks(_methods(groups), slots(results.cells))
-    return Picture(charts, caption, legend + ([(REFERENCE, "float run")] if score == "top1" else [])).html()
+def _picture(results: Results, drawn: Drawn, caption: str) -> str:
+    legend = method_marks(drawn.methods, slots(results.cells))
+    if drawn.has_reference:
+        caption += " Dashed: the float run of the same network."
+        legend.append((REFERENCE, "float run"))
+    return Picture(drawn.charts, caption, legend).html()
 
 
-def _score_charts(results: Results, groups: Mapping[tuple[str, str], list[Cell]], score: str) -> list[Chart]:
-    def point(place: int, cell: Cell) -> Point | None:
-        values = scores(results.cells[cell], score, "last")
-        if not values:
-            return None
-        mean, std = mean_std(values)
-        return Point(place, mean, std if len(values) > 1 else None, f"{cell}: {show(values)}")
+def _score_charts(results: Results, groups: Mapping[Group, list[Cell]]) -> Drawn:
+    """Return the charts of the last score of each group; top-1 is compared with the float run."""
+    charts: list[Chart] = []
+    has_reference = False
+    for group, cells in groups.items():
 
-    unit = UNITS[score]
-    return _charts(results, groups, point, slots(results.cells), unit=unit, name=unit, score=score)
+        def point(place: int, cell: Cell, score: str = group.score) -> Point | None:
+            values = scores(results.cells[cell], score, "last")
+            if not values:
+                return None
+            mean, std = mean_std(values)
+            return Point(place, mean, std if len(values) > 1 else None, f"{cell}: {show(values)}")
+
+        line = float_line(results, group.network, group.score, cells) if group.score == "top1" else None
+        has_reference |= line is not None
+        unit, title = UNITS[group.score], partial(group.title, groups)
+        charts += _charts(cells, point, slots(results.cells), unit=unit, name=unit, title=title, line=line)
+    return Drawn(groups, charts, has_reference)
 
 
-def _methods(groups: Mapping[tuple[str, str], Iterable[Cell]]) -> set[str]:
+def _methods(groups: Mapping[Group, Iterable[Cell]]) -> set[str]:
     return {method(cell) for cells in groups.values() for cell in cells}
 
 
 def _charts(
-    results: Results,
-    groups: Mapping[tuple[str, str], list[Cell]],
+    cells: Iterable[Cell],
     point: Callable[[int, Cell], Point | None],
     known: Mapping[str, int],
     *,
     unit: str,
     name: str,
-    score: str = "",
-    zero: bool = False,
+    title: Callable[..., str],
+    line: tuple[float, str] | None,
+    connected: bool = True,
 ) -> list[Chart]:
-    """Return one chart for each network and quantizer; the charts of a network have the same scale."""
+    """Return one chart for each quantizer of some cells; all have the same scale."""
+    ordered = sorted(cells, key=lambda cell: (cell.quantizer, cell.w_bits, cell.a_bits))
+    places = bits_in_order(ordered)
+    drawn: dict[str, dict[str, list[Point]]] = {}
+    for cell in ordered:
+        if found := point(places.index(cell.bits), cell):
+            drawn.setdefault(cell.quantizer, {}).setdefault(method(cell), []).append(found)
+    everything = [p for methods in drawn.values() for points in methods.values() for p in points]
+    if not everything:
+        return []
+    ends = padded([*(end for p in everything for end in p.ends), *([line[0]] if line else [])])
     charts = []
-    for network, cells in groups.items():
-        places = bits_in_order(cells)
-        line = (0.0, "labels alone") if zero else float_line(results, network, score) if score == "top1" else None
-        drawn: dict[str, dict[str, list[Point]]] = {}
-        for cell in sorted(cells, key=lambda cell: (cell.quantizer, cell.w_bits, cell.a_bits)):
-            found = point(places.index(cell.bits), cell)
-            if found:
-                drawn.setdefault(cell.quantizer, {}).setdefault(method(cell), []).append(found)
-        everything = [p for methods in drawn.values() for points in methods.values() for p in points]
-        ends = padded([*(end for p in everything for end in p.ends), *([line[0]] if line else [])])
-        for quantizer, methods in drawn.items():
-            series = [Series(known[each], methods[each]) for each in by_slot(methods, known)]
-            title = chart_title(network, groups, quantizer)
-            label = f"{name} against bits, {title}"
-            svg = draw_points(places, series, ends, unit=unit, label=label, line=line, connected=not zero)
-            charts.append(Chart(title, svg))
+    for quantizer, methods in drawn.items():
+        series = [Series(known[each], methods[each]) for each in by_slot(methods, known)]
+        label = f"{name} against bits, {title(quantizer)}"
+        svg = draw_points(places, series, ends, unit=unit, label=label, line=line, connected=connected)
+        charts.append(Chart(title(quantizer), svg))
     return charts

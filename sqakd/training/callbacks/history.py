@@ -24,11 +24,15 @@ class History(Checkpoint):
 
     Args:
         file: metrics.csv of the run.
+
+    Attributes:
+        devices: the numbers of devices that trained the run together, each once: a resumed run may have several.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.rows: list[dict[str, float]] = []
+        self.devices: list[int] = []
         self.seconds = 0.0
         self.started = 0.0
         self.rate = float("nan")
@@ -36,10 +40,11 @@ class History(Checkpoint):
         self.validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.seconds + self._elapsed()}
+        return {"rows": self.rows, "seconds": self.seconds + self._elapsed(), "devices": self.devices}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
+        self.devices = list(state_dict.get("devices", ()))  # earlier versions did not keep them
 
     def _elapsed(self) -> float:
         """Return the seconds of the running epoch, or 0 between epochs."""
@@ -48,6 +53,8 @@ class History(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock here too: an epoch resumed in its middle has no images/s, but its seconds count."""
         self.started, self.whole_epoch = time.perf_counter(), False
+        if trainer.world_size not in self.devices:
+            self.devices.append(trainer.world_size)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.started, self.whole_epoch = time.perf_counter(), True

@@ -74,6 +74,18 @@ def test_resumed_history_continues(tmp_path: Path) -> None:
     assert len(read((tmp_path / "second.csv").read_text())) == 4
 
 
+def test_a_history_keeps_all_numbers_of_devices(tmp_path: Path) -> None:
+    """A run that one device continues after two is a cell of its own, and so is its record."""
+    history, module = History(tmp_path / "metrics.csv"), pl.LightningModule()
+    for count in (2, 1, 2):
+        history.load_state_dict(copy.deepcopy(history.state_dict()))
+        history.on_train_start(cast(pl.Trainer, SimpleNamespace(world_size=count)), module)
+    assert history.devices == [2, 1]
+    earlier = {key: value for key, value in history.state_dict().items() if key != "devices"}
+    history.load_state_dict(earlier)
+    assert history.devices == []
+
+
 def test_as_csv_has_a_column_for_each_name() -> None:
     text = as_csv([{"epoch": 0, "a": 0.1}, {"epoch": 1, "b": 1 / 3}])
     assert text == "epoch,a,b\n0,0.1,\n1,,0.3333333\n"

@@ -1,0 +1,181 @@
+"""Reports and dashboards of every mix of runs: with and without labels, teacher, curves, exports and early records."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import Made, make_export, make_run
+
+from sqakd.dashboard import definition
+from sqakd.dashboard.page import PICTURES
+from sqakd.errors import SqakdError
+from sqakd.report.charts.lines import Line, draw_lines
+from sqakd.report.charts.points import Point, Series, draw_points
+from sqakd.report.headline import headline
+from sqakd.report.panels import PANELS
+from sqakd.report.pictures.scores import bits_charts
+from sqakd.report.results import Results, read_results
+from sqakd.report.sections import sections
+from sqakd.report.write import readme_tables, texts_by_file
+
+STUDENT = Made("digits", "resnet20", "ewgs", 2, "sqakd", 0, epochs=2, layers=2)
+IMAGES = replace(STUDENT, dataset="imagefolder")
+OPTIONAL = ("float_run", "paper", "drop_from_float", "labels_used", "parameters", "images_per_second")
+OPTIONAL_TOO = ("training_seconds", "commit", "versions", "device", "devices", "threads", "finished", "weights_sha256")
+PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
+table8,digits,resnet20,ewgs,2,sqakd,98.00,,paper,here
+table8,digits,resnet20,ewgs,4,sqakd,,,unknown,nowhere
+table9,imagefolder,resnet20,ewgs,2,sqakd,91.00,,paper,here
+"""
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Change the record of a run."""
+    record = json.loads((folder / "record.json").read_text())
+    change(record)
+    (folder / "record.json").write_text(json.dumps(record))
+    return folder
+
+
+def without_labels(runs: Path, made: Made) -> Path:
+    folder = rewrite(make_run(runs, made), lambda record: record["scores"].pop("top1"))
+    curves = folder / "metrics.csv"
+    curves.write_text(curves.read_text().replace("val/top1", "val/kl"))
+    return folder
+
+
+def labelled_images(runs: Path) -> Path:
+    """Make a run of the same data set and network as the runs without labels: another folder of images."""
+    return make_run(runs, replace(IMAGES, kd="dist"), changes={"dataset.folder": "with_classes"})
+
+
+def without_optional_fields(runs: Path) -> Path:
+    folder = make_run(runs, replace(STUDENT, quantizer="lsq"))
+    for name in ("metrics.csv", "quantizers.csv"):
+        (folder / name).unlink()
+    return rewrite(folder, lambda record: [record.pop(key, None) for key in OPTIONAL + OPTIONAL_TOO])
+
+
+def without_scores(runs: Path) -> Path:
+    """Make a run with nothing to show: no score, no row in its tables, and no size."""
+    folder = make_run(runs, replace(STUDENT, quantizer="pact"), scores={}, packed_bytes=0, bit_operations=0)
+    for name in ("metrics.csv", "quantizers.csv"):
+        (folder / name).write_text((folder / name).read_text().splitlines()[0] + "\n")
+    return folder
+
+
+def not_finite(runs: Path) -> Path:
+    folder = make_run(runs, replace(STUDENT, quantizer="dorefa"))
+    (folder / "metrics.csv").write_text("epoch,val/top1,val/kl,train/loss\n0,nan,inf,nan\n1,0.5,inf,-inf\n")
+    (folder / "quantizers.csv").write_text("layer,is_weight,bits,lower,upper,code_0\n0,1,2,nan,inf,nan\n")
+    return folder
+
+
+def unfinished(runs: Path) -> Path:
+    folder = make_run(runs, replace(STUDENT, bits=8))
+    (folder / "record.json").unlink()
+    return folder
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "float": lambda runs: make_run(runs, STUDENT.float_run),
+    "student": lambda runs: make_export(make_run(runs, STUDENT), STUDENT),
+    "without teacher": lambda runs: rewrite(
+        make_run(runs, replace(STUDENT, kd="none"), float_run=None),
+        lambda record: record["scores"].pop("agreement"),
+    ),
+    "unlabelled": lambda runs: without_labels(runs, IMAGES),
+    "labelled images": labelled_images,
+    "without optional fields": without_optional_fields,
+    "without scores": without_scores,
+    "not finite": not_finite,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Results]:
+    """Return the results of each kind of run alone."""
+    folder = tmp_path_factory.mktemp("mixed")
+    (folder / "paper.csv").write_text(PAPER)
+    for name, make in KINDS.items():
+        unfinished(folder / name)
+        make(folder / name)
+    return {name: read_results([folder / name], folder / "paper.csv") for name in KINDS}
+
+
+def mixes(made: dict[str, Results]) -> Iterator[tuple[tuple[str, ...], Results]]:
+    """Yield the results of every set of kinds, in the order in which they are read."""
+    for count in range(len(KINDS) + 1):
+        for names in combinations(KINDS, count):
+            some = [made[name] for name in names]
+            cells = sorted((item for one in some for item in one.cells.items()), key=lambda item: item[0].order)
+            exports = [export for one in some for export in one.exports]
+            yield names, Results(dict(cells), made["float"].paper, exports)
+
+
+def words(picture: str) -> str:
+    return " ".join("".join(ET.fromstring(f"<div>{picture}</div>").itertext()).split())
+
+
+def test_every_mix_of_runs_has_a_report(made: dict[str, Results]) -> None:
+    """Every picture and table of every mix is complete, and no number is missing that a run has."""
+    for names, results in mixes(made):
+        shown = {section.name: words(section.body) for section in sections(results)}
+        texts = texts_by_file(results) | readme_tables(results)
+        for text in (*shown.values(), *texts.values()):
+            assert " nan" not in text, names
+            assert " inf" not in text, names
+        if bits_charts(results).charts:
+            ET.fromstring(headline(results))
+
+
+def test_every_mix_of_runs_has_a_dashboard(made: dict[str, Results]) -> None:
+    pictures = {panel.picture for panel in definition.read().panels} - PANELS.keys()
+    assert pictures, "those of the report are covered above"
+    for names, results in mixes(made):
+        for name in pictures:
+            assert " nan" not in words(PICTURES[name](results)), names
+
+
+def test_a_run_without_labels_shows_its_agreement_next_to_labelled_runs(made: dict[str, Results]) -> None:
+    names = ("student", "unlabelled", "labelled images")
+    results = next(results for mix, results in mixes(made) if mix == names)
+    (unlabelled,) = (run for run in made["unlabelled"].runs)
+    agreement = f"{unlabelled.score('agreement', 'last'):.2f} (1)"
+    tree = ET.fromstring(PANELS["bits"](results))
+    facets = {facet[0].text: facet for facet in tree.iter("div") if facet.get("class") == "facet"}
+    assert len(facets) == 3
+    tips = {title: [tip.text for tip in facet.iter("title")] for title, facet in facets.items()}
+    assert tips["imagefolder resnet20 ewgs, agreement"] == [f"imagefolder resnet20 ewgs W2A2 sqakd: {agreement}"]
+    assert "agreement %" in words(ET.tostring(facets["imagefolder resnet20 ewgs, agreement"], encoding="unicode"))
+    assert "top-1 %" in words(ET.tostring(facets["digits resnet20 ewgs"], encoding="unicode"))
+    for name in ("curves", "pareto"):
+        assert agreement in PANELS[name](results), name
+    for name in ("bits", "curves"):
+        assert "; no labels: agreement with the teacher" in words(PANELS[name](results)), name
+    tables = readme_tables(results)
+    row = next(line for line in tables["table9"].splitlines() if "| sqakd |" in line)
+    assert agreement in row
+    summary = next(line for line in tables["table9-summary"].splitlines() if "| ewgs |" in line)
+    assert f"agreement {agreement}" in summary
+
+
+def test_no_share_above_all_of_them_is_named() -> None:
+    points = draw_points(["W2A2"], [Series(0, [Point(0, 100.0, None, "")])], (99.5, 100.5), unit="top-1 %", label="")
+    lines = draw_lines([Line(0, [1, 2], [100.0, 100.0], [], "")], (99.5, 100.5), 2, unit="agreement %", label="")
+    for svg in (points, lines):
+        assert ">100<" in svg
+        assert ">100." not in svg
+
+
+def test_unfinished_runs_alone_are_refused_in_one_sentence(tmp_path: Path) -> None:
+    unfinished(tmp_path)
+    with pytest.raises(SqakdError, match="no finished run in"):
+        read_results([tmp_path])
