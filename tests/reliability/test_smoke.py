@@ -12,9 +12,7 @@ from tests.reliability.samples import Samples
 
 QUICK = (
     "options/word for a number/recipe.lr=abc",
-    "options/contradiction/quantizer=none plus=ema",
     "files/foreign teacher.pt/content code in torch.save",
-    "files/data set cifar10/data_batch_1 code in a pickle",
     "kills/read-only folder/training",
     "data/archive/tiny_imagenet ../outside",
     "data/bomb/header.png",
