@@ -129,7 +129,10 @@ EXCEPTIONS: dict[tuple[str, str], Expected] = {
 def odd_values(key: str, default: object) -> Iterator[Odd]:
     """Yield the odd values for a key."""
     for odd in _values(key, default):
-        yield Odd(odd.kind, odd.text, EXCEPTIONS.get((key, odd.text), odd.expected))
+        # For Lightning, null is the default of each of its arguments.
+        default_of_lightning = key.startswith("trainer.") and odd.text == "null"
+        usual = EITHER if default_of_lightning else odd.expected
+        yield Odd(odd.kind, odd.text, EXCEPTIONS.get((key, odd.text), usual))
 
 
 def _values(key: str, default: object) -> tuple[Odd, ...]:
