@@ -1,9 +1,12 @@
 """Export a finished run: python export.py run=runs/digits-resnet20-ewgs-w2a2-sqakd/seed0 (see conf/export.yaml)."""
 
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
 from sqakd.app import export
+from sqakd.app.command import run_command
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
@@ -13,4 +16,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, Path(__file__).with_name("conf"))

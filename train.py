@@ -1,9 +1,12 @@
 """Train one network, or many: python train.py quantizer=ewgs model=resnet20 bits=2 (see conf/train.yaml)."""
 
+from pathlib import Path
+
 import hydra
 from omegaconf import DictConfig
 
 from sqakd.app import train
+from sqakd.app.command import run_command
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -13,4 +16,4 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, Path(__file__).with_name("conf"))

@@ -62,6 +62,11 @@ DATASET: dict[str, str] = {
     "data.folder": "choose another folder with dataset.folder=FOLDER",
     "data.cache": "choose another folder with dataset.cache=FOLDER",
     "data.unreadable": "remove them, or use dataset.unreadable=skip",
+    "data.formats": "convert them, for instance to JPEG, or use dataset.unreadable=skip to leave them out",
+    "data.emptied": "replace these files, or remove the class",
+    "data.spelling": "rename the folder",
+    "data.one_class": "for images without labels put them directly into train/ and val/, without class folders",
+    "data.statistics": "divide values on the scale 0 .. 255 by 255",
     "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
     "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",
     "data.image_size": "give dataset.evaluate the same size",
@@ -70,6 +75,7 @@ DATASET: dict[str, str] = {
 }
 
 TRAINING: dict[str, str] = {
+    "trainer.partial": "use dataset.limit for fewer images",
     "trainer.length": "use recipe.epochs; an interrupted run continues with the same command",
     "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"
     " recipe.gradient_clip=1",

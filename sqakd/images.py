@@ -19,7 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+# Of the formats that every pillow decodes. `sqakd.image_files` decides about the others.
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"),
+    *(".pbm", ".pnm"),
+}
 # Increased whenever the pixels of some file change. Decoded images of another version are not used again.
 VERSION = 2
 # Pixels of one image, pillow's own limit: a small file can claim to contain a picture that fills the memory.

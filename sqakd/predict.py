@@ -22,6 +22,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from sqakd.image_files import UNSUPPORTED, left_out_text, list_images
 from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
 from sqakd.model_file import Description, ModelFileError, describe
 from sqakd.terminal import printable
@@ -123,22 +124,29 @@ def _first_line(error: Exception) -> str:
 
 
 def find(paths: list[Path]) -> list[Path]:
-    """Return the given files, and all images below the given folders.
+    """Return the given files, and all images below the given folders. Files that are left out there are reported.
+
+    Images in a format that cannot be read here are returned too, because each is reported like a damaged one.
 
     Raises:
-        PredictError: if a folder contains no image.
+        PredictError: if a folder cannot be read or contains no image.
     """
     found: list[Path] = []
     for path in paths:
-        inside = sorted(filter(_is_image, path.rglob("*"))) if path.is_dir() else [path]
-        if not inside:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        try:
+            inside = list_images(path)
+        except OSError as error:
+            raise PredictError(f"cannot list the images in {path}: {error}") from error
+        images = sorted([*inside.images, *inside.left_out.pop(UNSUPPORTED, [])])
+        if inside.left_out:
+            print(f"{printable(path)}: {left_out_text(inside.left_out)}", file=sys.stderr)  # noqa: T201
+        if not images:
             raise PredictError(f"no image in {path}; known suffixes are {', '.join(sorted(SUFFIXES))}")
-        found += inside
+        found += images
     return found
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def predict(model: Model, files: list[Path], *, batch: int) -> Iterator[tuple[Path, NDArray[np.float64] | str]]:

@@ -45,6 +45,7 @@ GROUPS = ("quantizer", "quantizer/rounding", "model", "kd", "plus", "dataset", "
 NEEDS = {
     "dataset.folder": "dataset=imagefolder",
     "dataset.unreadable": "dataset=imagefolder",
+    "dataset.val_fraction": "dataset=imagefolder",
     "dataset.download": "dataset=cifar10",
     "dataset.root": "dataset=cifar10",
     "hydra.launcher.n_jobs": "hydra/launcher=joblib",

@@ -15,7 +15,7 @@ import pytest
 import torch
 from image_sets import load_folder, make_folder, refusal, save
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 import sqakd.dataset.decoded
 from sqakd import images
@@ -27,7 +27,9 @@ from sqakd.images import ImageError, Preparation, read_rgb
 WIDTH, HEIGHT = 12, 8
 ORIENTATION = 0x0112
 LOSSLESS = (".png", ".tif", ".webp")
-ORIENTED = (*LOSSLESS, ".jpg")  # formats that store an orientation
+AVIF = (".avif",) if features.check("avif") else ()
+LOSSY = (".jpg", ".jfif", *AVIF)
+ORIENTED = (*LOSSLESS, *LOSSY)  # formats that store an orientation
 # Changes the upright pixels into those that a camera stores with this EXIF orientation.
 STORED: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {
     1: lambda upright: upright,
@@ -77,6 +79,8 @@ def cases() -> list[tuple[str, str, int]]:
         ".tif": ("RGB", "RGBA", "L", "P", "1", "I;16"),
         ".webp": ("RGB", "RGBA"),
         ".jpg": ("RGB", "L"),
+        ".jfif": ("RGB",),
+        **dict.fromkeys(AVIF, ("RGB",)),
         ".bmp": ("RGB", "L", "P", "1"),
         ".gif": ("L", "P", "1"),
         ".ppm": ("RGB",),
@@ -106,8 +110,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         options: dict[str, Any] = {"exif": exif} if suffix in ORIENTED else {}
         if suffix == ".webp":
             options["lossless"] = options["exact"] = True
-        if suffix == ".jpg":
-            options |= {"quality": 100, "subsampling": 0}
+        if suffix in LOSSY:
+            options |= {"quality": 100, "subsampling": "4:4:4"}
         image.save(place / name(suffix, mode, orientation), **options)
     return place
 
@@ -117,7 +121,7 @@ def test_image_is_read_upright_with_its_colours(folder: Path, suffix: str, mode:
     _, wanted = make(mode, orientation)
     seen = np.asarray(read_rgb(folder / name(suffix, mode, orientation))).astype(float)
     assert seen.shape == (HEIGHT, WIDTH, 3)
-    assert np.abs(seen - wanted).max() <= (8 if suffix == ".jpg" else 1)
+    assert np.abs(seen - wanted).max() <= (8 if suffix in LOSSY else 1)
 
 
 @pytest.mark.parametrize("size", [8, 5, 32])

@@ -187,7 +187,25 @@ def test_unreadable_images_are_reported_and_the_others_predicted(
     output, errors = capsys.readouterr()
     assert status == 1
     assert [line.split(":")[0] for line in output.splitlines()] == [str(image)]
-    assert len(errors.splitlines()) == len(damages) + 1
+    assert len(errors.splitlines()) == len(damages) + 2
+    assert "1 left out: 1 not an image format (.onnx)" in errors
+
+
+def test_links_are_followed_and_other_formats_reported(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = image.parent / "folder"
+    folder.mkdir()
+    (image.parent / "model.onnx").write_bytes(model())
+    elsewhere = image.parent / "elsewhere"
+    elsewhere.mkdir()
+    image.rename(elsewhere / image.name)
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "up").symlink_to(folder)
+    (folder / "a.heic").write_bytes(b"no plugin reads this")
+    assert main([str(image.parent / "model.onnx"), str(folder)]) == 1
+    output, errors = capsys.readouterr()
+    assert output.startswith(f"{folder / 'link' / image.name}: ")
+    assert "1 left out: 1 link to one of its own parent folders (up)" in errors
+    assert f"{folder / 'a.heic'}: cannot be read" in errors
 
 
 def test_names_cannot_control_the_terminal() -> None:

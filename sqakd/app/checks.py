@@ -11,11 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from torch import nn
 
-from sqakd.app.compose import located
+from sqakd.app.compose import located, make
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.app.tasks import make_task, set_up_feature_loss
 from sqakd.errors import SqakdError
-from sqakd.numbers import check_whole
 from sqakd.quantization.convert import Scheme
 from sqakd.randomness import stream_seed
 from sqakd.runs.spec import Spec
@@ -25,16 +24,6 @@ from sqakd.training.trainer import check_trainer_config
 
 PLANS = (False, True, "measure")
 SWEEPERS = ("basic", "table")  # the others search for the best result
-
-
-def check_seeds(spec: Spec) -> None:
-    """Refuse seeds that are not whole numbers.
-
-    Raises:
-        SqakdError: naming the seed.
-    """
-    check_whole("seed", spec.seed, minimum=0)
-    check_whole("teacher.seed", spec.config["teacher"]["seed"], minimum=0)
 
 
 def check_mode(spec: Spec) -> None:
@@ -97,6 +86,7 @@ def check_parts(spec: Spec, parts: Parts) -> None:
     Raises:
         SqakdError: naming the override that helps.
     """
+    make(spec.config["teacher"]["recipe"], "teacher.recipe")
     with located("trainer"):
         check_trainer_config(parts.recipe, spec.config["trainer"])
     check_bits(spec, parts.scheme)

@@ -22,12 +22,16 @@ from omegaconf.errors import OmegaConfBaseException
 import sqakd
 from sqakd.app import resolvers
 from sqakd.app.overrides import cell_overrides
+from sqakd.app.signatures import check_node
 from sqakd.errors import SqakdError
 from sqakd.runs.spec import TARGET, Spec, identity
 
 resolvers.register()
 
 PACKAGE = Path(sqakd.__file__).parent
+# Groups of conf/train.yaml of which one option is needed, each with an option.
+GROUPS = {"dataset": "digits", "model": "resnet20", "model@teacher": "resnet32", "quantizer": "ewgs", "kd": "sqakd"}
+GROUPS |= {"recipe": "digits", "recipe@teacher.recipe": "digits_float", "trainer": "auto", "paths": "default"}
 
 
 def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
@@ -39,8 +43,12 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
         complete: whether every value must be given.
 
     Raises:
-        SqakdError: if a required value is missing.
+        SqakdError: if a required value or group is missing, or a value cannot be resolved.
     """
+    if hydra.job.config_name == "train":
+        for group, example in GROUPS.items():
+            if not isinstance(hydra.runtime.choices.get(group), str):
+                raise SqakdError(f"{group} has no option, or several: expected one, e.g. {group}={example}")
     try:
         config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
     except OmegaConfBaseException as error:
@@ -48,6 +56,9 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
     assert isinstance(config, dict)
     config.pop("hydra", None)
     addons = config.pop("plus", {})
+    for name, part in addons.items():
+        if not isinstance(part, dict):
+            raise SqakdError(f"plus.{name}={part}: expected the values of an add-on; choose add-ons with plus=[NAME]")
     if names := resolvers.addon_names(addons):
         config["plus"] = {name: addons[name] for name in names}
     missing = sorted(OmegaConf.missing_keys(cfg))
@@ -96,6 +107,7 @@ def make(node: Mapping[str, Any] | None, key: str, **arguments: Any) -> Any:
         return None
     if TARGET not in node:
         raise SqakdError(f"{key}: expected {TARGET}, the class to construct")
+    check_node(node, key)
     try:
         return instantiate(OmegaConf.create(dict(node)), **arguments)
     except InstantiationException as error:

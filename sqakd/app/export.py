@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.parts import quantize_network
+from sqakd.app.signatures import check_arguments, check_values
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.transforms.augment import normalize
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
 # Largest difference of a pixel between pillow's resizing, which rounds twice, and the data sets' resizing, which rounds
 # once. Only images that are resized again for evaluation differ at all.
 ROUNDING = 2
+
+
+class Others(TypedDict):
+    """Values of conf/export.yaml that are not in `sqakd.export.options`."""
+
+    run: str
+    folder: str | None
+    benchmark: Mapping[str, Any]
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -69,8 +78,13 @@ def export_run(config: Mapping[str, Any]) -> float:
             raise
         advice = f"use {install('export')} in the checkout of sqakd"
         raise SqakdError(f"the export needs a package that is not installed ({error}); {advice}") from error
-    timing = Timing(**config["benchmark"])
-    options = Options(**{field.name: config[field.name] for field in fields(Options)} | {"benchmark": timing})
+    values = {field.name: config[field.name] for field in fields(Options) if field.name != "benchmark"}
+    check_values({key: config[key] for key in ("run", "folder", "benchmark")}, Others)
+    check_arguments(config["benchmark"], Timing, "benchmark")
+    check_arguments(values, Options, "")
+    with located("benchmark"):
+        timing = Timing(**config["benchmark"])
+    options = Options(**values, benchmark=timing)
     source = read_run(Path(config["run"]))
     folder = Path(config["folder"] or source.folder.export(options.profile))
     check_folder(folder)  # before the network and its data are loaded, which takes long

@@ -34,7 +34,7 @@ class Parts:
         scheme: how the student is quantized; None for a float network.
         addons: chosen add-ons by name, augmentations and callbacks.
         callbacks: of the add-ons first, because others look at what these have changed.
-        teacher_model: the `model` node of the teacher's own float run.
+        teacher_run: specification of the teacher's own float run.
     """
 
     data: ImageDataModule
@@ -43,7 +43,13 @@ class Parts:
     scheme: Scheme | None
     addons: Mapping[str, Any]
     callbacks: tuple[pl.Callback, ...]
-    teacher_model: Mapping[str, Any]
+    teacher_run: Spec
+
+    @property
+    def teacher_model(self) -> Mapping[str, Any]:
+        """The `model` node of the teacher's own float run."""
+        node: Mapping[str, Any] = self.teacher_run.config["model"]
+        return node
 
     @property
     def is_float(self) -> bool:
@@ -70,7 +76,7 @@ def make_parts(spec: Spec) -> Parts:
             *(part for part in addons.values() if isinstance(part, pl.Callback)),
             *(make(node, f"callbacks.{name}") for name, node in nodes.items()),
         ),
-        teacher_model=compose_spec(float_run_overrides(spec, "model@teacher")).config["model"],
+        teacher_run=compose_spec(float_run_overrides(spec, "model@teacher")),
     )
     parts.data.extend({name: part for name, part in addons.items() if isinstance(part, Augment)})
     return parts

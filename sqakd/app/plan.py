@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from sqakd.advice import explain
-from sqakd.app.checks import check_bits, check_plan, check_seeds
+from sqakd.app.checks import check_bits, check_plan
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import duration, say
 from sqakd.app.errors import report_errors
 from sqakd.app.overrides import float_run_overrides
+from sqakd.app.schema import check_config
 from sqakd.app.teacher import Train, needed_float_runs
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder, find_runs
@@ -184,7 +185,7 @@ def refusal(spec: Spec) -> str | None:
     if "weights" in network:
         network["weights"] = None  # a plan downloads nothing
     try:
-        check_seeds(spec)
+        check_config(spec)
         make(spec.config["kd"], "kd")
         check_bits(spec, make(spec.config["quantizer"], "quantizer"))
         with torch.device("meta"):

@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.spec import TARGET
 
 ROWS = Path(__file__).with_name("rows.yaml")
 
@@ -45,7 +46,7 @@ def cell(config: Mapping[str, Any]) -> str:
 
 def addon_names(plus: Mapping[str, Any] | None) -> list[str]:
     """Return the sorted names of the add-ons in a `plus` node; values of an add-on that is not chosen do not count."""
-    return sorted(name for name, part in (plus or {}).items() if "_target_" in part)
+    return sorted(name for name, part in (plus or {}).items() if isinstance(part, Mapping) and TARGET in part)
 
 
 def row(key: str, default: Any, config: Mapping[str, Any]) -> Any:
@@ -119,7 +120,7 @@ def register() -> None:
         return int(torch.cuda.is_available())
 
     def run_folder(*, _root_: DictConfig) -> str:
-        return str(RunFolder.of(_root_.paths.runs, _root_.name, _root_.seed).path)
+        return str(RunFolder.of(str(_root_.paths.runs), str(_root_.name), _root_.seed).path)
 
     resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
     resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from sqakd.advice import explain
 from sqakd.app.compose import changes, compose_spec, make
 from sqakd.app.console import say
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import Parts, make_network, quantize_network
+from sqakd.app.parts import Parts, make_network, quantize_network, with_inputs
+from sqakd.app.schema import check_config
 from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
 from sqakd.runs.checkpoint import CheckpointError, load_weights, restore
@@ -78,6 +80,19 @@ def needed_float_runs(spec: Spec, objective: Objective, teacher_model: Mapping[s
     return roles if teacher_model["net"] == spec.config["model"]["net"] else [*roles, "model"]
 
 
+def check_float_runs(spec: Spec, parts: Parts) -> None:
+    """Refuse a student whose float runs would be refused, before anything is written.
+
+    Raises:
+        SqakdError: naming the float run.
+    """
+    for role in needed_float_runs(spec, parts.objective, parts.teacher_model):
+        own = _float_run(spec, parts, role)
+        check_config(own)
+        with _named_as_float_run():
+            RunFolder.of_spec(own).check(with_inputs(own, parts.data))
+
+
 def load_teacher_file(spec: Spec, parts: Parts) -> FloatWeights | None:
     """Load the teacher's weights from the file that the configuration names, and try them on the teacher's network.
 
@@ -134,7 +149,7 @@ def find_networks(
         return Networks(network, None, parts.data.num_classes, None)
     classes, image_shape = file_weights.classes if file_weights else parts.data.num_classes, parts.data.image_shape
     assert classes is not None  # unlabelled images come with a file
-    teacher_weights = file_weights or _float_run_weights(spec, "model@teacher", classes, train)
+    teacher_weights = file_weights or _float_run_weights(spec, parts, "model@teacher", classes, train)
     same_network = parts.teacher_model["net"] == spec.config["model"]["net"]
     reusable = same_network and classes == parts.data.num_classes
     teacher = network if reusable else make_network(parts.teacher_model, image_shape, classes)
@@ -142,7 +157,7 @@ def find_networks(
     if same_network:
         student, student_weights = copy.deepcopy(teacher), teacher_weights
     else:
-        student_weights = _float_run_weights(spec, "model", classes, train)
+        student_weights = _float_run_weights(spec, parts, "model", classes, train)
         student = make_network(spec.config["model"], image_shape, classes)
         restore(student, student_weights.tensors, source=student_weights.source)
     if parts.scheme is not None:
@@ -162,19 +177,35 @@ def _teacher_layout(parts: Parts) -> Layout:
     return Layout.of(lambda classes: make(net, "model.net", num_classes=classes))
 
 
-def _float_run_weights(spec: Spec, role: str, classes: int, train: Train) -> FloatWeights:
+def _float_run(spec: Spec, parts: Parts, role: str) -> Spec:
+    """Return the specification of the float run of one of a student's networks, "model@teacher" or "model"."""
+    return parts.teacher_run if role == "model@teacher" else compose_spec(float_run_overrides(spec, role))
+
+
+def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train: Train) -> FloatWeights:
     """Return the weights of a float run: found under runs/, or trained now, exactly once."""
-    own = compose_spec(float_run_overrides(spec, role))
+    own = _float_run(spec, parts, role)
     folder = RunFolder.of_spec(own)
     if not folder.finished:
         say(f"the float network comes first: {folder.path}")
-    try:
+    with _named_as_float_run():
         record = train(own)
+    return FloatWeights(load_weights(folder.weights)[0], str(folder.weights), classes, record)
+
+
+@contextmanager
+def _named_as_float_run() -> Iterator[None]:
+    """Add to an error about a run's folder that the run is a student's float run.
+
+    Raises:
+        RunError: in place of the original one.
+    """
+    try:
+        yield
     except RunError as error:
         raise RunError(
             f"{explain(error)} (it is this student's float run; model.name=ANOTHER_NAME renames both)"
         ) from error
-    return FloatWeights(load_weights(folder.weights)[0], str(folder.weights), classes, record)
 
 
 def _record_of_same_images(plain: Mapping[str, Any] | None, spec: Spec) -> Record | None:

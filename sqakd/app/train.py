@@ -8,15 +8,16 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sqakd.app.checks import build_float_network, check_data, check_mode, check_parts, check_seeds, shared
+from sqakd.app.checks import build_float_network, check_data, check_mode, check_parts, shared
 from sqakd.app.compose import located, make, spec_of
 from sqakd.app.console import first_process, say
 from sqakd.app.errors import report_errors
 from sqakd.app.parts import Parts, make_parts, with_inputs
 from sqakd.app.plan import plan_runs
 from sqakd.app.result import Reference, record_of, reference_of, write_results
+from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
-from sqakd.app.teacher import Networks, find_networks, load_teacher_file, report_teacher
+from sqakd.app.teacher import Networks, check_float_runs, find_networks, load_teacher_file, report_teacher
 from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
 from sqakd.runs.folder import RunError, RunFolder
@@ -56,12 +57,13 @@ def train(spec: Spec) -> Record:
         SqakdError: for bad input of any kind, before anything is written; or if the loss is no longer finite.
         SIGTERMException: after SIGTERM, once the state is saved.
     """
-    check_seeds(spec)
+    check_config(spec)
     folder, parts = RunFolder.of_spec(spec), make_parts(spec)
     spec = with_inputs(spec, parts.data)
     if record := folder.finished_record(spec):
         return _done_before(record)
     check_parts(spec, parts)
+    check_float_runs(spec, parts)
     with located("dataset"):
         parts.data.setup()
     check_data(spec, parts)
@@ -72,6 +74,7 @@ def train(spec: Spec) -> Record:
         if record := folder.finished_record(spec):  # another process was faster
             return _done_before(record)
         say(f"run {folder.path}")
+        say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)
         record = fit(spec, parts, networks, reference, folder)
         say(f"finished: {record.summary()}")

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from sqakd.dataset.batch import Batch
+from sqakd.dataset.checks import check_classes, check_labels, check_mean, check_std
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.loader import Loader
 from sqakd.dataset.split import split_by_share, subset
+from sqakd.dataset.summary import Summary
 from sqakd.dataset.transforms.augment import Augment, Compose, Unchanged, normalize
 from sqakd.dataset.transforms.resize import size_text
 from sqakd.numbers import check_share, check_whole
@@ -24,7 +26,7 @@ class ImageDataModule(pl.LightningDataModule):
     """Images held as uint8 tensors, augmented and normalised in batches on the training device.
 
     A data set fills `train_images`, `train_labels`, `val_images`, `val_labels` and `class_names` in `load`,
-    and `train_files` and `val_files` if each image is a file of its own.
+    and `train_files` and `val_files` if each image is a file of its own. Files that are not used go to `left_out`.
 
     Args:
         batch_size: training images per batch, over all devices.
@@ -37,11 +39,12 @@ class ImageDataModule(pl.LightningDataModule):
             0 .. 255; None leaves the images unchanged.
         drop_last: whether to omit an incomplete last training batch.
         holdout: share of the training images that replaces the validation images, so that a search of hyperparameters
-            never sees the validation images; 0 keeps the validation images.
+            never sees the validation images; 0 keeps the validation images. Of each class at least one image is held
+            out and at least one is kept.
         limit: largest number of training images and of validation images, to try something out; None takes all.
 
     Raises:
-        SqakdError: if `holdout` or `limit` is not such a number.
+        SqakdError: if an argument has no such value.
     """
 
     def __init__(
@@ -59,6 +62,11 @@ class ImageDataModule(pl.LightningDataModule):
         limit: int | None,
     ) -> None:
         super().__init__()
+        check_whole("batch_size", batch_size)
+        check_whole("eval_batch_size", eval_batch_size)
+        check_whole("seed", seed, minimum=0)
+        check_mean(mean)
+        check_std(std)
         check_share("holdout", holdout)
         if limit is not None:
             check_whole("limit", limit)
@@ -73,6 +81,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.train_files: list[Path] | None = None
         self.val_files: list[Path] | None = None
         self.class_names: list[str] = []
+        self.left_out: dict[str, list[Path]] = {}  # files and folders by the reason
+        self.val_source: str | None = None  # see Summary
         self.loaded = False
 
     @abstractmethod
@@ -91,8 +101,14 @@ class ImageDataModule(pl.LightningDataModule):
         """Load the images once, hold some out, limit their number and check their size."""
         if not self.loaded:
             self.load()
+            for labels in (self.train_labels, self.val_labels):
+                if labels is not None:
+                    check_classes(self.class_names)
+                    check_labels(labels, self.class_names)
             if self.holdout:
-                rest, held_out = split_by_share(len(self.train_images), self.holdout)
+                group = self._train_class if self.labelled else None
+                rest, held_out = split_by_share(len(self.train_images), self.holdout, group=group)
+                self.val_source = f"held out, because holdout={self.holdout}"
                 self.val_images, self.val_labels = self.train_images, self.train_labels
                 self.val_files = self.train_files
                 self._keep("val", held_out)
@@ -102,6 +118,12 @@ class ImageDataModule(pl.LightningDataModule):
                 self._keep("val", subset(len(self.val_images), self.limit))
             self._check_sizes()
             self.loaded = True
+
+    def _train_class(self, position: int) -> str:
+        """Return the class of a training image. Names alone may be ambiguous, as those of WordNet are."""
+        assert self.train_labels is not None
+        label = int(self.train_labels[position])
+        return f"{self.class_names[label]} (class {label})"
 
     def _keep(self, part: str, index: Tensor) -> None:
         """Reduce the part "train" or "val" to the images at the positions `index`."""
@@ -153,6 +175,23 @@ class ImageDataModule(pl.LightningDataModule):
         images = self.train_images[:1]
         channels, height, width = (images if self.evaluate is None else self.evaluate(images)).shape[1:]
         return channels, height, width
+
+    def summary(self) -> Summary:
+        """Return the numbers of the loaded images and of the files that are left out."""
+        return Summary(
+            train_images=len(self.train_images),
+            val_images=len(self.val_images),
+            class_names=self.class_names,
+            train_counts=self._counts(self.train_labels),
+            val_counts=self._counts(self.val_labels),
+            val_source=self.val_source,
+            limit=self.limit,
+            left_out=self.left_out,
+        )
+
+    def _counts(self, labels: Tensor | None) -> list[int] | None:
+        """Return the number of images of each class."""
+        return None if labels is None else torch.bincount(labels, minlength=len(self.class_names)).tolist()
 
     def train_dataloader(self) -> Loader:
         """Return the loader of training batches, with a new order and new augmentation in each epoch."""

@@ -32,6 +32,7 @@ from sqakd.images import VERSION, ImageError
 T = TypeVar("T")
 # Errors that reading and decoding a file may raise if the file or its archive is damaged.
 UNREADABLE = (ImageError, OSError, ValueError, zlib.error, zipfile.BadZipFile)
+UNREADABLE_FILE = "not a readable image"  # reason why a file is left out
 CHUNK = 2048  # decoded images held in memory before they are written
 
 
@@ -58,6 +59,7 @@ class Decoder:
         *,
         shape: tuple[int, int, int],
         facts: object,
+        group: Callable[[T], str] | None = None,
     ) -> tuple[list[T], Tensor]:
         """Return the items that could be read, and their pixels as uint8 [N, *shape], mapped from the cache.
 
@@ -67,10 +69,11 @@ class Decoder:
                 called from many threads.
             shape: channels, height, width of the pixels of one item.
             facts: everything that the pixels depend on, as plain data: names, lengths, times, the resized size.
+            group: function that returns the class of an item; None for images without labels.
 
         Raises:
-            DataError: if the cache cannot be written, if no item can be read, or if an item cannot be read and
-                `unreadable` is "refuse".
+            DataError: if the cache cannot be written, if no item or none of a class can be read, or if an item cannot
+                be read and `unreadable` is "refuse".
         """
         key = hashlib.blake2b(json.dumps([VERSION, self.unreadable, facts]).encode(), digest_size=12).hexdigest()
         pixels, index = self.cache / f"{key}.uint8", self.cache / f"{key}.json"
@@ -84,6 +87,13 @@ class Decoder:
         except OSError as error:
             raise DataError(f"cannot write decoded images to {self.cache}: {error}", topic="data.cache") from error
         kept = [items[i] for i in json.loads(index.read_text())]
+        if group is not None:
+            emptied = {group(item) for item in items} - {group(item) for item in kept}
+            if emptied:
+                lost = [str(item) for item in items if group(item) in emptied]
+                raise DataError(
+                    f"no image of the class(es) {some(sorted(emptied))} can be read: {some(lost)}", topic="data.emptied"
+                )
         return kept, mapped(pixels, (len(kept), *shape))
 
     def _write(

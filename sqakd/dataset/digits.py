@@ -15,8 +15,8 @@ from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
 from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.checks import check_side
 from sqakd.dataset.split import SPLIT_SEED
-from sqakd.numbers import check_whole
 
 ORIGINAL_SIZE = 8
 VALIDATION_IMAGES = 360
@@ -32,7 +32,7 @@ class Digits(ImageDataModule):
 
     def __init__(self, *, image_size: int, **common: Any) -> None:
         super().__init__(**common)
-        check_whole("image_size", image_size, minimum=ORIGINAL_SIZE)
+        check_side("image_size", image_size, minimum=ORIGINAL_SIZE)
         self.image_size = image_size
 
     def load(self) -> None:

@@ -1,19 +1,16 @@
 """A data set of the user's own images, of any size and format, with labels or without.
 
-Layouts of `folder`:
-
-    train/CLASS/*.jpg and val/CLASS/*.jpg     labelled
-    train/*.jpg and val/*.jpg                 unlabelled
-    *.jpg                                     unlabelled; a share, chosen by file name, is held out for validation
-
-If there is no val/, the images of train/ are split in the same way. Each image is decoded once into a uint8 file that
-later runs map into memory: the shorter side is resized to `image_size`, then the centre is cropped. `sqakd.images` says
-how files become pixels.
+`sqakd.dataset.layout` lists the layouts of the folder. If it has no validation images, a share of the training images,
+chosen by file name, is held out; of each class at least one image is held out and at least one is kept. Each image is
+decoded once into a uint8 file that later runs map into memory: the shorter side is resized to `image_size`, then the
+centre is cropped. `sqakd.images` says how files become pixels, and `sqakd.image_files` which files are images.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,25 +20,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sqakd.dataset.base import ImageDataModule
-from sqakd.dataset.decoded import Decoder
+from sqakd.dataset.checks import check_classes, check_side
+from sqakd.dataset.decoded import UNREADABLE_FILE, Decoder
 from sqakd.dataset.errors import DataError
-from sqakd.dataset.split import split_by_name
-from sqakd.images import SUFFIXES, ImageError, channels_first, fit, read_rgb
-from sqakd.numbers import check_whole, is_number
-
-LAYOUTS = "train/CLASS/IMAGE and val/CLASS/IMAGE (labelled), train/IMAGE and val/IMAGE, or IMAGE (unlabelled)"
+from sqakd.dataset.layout import Layout, read_layout
+from sqakd.dataset.split import split_by_name, split_by_share
+from sqakd.errors import some
+from sqakd.image_files import UNSUPPORTED
+from sqakd.images import ImageError, channels_first, fit, read_rgb
+from sqakd.numbers import is_number
 
 
 class ImageFolder(ImageDataModule):
     """Images in folders, labelled if `train/` holds class folders.
 
     Args:
-        folder: folder with one of the layouts above.
+        folder: folder with one of the layouts of `sqakd.dataset.layout`.
         image_size: side of the square images, in pixels.
         cache: folder of the decoded images.
         val_fraction: probability of each image to be held out for validation if there is no `val/`; the image's name
             decides.
-        unreadable: "refuse" raises an error for files that are not images, "skip" omits them and reports their number.
+        unreadable: "refuse" raises an error for damaged images and for formats that cannot be read here, "skip" omits
+            and reports them. No class may become empty.
         **common: see `ImageDataModule`.
 
     Raises:
@@ -59,82 +59,80 @@ class ImageFolder(ImageDataModule):
         **common: Any,
     ) -> None:
         super().__init__(**common)
-        check_whole("image_size", image_size)
+        check_side("image_size", image_size)
         if not is_number(val_fraction) or not 0 < val_fraction < 1:
             raise DataError(f"val_fraction={val_fraction!r}: expected a number between 0 and 1")
         self.folder, self.image_size, self.val_fraction = Path(folder), image_size, val_fraction
         self.decoder = Decoder(cache=cache, unreadable=unreadable)
 
+    @cached_property
+    def layout(self) -> Layout:
+        """The files of the folder, listed once, so that identity, split and pixels are of the same files."""
+        return read_layout(self.folder)
+
     def load(self) -> None:
-        train, val = self._list_files()
-        labelled = self._has_classes(train)
-        if labelled:
-            self.class_names = self._class_names(train, val)
+        layout = self.layout
+        unsupported = layout.left_out.get(UNSUPPORTED, [])
+        if unsupported and self.decoder.unreadable == "refuse":
+            files = len(unsupported) + len(layout.train) + len(layout.val)
+            raise DataError(
+                f"{len(unsupported)} of {files} image files have a format that cannot be read here:"
+                f" {some([str(path) for path in unsupported])}",
+                topic="data.formats",
+            )
+        if layout.classes:
+            check_classes(layout.classes)
+        self.class_names, self.left_out = layout.classes, dict(layout.left_out)
+        train, val = self._parts(self._class_of if layout.classes else None)
+        if not layout.val:
+            self.val_source = "held out by file name"
         self.train_files, self.train_images = self._decode(train)
         self.val_files, self.val_images = self._decode(val)
-        if labelled:
+        unread = sorted({*train, *val} - {*self.train_files, *self.val_files})
+        if unread:
+            self.left_out[UNREADABLE_FILE] = unread
+        if layout.classes:
             self.train_labels, self.val_labels = self._labels(self.train_files), self._labels(self.val_files)
 
     def fingerprint(self) -> str | None:
-        """Return a digest of the names and sizes of all image files."""
+        """Return a digest of the names and sizes of all image files, and of the rule that holds some out.
+
+        A split that would leave a class out is repaired. Runs of versions that did not repair such a split had other
+        images, so they get another digest.
+        """
         digest = hashlib.sha256()
-        for path in sorted(path for files in self._list_files() for path in files):
-            digest.update(f"{self._name(path)}\0{path.stat().st_size}\n".encode())
+        for path in sorted([*self.layout.train, *self.layout.val]):
+            digest.update(f"{self._name(path)}\0{path.stat().st_size}\n".encode(errors="surrogateescape"))
+        if self.layout.classes and self._is_repaired():
+            digest.update(b"every class in both parts\n")
         return digest.hexdigest()
 
-    def _list_files(self) -> tuple[list[Path], list[Path]]:
-        """Return the paths of the training images and of the validation images."""
-        if not self.folder.is_dir():
-            raise DataError(f"{self.folder} is not a folder; expected {LAYOUTS}", topic="data.folder")
-        train, val = _images_below(self.folder / "train"), _images_below(self.folder / "val")
-        if train and not val:
-            return self._hold_out(train)
-        if not train:
-            train, val = self._hold_out(sorted(p for p in self.folder.iterdir() if _is_image(p)))
-        if not train or not val:
-            raise DataError(
-                f"found {len(train)} training and {len(val)} validation images in {self.folder}; expected {LAYOUTS}"
-            )
-        return train, val
+    def _is_repaired(self) -> bool:
+        """Return whether images are held out that would not be held out without a regard for classes."""
+        train, val = self._parts(self._class_of)
+        if (train, val) != self._parts(None):
+            return True
+        if not self.holdout:
+            return False
+        _, plain = split_by_share(len(train), self.holdout)
+        _, held_out = split_by_share(len(train), self.holdout, group=lambda i: self._class_of(train[i]))
+        return not torch.equal(plain, held_out)
 
-    def _hold_out(self, files: list[Path]) -> tuple[list[Path], list[Path]]:
-        """Split the files by their names into training and validation images, each part sorted."""
-        train, val = split_by_name(files, self._name, self.val_fraction)
+    def _parts(self, group: Callable[[Path], str] | None) -> tuple[list[Path], list[Path]]:
+        """Return the training files and the validation files, each sorted.
+
+        Args:
+            group: function that returns the class of a file that must be in both parts if some files are held out;
+                None to split by the names alone.
+        """
+        if self.layout.val:
+            return self.layout.train, self.layout.val
+        train, val = split_by_name(self.layout.train, self._name, self.val_fraction, group=group)
         return sorted(train), sorted(val)
 
     def _name(self, path: Path) -> str:
         """Return a file's path from the folder, with slashes on every system."""
         return path.relative_to(self.folder).as_posix()
-
-    def _has_classes(self, train: list[Path]) -> bool:
-        """Return whether train/ has class folders, and not all training images lie directly in train/."""
-        folder = self.folder / "train"
-        return (
-            folder.is_dir()
-            and any(path.is_dir() for path in folder.iterdir())
-            and any(path.parent != folder for path in train)
-        )
-
-    def _class_names(self, train: list[Path], val: list[Path]) -> list[str]:
-        """Return the sorted names of the class folders.
-
-        Raises:
-            DataError: if an image is in no class folder, or if a class has no training image.
-        """
-        loose = [p for p in train + val if p.parent in (self.folder / "train", self.folder / "val")]
-        if loose:
-            raise DataError(f"{loose[0]} is in no class folder, but other images are; expected {LAYOUTS}")
-        folder = self.folder / "train"
-        names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-        empty = sorted(set(names) - {self._class_of(p) for p in train if folder in p.parents})
-        if empty:
-            raise DataError(f"class folder(s) without images in {folder}: {', '.join(empty)}")
-        unknown = sorted({self._class_of(p) for p in val} - set(names))
-        if unknown:
-            raise DataError(
-                f"val/ has classes that train/ does not have: {', '.join(unknown)}; train/ has {', '.join(names)}"
-            )
-        return names
 
     def _class_of(self, path: Path) -> str:
         """Return the class of train/CLASS/IMAGE or val/CLASS/IMAGE."""
@@ -148,7 +146,13 @@ class ImageFolder(ImageDataModule):
         """Return the files that could be read, and their pixels as uint8 [N, 3, image_size, image_size]."""
         size = self.image_size
         facts = [(self._name(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-        return self.decoder.decode(files, lambda p: _read(p, size), shape=(3, size, size), facts=[size, facts])
+        return self.decoder.decode(
+            files,
+            lambda p: _read(p, size),
+            shape=(3, size, size),
+            facts=[size, facts],
+            group=self._class_of if self.class_names else None,
+        )
 
 
 def _read(path: Path, size: int) -> NDArray[np.uint8] | str:
@@ -157,11 +161,3 @@ def _read(path: Path, size: int) -> NDArray[np.uint8] | str:
         return channels_first(fit(read_rgb(path), size, size))
     except ImageError as error:
         return f"{path} ({error})"
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in SUFFIXES
-
-
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if _is_image(path)) if folder.is_dir() else []

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from sqakd.dataset.archive import Archive
 from sqakd.dataset.base import ImageDataModule
-from sqakd.dataset.decoded import UNREADABLE, Decoder
+from sqakd.dataset.decoded import UNREADABLE, UNREADABLE_FILE, Decoder
 from sqakd.dataset.errors import DataError
-from sqakd.dataset.tiny_imagenet_lists import LAYOUT, read_names, read_wnids, train_files, val_files
+from sqakd.dataset.tiny_imagenet_lists import LAYOUT, left_out, read_names, read_wnids, train_files, val_files
 from sqakd.dataset.transforms.resize import size_text
 from sqakd.dataset.tree import FolderTree, Tree, ZipTree
 from sqakd.images import channels_first, read_rgb
@@ -83,8 +83,10 @@ class TinyImageNet(ImageDataModule):
             # The training files come first: they reveal a wrong list of classes, which wrong names would hide.
             train = train_files(tree, wnids)
             self.class_names = read_names(tree, wnids)
+            val = val_files(tree, wnids)
+            self.left_out = left_out(tree, train.keys() | val.keys())
             self.train_images, self.train_labels = self._decode(tree, train, wnids)
-            self.val_images, self.val_labels = self._decode(tree, val_files(tree, wnids), wnids)
+            self.val_images, self.val_labels = self._decode(tree, val, wnids)
 
     def _open(self) -> Tree:
         """Return the unpacked folder or, without unpacking it, the archive."""
@@ -109,7 +111,10 @@ class TinyImageNet(ImageDataModule):
             lambda name: _pixels(tree, name),
             shape=(3, SIZE, SIZE),
             facts=[FOLDER, [(name, *tree.facts[name]) for name in names]],
+            group=lambda name: files[name],
         )
+        if unread := sorted(set(names) - set(kept)):
+            self.left_out.setdefault(UNREADABLE_FILE, []).extend(Path(name) for name in unread)
         position = {wnid: i for i, wnid in enumerate(wnids)}
         return images, torch.tensor([position[files[name]] for name in kept])
 

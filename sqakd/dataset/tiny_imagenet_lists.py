@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
 
 from sqakd.dataset.decoded import UNREADABLE
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.tree import Tree
 from sqakd.errors import some
+from sqakd.image_files import reason_against
 
 ANNOTATIONS = "val/val_annotations.txt"
+OUTSIDE = "outside train/ and val/"
+ELSEWHERE = "not at train/WNID/images/*.JPEG or val/images/*.JPEG"
 LAYOUT = f"wnids.txt, words.txt, train/WNID/images/*.JPEG, {ANNOTATIONS} and val/images/*.JPEG"
 
 
@@ -96,6 +101,23 @@ def val_files(tree: Tree, wnids: list[str]) -> dict[str, str]:
     return {f"{images}{file}": wnid_of[file] for file in sorted(wnid_of)}
 
 
+def left_out(tree: Tree, used: Collection[str]) -> dict[str, list[Path]]:
+    """Return everything that is neither one of the `used` images nor a list of the data set, by the reason.
+
+    A folder outside train/ and val/, such as test/, counts as one.
+    """
+    found = {reason: list(paths) for reason, paths in tree.left_out.items()}
+    folders = sorted({name.split("/")[0] for name in tree.facts if "/" in name} - {"train", "val"})
+    if folders:
+        found[OUTSIDE] = [Path(name) for name in folders]
+    images = set(used)
+    for name in sorted(tree.facts):
+        is_list = name in ("wnids.txt", "words.txt", ANNOTATIONS) or name.endswith("_boxes.txt")
+        if name not in images and not is_list and name.split("/")[0] not in folders:
+            found.setdefault(reason_against(name.split("/")[-1]) or ELSEWHERE, []).append(Path(name))
+    return found
+
+
 def _lines(tree: Tree, name: str) -> list[str]:
     """Return the lines of a text file.
 
@@ -111,5 +133,5 @@ def _lines(tree: Tree, name: str) -> list[str]:
 
 
 def _is_image(name: str) -> bool:
-    """Return whether a file name is that of an image; macOS adds hidden files such as ._name.JPEG."""
-    return name.lower().endswith((".jpeg", ".jpg")) and not name.startswith(".")
+    """Return whether a file name is that of an image. Hidden files, such as ._name.JPEG, are not in a tree."""
+    return name.lower().endswith((".jpeg", ".jpg"))

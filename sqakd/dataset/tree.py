@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from sqakd.dataset.errors import DataError
+from sqakd.image_files import HIDDEN, is_hidden, list_files
 
 
 class Tree(ABC):
@@ -19,9 +18,11 @@ class Tree(ABC):
     Attributes:
         facts: for each file, by its path from the folder with slashes: its length, and the time of its last change or
             its checksum.
+        left_out: hidden files, broken links and the like, by the reason. They are not among the files.
     """
 
     facts: dict[str, tuple[int, int]]
+    left_out: dict[str, list[Path]]
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -51,7 +52,11 @@ class FolderTree(Tree):
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder
-        self.facts = {name: (facts.st_size, facts.st_mtime_ns) for name, facts in _files(str(folder), "")}
+        found = list_files(folder)
+        self.left_out = found.left_out
+        self.facts = {
+            path.relative_to(folder).as_posix(): (status.st_size, status.st_mtime_ns) for path, status in found.files
+        }
 
     def read(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -82,11 +87,10 @@ class ZipTree(Tree):
             raise DataError(f"{archive} cannot be read as a zip archive: {error}") from error
         self.lock = threading.Lock()  # ZipFile counts its open readers without a lock
         entries = [entry for entry in self.zip.infolist() if not entry.is_dir()]
-        self.facts = {
-            entry.filename.removeprefix(f"{folder}/"): (entry.file_size, entry.CRC)
-            for entry in entries
-            if entry.filename.startswith(f"{folder}/")
-        }
+        inside = {e.filename.removeprefix(f"{folder}/"): e for e in entries if e.filename.startswith(f"{folder}/")}
+        hidden = {name for name in inside if any(map(is_hidden, name.split("/")))}
+        self.left_out = {HIDDEN: [Path(name) for name in sorted(hidden)]} if hidden else {}
+        self.facts = {name: (e.file_size, e.CRC) for name, e in inside.items() if name not in hidden}
 
     def read(self, name: str) -> bytes:
         with self.lock:
@@ -97,16 +101,3 @@ class ZipTree(Tree):
 
     def close(self) -> None:
         self.zip.close()
-
-
-def _files(folder: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the path (after `prefix`) and the facts of each file below a folder.
-
-    os.scandir reads the facts together with the names, which saves a system call for each of 110,000 files.
-    """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _files(entry.path, f"{prefix}{entry.name}/")
-            elif entry.is_file():
-                yield f"{prefix}{entry.name}", entry.stat()

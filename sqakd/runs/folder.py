@@ -26,6 +26,19 @@ from sqakd.runs.renames import with_current_paths
 from sqakd.runs.spec import Spec, differences, identity
 from sqakd.terminal import printable
 
+LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer than the name
+
+
+def is_folder_name(name: str) -> bool:
+    """Return whether a text can be the name of a run's folder; a hidden folder would not be found again.
+
+    Example:
+        >>> [is_folder_name(name) for name in ("a b", "", "..", "a/b", ".x", "x" * 300)]
+        [True, False, False, False, False, False]
+    """
+    is_one_part = name.isprintable() and not {"/", os.sep} & set(name) and not name.startswith(".")
+    return is_one_part and 0 < len(name.encode()) <= LONGEST_NAME
+
 
 class RunError(SqakdError):
     """A run folder that cannot be used."""
@@ -54,8 +67,12 @@ class RunFolder:
             RunError: if the run's name is not a name for a folder.
         """
         name = spec.name
-        if not name.isprintable() or name in ("", ".", "..") or {"/", os.sep} & set(name):
-            raise RunError(f"name={name!r}: expected the name of a folder, without a path", topic="run.name")
+        if not is_folder_name(name):
+            raise RunError(
+                f"name={name!r}: expected the name of a folder: printable, without slashes, not hidden, and at most"
+                f" {LONGEST_NAME} bytes long",
+                topic="run.name",
+            )
         return cls.of(spec.config["paths"]["runs"], name, spec.seed)
 
     @property

@@ -14,6 +14,9 @@ from sqakd.errors import SqakdError
 from sqakd.numbers import check_not_negative, check_share, check_whole, is_number
 from sqakd.training.schedule import Progress, Schedule
 
+# Arguments of an optimizer that the recipe gives to each group of parameters.
+GROUP_ARGUMENTS = {"params", "lr", "weight_decay"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -55,9 +58,13 @@ class Recipe:
         if clip is not None and not (is_number(clip) and clip > 0):
             raise SqakdError(f"gradient_clip={clip!r}: expected a positive number, or null")
         check_share("label_smoothing", self.label_smoothing)
+        own = self.optimizer.keywords if isinstance(self.optimizer, partial) else {}
+        if twice := sorted(GROUP_ARGUMENTS & own.keys()):
+            raise SqakdError(f"optimizer.{twice[0]}={own[twice[0]]}: expected nothing, because the recipe sets it")
+        network, quantizer = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
         try:  # wrong arguments of the optimizer are reported now, not after a teacher has been trained
-            self.make_optimizer([nn.Parameter(torch.zeros(1))], [])
-        except TypeError as error:
+            self.make_optimizer([network], [quantizer])
+        except (TypeError, ValueError) as error:
             raise SqakdError(f"optimizer: {error}") from error
 
     def make_optimizer(

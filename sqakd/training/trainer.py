@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
@@ -27,7 +29,21 @@ OFF: dict[str, Any] = {
     "log_every_n_steps": 0,
 }
 # Arguments that end a training before its recipe does. A run would then count as finished that is not.
-CUT_SHORT = ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time")
+CUT_SHORT = ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run")
+# Arguments that change the images of the validation. The scores of such a run could not be compared with others.
+PARTIAL = ("limit_val_batches", "overfit_batches")
+# Other arguments that a run sets itself, with the place that decides about them.
+ELSEWHERE = {
+    "accumulate_grad_batches": "the recipe sets it",
+    "gradient_clip_val": "the recipe sets it",
+    "callbacks": "the run has its own",
+    "logger": "the run has its own",
+    "default_root_dir": "a run has its own folder",
+    "enable_checkpointing": "a run needs its checkpoints",
+    "use_distributed_sampler": "the data set shares the images out",
+    "val_check_interval": "a run is validated after each epoch",
+    "barebones": "a run needs its callbacks",
+}
 # Keys of the trainer group that are arguments of the task, not of Lightning's Trainer.
 TASK_KEYS = ("compile", "channels_last")
 
@@ -50,30 +66,38 @@ def make_trainer(
         folder: folder of the run.
 
     Raises:
-        SqakdError: see `check_trainer_config`; or if Lightning refuses an argument.
+        SqakdError: if Lightning refuses an argument.
     """
-    check_trainer_config(recipe, trainer_config)
+    return _construct(
+        recipe, trainer_config, callbacks=list(callbacks), logger=list(loggers) or False, default_root_dir=folder
+    )
+
+
+def _construct(recipe: Recipe, trainer_config: Mapping[str, Any], **arguments: Any) -> pl.Trainer:
+    """Construct Lightning's Trainer.
+
+    Raises:
+        SqakdError: if Lightning refuses an argument.
+    """
     own = {key: value for key, value in trainer_config.items() if key not in TASK_KEYS}
     try:
         return pl.Trainer(
             max_epochs=recipe.epochs,
             accumulate_grad_batches=recipe.accumulate,
             gradient_clip_val=recipe.gradient_clip,
-            callbacks=list(callbacks),
-            logger=list(loggers) or False,
-            default_root_dir=folder,
-            **OFF | own,
+            **OFF | own | arguments,
         )
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise SqakdError(" ".join(str(error).split())) from error
 
 
 def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
-    """Refuse arguments of the trainer that do not fit the recipe.
+    """Refuse arguments of the trainer that do not fit the recipe or this machine.
 
     Raises:
-        SqakdError: if the precision is too low for sums of integer codes, or an argument would end the training early
-            or omit the last validation.
+        SqakdError: if the precision is too low for sums of integer codes; if an argument would end the training early,
+            omit images or the last validation, or replace what the run decides; if the machine has fewer devices; or
+            if Lightning refuses an argument.
     """
     if str(trainer_config.get("precision")).startswith("16"):
         raise SqakdError(
@@ -86,12 +110,25 @@ def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> N
             f"{cut[0]}={trainer_config[cut[0]]}: expected no length here, because the recipe has it",
             topic="trainer.length",
         )
+    if partial := [key for key in PARTIAL if trainer_config.get(key) is not None]:
+        raise SqakdError(
+            f"{partial[0]}={trainer_config[partial[0]]}: expected nothing, because all validation images count",
+            topic="trainer.partial",
+        )
+    if owned := [key for key in ELSEWHERE if key in trainer_config]:
+        raise SqakdError(f"{owned[0]}={trainer_config[owned[0]]}: expected nothing, because {ELSEWHERE[owned[0]]}")
     interval = trainer_config.get("check_val_every_n_epoch", 1)
     if not is_whole(interval) or interval < 1 or recipe.epochs % interval:
         raise SqakdError(
             f"check_val_every_n_epoch={interval}: expected a divisor of {recipe.epochs}, the number of epochs, so that"
             f" the last epoch is validated"
         )
+    devices, there = trainer_config.get("devices", 1), max(os.cpu_count() or 1, torch.cuda.device_count())
+    if is_whole(devices) and devices > there:  # before Lightning makes a list of as many
+        raise SqakdError(f"devices={devices}: expected at most {there}, the number of devices of this machine")
+    trial = _construct(recipe, trainer_config, logger=False)
+    if isinstance(trial.accelerator, CPUAccelerator) and trial.num_devices > (os.cpu_count() or 1):
+        raise SqakdError(f"devices={devices}: expected at most {os.cpu_count()}, the number of cores of this machine")
 
 
 def max_epochs(trainer: pl.Trainer) -> int:

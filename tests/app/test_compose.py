@@ -34,7 +34,7 @@ def test_nothing_stays_nothing() -> None:
     ("changes", "message"),
     [
         ({"lr": -1}, "recipe.lr=-1: expected a number >= 0"),
-        ({"speed": 1}, "got an unexpected keyword argument 'speed'"),
+        ({"speed": 1}, "recipe.speed=1: no such key; expected accumulate, "),
         ({"_target_": "sqakd.training.recipe.Recipes"}, "Recipes"),
         (
             {"schedule": {"_target_": "sqakd.training.schedule.WarmupCosine", "base": 0.1, "steps": 1}},

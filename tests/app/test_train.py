@@ -171,7 +171,12 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
         "dataset.augment.flip=false",
     ]
     overrides += ["recipe.epochs=2", "recipe.batch_size=16", "trainer.precision=bf16-mixed", teacher_file(runs)]
-    train(runs, *overrides, "bits=4")
+    (tmp_path / "labels.csv").touch()
+    done = train(runs, *overrides, "bits=4")
+    line = (
+        r"data: \d+ training and \d+ validation images \(held out by file name\), no labels; 1 left out: 1 not an image"
+    )
+    assert len(re.findall(f"^{line}", done.stdout, re.MULTILINE)) == 1
     found = record(runs, "imagefolder-resnet20-ewgs-w4a4-sqakd")
     assert found["scores"].keys() == {"agreement", "kl"}
     assert "drop_from_float" not in found

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sqakd.errors import SqakdError
 from sqakd.numbers import check_whole
 
 
@@ -104,7 +105,17 @@ class CropFlip(Augment):
         }
 
     def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:
+        """Return the changed images, [N, C, H, W], with the type of the input.
+
+        Raises:
+            SqakdError: if a crop could miss the whole image.
+        """
         n, channels, height, width = images.shape
+        if self.padding >= min(height, width):
+            raise SqakdError(
+                f"images of {height}x{width} pixels are padded by {self.padding} before the random crop; expected less"
+                f" than {min(height, width)}, because a crop could otherwise contain nothing of the image"
+            )
         padded = F.pad(images, [self.padding] * 4)
         rows = draws["top"][:, None] + torch.arange(height, device=images.device)
         columns = draws["left"][:, None] + torch.arange(width, device=images.device)

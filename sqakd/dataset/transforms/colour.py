@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sqakd.dataset.checks import check_strength
 from sqakd.dataset.transforms.augment import Augment
-from sqakd.numbers import check_not_negative
 
 
 class ColourJitter(Augment):
@@ -22,13 +22,13 @@ class ColourJitter(Augment):
         saturation: strength of the blend with the grey version, >= 0; 0 turns it off.
 
     Raises:
-        SqakdError: if a strength is not a number >= 0.
+        SqakdError: if a strength is not a number from 0 to 10.
     """
 
     def __init__(self, *, brightness: float, contrast: float, saturation: float) -> None:
         self.strengths = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         for name, strength in self.strengths.items():
-            check_not_negative(name, strength)
+            check_strength(name, strength)
 
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         factors = {}

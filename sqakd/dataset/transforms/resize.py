@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sqakd.dataset.checks import check_side
 from sqakd.dataset.transforms.augment import Augment
 from sqakd.errors import SqakdError
-from sqakd.numbers import check_whole, is_number
+from sqakd.numbers import is_number
 
 ATTEMPTS = 10  # random boxes drawn per image, of which the first that fits into the image is used, as in torchvision
 
@@ -87,7 +88,7 @@ class ResizedCropFlip(Augment):
     """
 
     def __init__(self, *, size: int, area: Sequence[float], ratio: Sequence[float], flip: bool) -> None:
-        check_whole("size", size)
+        check_side("size", size)
         if not _is_interval(area) or area[1] > 1:
             raise SqakdError(f"area={area}: expected two shares of the image in ascending order, e.g. [0.08, 1.0]")
         if not _is_interval(ratio):
@@ -126,8 +127,8 @@ class ResizedCropFlip(Augment):
 
 
 def _is_interval(bounds: Sequence[float]) -> bool:
-    """Return whether a sequence is two numbers above 0 in ascending order."""
-    return len(bounds) == 2 and all(is_number(bound) for bound in bounds) and 0 < bounds[0] <= bounds[1]
+    """Return whether a sequence is two finite numbers above 0 in ascending order."""
+    return len(bounds) == 2 and all(is_number(bound) for bound in bounds) and 0 < bounds[0] <= bounds[1] < math.inf
 
 
 class ResizeCentreCrop:
@@ -144,8 +145,8 @@ class ResizeCentreCrop:
     """
 
     def __init__(self, *, size: int, margin: int) -> None:
-        check_whole("size", size)
-        check_whole("margin", margin, minimum=0)
+        check_side("size", size)
+        check_side("margin", margin, minimum=0)
         self.size, self.margin = size, margin
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
-from sqakd.numbers import check_whole
+from sqakd.numbers import check_not_negative, check_positive, check_whole
 from sqakd.quantization.curvature import estimate
 from sqakd.quantization.layers import quantizers
 from sqakd.quantization.probe import buffers_restored
@@ -42,7 +42,7 @@ class HessianScaling(pl.Callback):
         epsilon: keeps divisions finite if gradients vanish.
 
     Raises:
-        SqakdError: if a number is not whole, or below 1.
+        SqakdError: if a number is outside of its range.
     """
 
     def __init__(
@@ -57,7 +57,10 @@ class HessianScaling(pl.Callback):
     ) -> None:
         check_whole("update_every", update_every)
         check_whole("batches", batches)
+        check_whole("batch_size", batch_size)
         check_whole("max_probes", max_probes)
+        check_not_negative("tolerance", tolerance)
+        check_positive("epsilon", epsilon)
         self.update_every, self.batches, self.batch_size = update_every, batches, batch_size
         self.max_probes, self.tolerance, self.epsilon = max_probes, tolerance, epsilon
 

@@ -1,0 +1,140 @@
+"""The command line around Hydra: paths are taken as typed, and Hydra's refusals become one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import hydra
+import omegaconf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from sqakd.app.suggestions import either, suggestion
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+HYDRA_FOLDERS = tuple(str(Path(package.__file__ or "").parent) for package in (hydra, omegaconf))
+# Keys whose value is a path, which may contain what Hydra's grammar of overrides gives another meaning.
+PATH_KEYS = (
+    *("paths.runs", "paths.data", "paths.cache", "dataset.folder", "dataset.root", "dataset.cache"),
+    *("teacher.checkpoint", "run", "folder"),
+)
+
+# Groups of which nothing may be chosen.
+OPTIONAL = ("experiment", "table", "hparams", "debug", "local", "logger", "callbacks")
+
+
+def run_command(main: Callable[[], object], config_folder: Path) -> None:
+    """Run an application of Hydra with the arguments of this process.
+
+    With the environment variable HYDRA_FULL_ERROR=1 all errors keep their tracebacks.
+
+    Args:
+        main: function decorated with `hydra.main`.
+        config_folder: the application's folder of configurations.
+
+    Raises:
+        SystemExit: with one line, if the command line is wrong.
+    """
+    sys.argv[1:] = [as_typed(argument) for argument in sys.argv[1:]]
+    if os.environ.get(FULL_ERROR) == "1":
+        main()
+        return
+    check_options(sys.argv[1:], config_folder)
+    os.environ[FULL_ERROR] = "1"  # Hydra raises its errors then, instead of printing them
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SystemExit(f"error: {refusal(error, sys.argv[1:], config_folder)}") from error
+    except (ValueError, TypeError, AssertionError) as error:
+        if not traceback.extract_tb(error.__traceback__)[-1].filename.startswith(HYDRA_FOLDERS):
+            raise
+        raise SystemExit(f"error: {refusal(error, sys.argv[1:], config_folder)}") from error
+
+
+def as_typed(argument: str) -> str:
+    """Return an argument with the home folder for ~, and with quotes around a path that Hydra could not read.
+
+    Example:
+        >>> as_typed("dataset.folder=/data/my=photos"), as_typed("dataset.folder=/data/a,/data/b")
+        ("dataset.folder='/data/my=photos'", 'dataset.folder=/data/a,/data/b')
+    """
+    key, equals, value = argument.partition("=")
+    if not equals or key.lstrip("+") not in PATH_KEYS:
+        return argument
+    if re.match(r"~[^/]*(/|$)", value):
+        value = str(Path(value).expanduser())
+    if _parsed(f"{key}={value}") is None:
+        value = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + (match[2] and r"\'"), value)
+        value = f"'{value}'"
+    return f"{key}={value}"
+
+
+def check_options(arguments: Sequence[str], config_folder: Path) -> None:
+    """Refuse what Hydra would refuse without saying which argument is wrong: recipe=null, quantizer=1, =2, bits.
+
+    Raises:
+        SystemExit: naming the options.
+    """
+    for argument in arguments:
+        if re.match(r"([^-~=][^=]*$)|=", argument):
+            raise SystemExit(f"error: {argument}: expected KEY=VALUE")
+        override = _parsed(argument)
+        if override is None or override.is_delete() or override.is_sweep_override():
+            continue
+        group, value = override.key_or_group, override.value()
+        if (config_folder / group).is_dir() and group not in OPTIONAL and not isinstance(value, str | list):
+            raise SystemExit(f"error: {argument}: expected {either(_options(config_folder / group))}")
+
+
+def _parsed(argument: str) -> Override | None:
+    if argument.startswith("-"):
+        return None
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except (HydraException, ValueError):
+        return None
+
+
+def refusal(error: Exception, arguments: Sequence[str], config_folder: Path) -> str:
+    """Return the cause of an error of Hydra as one line.
+
+    Args:
+        error: the error.
+        arguments: of the command line.
+        config_folder: the application's folder of configurations.
+    """
+    if isinstance(error, OverrideParseException):
+        quoted = _quoted(error.override)
+        return f"{error.override}: Hydra cannot read this override; to give it as text, quote the value: {quoted}"
+    if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={name}: no such option{suggestion(name, _options(config_folder / group))}"
+    cause = error.__cause__
+    if isinstance(error, ConfigCompositionException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
+        key = str(cause.full_key)
+        known = [str(name) for name in cause.parent_node] if cause.parent_node is not None else []
+        last = key.rpartition(".")[2]
+        return f"{_typed(key, arguments)}: no such key{suggestion(last, known)}"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text.partition(" Check that it's in your config search path")[0].removesuffix(".")
+
+
+def _options(group: Path) -> list[str]:
+    return sorted(file.stem for file in group.glob("*.yaml"))
+
+
+def _typed(key: str, arguments: Sequence[str]) -> str:
+    """Return the argument that sets a key, or else the key."""
+    return next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), key)
+
+
+def _quoted(argument: str) -> str:
+    key, _, value = argument.partition("=")
+    return f"'{key}=\"{value}\"'"

@@ -1,0 +1,79 @@
+"""The command line around Hydra: paths as typed, and refusals in one line."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import command
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from sqakd.app.command import as_typed
+
+CHARACTERS = "abz/ =~()[]{}'\"\\#%&*?!;:|<>+-_.@é日\t"
+
+
+def test_any_path_is_read_as_it_was_typed() -> None:
+    generator = random.Random(0)
+    for _ in range(300):
+        path = "/data/" + "".join(generator.choices(CHARACTERS, k=generator.randint(1, 6))) + "x"
+        try:
+            plain = OverridesParser.create().parse_override(f"dataset.folder={path}").value()
+        except HydraException:
+            plain = None
+        # Hydra gives some text another meaning, e.g. comments and escapes. Such text has to be quoted by the user.
+        expected = path if plain is None else plain
+        assert OverridesParser.create().parse_override(as_typed(f"dataset.folder={path}")).value() == expected
+
+
+@pytest.mark.parametrize("argument", ["bits=1,2", "paths.runs=a,b", "folder=null", "kd=at", "x", "run='a b'", "-m"])
+def test_what_hydra_understands_stays(argument: str) -> None:
+    assert as_typed(argument) == argument
+
+
+@pytest.mark.parametrize("key", ["paths.runs", "dataset.folder", "+teacher.checkpoint", "run"])
+def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert as_typed(f"{key}=~/images") == f"{key}=/home/somebody/images"
+    assert as_typed(f"{key}=~") == f"{key}=/home/somebody"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bit=2"], "bit=2: no such key; did you mean bits? expected "),
+        (["recipe=null"], "recipe=null: expected cifar10, "),
+        (["quantizer=1"], "quantizer=1: expected dorefa, "),
+        (["plus=[emma]"], "plus=emma: no such option; did you mean ema? expected "),
+        (["~kd"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
+        (["kd=[sqakd,sqakd]"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
+        (["bits"], "bits: expected KEY=VALUE"),
+        (["model.net.blocks=(("], "model.net.blocks=((: Hydra cannot read this override; to give it as text, quote "),
+        (["+plus.x=1"], "plus.x=1: expected the values of an add-on; choose add-ons with plus=[NAME]"),
+        (["--config-name=foo"], "Cannot find primary config 'foo'"),
+        (["--resolve"], "The --resolve flag can only be used in conjunction with --cfg or --help"),
+        (["seed=${nothing}"], "Interpolation key 'nothing' not found"),
+        (["teacher.recipe.lr=-1"], "teacher.recipe.lr=-1: expected a number >= 0"),
+        (["trainer.devices=99"], "trainer.devices=99: expected at most "),
+        (["trainer.accelerator=tpu"], "trainer: "),
+        (["model.name=../x"], "model.name='../x': expected a part of a folder's name, e.g. resnet20"),
+        (["name=.hidden"], "name='.hidden': expected the name of a folder: printable, "),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_refused_command_prints_one_line_and_writes_nothing(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = command.train(*arguments, runs=tmp_path / "runs")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_environment_brings_tracebacks_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    done = command.train("bit=2", runs=tmp_path / "runs")
+    assert "Traceback" in done.stderr
