@@ -67,7 +67,8 @@ def _execute(script: str, arguments: list[str], folder: str, environment: dict[s
         (2, err, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
     ):
         os.dup2(os.open(file, flags), descriptor)
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115  # as Python's own
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
