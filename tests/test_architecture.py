@@ -24,7 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "image_files": {"images", "terminal"},
     # Not all of the ground floor: predict needs no other package than these files.
     "predict": {"image_files", "images", "model_file", "terminal"},
-    "models": {"errors"},
+    "models": {"errors", "numbers"},
     "quantization": GROUND,
     "kd": GROUND,
     "dataset": GROUND,

@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Callable
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
@@ -20,6 +21,9 @@ from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError
 from sqakd.files import FULL
 
+OUT_OF_MEMORY = (
+    "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N splits a batch into N parts"
+)
 CONTINUES = "the same command continues"
 # Errors of the operating system that are no mistake in the code, wherever they occur: a full or a lost disk, a missing
 # permission, too little memory, or too many open files.
@@ -56,14 +60,21 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         raise _interrupted(stopped) from None  # Lightning's own exit has another status and no message
-    except (SqakdError, OSError) as error:
+    except (SqakdError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno not in ENVIRONMENT:
             raise
-        message = f"error: {explain(error)}"
+        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            raise
+        message = f"error: {explain(error) if isinstance(error, SqakdError | OSError) else OUT_OF_MEMORY}"
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             print(message, file=sys.stderr, flush=True)  # noqa: T201
             raise RunFailed(message) from error
         raise SystemExit(message) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch could not allocate memory, on a GPU or, where it raises no class of its own, on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _interrupted(stopped: str) -> SystemExit:

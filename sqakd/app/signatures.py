@@ -21,7 +21,13 @@ from sqakd.numbers import is_number, is_whole
 from sqakd.runs.spec import OWN, TARGET
 
 # Keys that Hydra itself reads in a node.
-RESERVED = (TARGET, "_partial_", "_recursive_", "_convert_", "_args_")
+RESERVED: dict[str, Any] = {
+    TARGET: str,
+    "_partial_": bool,
+    "_recursive_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_args_": list[Any],
+}
 # Arguments that the application adds to the nodes that need them.
 SUPPLIED = ("num_classes",)
 SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
@@ -46,6 +52,7 @@ def check_node(node: Mapping[str, Any], key: str) -> None:
             argument, or lacks one.
     """
     signature = _signature(_constructor(node[TARGET], key))
+    _check_named({name: node[name] for name in RESERVED if name in node}, RESERVED, key, required=(), closed=True)
     values = {name: value for name, value in node.items() if name not in RESERVED}
     required = set() if node.get("_partial_") or "_args_" in node else signature.required.difference(SUPPLIED)
     _check_named(values, signature.hints, key, required=required, closed=not signature.takes_others)
@@ -116,16 +123,21 @@ def _check(value: Any, hint: Any, key: str) -> None:
 
 
 def _check_class(node: Mapping[str, Any], hint: Any, key: str) -> None:
-    """Refuse a node that constructs something else than expected; a function may return anything."""
-    wanted = []
-    for one in _alternatives(hint):
-        product = get_args(one)[-1] if _is_a(get_origin(one), Callable) and node.get("_partial_") else one  # type: ignore[arg-type]
-        if inspect.isclass(product) and product not in (*SIMPLE, Any):
-            wanted.append(product)
-    found = _constructor(node[TARGET], key)
+    """Refuse a node that constructs something else than expected; a function may return anything.
+
+    Where a factory is expected, the node is one that Hydra completes later (`_partial_`), or its objects are functions.
+    """
+    found, partial = _constructor(node[TARGET], key), bool(node.get("_partial_"))
+    factories = [one for one in _alternatives(hint) if _is_a(get_origin(one), Callable)]  # type: ignore[arg-type]
+    if partial and not factories and hint is not Any:
+        raise SqakdError(f"{key}._partial_=true: expected false, because an object is needed here")
+    products = [get_args(one)[-1] for one in factories] if partial else list(_alternatives(hint))
+    wanted = [one for one in products if inspect.isclass(one) and one not in (*SIMPLE, Any)]
     if wanted and inspect.isclass(found) and not issubclass(found, tuple(wanted)):
         names = either([one.__name__ for one in wanted])
         raise SqakdError(f"{key}.{TARGET}={node[TARGET]}: expected a class derived from {names}")
+    if factories and not partial and inspect.isclass(found) and "__call__" not in dir(found):
+        raise SqakdError(f"{key}: expected a factory; use {key}._partial_=true")
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

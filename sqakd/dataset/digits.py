@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.checks import check_side
+from sqakd.dataset.errors import DataError
 from sqakd.dataset.split import SPLIT_SEED
 
 ORIGINAL_SIZE = 8
+LARGEST_SIZE = 512  # 1.4 GB of images, which are enlarged from 8x8
 VALIDATION_IMAGES = 360
 
 
@@ -33,6 +35,8 @@ class Digits(ImageDataModule):
     def __init__(self, *, image_size: int, **common: Any) -> None:
         super().__init__(**common)
         check_side("image_size", image_size, minimum=ORIGINAL_SIZE)
+        if image_size > LARGEST_SIZE:
+            raise DataError(f"image_size={image_size}: expected at most {LARGEST_SIZE} pixels for these small images")
         self.image_size = image_size
 
     def load(self) -> None:

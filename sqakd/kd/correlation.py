@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sqakd.kd.base import FeatureBatch, SetupInfo
 from sqakd.kd.inputs import PooledVector
 from sqakd.kd.shapes import vector
+from sqakd.numbers import check_whole
 
 
 def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -41,6 +42,9 @@ class CorrelationCongruence(PooledVector):
 
     Args:
         width: width of the embeddings (D).
+
+    Raises:
+        SqakdError: if the width is not a whole number of at least 1.
     """
 
     student: nn.Linear
@@ -48,6 +52,7 @@ class CorrelationCongruence(PooledVector):
 
     def __init__(self, *, width: int) -> None:
         super().__init__()
+        check_whole("width", width)
         self.width = width
 
     def setup(self, info: SetupInfo) -> None:

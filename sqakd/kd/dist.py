@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss, SetupInfo
-from sqakd.numbers import check_positive
+from sqakd.numbers import check_not_negative, check_positive
 
 SMALLEST_LENGTH = 1e-3
 
@@ -81,8 +81,10 @@ class RelationMatching(FeatureLoss):
 
     def __init__(self, *, inter: float, intra: float, temperature: float) -> None:
         super().__init__()
-        if min(inter, intra) < 0 or inter + intra <= 0:
-            raise SqakdError(f"inter={inter} intra={intra}: expected none negative and at least one positive")
+        check_not_negative("inter", inter)
+        check_not_negative("intra", intra)
+        if not inter + intra > 0:
+            raise SqakdError(f"inter={inter} intra={intra}: expected at least one positive weight")
         check_positive("temperature", temperature)
         self.inter, self.intra, self.temperature = inter, intra, temperature
 

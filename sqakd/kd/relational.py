@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, SetupInfo
 from sqakd.kd.inputs import PooledVector
 from sqakd.kd.shapes import vector
+from sqakd.numbers import check_not_negative
 
 
 def differences(x: Tensor) -> Tensor:
@@ -79,10 +81,17 @@ class RelationalDistillation(PooledVector):
     Args:
         distance: weight of the distances.
         angle: weight of the angles.
+
+    Raises:
+        SqakdError: if a weight is negative, or none is positive.
     """
 
     def __init__(self, *, distance: float, angle: float) -> None:
         super().__init__()
+        check_not_negative("distance", distance)
+        check_not_negative("angle", angle)
+        if not distance + angle > 0:
+            raise SqakdError(f"distance={distance} angle={angle}: expected at least one positive weight")
         self.distance, self.angle = distance, angle
 
     def setup(self, info: SetupInfo) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sqakd.numbers import check_whole
+
 WIDTHS = (16, 32, 64)
 
 
@@ -64,6 +66,7 @@ class CifarResNet(nn.Module):
 
     def __init__(self, *, blocks: int, num_classes: int) -> None:
         super().__init__()
+        check_whole("blocks", blocks)
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
         self.layer1 = _stage(WIDTHS[0], WIDTHS[0], blocks, stride=1)

@@ -37,11 +37,11 @@ def is_folder_name(name: str) -> bool:
     """Return whether a text can be the name of a run's folder; a hidden folder would not be found again.
 
     Example:
-        >>> [is_folder_name(name) for name in ("a b", "", "..", "a/b", ".x", "x" * 300)]
-        [True, False, False, False, False, False]
+        >>> [is_folder_name(name) for name in ("a b", "", " a", "..", "a/b", ".x", "x" * 300)]
+        [True, False, False, False, False, False, False]
     """
     is_one_part = name.isprintable() and not {"/", os.sep} & set(name) and not name.startswith(".")
-    return is_one_part and 0 < len(name.encode()) <= LONGEST_NAME
+    return is_one_part and name == name.strip() and 0 < len(name.encode()) <= LONGEST_NAME
 
 
 class RunError(SqakdError):
@@ -73,8 +73,8 @@ class RunFolder:
         name = spec.name
         if not is_folder_name(name):
             raise RunError(
-                f"name={name!r}: expected the name of a folder: printable, without slashes, not hidden, and at most"
-                f" {LONGEST_NAME} bytes long",
+                f"name={name!r}: expected the name of a folder: printable, without slashes and outer spaces, not"
+                f" hidden, and at most {LONGEST_NAME} bytes long",
                 topic="run.name",
             )
         return cls.of(spec.config["paths"]["runs"], name, spec.seed)

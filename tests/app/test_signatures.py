@@ -140,11 +140,19 @@ def test_a_missing_argument_is_named_unless_it_comes_later() -> None:
 
 
 def test_a_node_constructs_what_the_argument_expects() -> None:
-    check_node({"_target_": own("User"), "base": GOOD, "make": GOOD | {"_partial_": True}}, "node")
+    user = {"_target_": own("User"), "base": GOOD, "make": GOOD | {"_partial_": True}}
+    check_node(user, "node")
     other = {"_target_": own("User"), "_partial_": True}
-    for key in ("base", "make"):
-        with pytest.raises(SqakdError, match=rf"^node\.{key}\._target_=.*User: expected a class derived from Base$"):
-            check_node({"_target_": own("User"), "base": None, "make": GOOD} | {key: other}, "node")
+    for change, message in (
+        ({"base": other | {"_partial_": False}}, "node.base._target_="),
+        ({"make": other}, "node.make._target_="),
+        ({"base": GOOD | {"_partial_": True}}, "node.base._partial_=true: expected false"),
+        ({"make": GOOD}, "node.make: expected a factory; use node.make._partial_=true"),
+        ({"make": GOOD | {"_partial_": "yes"}}, "node.make._partial_=yes: expected true or false"),
+    ):
+        with pytest.raises(SqakdError) as error:
+            check_node(user | change, "node")
+        assert str(error.value).startswith(message)
 
 
 def test_text_that_yaml_reads_as_a_number_is_explained() -> None:

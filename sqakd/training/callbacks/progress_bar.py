@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 from tqdm import tqdm
 
+from sqakd.numbers import check_whole
 from sqakd.training.trainer import max_epochs
 
 # Metric, its name in the text, and whether it is a percentage.
@@ -24,10 +25,14 @@ class ProgressBar(Checkpoint):
     Args:
         label: text in front of the bar.
         lines: without a terminal, at most this many lines for the whole run.
+
+    Raises:
+        SqakdError: if `lines` is not a whole number of at least 1.
     """
 
     def __init__(self, *, label: str, lines: int) -> None:
-        self.label, self.lines = label, max(1, lines)
+        check_whole("lines", lines)
+        self.label, self.lines = label, lines
         self.bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
