@@ -28,6 +28,7 @@ from sqakd.model_file import Description, ModelFileError, describe
 from sqakd.terminal import printable
 
 BAR = 30
+LARGEST_MODEL = 2**31  # bytes; the limit of the format's encoding
 # Severity of the messages that ONNX Runtime prints itself: only those before it ends the program.
 FATAL = 4
 INPUT_TYPES = {True: "tensor(uint8)", False: "tensor(float)"}  # by whether a file takes pixels
@@ -52,6 +53,8 @@ class Model:
             raise PredictError(f"no file {file}; expected the model.onnx that export.py wrote")
         self.file = file
         try:
+            if (size := file.stat().st_size) > LARGEST_MODEL:
+                raise ModelFileError(f"has {size} bytes; an ONNX file has at most {LARGEST_MODEL}")
             content = file.read_bytes()
             self.facts = describe(content)
         except OSError as error:

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from sqakd.model_file import FORMAT, METADATA, ModelFileError, describe, with_digest
-from sqakd.predict import Model, main
+from sqakd.predict import Model, PredictError, main
 from sqakd.terminal import printable
 
 SIDE, CLASSES = 6, 3
@@ -158,6 +158,16 @@ def test_description_that_is_no_json_object_is_refused(
     text: str, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(model(text, digest=False), image, capsys)
+
+
+def test_file_that_is_too_large_for_the_format_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.onnx"
+    with file.open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(
+        PredictError, match=r"model\.onnx has 1099511627776 bytes; an ONNX file has at most 2147483648$"
+    ):
+        Model(file)
 
 
 def test_model_whose_outputs_overflow_is_refused(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
