@@ -38,6 +38,7 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOME", "/home/somebody")
     assert as_typed(f"{key}=~/images") == f"{key}=/home/somebody/images"
     assert as_typed(f"{key}=~") == f"{key}=/home/somebody"
+    assert as_typed(f"{key}=~nobody-of-this-name/x") == f"{key}='~nobody-of-this-name/x'"
 
 
 @pytest.mark.parametrize(
