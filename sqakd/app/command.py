@@ -84,11 +84,14 @@ def as_typed(argument: str) -> str:
 
 
 def check_options(arguments: Sequence[str], config_folder: Path) -> None:
-    """Refuse what Hydra would refuse without saying which argument is wrong: recipe=null, quantizer=1, =2, bits.
+    """Refuse what Hydra would refuse in other words: recipe=null, quantizer=1, =2, bits, a table that is a search too.
 
     Raises:
         SystemExit: naming the options.
     """
+    sweeps = [argument for argument in arguments if re.match(r"(table|hparams)=(?!null$)", argument)]
+    if len({argument.partition("=")[0] for argument in sweeps}) > 1:
+        raise SystemExit(f"error: {printable(' '.join(sweeps))}: each chooses the runs of a sweep; use one of them")
     for argument in arguments:
         if re.match(r"([^-~=][^=]*$)|=", argument):
             raise SystemExit(f"error: {printable(argument)}: expected KEY=VALUE")
