@@ -11,6 +11,7 @@ import math
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from hydra.errors import InstantiationException
@@ -36,6 +37,9 @@ SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number", is_whole),
     float: ("a finite number", lambda value: is_number(value) and math.isfinite(value)),
     str: ("text", lambda value: isinstance(value, str)),
+    Path: ("text", lambda value: isinstance(value, str)),
+    list: ("a list", lambda value: _is_list(value)),
+    dict: ("keys and values", lambda value: isinstance(value, Mapping)),
     type(None): ("null", lambda value: value is None),
 }
 PARTS = (OWN, "torch.", "pytorch_lightning.", "lightning_fabric.")
