@@ -25,8 +25,8 @@ POOLED_LEGEND = (
     " stratified permutation test, two-sided. If the method has no effect, each assignment of a quantizer's runs to the"
     " two sides is equally likely; p is the share of the joint assignments whose difference is at least as large. In"
     f" parentheses: p after Holm's correction for the rows shown. The row {ALL!r} has the runs of all methods that read"
-    " no label and are compared with kd=none. All seeds share one teacher and one set of validation images, so p says nothing about other teachers or"
-    " other images."
+    " no label and are compared with kd=none. All seeds share one teacher and one set of validation images, so p says"
+    " nothing about other teachers or other images."
 )
 
 Group = tuple[str, str, int, int, str]  # data set, model, bits of weights and activations, training method
