@@ -91,11 +91,13 @@ class TinyImageNet(ImageDataModule):
     def _open(self) -> Tree:
         """Return the unpacked folder or, without unpacking it, the archive."""
         folder, file = self.root / FOLDER, self.root / f"{FOLDER}.zip"
-        archive = Archive(dataset="Tiny-ImageNet", file=file, url=self.url, md5=self.md5, download=self.download)
+        archive = Archive(
+            dataset="Tiny-ImageNet", file=file, folder=FOLDER, url=self.url, md5=self.md5, download=self.download
+        )
         with archive.access():
             if folder.is_dir():
                 return FolderTree(folder=folder)
-            archive.require(folder=f"{FOLDER}/ ({LAYOUT})")
+            archive.require(layout=LAYOUT)
             if file.exists():
                 archive.verify()  # without the lock, because its file cannot be made in a read-only folder
             else:

@@ -177,8 +177,6 @@ def test_statistics_are_written_and_logged(tmp_path: Path) -> None:
             assert (row["layer"], row["is_weight"]) == (str(i), "1")
             upper = float(logged[epoch][f"quantizer/{name}/weight/upper"])
             assert float(row["upper"]) == pytest.approx(upper, rel=1e-6)
-                float(row["upper"]), rel=1e-6
-            )
 
 
 def test_rows_of_statistics_continue_after_a_resume() -> None:
