@@ -14,7 +14,7 @@ from sqakd.app.console import first_process, say
 from sqakd.app.errors import report_errors
 from sqakd.app.parts import Parts, make_parts, with_inputs
 from sqakd.app.plan import plan_runs
-from sqakd.app.result import Reference, record_of, reference_of, write_results
+from sqakd.app.result import Reference, record_of, reference_of, report_initial, write_results
 from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
 from sqakd.app.teacher import Networks, check_float_runs, find_networks, load_teacher_file, report_teacher
@@ -112,9 +112,11 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
         torch.manual_seed(stream_seed(spec.seed, "calibration"))  # stochastic depth and dropout draw here
         calibrate(student.to(device), data.calibration_batch().to(device))
     set_up_feature_loss(task.to(device), parts, device)
+    if not resumed and (networks.teacher is not None or parts.recipe.epochs == 0):
+        history.initial = report_initial(task, data, trainer, calibrated=parts.scheme is not None)
     if first_process():
         folder.claim(spec)  # not earlier, so that a command refused above can be corrected without a conflict
-    if not resumed:
+    if not resumed and parts.recipe.epochs:
         before = find_start(folder.pretraining, run=run)
         if before.note:
             say(before.note)

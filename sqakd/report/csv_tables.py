@@ -21,6 +21,7 @@ HEADER = (
     *("difference_standard_error", "difference_verdict", "drop_from_float_mean", "drop_from_float_std"),
     *("labels_kd", "labels_n"),
     *(f"labels_{name}_{part}" for name in AGGREGATES for part in ("difference", "standard_error", "verdict")),
+    *("before_training_mean", "before_training_std"),
 )
 
 
@@ -56,6 +57,7 @@ def _row(line: Comparison) -> list[object]:
         line.labels.kd if line.labels else "",
         len(line.labels_runs) if line.labels else "",
         *(field for name in AGGREGATES for field in _difference(line.to_labels(name))),
+        *_mean_std(line.untrained),
     ]
 
 
