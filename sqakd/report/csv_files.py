@@ -31,12 +31,21 @@ def read_numbers(file: Path, *needed: str) -> Numbers:
             header, *rows = list(csv.reader(lines)) or [[]]
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a line has more or fewer fields than the header")
-        numbers = [{key: float(text) for key, text in zip(header, row, strict=True) if text} for row in rows]
+        numbers = [{key: _number(text) for key, text in zip(header, row, strict=True) if text} for row in rows]
         if not header or not all(math.isfinite(row.get(key, math.nan)) for row in numbers for key in needed):
             raise ValueError(f"expected a number in each field of {', '.join(needed) or 'a table'}")
         if not set(needed) <= set(header):
             raise ValueError(f"expected the columns {', '.join(needed)}")
         return numbers
+    except UnicodeDecodeError as error:
+        raise SqakdError(f"{file} is damaged (not text in UTF-8)", topic="report.csv_damaged") from error
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise SqakdError(f"{file} is damaged ({reason})", topic="report.csv_damaged") from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None

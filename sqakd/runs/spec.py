@@ -37,6 +37,7 @@ NOT_IDENTITY = (
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
+HELPER = "_"  # first character of a user's own keys at the top, which other values refer to by ${_key}
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_execution(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
+    return key.startswith(HELPER) or any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
