@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+from collections.abc import Collection
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -89,6 +90,7 @@ def check_parts(spec: Spec, parts: Parts) -> None:
     make(spec.config["teacher"]["recipe"], "teacher.recipe")
     with located("trainer"):
         check_trainer_config(parts.recipe, spec.config["trainer"])
+    check_length(spec, parts.addons)
     check_bits(spec, parts.scheme)
     needy = [name for name, part in parts.addons.items() if getattr(part, "needs_quantizer", False)]
     if needy and parts.scheme is None:
@@ -98,6 +100,32 @@ def check_parts(spec: Spec, parts: Parts) -> None:
     schedules = [name for name, part in parts.addons.items() if isinstance(part, BitsSchedule)]
     if len(schedules) > 1:
         raise SqakdError(f"plus={' and plus='.join(schedules)} both set the bits of each epoch; remove one of them")
+
+
+def check_length(spec: Spec, addons: Collection[str]) -> None:
+    """Refuse a run without a training where only a training would have an effect.
+
+    A student without a training is a calibrated network. A float run without one is a network with pretrained weights.
+
+    Args:
+        spec: of the run.
+        addons: names of its add-ons, which all act in the training.
+
+    Raises:
+        SqakdError: naming the override that helps.
+    """
+    if spec.config["recipe"]["epochs"] != 0:
+        return
+    if addons:
+        raise SqakdError(
+            f"plus={'+'.join(addons)} has no effect with recipe.epochs=0, which trains nothing; remove plus="
+        )
+    is_float = spec.config["quantizer"] is None and spec.choices["kd"] == "none"
+    if is_float and not spec.config["model"]["net"].get("weights"):
+        raise SqakdError(
+            "recipe.epochs=0 of a float run: expected pretrained weights or at least one epoch, because a network with"
+            " random weights has nothing to offer; use for instance model=torchvision model.weights=DEFAULT"
+        )
 
 
 def check_data(spec: Spec, parts: Parts) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from sqakd.advice import explain, left_out
-from sqakd.app.checks import check_bits, check_plan
+from sqakd.app.checks import check_bits, check_length, check_plan
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import duration, say
 from sqakd.app.errors import report_errors
@@ -102,7 +102,9 @@ class Plan:
         folder = RunFolder.of_spec(spec)
         if folder.path in self.states:
             return
-        if train is not None and not problem and not folder.finished and self.seconds_per_epoch(spec) is None:
+        epochs = spec.config["recipe"]["epochs"]
+        unmeasured = epochs > 0 and not folder.finished and self.seconds_per_epoch(spec) is None
+        if train is not None and not problem and unmeasured:
             try:
                 self._times(folder.runs).append((work(spec.config), measure(spec, train)))
             except SqakdError as error:
@@ -111,10 +113,12 @@ class Plan:
         self.states[folder.path] = state
         if state in (RESUME, TRAIN):
             per_epoch = self.seconds_per_epoch(spec)
-            if per_epoch is None:
+            if epochs == 0:
+                note = "without a training"
+            elif per_epoch is None:
                 self.unknown += 1
             else:
-                seconds = per_epoch * (spec.config["recipe"]["epochs"] - folder.epochs_done)
+                seconds = per_epoch * (epochs - folder.epochs_done)
                 self.seconds += seconds
                 note = f"about {duration(seconds)}"
         say(f"{state:8} {folder.path}{'  ' + note if note else ''}")
@@ -130,7 +134,7 @@ class Plan:
             self.times[runs] = []
             for folder, record in read_finished(runs, left_out):
                 with omitting(left_out):
-                    if record.training_seconds is not None:
+                    if record.training_seconds is not None and record.epochs:
                         seconds = record.training_seconds / record.epochs
                         self.times[runs].append((work(folder.read_config()), seconds))
         return self.times[runs]
@@ -185,6 +189,7 @@ def refusal(spec: Spec) -> str | None:
     try:
         check_config(spec)
         make(spec.config["kd"], "kd")
+        check_length(spec, spec.config.get("plus", {}))
         check_bits(spec, make(spec.config["quantizer"], "quantizer"))
         with torch.device("meta"):
             make(network, "model.net", num_classes=2)

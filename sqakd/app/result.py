@@ -13,6 +13,7 @@ from sqakd.app.compose import changes
 from sqakd.app.console import say
 from sqakd.app.parts import Parts
 from sqakd.app.teacher import Networks
+from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.files import sha256
 from sqakd.quantization.cost import cost
@@ -25,6 +26,7 @@ from sqakd.runs.record import Published, Record
 from sqakd.runs.spec import Spec
 from sqakd.runs.state_files import previous
 from sqakd.training.callbacks.history import History
+from sqakd.training.evaluate import evaluate
 from sqakd.training.task import Task
 
 
@@ -68,7 +70,24 @@ def record_of(
         training_seconds=history.seconds,
         device=task.device,
         devices=task.trainer.world_size,
+        initial=history.initial,
     )
+
+
+def report_initial(task: Task, data: ImageDataModule, trainer: pl.Trainer, *, calibrated: bool) -> dict[str, float]:
+    """Measure and print the network's scores before any training, by which users decide whether to train.
+
+    Args:
+        task: its student is calibrated; see `evaluate`.
+        data: images of the run.
+        trainer: of the run.
+        calibrated: whether the student is quantized.
+    """
+    scores = evaluate(task, data, trainer)
+    shown = (("top-1", "top1"), ("agreement", "agreement"))
+    text = " ".join(f"{label} {100 * scores[name]:.2f}%" for label, name in shown if name in scores)
+    say(f"{'after calibration, ' if calibrated else ''}before training: {text}")
+    return scores
 
 
 def device_changes(devices: Sequence[int], *, sync_batchnorm: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.advice import explain
+from sqakd.app.checks import check_length
 from sqakd.app.compose import changes, compose_spec, make
 from sqakd.app.console import say
 from sqakd.app.overrides import float_run_overrides
@@ -90,6 +91,7 @@ def check_float_runs(spec: Spec, parts: Parts) -> None:
     for role in needed_float_runs(spec, parts.objective, parts.teacher_model):
         own = _float_run(spec, parts, role)
         check_config(own)
+        check_length(own, ())
         with _named_as_float_run():
             RunFolder.of_spec(own).check(with_inputs(own, parts.data))
 

@@ -14,10 +14,11 @@ from sqakd.app.console import first_process, say
 from sqakd.app.errors import report_errors
 from sqakd.app.parts import Parts, make_parts, with_inputs
 from sqakd.app.plan import plan_runs
-from sqakd.app.result import Reference, record_of, reference_of, write_results
+from sqakd.app.result import Reference, record_of, reference_of, report_initial, write_results
 from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
 from sqakd.app.teacher import Networks, check_float_runs, find_networks, load_teacher_file, report_teacher
+from sqakd.quantization.balance import balances, describe_imbalance
 from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
 from sqakd.runs.folder import RunError, RunFolder
@@ -31,6 +32,11 @@ from sqakd.training.callbacks.result import Result
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.pretrain import pretrain
 from sqakd.training.trainer import make_trainer
+
+IMBALANCE_ADVICE = (
+    "such a network may not train; use quantizer.output_scale=true, or a quantizer that fits its ranges to the network,"
+    " e.g. quantizer=lsq or ewgs"
+)
 
 
 def main(cfg: DictConfig) -> float | None:
@@ -110,11 +116,16 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
         say(start.note)
     if parts.scheme is not None and not resumed:
         torch.manual_seed(stream_seed(spec.seed, "calibration"))  # stochastic depth and dropout draw here
-        calibrate(student.to(device), data.calibration_batch().to(device))
+        images = data.calibration_batch().to(device)
+        calibrate(student.to(device), images)
+        if problem := describe_imbalance(balances(student, images)):
+            say(f"warning: after calibration {problem}; {IMBALANCE_ADVICE}")
     set_up_feature_loss(task.to(device), parts, device)
+    if not resumed and (networks.teacher is not None or parts.recipe.epochs == 0):
+        history.initial = report_initial(task, data, trainer, calibrated=parts.scheme is not None)
     if first_process():
         folder.claim(spec)  # not earlier, so that a command refused above can be corrected without a conflict
-    if not resumed:
+    if not resumed and parts.recipe.epochs:
         before = find_start(folder.pretraining, run=run)
         if before.note:
             say(before.note)

@@ -9,7 +9,10 @@ Paper: Kim, Park, Kwak 2018, "Paraphrasing Complex Network: Network Compression 
 
        loss = mean |A(translate(s)) - A(encode(t))|,     A(f) = normalise(mean_c f_c^2)
 
-Where this differs: the paper compares the normalised factors themselves. SQAKD compares their attention maps A (see
+Where this differs: the gradient of the paraphraser's loss grows with the square of the teacher's map, so a learning
+rate that suits one teacher diverges for another. Where the mean square of the map exceeds 1, the loss is therefore
+divided by that mean square; it then is the share of the map that is not reconstructed. Smaller maps have the paper's
+loss. Second, the paper compares the normalised factors themselves. SQAKD compares their attention maps A (see
 `attention`), and so does this file, because the published weight of this loss belongs to that form.
 """
 
@@ -110,6 +113,6 @@ class FactorTransfer(FeatureLoss):
         return [*self.paraphrase.parameters(), *self.restore.parameters()]
 
     def pretrain_loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Return the mean squared error of the paraphraser's reconstruction."""
+        """Return the mean squared error of the reconstruction, relative to the map's mean square if that is above 1."""
         feature = teacher[0].float()
-        return F.mse_loss(self.restore(self.paraphrase(feature)), feature)
+        return F.mse_loss(self.restore(self.paraphrase(feature)), feature) / feature.square().mean().clamp(min=1)

@@ -43,6 +43,12 @@ class Comparison:
         return scores(self.runs, score, aggregate)
 
     @property
+    def untrained(self) -> list[float]:
+        """The top-1 of each seed after calibration, before any training, in percent."""
+        found = (run.record.top1_before_training for run in self.runs)
+        return [100 * value for value in found if value is not None]
+
+    @property
     def drops(self) -> list[float]:
         """For each seed, the last top-1 of its float run minus its own, in points."""
         return [100 * drop for run in self.runs if (drop := run.record.drop_from_float) is not None]

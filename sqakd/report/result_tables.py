@@ -111,7 +111,7 @@ def paper_table(lines: Sequence[Comparison]) -> Table:
 def own_table(lines: Sequence[Comparison]) -> Table:
     """Return a table of runs without published numbers."""
     header = [*CELL_COLUMNS, "last", "mean of last 5", "best", "drop from float, last"]
-    header += ["agreement with the teacher, last", "kB", "epochs"]
+    header += ["agreement with the teacher, last", "before training", "kB", "epochs"]
     rows = [
         [
             *cell_fields(line.cell),
@@ -120,12 +120,13 @@ def own_table(lines: Sequence[Comparison]) -> Table:
             show(line.ours("top1", "best")),
             show(line.drops),
             show(line.ours("agreement", "last")),
+            show(line.untrained),
             f"{line.runs[0].record.packed_bytes / 1000:.1f}",
             line.epochs,
         ]
         for line in lines
     ]
-    return Table(header, rows, [line.cell for line in lines]).without_empty(("changed",))
+    return Table(header, rows, [line.cell for line in lines]).without_empty(("changed",), ("before training",))
 
 
 def labels_table(lines: Sequence[Comparison]) -> Table:

@@ -155,7 +155,8 @@ def _scores(axes: Axes, *, bars: list[tuple[str, float, str]], record: Record) -
     """Draw the last scores as bars."""
     drawn = axes.bar([bar[0] for bar in bars], [bar[1] for bar in bars], color=[bar[2] for bar in bars])
     axes.bar_label(drawn, fmt="%.2f%%", padding=2)
-    axes.set(title=f"last epoch, {record.packed_bytes / 1000:.0f} kB packed", ylabel="%", ylim=(0, 112))
+    moment = "last epoch" if record.epochs else "without a training"
+    axes.set(title=f"{moment}, {record.packed_bytes / 1000:.0f} kB packed", ylabel="%", ylim=(0, 112))
 
 
 def _codes(axes: Axes, *, rows: Numbers, title: str) -> None:

@@ -30,12 +30,13 @@ def make_record(
     training_seconds: float,
     device: torch.device,
     devices: int = 1,
+    initial: Mapping[str, float] | None = None,
 ) -> Record:
     """Return the record of a finished run, without the checksum of its weights.
 
     Args:
         spec: what was run.
-        rows: one per epoch, as in metrics.csv.
+        rows: one per epoch, as in metrics.csv; none if nothing was trained.
         changes: values that differ from those of the choices alone.
         cost: of the trained network.
         labels_used: whether the loss read labels.
@@ -44,11 +45,14 @@ def make_record(
         training_seconds: of all epochs, over all starts.
         device: the device that trained the run.
         devices: how many devices trained it together.
+        initial: scores before the training, e.g. {"top1": 0.85}; None if they were not measured. Without a training
+            they are the scores of the run.
     """
-    config = spec.config
+    config, initial = spec.config, initial or {}
+    rows_of_scores = rows or [{f"val/{name}": value for name, value in initial.items() if math.isfinite(value)}]
     # Preliminary epochs had more bits than the run, so they are not a result.
-    judged = [row for row in rows if not row.get("preliminary")]
-    names = [key.removeprefix("val/") for key in rows[-1] if key.startswith("val/")]
+    judged = [row for row in rows_of_scores if not row.get("preliminary")]
+    names = [key.removeprefix("val/") for key in rows_of_scores[-1] if key.startswith("val/")]
     scores = {
         name: score_of(
             [row[f"val/{name}"] for row in judged if f"val/{name}" in row], best=min if name in LOWER_IS_BETTER else max
@@ -69,6 +73,8 @@ def make_record(
         a_bits=config["a_bits"],
         epochs=len(rows),
         scores=scores,
+        top1_before_training=initial.get("top1"),
+        agreement_before_training=initial.get("agreement"),
         labels_used=labels_used,
         float_run=float_run,
         paper=paper,

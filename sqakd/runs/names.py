@@ -45,6 +45,8 @@ METRICS = {
     "layers/TENSOR/used": "mean over the quantized layers",
     "histogram/LAYER/TENSOR": "histogram of the float values, 64 bins",
     "record/SCORE/AGGREGATE": "scores of the run, once, at the end",
+    "record/before_training/top1": "top-1 after calibration, before any training",
+    "record/before_training/agreement": "agreement with the teacher at that moment",
     "record/drop_from_float": "last top-1 of the float run minus that of the run",
     "record/paper/top1": "the published number of the run's cell",
     "record/difference_from_paper": "last top-1 of the run minus the published number",

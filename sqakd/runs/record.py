@@ -19,7 +19,10 @@ from sqakd.runs.fields import Fields, read_json
 
 VERSION = 2
 # Written only where they are known: earlier versions did so, and readers of record.json ask whether the key is there.
-ONLY_IF_KNOWN = ("drop_from_float", "difference_from_paper", "weights_sha256")
+ONLY_IF_KNOWN = (
+    *("drop_from_float", "difference_from_paper", "weights_sha256"),
+    *("top1_before_training", "agreement_before_training"),
+)
 ROUNDING = "quantizer/rounding="
 ITS_OWN, WITHOUT_RELEASED = "its own", "without _released"
 
@@ -105,8 +108,10 @@ class Record:
         model: name of the network.
         w_bits: bits of the weights; 32 for a float run.
         a_bits: bits of the activations; 32 for a float run.
-        epochs: how many were trained.
+        epochs: how many were trained; 0 for a run that was only calibrated.
         scores: top1, top5, agreement, kl; without labels only agreement and kl.
+        top1_before_training: top-1 after calibration, before any training step; older records lack it.
+        agreement_before_training: agreement with the teacher at that moment; older records lack it.
         labels_used: whether the loss read labels.
         float_run: the float run that the student started from, if it is known.
         paper: the published number of the run's cell, if there is one.
@@ -136,6 +141,8 @@ class Record:
     a_bits: int
     epochs: int
     scores: Mapping[str, Score]
+    top1_before_training: float | None = None
+    agreement_before_training: float | None = None
     labels_used: bool | None = None
     float_run: FloatRun | None = None
     paper: Published | None = None
@@ -206,6 +213,8 @@ class Record:
         """Return the results under the names that loggers get: {"record/top1/last": 0.91, ...}."""
         flat = {f"{name}/{part}": value for name, score in self.scores.items() for part, value in asdict(score).items()}
         single = {
+            "before_training/top1": self.top1_before_training,
+            "before_training/agreement": self.agreement_before_training,
             "paper/top1": self.paper.top1 if self.paper else None,
             "drop_from_float": self.drop_from_float,
             "difference_from_paper": self.difference_from_paper,
@@ -243,7 +252,10 @@ class Record:
             {
                 fields.text: ("commit", "device", "finished", "weights_sha256"),
                 fields.whole: ("parameters", "devices", "threads"),
-                fields.number: ("images_per_second", "training_seconds", "drop_from_float", "difference_from_paper"),
+                fields.number: (
+                    *("images_per_second", "training_seconds", "drop_from_float", "difference_from_paper"),
+                    *("top1_before_training", "agreement_before_training"),
+                ),
                 fields.flag: ("labels_used",),
                 fields.texts: ("versions",),
             }
@@ -256,7 +268,7 @@ class Record:
             model=fields.text("model"),
             w_bits=fields.whole("w_bits"),
             a_bits=fields.whole("a_bits"),
-            epochs=fields.whole("epochs", minimum=1),
+            epochs=fields.whole("epochs", minimum=0),
             scores=_scores(fields),
             float_run=FloatRun.from_fields(fields.inside("float_run")) if fields.has("float_run") else None,
             paper=Published.from_fields(fields.inside("paper")) if fields.has("paper") else None,

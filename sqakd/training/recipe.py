@@ -23,7 +23,7 @@ class Recipe:
     """One optimizer, its parameter groups and their learning rates.
 
     Attributes:
-        epochs: passes over the training images.
+        epochs: passes over the training images; with 0 nothing is trained.
         batch_size: images per optimizer step over all devices, divided by `accumulate`.
         accumulate: batches whose gradients are added up before a step.
         gradient_clip: largest norm of the whole gradient; None for no limit.
@@ -50,7 +50,8 @@ class Recipe:
     label_smoothing: float
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
+        check_whole("epochs", self.epochs, minimum=0)
+        for name in ("batch_size", "accumulate"):
             check_whole(name, getattr(self, name))
         for name in ("lr", "quantizer_lr", "weight_decay"):
             check_not_negative(name, getattr(self, name))

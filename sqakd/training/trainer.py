@@ -145,8 +145,8 @@ def _check_devices(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
 
 
 def max_epochs(trainer: pl.Trainer) -> int:
-    """Return the length of the training in epochs."""
-    return trainer.max_epochs or 1
+    """Return the length of the training in epochs; 0 if nothing is trained."""
+    return 1 if trainer.max_epochs is None else trainer.max_epochs
 
 
 def steps_per_epoch(trainer: pl.Trainer) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 import command
 import pytest
 
+from sqakd.runs.record import read_record
+
 OVERRIDES = [*command.SMALL, "recipe.epochs=3", "callbacks.hessian_scaling.update_every=1"]
 STUDENT, TEACHER = "digits-resnet20-ewgs-w2a2-sqakd", "digits-resnet20-none-w32a32-none"
 
@@ -46,6 +48,12 @@ def test_resumed_run_ends_in_the_same_weights(
 
     resumed = command.train(*OVERRIDES, runs=runs)
     assert resumed.returncode == 0, resumed.stderr
+    measured = "after calibration, before training: top-1" in resumed.stdout
+    assert measured == (victim == TEACHER or epoch == 0), "it is not measured again after the first checkpoint"
+    records = [read_record(folder / STUDENT / "seed0" / "record.json") for folder in (uninterrupted, runs)]
+    for score in ("top1_before_training", "agreement_before_training"):
+        whole, continued = (getattr(record, score) for record in records)
+        assert whole == continued is not None
     for name in (TEACHER, STUDENT):
         there, here = uninterrupted / name / "seed0", runs / name / "seed0"
         assert command.same_bits(command.weights(there), command.weights(here)), name

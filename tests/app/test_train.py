@@ -107,6 +107,20 @@ def test_fewer_bits_make_a_smaller_and_cheaper_network(runs: Path) -> None:
     assert found[8]["scores"]["agreement"]["last"] > found[1]["scores"]["agreement"]["last"]
 
 
+def test_a_run_without_epochs_is_only_calibrated(runs: Path) -> None:
+    done = train(runs, "recipe.epochs=0", "kd=ft", "bits=8", "name=calibrated")
+    found = record(runs, "calibrated")
+    assert found["epochs"] == 0
+    assert found["scores"]["top1"]["last"] == found["top1_before_training"] > 0.3
+    text = "after calibration, before training: top-1 {:.2f}% agreement {:.2f}%\n"
+    assert text.format(*(100 * found[f"{score}_before_training"] for score in ("top1", "agreement"))) in done.stdout
+    folder = runs / "calibrated" / "seed0"
+    assert {file.name for file in folder.iterdir()} >= {"weights.pt", "metrics.csv", "picture.png"}
+    assert not (folder / "checkpoints").exists()
+    trained = record(runs, "digits-resnet20-ewgs-w8a8-sqakd")
+    assert trained["top1_before_training"] == found["top1_before_training"], "the seed and the calibration are the same"
+
+
 def test_seeds_differ_but_share_their_teacher(runs: Path) -> None:
     name = "digits-resnet20-ewgs-w1a4-sqakd"
     found = [record(runs, name, seed) for seed in (0, 1)]

@@ -31,6 +31,7 @@ def make(
     float_record: Record | None = None,
     paper: Published | None = None,
     spec: Spec = SPEC,
+    initial: dict[str, float] | None = None,
 ) -> Record:
     return make_record(
         spec,
@@ -42,6 +43,7 @@ def make(
         paper=paper,
         training_seconds=1.23456,
         device=torch.device("cpu"),
+        initial=initial,
     )
 
 
@@ -64,6 +66,25 @@ def test_epochs_with_more_bits_than_the_run_are_not_a_result() -> None:
     assert record.scores["top1"] == Score(last=0.125, best=0.25, mean_of_last_5=0.1875)
     assert record.scores["agreement"].best == 0.5
     assert record.epochs == 4
+
+
+def test_without_a_training_the_initial_scores_are_the_result() -> None:
+    record = make([], FLOAT, initial={"top1": 0.125, "agreement": 0.5, "kl": float("nan")})
+    assert record.epochs == 0
+    assert record.images_per_second is None
+    assert record.scores["top1"] == Score(last=0.125, best=0.125, mean_of_last_5=0.125)
+    assert record.scores.keys() == {"top1", "agreement"}, "what is not finite is left out"
+    assert record.drop_from_float == 0.125
+    assert Record.from_dict(record.to_dict()) == record
+
+
+def test_initial_scores_are_kept_next_to_the_result() -> None:
+    record = make(LABELLED, initial={"top1": 0.25, "agreement": 0.375})
+    assert (record.top1_before_training, record.agreement_before_training) == (0.25, 0.375)
+    assert record.scores["top1"].last == 0.125
+    logged = record.metrics()
+    assert (logged["record/before_training/top1"], logged["record/before_training/agreement"]) == (0.25, 0.375)
+    assert "top1_before_training" not in make(LABELLED).to_dict()
 
 
 def test_a_record_holds_what_ran_and_what_came_out() -> None:

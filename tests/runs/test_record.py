@@ -110,7 +110,7 @@ def without(*path: str) -> Callable[[dict[str, Any]], None]:
         ),
         (lambda content: content["float_run"].update(name=3), "float_run.name=3: expected a string"),
         (lambda content: content.update(version="two"), "version='two': expected a whole number"),
-        (lambda content: content.update(epochs=0), "epochs=0: expected a whole number of at least 1"),
+        (lambda content: content.update(epochs=-1), "epochs=-1: expected a whole number of at least 0"),
         (lambda content: content.update(seed=10**400), "seed=1000"),
         (lambda content: content["scores"]["top1"].update(last=10**400), "scores.top1.last=1000"),
         (lambda content: content.update(name="half \ud800"), "name='half \\ud800': expected a string"),

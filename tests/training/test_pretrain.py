@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sqakd.advice import explain
+from sqakd.kd.factor import FactorTransfer
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.parameters import split_parameters
 from sqakd.runs.checkpoint import save_weights
@@ -105,6 +106,37 @@ def test_loss_of_the_stage_decreases(tmp_path: Path) -> None:
         before = float(Pretraining(task, images).loss(images).detach())
         do(task, tmp_path / kd)
         assert float(Pretraining(task, images).loss(images).detach()) < before
+
+
+@pytest.mark.parametrize("size", [1, 10, 100])
+def test_the_paraphraser_learns_whatever_the_size_of_the_teachers_map(size: int) -> None:
+    """A teacher after few steps has maps with a mean square of about 45, where the absolute error diverged."""
+    task = make("kd=ft", "model=resnet20")
+    loss = task.objective.feature_loss
+    assert loss is not None
+    parameters = loss.pretrain_parameters([], [])
+    feature = size * small.batch(8)[:, :1].relu().expand(-1, 64, -1, -1)
+    for parameter in parameters:
+        parameter.requires_grad_()
+    optimizer = torch.optim.SGD(parameters, lr=loss.pretrain_lr, momentum=0.9)
+    values = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        value = loss.pretrain_loss([], [feature])
+        value.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        values.append(value.item())
+    assert loss.pretrain_lr == 0.01
+    assert values[-1] < values[0], "not so for a value that is not a number"
+
+
+def test_the_relative_error_of_small_maps_is_the_papers_loss() -> None:
+    loss = make("kd=ft").objective.feature_loss
+    assert isinstance(loss, FactorTransfer)
+    small_map, large_map = torch.full((2, 64, 4, 4), 0.5), torch.full((2, 64, 4, 4), 4.0)
+    for feature, divisor in ((small_map, 1.0), (large_map, 16.0)):
+        error = (loss.restore(loss.paraphrase(feature)) - feature).square().mean()
+        assert loss.pretrain_loss([], [feature]).item() == pytest.approx(error.item() / divisor)
 
 
 def test_stage_of_zero_epochs_is_omitted(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""The metrics of a run, one row per epoch, kept in the checkpoint and written to metrics.csv."""
+"""The metrics of a run, one row per epoch, kept in the checkpoint and written to metrics.csv.
+
+A run without a training has no epoch, so its metrics.csv has only the header.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from sqakd.dataset.loader import Loader
 from sqakd.files import write_text
+from sqakd.training.trainer import max_epochs
 
 
 class History(Checkpoint):
@@ -27,12 +31,15 @@ class History(Checkpoint):
 
     Attributes:
         devices: the numbers of devices that trained the run together, each once: a resumed run may have several.
+        initial: scores before the training, e.g. {"top1": 0.85}; empty if they were not measured. The run sets them,
+            and a resumed run has those of its checkpoint.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.rows: list[dict[str, float]] = []
         self.devices: list[int] = []
+        self.initial: dict[str, float] = {}
         self.seconds = 0.0
         self.started = 0.0
         self.rate = float("nan")
@@ -40,11 +47,13 @@ class History(Checkpoint):
         self.validated = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "seconds": self.seconds + self._elapsed(), "devices": self.devices}
+        seconds = self.seconds + self._elapsed()
+        return {"rows": self.rows, "seconds": seconds, "devices": self.devices, "initial": self.initial}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows, self.seconds = state_dict["rows"], state_dict["seconds"]
-        self.devices = list(state_dict.get("devices", ()))  # earlier versions did not keep them
+        # Earlier versions did not keep these two.
+        self.devices, self.initial = list(state_dict.get("devices", ())), dict(state_dict.get("initial", {}))
 
     def _elapsed(self) -> float:
         """Return the seconds of the running epoch, or 0 between epochs."""
@@ -85,10 +94,14 @@ class History(Checkpoint):
                 logger.log_metrics(own, step=trainer.global_step)
             write_text(self.file, as_csv(self.rows))
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and max_epochs(trainer) == 0:
+            write_text(self.file, as_csv([], "epoch", *(f"val/{name}" for name in self.initial)))
 
-def as_csv(rows: list[dict[str, float]]) -> str:
-    """Return CSV text with one column for each name that any row has."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+
+def as_csv(rows: list[dict[str, float]], *first: str) -> str:
+    """Return CSV text with the columns `first`, and one column for each other name that any row has."""
+    columns = list(dict.fromkeys([*first, *(name for row in rows for name in row)]))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

@@ -86,6 +86,25 @@ def test_a_history_keeps_all_numbers_of_devices(tmp_path: Path) -> None:
     assert history.devices == []
 
 
+def test_a_history_keeps_the_scores_before_the_training(tmp_path: Path) -> None:
+    history, other = History(tmp_path / "metrics.csv"), History(tmp_path / "other.csv")
+    history.initial = {"top1": 0.25}
+    other.load_state_dict(copy.deepcopy(history.state_dict()))
+    assert other.initial == {"top1": 0.25}
+    earlier = {key: value for key, value in history.state_dict().items() if key != "initial"}
+    other.load_state_dict(earlier)
+    assert other.initial == {}
+
+
+def test_without_a_training_there_is_a_header_and_no_row(tmp_path: Path) -> None:
+    history, task = History(tmp_path / "metrics.csv"), distilling(epochs=0)
+    history.initial = {"top1": 0.25, "agreement": 0.5}
+    before = copy.deepcopy(task.state_dict())
+    small.fit(task, tmp_path, callbacks=[history])
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,val/top1,val/agreement\n"
+    assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+
+
 def test_as_csv_has_a_column_for_each_name() -> None:
     text = as_csv([{"epoch": 0, "a": 0.1}, {"epoch": 1, "b": 1 / 3}])
     assert text == "epoch,a,b\n0,0.1,\n1,,0.3333333\n"
