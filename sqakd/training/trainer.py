@@ -28,6 +28,8 @@ OFF: dict[str, Any] = {
     "use_distributed_sampler": False,
     "log_every_n_steps": 0,
 }
+# Other precisions change the network's weights alone, not the images that it gets.
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16")
 # Arguments that end a training before its recipe does. A run would then count as finished that is not.
 CUT_SHORT = ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run")
 # Arguments that change the images of the validation. The scores of such a run could not be compared with others.
@@ -105,6 +107,8 @@ def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> N
             f" bfloat16 or more",
             topic="trainer.half_precision",
         )
+    if str(trainer_config.get("precision", "32-true")) not in PRECISIONS:
+        raise SqakdError(f"precision={trainer_config['precision']}: expected 32-true or bf16-mixed")
     if cut := [key for key in CUT_SHORT if trainer_config.get(key) is not None]:
         raise SqakdError(
             f"{cut[0]}={trainer_config[cut[0]]}: expected no length here, because the recipe has it",

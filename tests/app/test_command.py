@@ -38,6 +38,7 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HOME", "/home/somebody")
     assert as_typed(f"{key}=~/images") == f"{key}=/home/somebody/images"
     assert as_typed(f"{key}=~") == f"{key}=/home/somebody"
+    assert as_typed(f"{key}=~nobody-of-this-name/x") == f"{key}='~nobody-of-this-name/x'"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,8 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
         (["seed=${nothing}"], "Interpolation key 'nothing' not found"),
         (["teacher.recipe.lr=-1"], "teacher.recipe.lr=-1: expected a number >= 0"),
         (["trainer.devices=99"], "trainer.devices=99: expected at most "),
+        (["trainer.precision=64-true"], "trainer.precision=64-true: expected 32-true or bf16-mixed"),
+        (["table=digits", "hparams=kd"], "table=digits hparams=kd: each chooses the runs of a sweep; use one of them"),
         (["trainer.accelerator=tpu"], "trainer: "),
         (["model.name=../x"], "model.name='../x': expected a part of a folder's name, e.g. resnet20"),
         (["name=.hidden"], "name='.hidden': expected the name of a folder: printable, "),
