@@ -28,9 +28,8 @@ from sqakd.training.task import Task
 def values(file: Path) -> dict[str, Any]:
     """Return the values of a file in conf/kd, with those of the loss that the file extends."""
     own = yaml.safe_load(file.read_text())
-    (base,) = own["defaults"]
-    extended = {} if base.startswith("/") else values(file.with_name(f"{base}.yaml"))
-    merged: dict[str, Any] = OmegaConf.to_container(OmegaConf.merge(extended, own))  # type: ignore[assignment]
+    extended = [values(file.with_name(f"{base}.yaml")) for base in own.get("defaults", []) if base[0] not in "/_"]
+    merged: dict[str, Any] = OmegaConf.to_container(OmegaConf.merge(*extended, own))  # type: ignore[assignment]
     return merged
 
 

@@ -74,11 +74,13 @@ class Scheme:
 
     def convert_outer(self, layer: nn.Module) -> nn.Module:
         """Return an outer layer that stays float: the layer itself, or with `outer=released` its transforming twin."""
+        if self.outer == "float":
+            return layer
         weight, input = (
             make(rounding=self.rounding(), shape=shape)
             for make, shape in ((self.weight, channels(layer) if self.per_channel else ()), (self.input, ()))
         )
-        if self.outer == "float" or all(type(q).unrounded is Quantizer.unrounded for q in (weight, input)):
+        if all(type(q).unrounded is Quantizer.unrounded for q in (weight, input)):
             return layer
         made = twin(layer, OUTER[type(layer)])
         made.map_weight, made.map_input = weight.unrounded, input.unrounded
