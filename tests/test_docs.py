@@ -41,8 +41,9 @@ EXPORT_KEYS = set(OmegaConf.load(CONF / "export.yaml"))
 ALLOWED = {". .venv/bin/activate", "pip install pre-commit", "pre-commit install"}
 # Groups whose options must all be named on some page.
 GROUPS = ("quantizer", "quantizer/rounding", "model", "kd", "plus", "dataset", "logger", "trainer", "table", "hparams")
-# Overrides of keys that exist only together with another override.
+# Overrides that are valid only together with another override.
 NEEDS = {
+    "quantizer.outer": "quantizer=pact_released",
     "dataset.folder": "dataset=imagefolder",
     "dataset.unreadable": "dataset=imagefolder",
     "dataset.val_fraction": "dataset=imagefolder",
