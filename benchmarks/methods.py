@@ -24,7 +24,7 @@ from sqakd.app.compose import compose_spec
 from sqakd.kd.objective import Objective
 
 CONF = Path(__file__).parents[1] / "conf"
-LIKE = ("sqakd_released", "none_matched")  # their steps equal those of other options
+LIKE = ("sqakd_released", "none_matched", "fsp_released", "cktf_released")  # their steps equal those of other options
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ EWGS = Scheme(
     per_channel=False,
     output_scale=True,
     first_last="float",
+    outer="float",
 )
 RECIPE = Recipe(
     epochs=1,

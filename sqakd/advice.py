@@ -137,6 +137,7 @@ EXPORT: dict[str, str] = {
     "export.no_run": "use run=runs/NAME/seed0, the folder of a finished run",
     "export.other_version": "export it with the version that trained it (commit {commit})",
     "export.trt_codes": "train with quantizer=lsq a_bits={bits}, or use profile=exact",
+    "export.outer": "train with quantizer.outer=float for a network that can be exported",
     "export.unfinished": "repeat the command that started the run, which resumes it",
     "export.weights_need_nine_bits": "use regrid=true to round them to -127 .. 127 (about one percent of error, which"
     " is reported), or train with w_bits=7 or quantizer=lsq",

@@ -31,6 +31,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from sqakd.app.checks import check_bits
+from sqakd.app.command import as_typed
 from sqakd.app.compose import compose_spec
 
 CONF = command.ROOT / "conf"
@@ -41,8 +42,9 @@ EXPORT_KEYS = set(OmegaConf.load(CONF / "export.yaml"))
 ALLOWED = {". .venv/bin/activate", "pip install pre-commit", "pre-commit install"}
 # Groups whose options must all be named on some page.
 GROUPS = ("quantizer", "quantizer/rounding", "model", "kd", "plus", "dataset", "logger", "trainer", "table", "hparams")
-# Overrides of keys that exist only together with another override.
+# Overrides that are valid only together with another override.
 NEEDS = {
+    "quantizer.outer": "quantizer=pact_released",
     "dataset.folder": "dataset=imagefolder",
     "dataset.unreadable": "dataset=imagefolder",
     "dataset.val_fraction": "dataset=imagefolder",
@@ -225,7 +227,7 @@ def test_invalid_command_is_detected(line: str, error: type[BaseException], monk
 
 @pytest.mark.parametrize("span", [span for span in OVERRIDES if not pages.uses_example_part(span)])
 def test_override_is_valid(span: str) -> None:
-    overrides = span.split()
+    overrides = [as_typed(override) for override in span.split()]
     keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
     group, _, option = span.partition("=")
     if (CONF / group).is_dir() and option.isidentifier():  # test_configs.py composes each option

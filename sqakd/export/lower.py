@@ -28,6 +28,7 @@ from sqakd.export.integer_weight import integer_weight
 from sqakd.export.modules import Quantize, RealOutput
 from sqakd.export.stored import StoredInput
 from sqakd.quantization.layers import QuantConv2d, QuantLayer
+from sqakd.quantization.outer import keeps_own_inputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,12 @@ def lower(network: nn.Module, options: Lowering) -> fx.GraphModule:
     Raises:
         ExportError: if the network cannot be computed with integers.
     """
+    if not keeps_own_inputs(network):
+        raise ExportError(
+            "the network was trained with outer=released, where several layers and residual sums share the quantizer of"
+            " a tensor and outer layers are transformed; only networks with outer=float can be exported",
+            topic="export.outer",
+        )
     module = trace(copy.deepcopy(network).float())
     if not any(True for _ in calls(module.graph, QuantLayer)):
         raise ExportError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
 from sqakd.quantization.layers import QuantLayer, quant_layers, quantizers
+from sqakd.quantization.outer import observing, shared_inputs
 from sqakd.quantization.probe import hooks_removed, in_mode
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
@@ -22,23 +23,25 @@ def visit(model: nn.Module, images: Tensor, look: Callable[[str, QuantLayer, Ten
     Args:
         model: quantized network; its modes are restored.
         images: normalised batch [N, C, H, W].
-        look: function of the layer's name, the layer and its input.
+        look: function of the layer's name, the layer and its input before any quantizer.
         training: whether to run in training mode. Batch norm then uses and updates its batch statistics.
     """
 
     def before(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, QuantLayer)
-        look(names[layer], layer, args[0])
+        look(names[layer], layer, shared[layer.input_quantizer] if layer.shares_input else args[0])
 
     names = {layer: name for name, layer in quant_layers(model)}
-    with hooks_removed(layer.register_forward_pre_hook(before) for layer in names), in_mode(model, training=training):
+    hooks = hooks_removed(layer.register_forward_pre_hook(before) for layer in names)
+    with hooks, shared_inputs(model) as shared, in_mode(model, training=training):
         model(images)
 
 
 def calibrate(model: nn.Module, images: Tensor) -> None:
     """Set every quantizer from one batch, in the order in which the layers run.
 
-    The inputs of a layer come from the layers before it, which are quantized already. A layer that runs several times
+    The inputs of a layer come from the layers before it, which are quantized already; with `outer=released`, from float
+    layers. A layer that runs several times
     is calibrated at its first run. Batch norm runs in training mode, so its statistics move by one momentum step, as in
     EWGS.
 
@@ -86,7 +89,8 @@ def _calibrate(model: nn.Module, images: Tensor, targets: Collection[Quantizer])
             with _naming(name):
                 layer.calibrate(x, targets)
 
-    visit(model, images, look, training=True)
+    with observing(model):
+        visit(model, images, look, training=True)
 
 
 @contextmanager

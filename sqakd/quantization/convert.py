@@ -11,13 +11,15 @@ from typing import Literal
 from torch import nn
 
 from sqakd.errors import SqakdError
-from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers
+from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, channels, quant_layers, twin
+from sqakd.quantization.outer import OUTER, OuterConv2d, OuterLinear, remove_entries, share_inputs, to_float
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import Rounding
 from sqakd.quantization.selection import by_kind, select
 
 TWINS: dict[type[nn.Module], type[QuantLayer]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
 FirstLast = Literal["float", "8", "same", "first"]
+Outer = Literal["float", "released"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,11 @@ class Scheme:
         output_scale: whether a layer has a learned factor on its output.
         first_last: bits of the first and the last layer. "float" leaves both float (as in the papers), "8" gives both 8
             bits, "same" treats them like the others, and "first" leaves only the first layer float.
+        outer: what surrounds the quantized layers. "float" leaves it as it is in the float network, "released" makes it
+            as in SQAKD's published code (`sqakd.quantization.outer`).
 
     Raises:
-        SqakdError: if `first_last`, `per_channel` or `output_scale` has another value.
+        SqakdError: if an argument has another value, or `outer` is "released" and layers have an output scale.
     """
 
     weight: Callable[..., Quantizer]
@@ -43,13 +47,21 @@ class Scheme:
     per_channel: bool
     output_scale: bool
     first_last: FirstLast
+    outer: Outer
 
     def __post_init__(self) -> None:
         if str(self.first_last) not in ("float", "8", "same", "first"):
             raise SqakdError(f"first_last={self.first_last!r}: expected float, 8, same or first")
+        if self.outer not in ("float", "released"):
+            raise SqakdError(f"outer={self.outer!r}: expected float or released")
         for key in ("per_channel", "output_scale"):
             if not isinstance(getattr(self, key), bool):  # any other string would count as true
                 raise SqakdError(f"{key}={getattr(self, key)!r}: expected true or false")
+        if self.outer == "released" and self.output_scale:
+            raise SqakdError(
+                "outer=released is the published code of PACT, LSQ and DoReFa, whose layers have no output scale;"
+                " expected outer=float with output_scale=true, as in the published EWGS"
+            )
 
     def check(self) -> None:
         """Make one weight quantizer and one input quantizer, so that wrong arguments are refused before training.
@@ -59,6 +71,20 @@ class Scheme:
         """
         for quantizer in (self.weight, self.input):
             quantizer(rounding=self.rounding(), shape=())
+
+    def convert_outer(self, layer: nn.Module) -> nn.Module:
+        """Return an outer layer that stays float: the layer itself, or with `outer=released` its transforming twin."""
+        if self.outer == "float":
+            return layer
+        weight, input = (
+            make(rounding=self.rounding(), shape=shape)
+            for make, shape in ((self.weight, channels(layer) if self.per_channel else ()), (self.input, ()))
+        )
+        if all(type(q).unrounded is Quantizer.unrounded for q in (weight, input)):
+            return layer
+        made = twin(layer, OUTER[type(layer)])
+        made.map_weight, made.map_input = weight.unrounded, input.unrounded
+        return made
 
     def convert(self, layer: nn.Module, **bits: int) -> QuantLayer:
         """Return the quantized twin of a Conv2d or Linear; `bits=8` overrides the scheme's own bits."""
@@ -102,11 +128,12 @@ def quantize(
     if any(True for _ in quant_layers(model)):
         raise SqakdError("the network is quantized already; expected a float network")
     found = select(model, types=TWINS, first=first, image_shape=image_shape)
-    swapped = {}
+    swapped, outer = {}, {}
     for layer in found.layers:
         if (layer in found.outer and scheme.first_last == "float") or (
             layer in found.first and scheme.first_last == "first"
         ):
+            outer[layer] = scheme.convert_outer(layer)
             continue
         # YAML may give the number 8 instead of the string.
         bits = {"bits": 8} if layer in found.outer and str(scheme.first_last) == "8" else {}
@@ -119,7 +146,10 @@ def quantize(
         )
     if found.others:
         warnings.warn(f"these parts of the network stay float: {by_kind(found.others)}", stacklevel=2)
-    _replace(model, swapped)
+    _replace(model, swapped | outer)
+    if scheme.outer == "released":
+        assert image_shape is not None, "outer=released runs the network, which needs the shape of an image"
+        share_inputs(model, image_shape)
     return [found.layers[layer] for layer in swapped]
 
 
@@ -129,7 +159,9 @@ def dequantize(model: nn.Module) -> list[str]:
     This undoes `quantize`, except that trained weights keep their values.
     """
     layers = {layer: name for name, layer in quant_layers(model)}
-    _replace(model, {layer: layer.to_float() for layer in layers})
+    outer = [module for module in model.modules() if isinstance(module, OuterConv2d | OuterLinear)]
+    remove_entries(model)
+    _replace(model, {layer: layer.to_float() for layer in layers} | {layer: to_float(layer) for layer in outer})
     return list(layers.values())
 
 

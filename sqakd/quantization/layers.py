@@ -32,6 +32,11 @@ class QuantLayer(nn.Module):
     weight_quantizer: Quantizer
     input_quantizer: Quantizer
     output_scale: nn.Parameter | None
+    # Set by `sqakd.quantization.outer`: the input is quantized before it reaches the layer; nothing is rounded while
+    # ranges are set; ranges are being set now.
+    shares_input: bool = False
+    calibrates_in_float: bool = False
+    observing: bool = False
 
     @property
     def quantizers(self) -> tuple[Quantizer, Quantizer]:
@@ -63,19 +68,20 @@ class QuantLayer(nn.Module):
             output_scale: whether the output has a learned factor.
             per_channel: whether each output channel of the weight has its own range.
         """
-        twin = _twin(layer, cls)
-        channels = (twin.weight.shape[0], *[1] * (twin.weight.ndim - 1)) if per_channel else ()
-        twin.weight_quantizer = weight(channels)
-        twin.input_quantizer = input(())
-        twin.register_parameter("output_scale", nn.Parameter(torch.tensor(1.0)) if output_scale else None)
-        return twin
+        made = twin(layer, cls)
+        made.weight_quantizer = weight(channels(made) if per_channel else ())
+        made.input_quantizer = input(())
+        made.register_parameter("output_scale", nn.Parameter(torch.tensor(1.0)) if output_scale else None)
+        return made
 
     def to_float(self) -> nn.Module:
         """Return a float twin that shares this layer's parameters; undoes `from_float`."""
-        twin = _twin(self, self.float_type)
-        del twin.weight_quantizer, twin.input_quantizer
-        twin._parameters.pop("output_scale")
-        return twin
+        made = twin(self, self.float_type)
+        del made.weight_quantizer, made.input_quantizer
+        made._parameters.pop("output_scale")
+        for flag in ("shares_input", "calibrates_in_float", "observing"):
+            made.__dict__.pop(flag, None)
+        return made
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output for a real-valued input, computed from integer codes.
@@ -86,8 +92,11 @@ class QuantLayer(nn.Module):
 
         The product of codes is exact in bfloat16 as well, and one multiplication of the output applies all scales.
         """
+        if self.observing:
+            seen = x if self.shares_input else self.input_quantizer.observed(x)
+            return self.apply_op(seen, self.weight_quantizer.observed(self.weight), self.bias)
         weight_codes, weight_scale = self.weight_quantizer.encode(self.weight)
-        input_codes, input_scale = self.input_quantizer.encode(x)
+        input_codes, input_scale = (x, x.new_ones(())) if self.shares_input else self.input_quantizer.encode(x)
         gain = weight_scale * input_scale  # g: one number, or one per output channel
         magnitude = None if self.output_scale is None else self.output_scale.abs()
         if magnitude is not None:
@@ -119,7 +128,8 @@ class QuantLayer(nn.Module):
             SqakdError: if a tensor has no range, or every quantized output is zero.
             RuntimeError: if a quantizer is calibrated already.
         """
-        for quantizer, tensor in zip(self.quantizers, (self.weight, x), strict=True):
+        own = self.quantizers[:1] if self.shares_input else self.quantizers
+        for quantizer, tensor in zip(own, (self.weight, x), strict=False):
             if targets is None or quantizer in targets:
                 quantizer.calibrate(tensor)
         if self.output_scale is not None:
@@ -156,17 +166,23 @@ class QuantLinear(QuantLayer, nn.Linear):  # type: ignore[misc]  # torch declare
         return F.linear(x, weight, bias)
 
 
+def channels(layer: nn.Module) -> tuple[int, ...]:
+    """Return the shape of a range with one number for each output channel of a layer: [C, 1, ...]."""
+    assert isinstance(layer.weight, Tensor)
+    return (layer.weight.shape[0], *[1] * (layer.weight.ndim - 1))
+
+
 def quant_layers(model: nn.Module) -> Iterator[tuple[str, QuantLayer]]:
     """Yield name and layer of each quantized layer, in network order."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, QuantLayer))
 
 
 def quantizers(model: nn.Module) -> list[Quantizer]:
-    """Return all quantizers of a network: layer by layer in network order, the weight's before the input's."""
-    return [quantizer for _, layer in quant_layers(model) for quantizer in layer.quantizers]
+    """Return all quantizers of a network, each once: layer by layer in network order, weight before input."""
+    return list(dict.fromkeys(quantizer for _, layer in quant_layers(model) for quantizer in layer.quantizers))
 
 
-def _twin(layer: nn.Module, to: type[Layer]) -> Layer:
+def twin(layer: nn.Module, to: type[Layer]) -> Layer:
     """Return a layer of another class with the same parameters, settings and hooks.
 
     The initialiser of that class does not run, because it would draw random weights.

@@ -22,8 +22,8 @@ HEADER = (
     *("difference_standard_error", "difference_verdict", "drop_from_float_mean", "drop_from_float_std"),
     *("labels_kd", "labels_n"),
     *(f"labels_{name}_{part}" for name in AGGREGATES for part in ("difference", "standard_error", "verdict")),
-    *("labels_last_p", "labels_last_p_holm"),
     *("before_training_mean", "before_training_std"),
+    *("labels_last_p", "labels_last_p_holm"),
 )
 
 

@@ -24,7 +24,7 @@ from sqakd.files import write_text
 from sqakd.runs.plain import check_plain, read_limited
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
-from sqakd.runs.spec import Spec, differences, identity
+from sqakd.runs.spec import Spec, differences, identity, with_added_keys
 from sqakd.runs.state_files import has_state
 from sqakd.terminal import printable
 
@@ -167,7 +167,7 @@ class RunFolder:
         return read_record(self.record) if self.finished else None
 
     def read_config(self) -> dict[str, Any]:
-        """Return the content of config.yaml, with today's import paths of our classes.
+        """Return the content of config.yaml, with today's import paths of our classes and keys that were added since.
 
         Raises:
             RunError: if the file is missing or damaged.
@@ -189,8 +189,7 @@ class RunFolder:
                     f"{self.config} has {group}: {saved[group]!r:.40}, expected a group of keys",
                     topic="run.config_damaged",
                 )
-        current: dict[str, Any] = with_current_paths(saved)
-        return current
+        return with_added_keys(with_current_paths(saved))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -35,6 +35,8 @@ NOT_IDENTITY = (
 )
 # Configuration groups whose option chooses a class. The option stands for the class in the identity.
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
+# Keys that older runs lack, and the value that each of them had implicitly. A group that is absent or null stays so.
+ADDED_KEYS: dict[str, Any] = {"quantizer.outer": "float"}
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
 HELPER = "_"  # first character of a user's own keys at the top, which other values refer to by ${_key}
@@ -113,6 +115,23 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
 
     walk("", saved)
     return flat
+
+
+def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a saved configuration with the keys that were added after its run.
+
+    Example:
+        >>> with_added_keys({"quantizer": {"first_last": "float"}})
+        {'quantizer': {'first_last': 'float', 'outer': 'float'}}
+        >>> with_added_keys({"quantizer": None})
+        {'quantizer': None}
+    """
+    filled = dict(saved)
+    for key, value in ADDED_KEYS.items():
+        group, _, name = key.partition(".")
+        if isinstance(filled.get(group), Mapping):
+            filled[group] = {**filled[group], name: filled[group].get(name, value)}
+    return filled
 
 
 def _is_execution(key: str) -> bool:

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.exhaustive
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
 OURS = ("best", "digits", "gains", "gains_kd")
 LIKE_WITH_LIKE = ("table4", "table5", "table6")
+ROW7 = ("dataset=cifar10", "model=resnet20", "quantizer=ewgs_released", "bits=2")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,6 +112,51 @@ def test_each_published_cell_is_in_the_sweep(table: str) -> None:
     }
     assert len(wanted) > 15
     assert wanted - names == set()
+
+
+def test_the_sweep_has_no_other_cells_but_those_of_vgg8_with_one_and_four_bits() -> None:
+    """The published scripts have VGG-8 with two bits only; rows of other publications belong to tables of their own."""
+    for table in LIKE_WITH_LIKE:
+        published = {
+            tuple(r[key] for key in ("dataset", "model", "quantizer", "bits", "kd"))
+            for r in PAPER
+            if r["table"] == table
+        }
+        more = {tuple(cell.values()) for cell in cells(table)} - published
+        assert {cell[:4] for cell in more} == (
+            {("cifar10", "vgg8", "ewgs", bits) for bits in "14"} if table == "table4" else set()
+        )
+
+
+@pytest.mark.parametrize("row", [("cifar10", "resnet32"), ("cifar100", "resnet20")])
+def test_rows_that_only_squat_reports_are_in_its_table_alone(row: tuple[str, str]) -> None:
+    assert {r["table"] for r in PAPER if (r["dataset"], r["model"]) == row} == {"squat"}
+    assert {table for table in TABLES for cell in cells(table) if (cell["dataset"], cell.get("model")) == row} == {
+        "squat"
+    }
+
+
+@pytest.mark.parametrize("table", ["table4", "table5", "table6", "table7"])
+def test_a_released_table_has_the_rows_of_its_plain_table(table: str) -> None:
+    plain, released = (
+        {
+            (cell["dataset"], cell["model"], cell["quantizer"].removesuffix("_released"), cell["bits"])
+            for cell in cells(name)
+        }
+        for name in (table, f"{table}_released")
+    )
+    assert released == plain
+
+
+def test_the_released_cells_of_table_7_have_the_values_of_the_published_code() -> None:
+    plain, released = cells("table7"), cells("table7_released")
+    assert [cell["kd"].removesuffix("_released") for cell in released] == [cell["kd"] for cell in plain]
+    assert {cell["quantizer"] for cell in released} == {"ewgs_released"}
+    for kd, key, value in (("cktf", "normalise", "batch"), ("fsp", "quantizers", True)):
+        cell = next(cell for cell in released if cell["kd"].startswith(kd))
+        loss, theirs = (config(*ROW7, f"kd={name}")["kd"] for name in (kd, cell["kd"]))
+        assert theirs == loss | {"feature_loss": loss["feature_loss"] | {key: value}}
+        assert loss["feature_loss"][key] != value
 
 
 def test_a_cell_and_its_baseline_differ_in_nothing_but_the_loss() -> None:
@@ -322,7 +368,9 @@ def test_batch_size_and_outer_layers_of_the_released_cells(row: str, batch_size:
 
 def settings(dataset: str, model: str, kd: str) -> dict[str, Any]:
     """Compose a row with another loss; the loss only matters if it has a stage of its own."""
-    return config(f"dataset={dataset}", f"model={model}", *([f"kd={kd}"] if kd in ("fsp", "ft") else []))
+    return config(
+        f"dataset={dataset}", f"model={model}", *([f"kd={kd}"] if kd in ("fsp", "fsp_released", "ft") else [])
+    )
 
 
 def trainings(table: str) -> dict[str, table_sizes.Training]:

@@ -102,6 +102,7 @@ CONTRADICTIONS = (
     "model.first=[nonsense]",
     "quantizer.first_last=nonsense",
     "quantizer.first_last=7",
+    "quantizer.outer=nonsense",
     "quantizer.rounding.delta=abc",
     "quantizer.rounding.delta=-1",
     "quantizer.rounding.delta=true",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sqakd.runs.spec import NOT_IDENTITY, Spec, differences, identity
+from sqakd.runs.spec import ADDED_KEYS, NOT_IDENTITY, Spec, differences, identity, with_added_keys
 
 CONFIG: dict[str, Any] = {
     "name": "digits-small",
@@ -39,6 +39,16 @@ def changed(key: str, value: Any) -> dict[str, Any]:
         node = node[step]
     node[last] = value
     return config
+
+
+def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_behaviour() -> None:
+    old = changed("quantizer", {"first_last": "float"})
+    for key, value in ADDED_KEYS.items():
+        group, _, name = key.partition(".")
+        assert differences(identity(with_added_keys(old)), identity(changed(group, old[group] | {name: value}))) == []
+        other = identity(changed(group, old[group] | {name: "another"}))
+        assert differences(identity(with_added_keys(old)), other) == [f"{key}: {value} -> another"]
+    assert with_added_keys(CONFIG) == CONFIG, "a group that is null stays so"
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:

@@ -129,6 +129,14 @@ class Quantizer(nn.Module, ABC):
         codes, scale = self.encode(x)
         return Codes(codes.to(torch.int16), scale, 0)
 
+    def unrounded(self, x: Tensor) -> Tensor:
+        """Return `x` as it would be represented with an unlimited number of codes."""
+        return x
+
+    def observed(self, x: Tensor) -> Tensor:
+        """Return `x` as a network that calibrates in float passes it on (`outer=released`)."""
+        return self.unrounded(x)
+
     def rows(self, x: Tensor) -> Tensor:
         """Reshape `x` to one row for each number of the range: [C, elements per channel], or [1, elements]."""
         return x.reshape(self.shape[0] if self.shape else 1, -1)

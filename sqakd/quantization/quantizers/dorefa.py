@@ -98,7 +98,10 @@ class TanhRange(IntegerQuantizer):
         reach = tanh_normalise(self.rows(x), EPSILON).abs().amax(dim=1).view(self.shape)
         self.get_buffer("step").copy_(reach if self.bits == 1 else 2 * reach / self.steps)
 
+    def unrounded(self, x: Tensor) -> Tensor:
+        return tanh_normalise(self.rows(x), EPSILON).view_as(x)
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         step = self.get_buffer("step")
-        codes = self.integers(tanh_normalise(self.rows(x), EPSILON).view_as(x), 1 / step)
+        codes = self.integers(self.unrounded(x), 1 / step)
         return codes.to(x.dtype), step

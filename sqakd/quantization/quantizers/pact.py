@@ -96,6 +96,11 @@ class ClippedActivation(IntegerQuantizer):
             best = torch.minimum(error, best)
         self.alpha.copy_(chosen)
 
+    def observed(self, x: Tensor) -> Tensor:
+        """Return `x` clipped at alpha."""
+        alpha = self.alpha.detach().abs()
+        return torch.clamp(x, -alpha, alpha)
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         alpha = self.alpha.abs()
         one_bit = self.signed and self.bits == 1  # codes -1 and +1 for -alpha and alpha
