@@ -33,6 +33,12 @@ NOT_IDENTITY = (
     "dataset.download",
     "dataset.cache",
 )
+# The callback that estimates EWGS's scaling factors computes nothing unless a rounding rule asks for the estimate.
+ESTIMATE, ESTIMATED = "callbacks.hessian_scaling", "hessian"
+# Keys that were added to the configuration later, with the value that older runs had without knowing the key.
+ADDED_KEYS: dict[str, Any] = {
+    "callbacks.hessian_scaling.slice_size": 64,  # older runs differentiated a batch as a whole; theirs had 32 images
+}
 # Configuration groups whose option chooses a class. The option stands for the class in the identity.
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
 TARGET = "_target_"
@@ -110,6 +116,8 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
             flat[prefix] = value
 
     walk("", saved)
+    if not any(key.startswith("quantizer.") and value == ESTIMATED for key, value in flat.items()):
+        flat = {key: value for key, value in flat.items() if not key.startswith(ESTIMATE)}
     return flat
 
 
@@ -120,15 +128,13 @@ def _is_execution(key: str) -> bool:
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """List the keys of two identities that differ, each as "key: there -> here".
 
-    Runs of version 1 recorded neither choices nor inputs, so these are compared only if both sides have them.
+    Runs of version 1 recorded neither choices nor inputs, so these are compared only if both sides have them. A side
+    without a key of `ADDED_KEYS` counts as one that has the key's former value.
     """
     absent = "(absent)"
     keys = there.keys() | here.keys()
     for recorded in ("choices.", "inputs."):
         if not all(any(key.startswith(recorded) for key in side) for side in (there, here)):
             keys = {key for key in keys if not key.startswith(recorded)}
-    return [
-        f"{key}: {there.get(key, absent)} -> {here.get(key, absent)}"
-        for key in sorted(keys)
-        if there.get(key, absent) != here.get(key, absent)
-    ]
+    pairs = {key: [side.get(key, ADDED_KEYS.get(key, absent)) for side in (there, here)] for key in sorted(keys)}
+    return [f"{key}: {old} -> {new}" for key, (old, new) in pairs.items() if old != new]
