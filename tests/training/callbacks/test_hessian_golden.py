@@ -39,8 +39,12 @@ class TinyNet(nn.Module):
                 conv.bias.data.copy_(torch.from_numpy(bias))
             layer = QuantConv2d.from_float(
                 conv,
-                weight=lambda shape: WeightBounds(bits=int(np.log2(d["levels_w"])), rounding=scaling(), shape=shape),
-                input=lambda shape: ActivationBounds(bits=int(np.log2(d["levels_a"])), rounding=scaling(), shape=shape),
+                weight=lambda shape: WeightBounds(
+                    bits=int(np.log2(d["levels_w"])), rounding=scaling(), shape=shape, start="paper"
+                ),
+                input=lambda shape: ActivationBounds(
+                    bits=int(np.log2(d["levels_a"])), rounding=scaling(), shape=shape, start="paper"
+                ),
                 output_scale=True,
                 per_channel=False,
             )
@@ -166,7 +170,7 @@ def images_and_labels(count: int) -> tuple[Tensor, Tensor]:
 
 
 def in_slices(model: TinyNet, images: Tensor, labels: Tensor, size: int) -> list[Slice]:
-    parts = list(zip(images.split(size), labels.split(size), strict=True))
+    parts = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
     return [Slice(lambda x=x, y=y: F.cross_entropy(model(x), y), len(x) / len(images)) for x, y in parts]  # type: ignore[misc]
 
 
@@ -194,7 +198,7 @@ def test_deviation_of_the_gradient_depends_on_the_batch_as_its_noise_does() -> N
     images, labels = images_and_labels(512)
 
     def variance(size: int) -> Tensor:
-        parts = zip(images.split(size), labels.split(size), strict=True)
+        parts = zip(torch.split(images, size), torch.split(labels, size), strict=True)
         found = [curvature_of(model, in_slices(model, x, y, 32), max_probes=1).gradient_std ** 2 for x, y in parts]
         return torch.stack(found).mean(dim=0)
 
