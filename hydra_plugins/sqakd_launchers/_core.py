@@ -45,7 +45,10 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         SystemExit: if any job failed, unless the sweeper is a search.
     """
     config = launcher.config
+    is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") not in SWEEPERS
     if OmegaConf.select(config, "plan"):
+        if is_search:
+            raise SystemExit("error: plan: a search cannot be planned, because each run depends on those before")
         plan_sweep([list(filter_overrides(one)) for one in job_overrides])
         return []
     overrides = [(first + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
@@ -71,7 +74,6 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
     finally:  # also if the sweep is interrupted
         _record_failures(store, results)
         print(summary(store.jobs(), time.monotonic() - started), flush=True)  # noqa: T201
-    is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") not in SWEEPERS
     failed = sum(result.status != JobStatus.COMPLETED for result in results)
     if failed and not is_search:
         raise SystemExit(f"{failed} of {len(results)} runs failed")

@@ -24,8 +24,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("victim", "epoch", "step", "signal_name"),
     [
-        (TEACHER, 1, 7, "SIGKILL"),
-        (STUDENT, 0, 3, "SIGKILL"),
+        pytest.param(TEACHER, 1, 7, "SIGKILL", marks=pytest.mark.slow),
+        pytest.param(STUDENT, 0, 3, "SIGKILL", marks=pytest.mark.slow),
         (STUDENT, 1, 11, "SIGKILL"),
         pytest.param(STUDENT, 2, 22, "SIGKILL", marks=pytest.mark.slow),
         pytest.param(STUDENT, 1, 9, "SIGTERM", marks=pytest.mark.slow),

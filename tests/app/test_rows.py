@@ -69,7 +69,12 @@ def train_row(table: str, narrower: list[str], runs: Path) -> int:
     [
         pytest.param("table4", "model=vgg8 bits=1 kd=sqakd", 2, marks=pytest.mark.slow),
         ("table5", "model=resnet18 bits=3 quantizer=lsq,pact,dorefa kd=sqakd", 4),
-        ("table6_released", "model=shufflenet_v2_x0_5 bits=8 kd=sqakd_released,none_matched", 3),
+        pytest.param(
+            "table6_released",
+            "model=shufflenet_v2_x0_5 bits=8 kd=sqakd_released,none_matched",
+            3,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_part_of_a_table_trains_resumes_and_is_reported(
