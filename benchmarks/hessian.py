@@ -2,7 +2,7 @@
 
     python benchmarks/hessian.py [--rounds 5] [--images 50000]
 
-The estimate has the settings of `conf/callbacks/default.yaml`: 3 batches of 32 images with at most 4 probes each. The
+The estimate has the settings of `conf/callbacks/default.yaml`: 3 training batches with at most 4 probes each. The
 time of an epoch is extrapolated to `--images` from a few steps (batch 256, eager float32, as in benchmarks/step.py).
 """
 
@@ -20,7 +20,9 @@ from sqakd.dataset.batch import Batch
 from sqakd.quantization.layers import quantizers
 from sqakd.training.callbacks.hessian_scaling import HessianScaling
 
-CALLBACK = HessianScaling(update_every=10, batches=3, batch_size=32, max_probes=4, tolerance=1e-3, epsilon=1e-12)
+CALLBACK = HessianScaling(
+    update_every=10, batches=3, batch_size=BATCH, slice_size=64, max_probes=4, tolerance=1e-3, epsilon=1e-12
+)
 
 
 def main() -> None:
@@ -30,7 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     task, step = make_task(quantized=True, compile=False, bf16=False, channels_last=True)
     targets = quantizers(task.student)
-    batches = [Batch(torch.randn(32, 3, 32, 32), None, torch.arange(32), {}) for _ in range(3)]
+    batches = [Batch(torch.randn(BATCH, 3, 32, 32), None, torch.arange(BATCH), {}) for _ in range(3)]
     task.student.train()
     step()
     updates, steps = [], []

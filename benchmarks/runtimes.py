@@ -54,7 +54,7 @@ def make_files(folder: Path, model: str, bits: int) -> tuple[dict[str, Path], nn
     network.eval()
     onnx.save(to_onnx(Deployed(network, None, None), shape, weights="cast"), files["float"])
     float_network = make().eval()
-    step = partial(LearnedStep, bits=bits, mask="value", decay=0.0)
+    step = partial(LearnedStep, bits=bits, mask="value", decay=0.0, start="paper")
     scheme = Scheme(
         weight=partial(step, signed=True),
         input=partial(step, signed="auto"),

@@ -31,8 +31,8 @@ from sqakd.training.task import Task
 
 BATCH = 256
 EWGS = Scheme(
-    weight=partial(WeightBounds, bits=2),
-    input=partial(ActivationBounds, bits=2),
+    weight=partial(WeightBounds, bits=2, start="paper"),
+    input=partial(ActivationBounds, bits=2, start="paper"),
     rounding=partial(ElementWiseGradientScaling, delta="hessian"),
     per_channel=False,
     output_scale=True,

@@ -11,6 +11,16 @@ per tensor, and the part of the product that belongs to tensor t is
     v_t^T (H v)_t = v_t^T H_tt v_t + sum over other tensors s of  v_t^T H_ts v_s
 
 Signs of different tensors are independent, so the cross terms vanish in expectation.
+
+The standard deviation of a weight's gradient contains the noise of the batch and falls with the batch size, while the
+trace does not, so the batch has to be the one that trains. To bound the memory, a batch may be given in slices. With
+the share s_i = (images of slice i) / (images of the batch), the batch's loss is sum_i s_i loss_i, hence
+
+    weights     gradient = sum_i s_i gradient_i        v^T H v = sum_i s_i v^T H_i v       the same v for all slices
+    inputs      gradient = all s_i gradient_i          v^T H v = sum_i s_i v_i^T H_i v_i   v consists of all v_i
+
+This is exact for everything that treats each image alone. Batch norm in training mode normalises each slice by the
+slice's own statistics, and a loss that compares images with each other compares those of one slice.
 """
 
 from __future__ import annotations
@@ -18,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +37,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from sqakd.errors import SqakdError
+from sqakd.quantization.layers import quant_layers
 from sqakd.quantization.probe import buffers_restored, hooks_removed
 from sqakd.quantization.quantizers.base import Quantizer
+
+
+class Slice(NamedTuple):
+    """A part of a batch.
+
+    Attributes:
+        loss: runs the model on the part and returns the mean loss of its images.
+        share: number of its images divided by that of the batch.
+    """
+
+    loss: Callable[[], Tensor]
+    share: float
 
 
 @dataclass(frozen=True)
@@ -38,7 +61,7 @@ class Curvature:
     Attributes:
         trace: estimate of the trace of the Hessian.
         gradient_std: standard deviation of the gradient.
-        elements: number of elements of the quantized tensor.
+        elements: number of elements of the quantized tensor, of all images of the batch.
         probes: number of random vectors used.
     """
 
@@ -49,7 +72,7 @@ class Curvature:
 
 
 def estimate(
-    loss: Callable[[], Tensor],
+    slices: Sequence[Slice],
     model: nn.Module,
     targets: Sequence[Quantizer],
     *,
@@ -57,10 +80,10 @@ def estimate(
     tolerance: float,
     generator: torch.Generator,
 ) -> Curvature:
-    """Estimate the Hessian traces of a loss with respect to the outputs of some quantizers.
+    """Estimate the Hessian traces of a batch's loss with respect to the outputs of some quantizers.
 
     Args:
-        loss: runs the model and returns its loss.
+        slices: the batch, whole or in parts; memory is that of the largest part. The shares sum up to 1.
         model: owner of the quantizers; it runs in its present mode, and its buffers (batch-norm statistics) are
             restored.
         targets: quantizers whose codes are differentiated.
@@ -71,32 +94,81 @@ def estimate(
     Raises:
         SqakdError: if a part of the network has no second derivative.
     """
-    with recorded_codes(targets) as codes, buffers_restored(model), torch.enable_grad(), _twice_differentiable():
-        value = loss()
-        tensors = [codes[quantizer] for quantizer in targets]
-        gradients = torch.autograd.grad(value, tensors, create_graph=True)
-        running = torch.zeros(len(tensors), device=value.device)  # mean of the samples so far, one per tensor
+    weights = {layer.weight_quantizer for _, layer in quant_layers(model)}
+    shared = [quantizer in weights for quantizer in targets]  # whether a tensor is the same in all slices
+    with buffers_restored(model), torch.enable_grad(), _twice_differentiable():
+        graphs = _Graphs(slices, targets)
+        shapes, std = _first_pass(graphs, shared)
+        running = torch.zeros_like(std)  # mean of the samples so far, one per tensor
         probes = 0
         for probes in range(1, max_probes + 1):
-            signs = [_signs(tensor, generator) for tensor in tensors]
-            # (H v)_t for all tensors t; zeros where the gradient does not depend on a tensor.
-            products = torch.autograd.grad(gradients, tensors, signs, retain_graph=True, materialize_grads=True)
-            sample = torch.stack([(v * hv).sum() for v, hv in zip(signs, products, strict=True)])
-            change = (sample - running) / probes
+            signs = [_signs(of_slices, one, generator) for of_slices, one in zip(shapes, shared, strict=True)]
+            change = (_sample(graphs, signs) - running) / probes
             running = running + change
             if probes > 1 and bool(change.abs().sum() < tolerance * running.abs().sum()):
                 break
     # The recorded codes q' count `steps` per unit interval, q = q' / steps, so each derivative by q is `steps` times
     # the one by q': once for the gradient, twice for the Hessian.
     unit = running.new_tensor([quantizer.steps for quantizer in targets])
-    std = torch.stack([gradient.detach().std() for gradient in gradients])
-    elements = running.new_tensor([tensor.numel() for tensor in tensors])
-    return Curvature((running * unit**2).detach(), std * unit, elements, probes)
+    elements = [_whole(of_slices, one).numel() for of_slices, one in zip(shapes, shared, strict=True)]
+    return Curvature(running * unit**2, std * unit, running.new_tensor(elements), probes)
 
 
-def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a tensor of -1 and 1, on the CPU, so that the numbers do not depend on the device."""
-    return (torch.randint(2, like.shape, generator=generator) * 2 - 1).to(like)
+class _Graphs:
+    """The graphs of the slices, one at a time: a slice's graph is built again for each probe, a whole batch's once."""
+
+    def __init__(self, slices: Sequence[Slice], targets: Sequence[Quantizer]) -> None:
+        self.slices, self.targets = slices, targets
+        self.built: tuple[int, list[Tensor], tuple[Tensor, ...]] | None = None
+
+    def __iter__(self) -> Iterator[tuple[list[Tensor], tuple[Tensor, ...]]]:
+        """Yield each slice's codes, and the gradients of share * loss by them, which can be differentiated again."""
+        for i, (loss, share) in enumerate(self.slices):
+            if self.built is None or self.built[0] != i:
+                self.built = None  # frees the graph of the slice before
+                with recorded_codes(self.targets) as found:
+                    value = loss() * share
+                codes = [found[quantizer] for quantizer in self.targets]
+                self.built = i, codes, torch.autograd.grad(value, codes, create_graph=True)
+            yield self.built[1], self.built[2]
+
+
+def _first_pass(graphs: _Graphs, shared: Sequence[bool]) -> tuple[list[list[torch.Size]], Tensor]:
+    """Return for each tensor the shape of its codes in each slice, and the standard deviation of its gradient, [T]."""
+    shapes: list[list[torch.Size]] = [[] for _ in shared]
+    parts: list[list[Tensor]] = [[] for _ in shared]
+    for codes, gradients in graphs:
+        for t, (tensor, gradient) in enumerate(zip(codes, gradients, strict=True)):
+            shapes[t].append(tensor.shape)
+            one = gradient.detach()
+            parts[t] = [parts[t][0] + one] if shared[t] and parts[t] else [*parts[t], one]
+    return shapes, torch.stack([torch.cat(part).std() for part in parts])
+
+
+def _sample(graphs: _Graphs, signs: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return v^T (H v)_t for each tensor t, [T]; `signs` has v of each tensor and slice."""
+    total: Tensor | float = 0.0
+    for i, (codes, gradients) in enumerate(graphs):
+        v = [of_slices[i].to(tensor) for of_slices, tensor in zip(signs, codes, strict=True)]
+        # (H v)_t for all tensors t; zeros where the gradient does not depend on a tensor.
+        products = torch.autograd.grad(gradients, codes, v, retain_graph=True, materialize_grads=True)
+        total = total + torch.stack([(one * product).sum() for one, product in zip(v, products, strict=True)])
+    assert isinstance(total, Tensor)
+    return total.detach()
+
+
+def _whole(shapes: Sequence[torch.Size], shared: bool) -> torch.Size:
+    """Return the shape of a tensor in the whole batch."""
+    return shapes[0] if shared else torch.Size((sum(shape[0] for shape in shapes), *shapes[0][1:]))
+
+
+def _signs(shapes: Sequence[torch.Size], shared: bool, generator: torch.Generator) -> list[Tensor]:
+    """Draw a tensor of -1 and 1 for each slice, on the CPU, so that the numbers do not depend on the device.
+
+    The numbers are drawn for the whole batch, so that they do not depend on its slices either. int8 keeps them small.
+    """
+    drawn = (torch.randint(2, _whole(shapes, shared), generator=generator) * 2 - 1).to(torch.int8)
+    return [drawn] * len(shapes) if shared else list(torch.split(drawn, [shape[0] for shape in shapes]))
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def read_numbers(file: Path, *needed: str, texts: Collection[str] = ()) -> Numbe
         return numbers
     except UnicodeDecodeError as error:
         raise SqakdError(f"{file} is damaged (not text in UTF-8)", topic="report.csv_damaged") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:  # a ValueError is a refusal from the lines above
         reason = getattr(error, "strerror", None) or error
         raise SqakdError(f"{file} is damaged ({reason})", topic="report.csv_damaged") from error
 

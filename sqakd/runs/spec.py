@@ -7,6 +7,7 @@ must not turn a finished run into another one.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,10 +34,15 @@ NOT_IDENTITY = (
     "dataset.download",
     "dataset.cache",
 )
+# The callback that estimates EWGS's scaling factors computes nothing unless a rounding rule asks for the estimate.
+ESTIMATE, ESTIMATED = "callbacks.hessian_scaling", "hessian"
 # Configuration groups whose option chooses a class. The option stands for the class in the identity.
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
 # Keys that older runs lack, and the value that each of them had implicitly. A group that is absent or null stays so.
-ADDED_KEYS: dict[str, Any] = {"quantizer.outer": "float"}
+ADDED_KEYS: dict[str, Any] = {
+    "quantizer.outer": "float",
+    "callbacks.hessian_scaling.slice_size": 64,  # older runs differentiated a batch as a whole; theirs had 32 images
+}
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
 HELPER = "_"  # first character of a user's own keys at the top, which other values refer to by ${_key}
@@ -114,6 +120,8 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
             flat[prefix] = value
 
     walk("", saved)
+    if not any(key.startswith("quantizer.") and value == ESTIMATED for key, value in flat.items()):
+        flat = {key: value for key, value in flat.items() if not key.startswith(ESTIMATE)}
     return flat
 
 
@@ -126,11 +134,14 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
         >>> with_added_keys({"quantizer": None})
         {'quantizer': None}
     """
-    filled = dict(saved)
+    filled = copy.deepcopy(dict(saved))
     for key, value in ADDED_KEYS.items():
-        group, _, name = key.partition(".")
-        if isinstance(filled.get(group), Mapping):
-            filled[group] = {**filled[group], name: filled[group].get(name, value)}
+        *groups, name = key.split(".")
+        node: Any = filled
+        for group in groups:
+            node = node.get(group) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.setdefault(name, value)
     return filled
 
 
@@ -143,7 +154,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
     Runs of version 1 recorded neither choices nor inputs, so these are compared only if both sides have them. The
     same holds for the images: earlier versions recorded no digest of some data sets, and images with a checksum of
-    their own have none.
+    their own have none. A side without a key of `ADDED_KEYS` counts as one that has the key's former value.
     """
     absent = "(absent)"
     keys = there.keys() | here.keys()
@@ -152,8 +163,5 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
             keys = {key for key in keys if not key.startswith(recorded)}
     if not (IMAGES in there and IMAGES in here):
         keys = keys - {IMAGES}
-    return [
-        f"{key}: {there.get(key, absent)} -> {here.get(key, absent)}"
-        for key in sorted(keys)
-        if there.get(key, absent) != here.get(key, absent)
-    ]
+    pairs = {key: [side.get(key, ADDED_KEYS.get(key, absent)) for side in (there, here)] for key in sorted(keys)}
+    return [f"{key}: {old} -> {new}" for key, (old, new) in pairs.items() if old != new]

@@ -25,6 +25,8 @@ OVERRIDES = [
     "teacher.recipe.epochs=2",
     "trainer.accelerator=cpu",
 ]
+# Older runs with an estimate of the curvature made it on batches of 32 images; now it is made on the training batch.
+EWGS = ["quantizer=ewgs", "callbacks.hessian_scaling.batch_size=32"]
 TEACHER, FINISHED, INTERRUPTED = (
     f"digits16-resnet20-{cell}" for cell in ("none-w32a32-none", "ewgs-w2a2-sqakd", "lsq-w2a2-sqakd")
 )
@@ -43,16 +45,22 @@ def test_the_old_configurations_name_classes_that_are_gone() -> None:
 
 def test_an_old_finished_run_is_found_finished(runs: Path) -> None:
     before = {file: file.read_bytes() for file in runs.rglob("*") if file.is_file()}
-    done = command.train(*OVERRIDES, "quantizer=ewgs", runs=runs)
+    done = command.train(*OVERRIDES, *EWGS, runs=runs)
     assert done.returncode == 0, done.stderr
     assert f"done before: {FINISHED} seed 0" in done.stdout
     assert {file: file.read_bytes() for file in before} == before
 
 
 def test_an_old_finished_run_is_refused_with_another_value(runs: Path) -> None:
-    done = command.train(*OVERRIDES, "quantizer=ewgs", "recipe.lr=0.01", runs=runs)
+    done = command.train(*OVERRIDES, *EWGS, "recipe.lr=0.01", runs=runs)
     assert done.returncode == 1
     assert "recipe.lr: 0.001 -> 0.01. Its files stay as they are" in done.stderr
+
+
+def test_an_old_estimate_of_the_curvature_is_another_one(runs: Path) -> None:
+    done = command.train(*OVERRIDES, "quantizer=ewgs", runs=runs)
+    assert done.returncode == 1
+    assert "callbacks.hessian_scaling.batch_size: 32 -> 64. Its files stay as they are" in done.stderr
 
 
 def test_an_old_interrupted_run_is_resumed(runs: Path) -> None:

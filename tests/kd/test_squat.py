@@ -27,7 +27,7 @@ SAME = [i for i in range(int(D["n_cases"])) if D["levels_a"][i] == D["levels_f"]
 
 def quantizer(i: int) -> ActivationBounds:
     rounding = ElementWiseGradientScaling(delta=float(D["delta_a"][i]))
-    made = ActivationBounds(bits=int(np.log2(D["levels_a"][i])), rounding=rounding, shape=())
+    made = ActivationBounds(bits=int(np.log2(D["levels_a"][i])), rounding=rounding, shape=(), start="paper")
     made.lower.data.fill_(float(D["lA"][i]))
     made.upper.data.fill_(float(D["uA"][i]))
     return made

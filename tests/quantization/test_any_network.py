@@ -31,7 +31,7 @@ from sqakd.models.torchvision import torchvision_network
 from sqakd.models.trial import try_network
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, dequantize, quantize
-from sqakd.quantization.curvature import estimate
+from sqakd.quantization.curvature import Slice, estimate
 from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, quant_layers, quantizers
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
@@ -44,8 +44,8 @@ IMAGES = (3, 64, 64)
 
 def scheme(first_last: Any = "float") -> Scheme:
     return Scheme(
-        weight=partial(WeightBounds, bits=4),
-        input=partial(ActivationBounds, bits=4),
+        weight=partial(WeightBounds, bits=4, start="paper"),
+        input=partial(ActivationBounds, bits=4, start="paper"),
         rounding=StraightThrough,
         per_channel=False,
         output_scale=True,
@@ -196,7 +196,7 @@ def test_curvature_can_be_estimated_for_any_network(arch: str) -> None:
     calibrate(model, images)
     targets = quantizers(model)
     found = estimate(
-        lambda: F.cross_entropy(model(images), torch.arange(4)),
+        [Slice(lambda: F.cross_entropy(model(images), torch.arange(4)), 1.0)],
         model.train(),
         targets,
         max_probes=2,
@@ -230,7 +230,7 @@ def test_network_without_second_derivatives_is_refused() -> None:
     calibrate(model, images)
     with pytest.raises(SqakdError, match=r"no second derivatives.*bent_backward") as error:
         estimate(
-            lambda: model(images).sum(),
+            [Slice(lambda: model(images).sum(), 1.0)],
             model,
             quantizers(model)[1:],
             max_probes=1,

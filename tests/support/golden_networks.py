@@ -35,8 +35,8 @@ def bits_of(levels: np.ndarray) -> int:
 
 def ewgs_scheme(bits: int) -> Scheme:
     return Scheme(
-        weight=partial(WeightBounds, bits=bits),
-        input=partial(ActivationBounds, bits=bits),
+        weight=partial(WeightBounds, bits=bits, start="paper"),
+        input=partial(ActivationBounds, bits=bits, start="paper"),
         rounding=StraightThrough,
         per_channel=False,
         output_scale=True,

@@ -48,8 +48,8 @@ def at(epoch: int, epochs: int) -> Progress:
 def quantized_network() -> nn.Module:
     model = CifarResNet(blocks=1, num_classes=10)
     scheme = Scheme(
-        weight=partial(WeightBounds, bits=2),
-        input=partial(ActivationBounds, bits=2),
+        weight=partial(WeightBounds, bits=2, start="paper"),
+        input=partial(ActivationBounds, bits=2, start="paper"),
         rounding=StraightThrough,
         per_channel=False,
         output_scale=True,

@@ -12,7 +12,7 @@ values are not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,11 @@ from sqakd.numbers import is_whole
 from sqakd.quantization.quantizers.rounding import Rounding
 
 MAX_BITS = 8
+# Where a range starts: by the rule of the method's paper, at the least squared rounding error, or at the largest value.
+Start = Literal["paper", "mse", "max"]
+STARTS = ("paper", "mse", "max")
+CANDIDATES = 100  # number of ranges to try
+SAMPLE = 100_000  # number of elements of one range to try them on, about
 
 
 class Codes(NamedTuple):
@@ -42,7 +47,8 @@ class Quantizer(nn.Module, ABC):
     """Base of all quantizers: maps a tensor to a grid of `2**bits` values.
 
     A method implements `calibrate_range`, `encode` and `grid`. Everything that `encode` reads is a Parameter or a
-    buffer from the constructor on (or extra state), so a strict state-dict round trip restores the same outputs.
+    buffer from the constructor on (or extra state), so a strict state-dict round trip restores the same outputs. A
+    method that offers another start than that of its paper also implements `cover` and names its `range_names`.
 
     Args:
         bits: 1 to 8.
@@ -58,6 +64,11 @@ class Quantizer(nn.Module, ABC):
     decay: float = 0.0
     # Whether the range is computed from the values of the batch. If not, a batch of equal values is accepted as well.
     needs_spread: bool = True
+    # Names of the parameters and buffers that hold the range and that `cover` writes; none: the range is not chosen.
+    range_names: tuple[str, ...] = ()
+    # Where the range starts: "paper", "mse" (the least squared rounding error on the calibration tensor) or "max" (the
+    # range covers the largest value). A method with a choice sets it with `checked_start`.
+    start: Start = "paper"
 
     def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -91,7 +102,7 @@ class Quantizer(nn.Module, ABC):
         if not finite or (self.needs_spread and bool(x.min() == x.max())):
             raise SqakdError(f"cannot calibrate on a tensor of shape {tuple(x.shape)}: expected varied, finite values")
         with torch.no_grad():
-            self.calibrate_range(x.detach())
+            self._start_range(x.detach())
             # A range of width 0 gives a scale of 0 or infinity, which shows as NaN or infinity in the output.
             if not bool(torch.isfinite(self(x)).all()):
                 raise SqakdError(
@@ -103,7 +114,59 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def calibrate_range(self, x: Tensor) -> None:
-        """Write the range's parameters and buffers in place."""
+        """Write the range's parameters and buffers in place, by the rule of the method's paper."""
+
+    def cover(self, x: Tensor, share: float) -> None:
+        """Write a range that covers a share of the extent of `x`; 1 covers all values.
+
+        Args:
+            x: values in the form of `as_rows`.
+            share: above 0, at most 1.
+        """
+        raise NotImplementedError
+
+    def restore(self, x: Tensor) -> Tensor:
+        """Return the rounded values of `x` in the unit of `x`; a method with outputs of another unit converts them."""
+        values: Tensor = self(x)
+        return values
+
+    def _start_range(self, x: Tensor) -> None:
+        """Write the range where `start` says."""
+        if self.start == "max":
+            self.cover(self.as_rows(x), 1.0)
+            return
+        self.calibrate_range(x)
+        if self.start == "mse":
+            self.search_range(x)
+
+    def search_range(self, x: Tensor, *, keep_present: bool = True) -> None:
+        """Write the range with the least squared rounding error, one per tensor or one per channel.
+
+        The candidates cover 1/100, 2/100 .. 1 of the extent. Each candidate is one more pass over the elements, so
+        large tensors are sampled at regular distances.
+
+        Args:
+            x: the calibration tensor.
+            keep_present: whether the present range is a candidate as well.
+        """
+        rows = self.as_rows(x)
+        sample = rows[:, :: max(1, rows.shape[1] // SAMPLE)]
+        ranges: list[Tensor] = [getattr(self, name) for name in self.range_names]
+        chosen = [tensor.clone() for tensor in ranges]
+        best = self._squared_error(sample) if keep_present else x.new_full(self.shape, float("inf"))
+        for share in torch.linspace(1 / CANDIDATES, 1, CANDIDATES).tolist():
+            self.cover(sample, share)
+            error = self._squared_error(sample)
+            better = error < best
+            chosen = [torch.where(better, new, old) for new, old in zip(ranges, chosen, strict=True)]
+            best = torch.where(better, error, best)
+        for tensor, value in zip(ranges, chosen, strict=True):
+            tensor.copy_(value)
+
+    def _squared_error(self, rows: Tensor) -> Tensor:
+        """Return the mean squared rounding error of each row, in the shape of the range; infinite if it is empty."""
+        error = (self.restore(rows) - rows).square().flatten(1).mean(dim=1).view(self.shape)
+        return torch.nan_to_num(error, nan=torch.inf, posinf=torch.inf)
 
     @abstractmethod
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +204,11 @@ class Quantizer(nn.Module, ABC):
         """Reshape `x` to one row for each number of the range: [C, elements per channel], or [1, elements]."""
         return x.reshape(self.shape[0] if self.shape else 1, -1)
 
+    def as_rows(self, x: Tensor) -> Tensor:
+        """Return `rows` with the number of dimensions of a per-channel range: [C, elements, 1, ...]."""
+        rows = self.rows(x)
+        return rows.reshape(*rows.shape, *[1] * max(0, len(self.shape) - 2))
+
     def level(self, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         """Return codes 0 .. steps of `x`, spread evenly over [lower, upper]."""
         levels: Tensor = self.rounding(x, lower, self.steps / (upper - lower), 0, self.steps)
@@ -148,6 +216,17 @@ class Quantizer(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}" + (f", channels={self.shape[0]}" if self.shape else "")
+
+
+def checked_start(start: Start) -> Start:
+    """Return a start of a range if it is one.
+
+    Raises:
+        SqakdError: if it is another text.
+    """
+    if start not in STARTS:
+        raise SqakdError(f"start={start!r}: expected paper, mse or max")
+    return start
 
 
 def _checked(bits: int) -> int:

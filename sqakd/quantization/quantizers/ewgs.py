@@ -18,7 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.quantization.quantizers.base import Quantizer, Start, checked_start
 from sqakd.quantization.quantizers.rounding import Rounding
 
 DEVIATIONS = 3.0
@@ -29,8 +29,11 @@ HALF_NORMAL = math.sqrt(1 - 2 / math.pi)
 class LearnedBounds(Quantizer):
     """Base of the weight and the activation range: two learned numbers, `lower` and `upper`."""
 
-    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
+    range_names = ("lower", "upper")
+
+    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], start: Start) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape)
+        self.start = checked_start(start)
         self.lower = nn.Parameter(torch.zeros(shape))
         self.upper = nn.Parameter(torch.ones(shape))
         # The scale 1 / L is a buffer rather than a constant, so that it has the layer's device and dtype. It is not
@@ -41,12 +44,22 @@ class LearnedBounds(Quantizer):
         super().set_bits(bits)
         self.get_buffer("unit").fill_(1.0 / self.steps)
 
+    def restore(self, x: Tensor) -> Tensor:
+        """Return the rounded values between `lower` and `upper`; the layer's output scale has this part in training."""
+        return self.lower + self.level(x, self.lower, self.upper) * (self.upper - self.lower) / self.steps
+
 
 class WeightBounds(LearnedBounds):
     """Weight range with odd codes -L .. L; it starts at three standard deviations on each side of 0."""
 
     def calibrate_range(self, x: Tensor) -> None:
         reach = DEVIATIONS * self.rows(x).std(dim=1).view(self.shape)
+        self.lower.copy_(-reach)
+        self.upper.copy_(reach)
+
+    def cover(self, x: Tensor, share: float) -> None:
+        """Write [-share max|x|, share max|x|]."""
+        reach = share * x.abs().flatten(1).amax(dim=1).view(self.shape)
         self.lower.copy_(-reach)
         self.upper.copy_(reach)
 
@@ -74,6 +87,13 @@ class ActivationBounds(LearnedBounds):
         reach = DEVIATIONS * x.std() / HALF_NORMAL
         self.lower.copy_(x.min())
         self.upper.copy_(torch.where(reach > x.mean(), reach, x.max()))
+
+    def cover(self, x: Tensor, share: float) -> None:
+        """Write [share min, share max]; without values on both sides of 0, the smallest stays the lower bound."""
+        low, high = x.min(), x.max()
+        on_both_sides = bool(low < 0 < high)
+        self.lower.copy_(share * low if on_both_sides else low)
+        self.upper.copy_(share * high if on_both_sides else low + share * (high - low))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.level(x, self.lower, self.upper), self.get_buffer("unit")

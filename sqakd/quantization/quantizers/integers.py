@@ -66,6 +66,10 @@ class IntegerQuantizer(Quantizer):
         codes: Tensor = self.rounding(x, None, density, self.low, self.high, self.mask)
         return codes
 
+    def reach(self, x: Tensor) -> Tensor:
+        """Return the largest magnitude of each row of `x`, in the shape of the range."""
+        return x.abs().flatten(1).amax(dim=1).view(self.shape)
+
     def grid(self) -> Tensor:
         return torch.arange(self.low, self.high + 1, self.high - self.low if self.bits == 1 else 1, dtype=torch.int16)
 

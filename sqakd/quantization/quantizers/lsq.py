@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.numbers import check_not_negative
+from sqakd.quantization.quantizers.base import Start, checked_start
 from sqakd.quantization.quantizers.integers import IntegerQuantizer, Signed
 from sqakd.quantization.quantizers.rounding import Mask, Rounding
 
@@ -37,15 +38,27 @@ class LearnedStep(IntegerQuantizer):
         signed: true, false, or "auto".
         mask: "value" as in the paper, "code" as in SQAKD's release.
         decay: weight decay of the step.
+        start: where the step starts: "paper", "mse" or "max".
 
     Raises:
         SqakdError: if an argument has another value.
     """
 
+    range_names = ("step",)
+
     def __init__(
-        self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed, mask: Mask, decay: float
+        self,
+        *,
+        bits: int,
+        rounding: Rounding,
+        shape: tuple[int, ...],
+        signed: Signed,
+        mask: Mask,
+        decay: float,
+        start: Start,
     ) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask=mask)
+        self.start = checked_start(start)
         check_not_negative("decay", decay)
         self.decay = decay
         self.step = nn.Parameter(torch.ones(shape))
@@ -54,6 +67,9 @@ class LearnedStep(IntegerQuantizer):
         """Start at s = 2 mean|v| / sqrt(Qp)."""
         mean = self.rows(x).abs().mean(dim=1).view(self.shape)
         self.step.copy_((2 * mean / math.sqrt(self.high)).clamp_min(SMALLEST_STEP))
+
+    def cover(self, x: Tensor, share: float) -> None:
+        self.step.copy_((share * self.reach(x) / self.high).clamp_min(SMALLEST_STEP))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         step = positive(self.step)

@@ -27,11 +27,9 @@ from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
 from sqakd.numbers import check_not_negative
+from sqakd.quantization.quantizers.base import Start, checked_start
 from sqakd.quantization.quantizers.integers import IntegerQuantizer, Signed
 from sqakd.quantization.quantizers.rounding import Rounding
-
-CANDIDATES = 100  # number of clips to try
-SAMPLE = 100_000  # number of elements to try them on, about
 
 
 class ClippedActivation(IntegerQuantizer):
@@ -46,10 +44,13 @@ class ClippedActivation(IntegerQuantizer):
         learned: whether `alpha` is trained. If not, it is a constant that sets the step, and values are clipped only by
             the outermost codes.
         decay: weight decay of `alpha`.
+        start: "paper" starts where `alpha` says; "mse" or "max" start there instead.
 
     Raises:
         SqakdError: if an argument has another value.
     """
+
+    range_names = ("alpha",)
 
     def __init__(
         self,
@@ -61,40 +62,32 @@ class ClippedActivation(IntegerQuantizer):
         alpha: float | Literal["calibrate"],
         learned: bool,
         decay: float,
+        start: Start,
     ) -> None:
         # A clipped value sits on the outermost code. A mask on the value could exclude it by one rounding error.
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask="code")
-        self.needs_spread = alpha == "calibrate"
-        if not self.needs_spread and not (isinstance(alpha, int | float) and alpha > 0):
+        self.start = checked_start(start)
+        self.constant = alpha != "calibrate"
+        self.needs_spread = not self.constant or start != "paper"
+        if self.constant and not (isinstance(alpha, int | float) and alpha > 0):
             raise SqakdError(f"alpha={alpha!r}: expected a number > 0, or calibrate")
         if not isinstance(learned, bool):
             raise SqakdError(f"learned={learned!r}: expected true or false")
         check_not_negative("decay", decay)
         self.learned, self.decay = learned, decay if learned else 0.0
-        start = torch.full(shape, 1.0 if self.needs_spread else float(alpha))
+        clip = torch.full(shape, float(alpha) if self.constant else 1.0)
         if learned:
-            self.alpha = nn.Parameter(start)
+            self.alpha = nn.Parameter(clip)
         else:
-            self.register_buffer("alpha", start)
+            self.register_buffer("alpha", clip)
 
     def calibrate_range(self, x: Tensor) -> None:
-        """Choose the clip with the least squared rounding error; a constant start is kept.
+        """Choose the clip with the least squared rounding error; a constant clip is kept."""
+        if not self.constant:
+            self.search_range(x, keep_present=False)
 
-        The candidates are 1/100, 2/100 .. 1 of the largest magnitude. Each candidate is one more pass over the
-        elements, so large tensors are sampled at regular distances.
-        """
-        if not self.needs_spread:
-            return
-        sample = self.rows(x)[:, :: max(1, x.numel() // SAMPLE)]
-        reach = sample.abs().amax(dim=1)
-        best = torch.full_like(reach, float("inf"))
-        chosen = self.alpha.clone()
-        for share in torch.linspace(1 / CANDIDATES, 1, CANDIDATES).tolist():
-            self.alpha.copy_((reach * share).view(self.shape))  # the forward pass reads the candidate from here
-            error = (self(sample) - sample).square().mean(dim=1)
-            chosen = torch.where((error < best).view(self.shape), self.alpha, chosen)
-            best = torch.minimum(error, best)
-        self.alpha.copy_(chosen)
+    def cover(self, x: Tensor, share: float) -> None:
+        self.alpha.copy_(self.reach(x) * share)
 
     def observed(self, x: Tensor) -> Tensor:
         """Return `x` clipped at alpha."""

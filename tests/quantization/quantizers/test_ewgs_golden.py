@@ -41,10 +41,16 @@ def make_layer(d: dict[str, Any], i: int) -> QuantConv2d:
     return QuantConv2d.from_float(
         conv,
         weight=lambda shape: WeightBounds(
-            bits=bits_of(d["levels_w"][i]), rounding=ElementWiseGradientScaling(delta=delta_w), shape=shape
+            bits=bits_of(d["levels_w"][i]),
+            rounding=ElementWiseGradientScaling(delta=delta_w),
+            shape=shape,
+            start="paper",
         ),
         input=lambda shape: ActivationBounds(
-            bits=bits_of(d["levels_a"][i]), rounding=ElementWiseGradientScaling(delta=delta_a), shape=shape
+            bits=bits_of(d["levels_a"][i]),
+            rounding=ElementWiseGradientScaling(delta=delta_a),
+            shape=shape,
+            start="paper",
         ),
         output_scale=True,
         per_channel=False,

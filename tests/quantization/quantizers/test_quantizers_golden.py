@@ -47,7 +47,13 @@ def gradient_of(quantizer: Quantizer, name: str) -> float:
 def test_pact(i: int) -> None:
     d = golden.load("05_textbook_pact")
     quantizer = ClippedActivation(
-        bits=int(d["bits"][i]), signed=False, alpha=float(d["alpha"][i]), learned=True, decay=0.0, **COMMON
+        bits=int(d["bits"][i]),
+        signed=False,
+        alpha=float(d["alpha"][i]),
+        learned=True,
+        decay=0.0,
+        start="paper",
+        **COMMON,
     ).double()
     quantizer.get_parameter("alpha").data.fill_(float(d["alpha"][i]))
     y, dx = backward(quantizer, d[f"x_{i:02d}"], d[f"g_{i:02d}"])
@@ -59,7 +65,7 @@ def test_pact(i: int) -> None:
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_calibrated_clip_rounds_the_batch_with_the_least_error(bits: int) -> None:
     x = torch.randn(4, 1000, generator=torch.Generator().manual_seed(0)).relu()
-    options: dict[str, Any] = {"bits": bits, "signed": False, "learned": True, "decay": 0.0, **COMMON}
+    options: dict[str, Any] = {"bits": bits, "signed": False, "learned": True, "decay": 0.0, "start": "paper", **COMMON}
     quantizer = ClippedActivation(alpha="calibrate", **options)
     quantizer.calibrate(x)
 
@@ -84,7 +90,7 @@ def test_lsq(i: int) -> None:
     d = golden.load("05_textbook_lsq")
     x = torch.from_numpy(d[f"x_{i:02d}"])
     quantizer = LearnedStep(
-        bits=int(d["bits"][i]), signed=bool(d["signed"][i]), mask="value", decay=0.0, **COMMON
+        bits=int(d["bits"][i]), signed=bool(d["signed"][i]), mask="value", decay=0.0, start="paper", **COMMON
     ).double()
     assert (quantizer.low, quantizer.high) == (-int(d["q_n"][i]), int(d["q_p"][i]))
     quantizer.calibrate(x)
@@ -119,9 +125,9 @@ def test_dorefa_with_one_bit() -> None:
 def released(file: str, i: int) -> Quantizer:
     bits = int(golden.load(file)["bits"][i])
     if file == "05_mqbench_pact":
-        return ClippedActivation(bits=bits, signed=True, alpha=6.0, learned=False, decay=0.0, **COMMON)
+        return ClippedActivation(bits=bits, signed=True, alpha=6.0, learned=False, decay=0.0, start="paper", **COMMON)
     if file == "05_mqbench_lsq":
-        return LearnedStep(bits=bits, signed=True, mask="code", decay=0.0, **COMMON)
+        return LearnedStep(bits=bits, signed=True, mask="code", decay=0.0, start="paper", **COMMON)
     return TanhRange(bits=bits, **COMMON)
 
 
@@ -149,7 +155,7 @@ def test_as_released(file: str, i: int) -> None:
 def test_negative_or_vanishing_step_counts_as_its_magnitude() -> None:
     d = golden.load("05_mqbench_lsq")
     for name in ("neg", "tiny"):
-        quantizer = LearnedStep(bits=4, signed=True, mask="code", decay=0.0, **COMMON)
+        quantizer = LearnedStep(bits=4, signed=True, mask="code", decay=0.0, start="paper", **COMMON)
         quantizer.get_parameter("step").data.fill_(float(d[f"{name}_scale_before"]))
         y, dx = backward(quantizer, d[f"{name}_x"], d[f"{name}_g"])
         assert golden.error(y, d[f"{name}_y"]) <= 1e-6
@@ -160,7 +166,7 @@ def test_negative_or_vanishing_step_counts_as_its_magnitude() -> None:
 
 def test_exact_ties() -> None:
     d = golden.load("05_mqbench_ties")
-    quantizer = LearnedStep(bits=4, signed=True, mask="code", decay=0.0, **COMMON)
+    quantizer = LearnedStep(bits=4, signed=True, mask="code", decay=0.0, start="paper", **COMMON)
     quantizer.get_parameter("step").data.fill_(float(d["scale"]))
     y, dx = backward(quantizer, d["x"], d["g"])
     assert np.array_equal(y.numpy(), d["lsq_y"])
@@ -173,7 +179,7 @@ def test_one_range_per_channel() -> None:
     x = torch.randn(5, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     for make in (
         lambda shape: LearnedStep(
-            bits=3, rounding=StraightThrough(), shape=shape, signed=True, mask="value", decay=0.0
+            bits=3, rounding=StraightThrough(), shape=shape, signed=True, mask="value", decay=0.0, start="paper"
         ),
         lambda shape: TanhWeights(bits=3, rounding=StraightThrough(), shape=shape),
         lambda shape: TanhWeights(bits=1, rounding=StraightThrough(), shape=shape),

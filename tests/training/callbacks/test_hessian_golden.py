@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqakd.dataset.batch import Batch
-from sqakd.quantization.curvature import estimate, recorded_codes
+from sqakd.quantization.curvature import Curvature, Slice, estimate, recorded_codes
 from sqakd.quantization.layers import QuantConv2d
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
@@ -39,8 +39,12 @@ class TinyNet(nn.Module):
                 conv.bias.data.copy_(torch.from_numpy(bias))
             layer = QuantConv2d.from_float(
                 conv,
-                weight=lambda shape: WeightBounds(bits=int(np.log2(d["levels_w"])), rounding=scaling(), shape=shape),
-                input=lambda shape: ActivationBounds(bits=int(np.log2(d["levels_a"])), rounding=scaling(), shape=shape),
+                weight=lambda shape: WeightBounds(
+                    bits=int(np.log2(d["levels_w"])), rounding=scaling(), shape=shape, start="paper"
+                ),
+                input=lambda shape: ActivationBounds(
+                    bits=int(np.log2(d["levels_a"])), rounding=scaling(), shape=shape, start="paper"
+                ),
                 output_scale=True,
                 per_channel=False,
             )
@@ -117,7 +121,7 @@ def test_joint_probes_are_unbiased(file: str) -> None:
     groups = np.array(
         [
             estimate(
-                batch_loss(model, d, 0),
+                [Slice(batch_loss(model, d, 0), 1.0)],
                 model,
                 model.targets(),
                 max_probes=100,
@@ -146,7 +150,9 @@ def test_deltas(file: str) -> None:
         draw=lambda _: {},
         objective=nn.Identity(),
     )
-    callback = HessianScaling(update_every=1, batches=3, batch_size=5, max_probes=1000, tolerance=0.0, epsilon=1e-12)
+    callback = HessianScaling(
+        update_every=1, batches=3, batch_size=5, slice_size=5, max_probes=1000, tolerance=0.0, epsilon=1e-12
+    )
     pairs = [(torch.from_numpy(d["batch_x"][b]), torch.from_numpy(d["batch_y"][b]).long()) for b in range(3)]
     batches = [Batch(images, label, torch.arange(5), {}) for images, label in pairs]
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if "running" in name}
@@ -154,6 +160,55 @@ def test_deltas(file: str) -> None:
     got = np.array([float(q.get_buffer("rounding.delta")) for q in model.targets()])
     assert np.abs(got - d["delta_exact"]).max() <= 0.15 * np.abs(d["delta_exact"]).max()
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers() if name in before)
+
+
+def images_and_labels(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    d = golden.load(FILES[2])
+    images = torch.randn(count, *d["batch_x"][0].shape[1:], generator=generator)
+    return images, torch.randint(int(d["param_linear_bias"].shape[0]), (count,), generator=generator)
+
+
+def in_slices(model: TinyNet, images: Tensor, labels: Tensor, size: int) -> list[Slice]:
+    parts = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+    return [Slice(lambda x=x, y=y: F.cross_entropy(model(x), y), len(x) / len(images)) for x, y in parts]  # type: ignore[misc]
+
+
+def curvature_of(model: TinyNet, slices: list[Slice], max_probes: int = 3) -> Curvature:
+    generator = torch.Generator().manual_seed(0)
+    targets = model.targets()
+    return estimate(slices, model, targets, max_probes=max_probes, tolerance=0.0, generator=generator)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 16])
+def test_slices_do_not_change_the_estimate(size: int) -> None:
+    """The network has no batch norm; slices of 3 images end with one image."""
+    model = TinyNet(golden.load(FILES[2])).train()
+    images, labels = images_and_labels(16)
+    whole = curvature_of(model, in_slices(model, images, labels, 16))
+    sliced = curvature_of(model, in_slices(model, images, labels, size))
+    assert torch.equal(sliced.elements, whole.elements)
+    torch.testing.assert_close(sliced.trace, whole.trace, rtol=1e-3, atol=1e-4 * float(whole.trace.abs().max()))
+    torch.testing.assert_close(sliced.gradient_std, whole.gradient_std, rtol=1e-4, atol=0.0)
+
+
+def test_deviation_of_the_gradient_depends_on_the_batch_as_its_noise_does() -> None:
+    """Weights: variance = signal + noise / N. Inputs: each has 1 / N of the loss, which the scaling factor cancels."""
+    model = TinyNet(golden.load(FILES[2])).train()
+    images, labels = images_and_labels(512)
+
+    def variance(size: int) -> Tensor:
+        parts = zip(torch.split(images, size), torch.split(labels, size), strict=True)
+        found = [curvature_of(model, in_slices(model, x, y, 32), max_probes=1).gradient_std ** 2 for x, y in parts]
+        return torch.stack(found).mean(dim=0)
+
+    small, middle, large = variance(32), variance(128), variance(512)
+    noise = (small - middle) / (1 / 32 - 1 / 128)
+    signal = middle - noise / 128
+    expected = signal + noise / 512
+    assert (small[2:] > 1.2 * large[2:]).all(), (small, large)
+    assert torch.allclose(large[2:], expected[2:], rtol=0.2), (large, expected)
+    assert torch.allclose(large[:2], small[:2] / 16**2, rtol=0.1), (large, small)
 
 
 def test_non_finite_estimate_changes_nothing() -> None:
@@ -169,7 +224,9 @@ def test_non_finite_estimate_changes_nothing() -> None:
         draw=lambda _: {},
         objective=nn.Identity(),
     )
-    callback = HessianScaling(update_every=1, batches=1, batch_size=5, max_probes=2, tolerance=0.0, epsilon=1e-12)
+    callback = HessianScaling(
+        update_every=1, batches=1, batch_size=5, slice_size=5, max_probes=2, tolerance=0.0, epsilon=1e-12
+    )
     images = torch.from_numpy(d["batch_x"][0])
     callback.update(cast(Task, task), model.targets(), [Batch(images, None, torch.arange(5), {})], epoch=0)
     assert [float(q.get_buffer("rounding.delta")) for q in model.targets()] == [0.25] * 4
@@ -182,7 +239,7 @@ def test_stopping_rule_uses_magnitudes() -> None:
     quantizer = model.targets()[0]
     images = torch.from_numpy(d["batch_x"][0])
     curvature = estimate(
-        lambda: (quantizer.encode(images)[0] ** 2).sum(),
+        [Slice(lambda: (quantizer.encode(images)[0] ** 2).sum(), 1.0)],
         model,
         [quantizer],
         max_probes=50,
