@@ -59,11 +59,13 @@ MODELS: dict[str, str] = {
 
 DATASET: dict[str, str] = {
     "data.missing": "use dataset.download=true to fetch it, or dataset.root=FOLDER if it is in another folder",
-    "data.archive": "delete it and use dataset.download=true, or put an intact copy there",
+    "data.archive": "delete it and use dataset.download=true, or put the original there; if it is the same data packed"
+    " again, unpack it: the folder {folder} in {root} is used without an archive",
+    "data.incomplete": "put these files there, or the archive {archive} into {root}, or use dataset.download=true to"
+    " fetch it: the files that are there stay",
     "data.download": "download the file yourself and put it there",
-    "data.unpacked": (
-        "delete {folder}, and put an intact {archive} into {root} or use dataset.download=true to fetch it"
-    ),
+    "data.unpacked": "delete {files} alone: if {archive} is in {root}, the same command takes the original from it; use"
+    " dataset.download=true to fetch the archive",
     "data.root": "choose another folder with dataset.root=FOLDER",
     "data.folder": "choose another folder with dataset.folder=FOLDER",
     "data.cache": "choose another folder with dataset.cache=FOLDER",

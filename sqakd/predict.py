@@ -182,15 +182,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m sqakd.predict", description="Classify images with an exported model."
     )
-    parser.add_argument("model", type=Path, help="model.onnx, written by export.py")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files, or folders of images")
+    parser.add_argument("model", type=_path, help="model.onnx, written by export.py")
+    parser.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="image files, or folders of images")
     parser.add_argument("--top", type=int, default=3, help="number of classes shown per image (default 3)")
     parser.add_argument("--batch", type=int, default=32, help="images that are processed together (default 32)")
     options = parser.parse_args(arguments)
     if options.top < 1 or options.batch < 1:
         parser.error("--top and --batch must be at least 1")
-    # A large image is read or refused by its number of pixels; pillow's warning would be three lines of Python.
+    # Large and damaged images are read or named in one line; pillow's warnings would add lines of Python.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     try:
         return _classify(Model(options.model), find(options.images), top=options.top, batch=options.batch)
     except PredictError as error:
@@ -199,6 +200,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)  # noqa: T201
         return 130
+
+
+def _path(text: str) -> Path:
+    if not text:  # it would be the current folder
+        raise argparse.ArgumentTypeError("expected a path, found an empty text")
+    return Path(text)
 
 
 def _classify(model: Model, files: list[Path], *, top: int, batch: int) -> int:

@@ -118,7 +118,7 @@ def digests(run: Path) -> dict[str, str]:
         "config": digest(stable(own(yaml.safe_load((run / "config.yaml").read_text())))),
     }
     if (run / "quantizers.csv").exists():
-        found["quantizers"] = digest(table(run / "quantizers.csv"))
+        found["quantizers"] = digest(last_epoch(table(run / "quantizers.csv")))
     for file in sorted(run.glob("export-*/model.onnx")):
         model = onnx.load(file)
         facts = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
@@ -146,6 +146,12 @@ def stable(value: Any) -> Any:
 def table(file: Path) -> list[dict[str, str]]:
     with file.open(newline="") as lines:
         return [stable(row) for row in csv.DictReader(lines)]
+
+
+def last_epoch(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows of the last epoch as earlier commits wrote them: without epoch and name of the layer."""
+    kept = [row for row in rows if row.get("epoch") == rows[-1].get("epoch")]
+    return [{key: value for key, value in row.items() if key not in ("epoch", "name") and value} for row in kept]
 
 
 def digest(value: Any) -> str:

@@ -11,26 +11,22 @@ from pathlib import Path
 
 import hydra
 import omegaconf
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from sqakd.advice import explain
-from sqakd.app.errors import ENVIRONMENT
+from sqakd.app.compose import PATHS
+from sqakd.app.errors import ENVIRONMENT, FULL_ERROR, ONE_LINE
+from sqakd.app.resolvers import home
 from sqakd.app.suggestions import either, suggestion
 from sqakd.terminal import printable
 
-FULL_ERROR = "HYDRA_FULL_ERROR"
-ONE_LINE = "SQAKD_ERRORS_IN_ONE_LINE"  # tells the processes of a run on several devices who set FULL_ERROR
 HYDRA_FOLDERS = tuple(str(Path(package.__file__ or "").parent) for package in (hydra, omegaconf))
-# Keys whose value is a path, which may contain what Hydra's grammar of overrides gives another meaning.
-PATH_KEYS = (
-    *("paths.runs", "paths.data", "paths.cache", "dataset.folder", "dataset.root", "dataset.cache"),
-    *("teacher.checkpoint", "run", "folder"),
-)
-# Groups of which nothing may be chosen.
-OPTIONAL = ("experiment", "table", "hparams", "debug", "local", "logger", "callbacks")
+# Keys whose value may contain what Hydra's grammar of overrides gives another meaning.
+PATH_KEYS = [f"{group}.{key}" if group else key for group, key in PATHS]
 
 
 def run_command(main: Callable[[], object], config_folder: Path) -> None:
@@ -49,7 +45,7 @@ def run_command(main: Callable[[], object], config_folder: Path) -> None:
     if os.environ.get(FULL_ERROR) == "1" and ONE_LINE not in os.environ:
         main()
         return
-    check_options(sys.argv[1:], config_folder)
+    check_options(get_args_parser().parse_known_args()[0].overrides, config_folder)
     os.environ |= {FULL_ERROR: "1", ONE_LINE: "1"}  # Hydra raises its errors then, instead of printing them
     try:
         main()
@@ -75,16 +71,19 @@ def as_typed(argument: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals or key.lstrip("+") not in PATH_KEYS:
         return argument
-    if re.match(r"~[^/]*(/|$)", value):
-        value = os.path.expanduser(value)  # noqa: PTH111  # Path's method fails if there is no such user
-    if _parsed(f"{key}={value}") is None:
+    value = ",".join(map(home, value.split(",")))
+    if "," not in value and _parsed(f"{key}={value}") is None:  # a comma separates the values of a sweep
         value = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + (match[2] and r"\'"), value)
         value = f"'{value}'"
     return f"{key}={value}"
 
 
 def check_options(arguments: Sequence[str], config_folder: Path) -> None:
-    """Refuse what Hydra would refuse in other words: recipe=null, quantizer=1, =2, bits, a table that is a search too.
+    """Refuse wrong options whose message from Hydra would be unclear, such as recipe=null, quantizer=1, =2 and bits.
+
+    Args:
+        arguments: overrides of the command line.
+        config_folder: the application's folder of configurations.
 
     Raises:
         SystemExit: naming the options.
@@ -93,13 +92,17 @@ def check_options(arguments: Sequence[str], config_folder: Path) -> None:
     if len({argument.partition("=")[0] for argument in sweeps}) > 1:
         raise SystemExit(f"error: {printable(' '.join(sweeps))}: each chooses the runs of a sweep; use one of them")
     for argument in arguments:
-        if re.match(r"([^-~=][^=]*$)|=", argument):
+        if re.match(r"([^~=][^=]*$)|=", argument):
             raise SystemExit(f"error: {printable(argument)}: expected KEY=VALUE")
         override = _parsed(argument)
         if override is None or override.is_delete() or override.is_sweep_override():
             continue
         group, value = override.key_or_group, override.value()
-        if (config_folder / group).is_dir() and group not in OPTIONAL and not isinstance(value, str | list):
+        if not (config_folder / group).is_dir():
+            continue
+        if override.is_add():  # Hydra would ignore it
+            raise SystemExit(f"error: {printable(argument)}: omit the plus sign; the group has an option already")
+        if not isinstance(value, str | list):
             raise SystemExit(f"error: {printable(argument)}: expected {either(_options(config_folder / group))}")
 
 

@@ -29,6 +29,12 @@ from sqakd.runs.spec import TARGET, Spec, identity
 resolvers.register()
 
 PACKAGE = Path(sqakd.__file__).parent
+# Values that are paths; "~" at their beginning is the home folder.
+PATHS = [
+    *(("paths", key) for key in ("runs", "data", "cache")),
+    *(("dataset", key) for key in ("folder", "root", "cache")),
+    *(("teacher", "checkpoint"), ("", "run"), ("", "folder")),
+]
 # Groups of conf/train.yaml of which one option is needed, each with an option.
 GROUPS = {"dataset": "digits", "model": "resnet20", "model@teacher": "resnet32", "quantizer": "ewgs", "kd": "sqakd"}
 GROUPS |= {"recipe": "digits", "recipe@teacher.recipe": "digits_float", "trainer": "auto", "paths": "default"}
@@ -55,6 +61,12 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
         raise SqakdError(str(error).splitlines()[0]) from error
     assert isinstance(config, dict)
     config.pop("hydra", None)
+    for group, key in PATHS:
+        node = config.get(group) if group else config
+        if isinstance(node, dict) and isinstance(node.get(key), str):
+            node[key] = resolvers.home(node[key])
+            if not node[key].strip():
+                raise SqakdError(f"{group}.{key}=''".lstrip(".") + ": expected a path")
     addons = config.pop("plus", {})
     for name, part in addons.items():
         if not isinstance(part, dict):

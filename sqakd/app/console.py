@@ -13,6 +13,8 @@ from sqakd.terminal import printable
 def quiet_libraries() -> None:
     """Hide the libraries' tips and known false warnings; Lightning's other warnings stay visible."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # A damaged image is named by this project, in one line; pillow's warnings would add lines of Python.
+    warnings.filterwarnings("ignore", module=r"PIL\b")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # The logged values come from torchmetrics, which has already reduced them over the ranks.
     warnings.filterwarnings("ignore", message="It is recommended to use .self.log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -21,6 +22,8 @@ from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError
 from sqakd.files import FULL
 
+FULL_ERROR = "HYDRA_FULL_ERROR"  # set to 1 by a user who wants tracebacks
+ONE_LINE = "SQAKD_ERRORS_IN_ONE_LINE"  # FULL_ERROR was set by this project, not by the user
 OUT_OF_MEMORY = (
     "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N splits a batch into N parts"
 )
@@ -61,6 +64,8 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
             raise
         raise _interrupted(stopped) from None  # Lightning's own exit has another status and no message
     except (SqakdError, OSError, MemoryError, RuntimeError) as error:
+        if os.environ.get(FULL_ERROR) == "1" and ONE_LINE not in os.environ:
+            raise
         if isinstance(error, OSError) and error.errno not in ENVIRONMENT:
             raise
         if isinstance(error, RuntimeError) and not _is_out_of_memory(error):

@@ -5,12 +5,14 @@ ${row:key,default}     the value that this row of the paper has in rows.yaml, el
 ${joined:a,b}          a_b; a where b is null
 ${added:node}          names of the add-ons in a `plus` node, for tags
 ${typed:key,prefix}    the prefix and the value where key=value is on the command line, else nothing
+${home:path}           the path with the home folder for ~
 ${jobs:}               how many runs this machine can train at the same time
 ${gpus:}               how many GPUs one run takes
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -39,7 +41,7 @@ def cell(config: Mapping[str, Any]) -> str:
     choices = HydraConfig.get().runtime.choices
     quantizer = choices["quantizer"] + typed("quantizer/rounding", "+")
     bits = f"w{config['w_bits']}a{config['a_bits']}"
-    parts = [choices["dataset"], config["model"]["name"], quantizer, bits, choices["kd"]]
+    parts = [choices["dataset"], str(config["model"]["name"]), quantizer, bits, choices["kd"]]
     add_ons = addon_names(config.get("plus"))
     return "-".join([*parts, *(["+".join(add_ons)] if add_ons else [])])
 
@@ -102,6 +104,11 @@ def joined(*parts: str | None) -> str:
     return "_".join(str(part) for part in parts if part)
 
 
+def home(path: object) -> str:
+    """Return a path with the home folder for ~ at its beginning."""
+    return os.path.expanduser(str(path))  # noqa: PTH111  # the method of Path fails if there is no such user
+
+
 def jobs() -> int:
     """Return the number of GPUs of this machine, or of its CPU cores where it has no GPU."""
     return torch.cuda.device_count() or int(joblib.cpu_count())
@@ -120,9 +127,9 @@ def register() -> None:
         return int(torch.cuda.is_available())
 
     def run_folder(*, _root_: DictConfig) -> str:
-        return str(RunFolder.of(str(_root_.paths.runs), str(_root_.name), _root_.seed).path)
+        return str(RunFolder.of(home(_root_.paths.runs), str(_root_.name), _root_.seed).path)
 
     resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
-    resolvers |= {"typed": typed, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
+    resolvers |= {"typed": typed, "home": home, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

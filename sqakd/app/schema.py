@@ -20,7 +20,7 @@ from sqakd.kd.objective import Objective
 from sqakd.numbers import check_whole
 from sqakd.quantization.convert import Scheme
 from sqakd.runs.folder import is_folder_name
-from sqakd.runs.spec import Spec
+from sqakd.runs.spec import HELPER, Spec
 from sqakd.training.recipe import Recipe
 
 
@@ -106,7 +106,7 @@ def check_config(spec: Spec) -> None:
     """
     config = spec.config
     check_not_nan(config)
-    check_values(config, Train)
+    check_values({key: value for key, value in config.items() if not key.startswith(HELPER)}, Train)
     trainer = config["trainer"]
     own = TrainerKeys.__annotations__.keys()
     check_values({key: trainer[key] for key in own if key in trainer}, TrainerKeys, "trainer")

@@ -10,6 +10,8 @@ import inspect
 import math
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from hydra.errors import InstantiationException
@@ -35,8 +37,12 @@ SIMPLE: dict[Any, tuple[str, Callable[[Any], bool]]] = {
     int: ("a whole number", is_whole),
     float: ("a finite number", lambda value: is_number(value) and math.isfinite(value)),
     str: ("text", lambda value: isinstance(value, str)),
+    Path: ("text", lambda value: isinstance(value, str)),
+    list: ("a list", lambda value: _is_list(value)),
+    dict: ("keys and values", lambda value: isinstance(value, Mapping)),
     type(None): ("null", lambda value: value is None),
 }
+PARTS = (OWN, "torch.", "pytorch_lightning.", "lightning_fabric.")
 NODE = f"a node with {TARGET}, the class to construct"
 
 
@@ -117,7 +123,9 @@ def _check(value: Any, hint: Any, key: str) -> None:
         _check_class(value, hint, key)
         check_node(value, key)
     elif isinstance(value, Mapping):
-        types_of_values = [get_args(one)[1] for one in _alternatives(hint) if _is_a(get_origin(one), Mapping)]
+        types_of_values = [
+            get_args(one)[1] for one in _alternatives(hint) if _is_a(get_origin(one), Mapping) and get_args(one)
+        ]
         for name, inner in value.items():
             _check(inner, next(iter(types_of_values), Any), f"{key}.{name}")
 
@@ -178,7 +186,7 @@ class _Signature:
         self.takes_others = False
         for function in functions:
             parameters = list(inspect.signature(function).parameters.values())
-            annotations = get_type_hints(function)
+            annotations = _annotations(function)
             named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name != "self"]
             new = [p for p in named if p.name not in self.hints]
             self.required |= {p.name for p in new if p.default is p.empty}
@@ -186,6 +194,14 @@ class _Signature:
             self.takes_others = any(p.kind is p.VAR_KEYWORD for p in parameters)
             if not self.takes_others:
                 break
+
+
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return a function's annotations; none if they name what only a type checker imports."""
+    try:
+        return get_type_hints(function)
+    except NameError:
+        return {}
 
 
 def _signature(target: Callable[..., Any]) -> _Signature:
@@ -210,11 +226,13 @@ def _accepts(value: Any, hint: Any) -> bool:
         return any(_accepts(value, one) for one in inner)
     if _is_a(origin, Mapping):
         return isinstance(value, Mapping)
-    if origin is tuple and Ellipsis not in inner:
+    if origin is tuple and inner and Ellipsis not in inner:
         return _is_list(value) and len(value) == len(inner) and all(map(_accepts, value, inner))
     if _is_a(origin, Collection):
-        return _is_list(value) and all(_accepts(one, inner[0]) for one in value)
-    return isinstance(value, Mapping) and TARGET in value  # a node describes any other object
+        return _is_list(value) and all(_accepts(one, inner[0]) for one in value if inner)
+    # A node describes any other object. Other packages' types may also have plain values, such as the name of an enum.
+    is_node = isinstance(value, Mapping) and TARGET in value
+    return is_node or not (_is_a(origin, Callable) or _is_part(hint))  # type: ignore[arg-type]
 
 
 def _expected(hint: Any) -> str:
@@ -235,10 +253,10 @@ def _expected(hint: Any) -> str:
         return "keys and values"
     if _is_a(origin, Mapping):
         return "keys and values"
-    if origin is tuple and Ellipsis not in inner:
+    if origin is tuple and inner and Ellipsis not in inner:
         return f"a list of {len(inner)} items: {', '.join(map(_expected, inner))}"
     if _is_a(origin, Collection):
-        return f"a list, each item {_expected(inner[0])}"
+        return f"a list, each item {_expected(inner[0])}" if inner else "a list"
     return NODE
 
 
@@ -253,6 +271,11 @@ def _options(hint: Any) -> list[str]:
 
 def _is_a(origin: Any, kind: type) -> bool:
     return inspect.isclass(origin) and issubclass(origin, kind)
+
+
+def _is_part(hint: Any) -> bool:
+    """Return whether a type is a class of this project, of torch or of Lightning."""
+    return inspect.isclass(hint) and hint.__module__.startswith(PARTS) and not issubclass(hint, Enum)
 
 
 def _is_list(value: Any) -> bool:

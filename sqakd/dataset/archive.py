@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from torchvision.datasets.utils import check_integrity, download_url
+from torchvision.datasets.utils import calculate_md5, download_url
 
 from sqakd.dataset.errors import DataError
 from sqakd.files import replacing
+
+NAMED = 5  # names of files in a message
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Archive:
     Attributes:
         dataset: name of the data set, for messages.
         file: path of the archive.
+        folder: name of the folder in the archive; unpacked next to the archive, it is used without the archive.
         url: address for the download.
         md5: checksum of the intact archive.
         download: whether a missing archive may be downloaded.
@@ -30,23 +33,25 @@ class Archive:
 
     dataset: str
     file: Path
+    folder: str
     url: str
     md5: str
     download: bool
 
-    def require(self, *, folder: str) -> None:
+    def require(self, *, layout: str = "") -> None:
         """Refuse an archive that is missing and may not be downloaded.
 
         Args:
-            folder: the unpacked folder that would do as well, for the message.
+            layout: content of the unpacked folder, for the message.
 
         Raises:
             DataError: if the archive is refused.
         """
         if not self.file.exists() and not self.download:
+            root, content = self.file.parent.resolve(), f" ({layout})" if layout else ""
             raise DataError(
-                f"{self.dataset} is not in {self.file.parent.resolve()}: expected the file {self.file.name} or the"
-                f" folder {folder} there",
+                f"{self.dataset} is not in {root}: found {_found(root)} there, expected the file {self.file.name} or"
+                f" the folder {self.folder}/{content}",
                 topic="data.missing",
             )
 
@@ -91,7 +96,27 @@ class Archive:
         Raises:
             DataError: if the archive is refused.
         """
-        if not check_integrity(str(self.file), self.md5):
+        if difference := wrong_checksum(self.file, self.md5):
             raise DataError(
-                f"{self.file} is truncated or altered: its checksum is not {self.md5}", topic="data.archive"
+                f"{self.file} is truncated or altered, or was packed again: {difference}",
+                topic="data.archive",
+                folder=f"{self.folder}/",
+                root=self.file.parent,
             )
+
+
+def wrong_checksum(file: Path, md5: str) -> str | None:
+    """Return a file's size and checksum with the expected checksum, for a message; None if the checksum is right."""
+    found = calculate_md5(str(file))
+    if found == md5:
+        return None
+    return f"{file.stat().st_size:,} bytes with MD5 {found}, expected MD5 {md5}"
+
+
+def _found(folder: Path) -> str:
+    """Return the first names in a folder, for a message."""
+    if not folder.is_dir():
+        return "no folder"
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return (", ".join(names[:NAMED]) or "nothing") + more

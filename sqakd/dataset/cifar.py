@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import extract_archive
 
-from sqakd.dataset.archive import Archive
+from sqakd.dataset.archive import Archive, wrong_checksum
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.errors import DataError
 
@@ -46,36 +46,50 @@ class CIFAR10(ImageDataModule):
         archive = Archive(
             dataset=self.source.__name__,
             file=self.root / self.source.filename,
+            folder=folder.name,
             url=self.source.url,
             md5=self.source.tgz_md5,
             download=self.download,
         )
-        if not self._missing(folder):
+        missing = self._missing(folder)
+        if not missing:
             return
-        archive.require(folder=f"{folder.name}/")
+        if folder.is_dir() and not archive.file.exists() and not self.download:
+            raise DataError(
+                f"{folder} lacks {len(missing)} of the {len(self._listed())} files of {archive.dataset}:"
+                f" {', '.join(missing)}",
+                topic="data.incomplete",
+                archive=archive.file.name,
+                root=self.root,
+            )
+        archive.require()
         with archive.locked():
             if self._missing(folder):  # another process may have unpacked the archive in the meantime
                 archive.fetch()
                 self._extract(archive.file, folder)
 
+    def _listed(self) -> dict[str, str]:
+        """Return the names of all files of the unpacked folder, each with its checksum."""
+        meta = self.source.meta
+        return dict([*self.source.train_list, *self.source.test_list, (meta["filename"], meta["md5"])])
+
     def _missing(self, folder: Path) -> list[str]:
         """Return the names of missing files, and verify the files that are there.
 
         Raises:
-            DataError: if a file is damaged. Such a file is never unpickled.
+            DataError: if files are damaged; all of them are named. Such a file is never unpickled.
         """
-        meta = self.source.meta
-        listed = [*self.source.train_list, *self.source.test_list, [meta["filename"], meta["md5"]]]
-        for name, md5 in listed:
-            if (folder / name).exists() and not check_integrity(str(folder / name), md5):
-                raise DataError(
-                    f"{folder / name} is truncated or altered: its checksum is not {md5}",
-                    topic="data.unpacked",
-                    folder=folder,
-                    archive=self.source.filename,
-                    root=self.root,
-                )
-        return [name for name, _ in listed if not (folder / name).exists()]
+        present = {name: md5 for name, md5 in self._listed().items() if (folder / name).exists()}
+        damaged = {name: wrong for name, md5 in present.items() if (wrong := wrong_checksum(folder / name, md5))}
+        if damaged:
+            raise DataError(
+                "; ".join(f"{folder / name} is truncated or altered: {wrong}" for name, wrong in damaged.items()),
+                topic="data.unpacked",
+                files=" and ".join(damaged),
+                archive=self.source.filename,
+                root=self.root,
+            )
+        return [name for name in self._listed() if name not in present]
 
     def _extract(self, archive: Path, folder: Path) -> None:
         """Unpack the archive. Each file appears in `folder` whole or not at all, also for a concurrent job.

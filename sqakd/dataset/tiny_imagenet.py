@@ -18,6 +18,7 @@ other images are decoded once into a uint8 file of 1.2 GB that is mapped into me
 from __future__ import annotations
 
 import io
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from sqakd.dataset.archive import Archive
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.decoded import UNREADABLE, UNREADABLE_FILE, Decoder
 from sqakd.dataset.errors import DataError
-from sqakd.dataset.tiny_imagenet_lists import LAYOUT, left_out, read_names, read_wnids, train_files, val_files
+from sqakd.dataset.tiny_imagenet_lists import LAYOUT, digest, left_out, read_names, read_wnids, train_files, val_files
 from sqakd.dataset.transforms.resize import size_text
 from sqakd.dataset.tree import FolderTree, Tree, ZipTree
 from sqakd.images import channels_first, read_rgb
@@ -88,14 +89,34 @@ class TinyImageNet(ImageDataModule):
             self.train_images, self.train_labels = self._decode(tree, train, wnids)
             self.val_images, self.val_labels = self._decode(tree, val, wnids)
 
+    def fingerprint(self) -> str | None:
+        """Return a digest of the unpacked folder, which nothing else verifies; None for the archive.
+
+        The digest is of the names and sizes of the images and of the lists of classes and labels.
+        """
+        with self._archive.access():
+            return None if self._unpacked is None else digest(self._unpacked)
+
+    @property
+    def _archive(self) -> Archive:
+        file = self.root / f"{FOLDER}.zip"
+        return Archive(
+            dataset="Tiny-ImageNet", file=file, folder=FOLDER, url=self.url, md5=self.md5, download=self.download
+        )
+
+    @cached_property
+    def _unpacked(self) -> FolderTree | None:
+        """The unpacked folder, listed once, so that identity and pixels are of the same files; or None."""
+        folder = self.root / FOLDER
+        return FolderTree(folder=folder) if folder.is_dir() else None
+
     def _open(self) -> Tree:
         """Return the unpacked folder or, without unpacking it, the archive."""
-        folder, file = self.root / FOLDER, self.root / f"{FOLDER}.zip"
-        archive = Archive(dataset="Tiny-ImageNet", file=file, url=self.url, md5=self.md5, download=self.download)
+        archive, file = self._archive, self._archive.file
         with archive.access():
-            if folder.is_dir():
-                return FolderTree(folder=folder)
-            archive.require(folder=f"{FOLDER}/ ({LAYOUT})")
+            if self._unpacked is not None:
+                return self._unpacked
+            archive.require(layout=LAYOUT)
             if file.exists():
                 archive.verify()  # without the lock, because its file cannot be made in a read-only folder
             else:

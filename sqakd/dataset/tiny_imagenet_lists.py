@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -116,6 +117,25 @@ def left_out(tree: Tree, used: Collection[str]) -> dict[str, list[Path]]:
         if name not in images and not is_list and name.split("/")[0] not in folders:
             found.setdefault(reason_against(name.split("/")[-1]) or ELSEWHERE, []).append(Path(name))
     return found
+
+
+def digest(tree: Tree) -> str:
+    """Return a digest of the lists of classes and labels, and of the names and sizes of all images.
+
+    Raises:
+        DataError: if a list cannot be read.
+    """
+    found = hashlib.sha256()
+    for name in sorted(tree.facts):
+        folder, _, file = name.rpartition("/")
+        if name in ("wnids.txt", ANNOTATIONS):
+            value = "\n".join(_lines(tree, name))
+        elif name.startswith(("train/", "val/")) and folder.endswith("/images") and _is_image(file):
+            value = str(tree.facts[name][0])
+        else:
+            continue
+        found.update(f"{name}\0{value}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 def _lines(tree: Tree, name: str) -> list[str]:

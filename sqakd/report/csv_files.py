@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 from sqakd.errors import SqakdError
@@ -11,12 +12,31 @@ from sqakd.errors import SqakdError
 Numbers = list[dict[str, float]]
 
 
-def read_numbers(file: Path, *needed: str) -> Numbers:
+def read_quantizers(file: Path, *needed: str) -> Numbers:
+    """Read the last epoch of a quantizers.csv. A file of an earlier version has one epoch, and no column for it.
+
+    Args:
+        file: quantizers.csv.
+        needed: columns that must be there and have a number in each row.
+
+    Returns:
+        One dict per layer and tensor, without the layers' names; no rows if there is no such file.
+
+    Raises:
+        SqakdError: if the file cannot be read or is damaged; the file is named.
+    """
+    rows = read_numbers(file, *needed, texts=("name",))
+    last = max((row["epoch"] for row in rows if "epoch" in row), default=None)
+    return [row for row in rows if row.get("epoch") == last]
+
+
+def read_numbers(file: Path, *needed: str, texts: Collection[str] = ()) -> Numbers:
     """Read the rows of a CSV file of numbers.
 
     Args:
         file: a file with a header.
         needed: columns that must be there and have a number in each row.
+        texts: columns that are no numbers and are left out.
 
     Returns:
         One dict per row, without the empty fields; no rows if there is no such file.
@@ -31,12 +51,22 @@ def read_numbers(file: Path, *needed: str) -> Numbers:
             header, *rows = list(csv.reader(lines)) or [[]]
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a line has more or fewer fields than the header")
-        numbers = [{key: float(text) for key, text in zip(header, row, strict=True) if text} for row in rows]
+        fields = ([(key, text) for key, text in zip(header, row, strict=True) if key not in texts] for row in rows)
+        numbers = [{key: _number(text) for key, text in row if text} for row in fields]
         if not header or not all(math.isfinite(row.get(key, math.nan)) for row in numbers for key in needed):
             raise ValueError(f"expected a number in each field of {', '.join(needed) or 'a table'}")
         if not set(needed) <= set(header):
             raise ValueError(f"expected the columns {', '.join(needed)}")
         return numbers
+    except UnicodeDecodeError as error:
+        raise SqakdError(f"{file} is damaged (not text in UTF-8)", topic="report.csv_damaged") from error
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise SqakdError(f"{file} is damaged ({reason})", topic="report.csv_damaged") from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number") from None

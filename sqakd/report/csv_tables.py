@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sqakd.report.comparisons import Comparison
+from sqakd.report.result_tables import last_ps
 from sqakd.report.results import AGGREGATES
 from sqakd.report.statistics import NO_VERDICT, Difference, mean_std
 from sqakd.runs.record import ITS_OWN, WITHOUT_RELEASED
@@ -21,20 +22,23 @@ HEADER = (
     *("difference_standard_error", "difference_verdict", "drop_from_float_mean", "drop_from_float_std"),
     *("labels_kd", "labels_n"),
     *(f"labels_{name}_{part}" for name in AGGREGATES for part in ("difference", "standard_error", "verdict")),
+    *("labels_last_p", "labels_last_p_holm"),
 )
 
 
-def comparisons_csv(lines: Iterable[Comparison]) -> str:
-    """Return one row for each comparison, in percent and points."""
+def comparisons_csv(lines: Sequence[Comparison]) -> str:
+    """Return one row for each comparison, in percent and points; Holm's correction is for all lines together."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows([printable(field) for field in _row(line)] for line in lines)
+    for line, ps in zip(lines, last_ps(lines), strict=True):
+        fields = [*_row(line), *("" if p is None else f"{p:.6g}" for p in ps)]
+        writer.writerow([printable(field) for field in fields])
     return text.getvalue()
 
 
 def _row(line: Comparison) -> list[object]:
-    """Return the fields of one comparison in the order of `HEADER`."""
+    """Return the fields of one comparison in the order of `HEADER`, without the last two."""
     cell, published, records = line.cell, line.published, [run.record for run in line.runs]
     numbers = (published.top1, published.top5, published.source) if published else (None, None, None)
     costs = (records[0].packed_bytes, records[0].bit_operations) if records else (None, None)

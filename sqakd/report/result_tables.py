@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqakd.report.cells import Cell
 from sqakd.report.comparisons import Comparison
 from sqakd.report.results import AGGREGATES
+from sqakd.report.significance import holm
 from sqakd.report.statistics import Difference, mean_std
 from sqakd.report.table import CELL_COLUMNS, EMPTY, Table
 
@@ -29,9 +30,11 @@ LABELS_LEGEND = (
     "Our top-1 minus that of the same network, quantizer and bits trained from labels alone, in points, with the"
     " standard error (se) over the seeds of both sides. The column labels names the cell that is compared with: if"
     " labels were not run with the same add-ons, it has none, and the difference includes the effect of the add-ons."
-    " Better or worse: beyond two standard errors; a single seed has no standard error and no verdict. All seeds are"
-    " evaluated on the same validation images. With three seeds on each side, chance alone exceeds two standard errors"
-    " in one of nine to one of five comparisons; with two seeds, more often."
+    " Better or worse: beyond two standard errors; a single seed has no standard error and no verdict. p: two-sided, of"
+    " Welch's t test; in parentheses after Holm's correction for all cells shown. All seeds share one teacher and one"
+    " set of validation images, so standard error and p are about the student's seeds alone. With three seeds on each"
+    " side, chance alone exceeds two standard errors in one of nine to one of five comparisons; with two seeds, more"
+    " often."
 )
 
 
@@ -64,6 +67,21 @@ def show_difference(difference: Difference | None) -> str:
 def verdict(difference: Difference | None) -> str:
     """Return the verdict of a difference; a dash without a difference."""
     return EMPTY if difference is None else difference.verdict
+
+
+def show_p(p: float | None, corrected: float | None) -> str:
+    """Return a probability, with its value after Holm's correction in parentheses.
+
+    >>> show_p(0.01324, 0.43691), show_p(None, None)
+    ('0.013 (0.44)', '-')
+    """
+    return EMPTY if p is None or corrected is None else f"{p:.2g} ({corrected:.2g})"
+
+
+def last_ps(lines: Sequence[Comparison]) -> list[tuple[float | None, float | None]]:
+    """Return for each comparison with labels alone, last epoch: p, and p after Holm's correction for all lines."""
+    ps = [None if (found := line.to_labels("last")) is None else found.p for line in lines]
+    return list(zip(ps, holm(ps), strict=True))
 
 
 def paper_table(lines: Sequence[Comparison]) -> Table:
@@ -116,14 +134,15 @@ def labels_table(lines: Sequence[Comparison]) -> Table:
     for aggregate in AGGREGATES:
         name = AGGREGATE_NAMES[aggregate]
         header += [f"{name}: difference", f"{name}: verdict"]
+    header.append("last: p (Holm)")
     rows, cells = [], []
-    for line in lines:
+    for line, ps in zip(lines, last_ps(lines), strict=True):
         differences = [line.to_labels(aggregate) for aggregate in AGGREGATES]
         first = differences[0]
         if first is None or line.labels is None:
             continue
         fields = [field for d in differences for field in (show_difference(d), verdict(d))]
-        rows.append([*cell_fields(line.cell), line.labels.kd, f"{first.n}, {first.n_base}", *fields])
+        rows.append([*cell_fields(line.cell), line.labels.kd, f"{first.n}, {first.n_base}", *fields, show_p(*ps)])
         cells.append(line.cell)
     return Table(header, rows, cells).without_empty(("changed",))
 

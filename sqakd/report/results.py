@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell, cell_of, paper_cell
-from sqakd.report.csv_files import Numbers, read_numbers
+from sqakd.report.csv_files import Numbers, read_numbers, read_quantizers
 from sqakd.runs.export_record import ExportRecord, read_exports
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.listing import Omit, omitting, read_finished, strictly
@@ -28,7 +28,8 @@ class FinishedRun:
         folder: folder of the run.
         record: its record.
         curve: rows of metrics.csv, one per epoch; empty if there is no such file.
-        quantizers: rows of quantizers.csv, one per layer and tensor; only the first seed of a cell has them.
+        quantizers: rows of the last epoch in quantizers.csv, one per layer and tensor; only the first seed of a cell
+            has them.
     """
 
     folder: Path
@@ -110,16 +111,14 @@ def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[Finished
 
 
 def _curve(folder: RunFolder, omit: Omit) -> Numbers:
-    return _numbers(folder.metrics, omit, "epoch")
+    with omitting(omit):
+        return read_numbers(folder.metrics, "epoch")
+    return []
 
 
 def _quantizers(folder: RunFolder, omit: Omit) -> Numbers:
-    return _numbers(folder.quantizers, omit, "layer", "is_weight", "bits")
-
-
-def _numbers(file: Path, omit: Omit, *needed: str) -> Numbers:
     with omitting(omit):
-        return read_numbers(file, *needed)
+        return read_quantizers(folder.quantizers, "layer", "is_weight", "bits")
     return []
 
 

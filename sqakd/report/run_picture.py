@@ -21,7 +21,7 @@ from sqakd.advice import errors_in_one_line
 from sqakd.errors import SqakdError
 from sqakd.files import replacing
 from sqakd.report.charts.palette import light_colours
-from sqakd.report.csv_files import Numbers, read_numbers
+from sqakd.report.csv_files import Numbers, read_numbers, read_quantizers
 from sqakd.report.pictures.curves import AGREEMENT, DIVERGENCE, LOSS, TOP1, Metric, by_epoch, ends_of
 from sqakd.report.pictures.ranges_and_codes import TENSORS, clip_range, used_codes
 from sqakd.runs.folder import RunFolder
@@ -79,7 +79,7 @@ def _result_panels(folder: RunFolder, record: Record) -> list[Panel]:
 
 def _quantizer_panels(folder: RunFolder, record: Record) -> list[Panel]:
     """Return the charts of the codes and ranges of the layers."""
-    quantizers = [row for row in read_numbers(folder.quantizers, "layer", "is_weight") if used_codes(row)]
+    quantizers = [row for row in read_quantizers(folder.quantizers, "layer", "is_weight") if used_codes(row)]
     tensors = {name: [row for row in quantizers if row["is_weight"] == is_weight] for is_weight, name in TENSORS}
     panels: list[Panel] = [
         partial(_codes, rows=rows, title=f"{name.removesuffix('s')} codes, share per layer")

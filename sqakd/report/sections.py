@@ -8,6 +8,7 @@ from sqakd.report.charts.svg import tag, text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
 from sqakd.report.page import Section
 from sqakd.report.panels import PANELS, TITLES
+from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.provenance import UNKNOWN, anchors, device_text, provenance, short_commit
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
 from sqakd.report.results import Results
@@ -31,7 +32,10 @@ def _legend(legend: str) -> str:
 
 def _summary(results: Results) -> str:
     parts = [_facts(results)]
-    tally = tally_table(own_comparisons(results, results.cells))
+    lines = own_comparisons(results, results.cells)
+    pooled, tally = pooled_table(lines), tally_table(lines)
+    if pooled.rows:
+        parts += [f"<h3>{POOLED_TITLE}</h3>", as_html(pooled), _legend(POOLED_LEGEND)]
     if tally.rows:
         parts.append("<h3>How often a training method is distinguishable from labels alone, last epoch</h3>")
         parts += [as_html(tally), _legend(LABELS_LEGEND)]

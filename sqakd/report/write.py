@@ -13,6 +13,7 @@ from sqakd.report.csv_tables import comparisons_csv
 from sqakd.report.headline import headline
 from sqakd.report.outputs import CSV, MARKDOWN, PICTURE, Kind, check_outputs, stem
 from sqakd.report.page import PAGE, write_page
+from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.readme import fill, read_markdown
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
 from sqakd.report.results import Results, read_results
@@ -51,18 +52,24 @@ def texts_by_file(results: Results) -> dict[str, str]:
         labels = labels_table(file.lines)
         if labels.rows:
             text += f"\n## Compared with labels alone\n\n{LABELS_LEGEND}\n\n{as_markdown(labels)}"
+        pooled = pooled_table(file.lines)
+        if pooled.rows:
+            text += f"\n## {POOLED_TITLE}\n\n{POOLED_LEGEND}\n\n{as_markdown(pooled)}"
         texts |= {f"{name}.md": text, f"{name}.csv": comparisons_csv(file.lines)}
     return texts
 
 
 def readme_tables(results: Results) -> dict[str, str]:
-    """Return Markdown by the name in a marker: NAME for a table, and NAME-labels and NAME-summary if they exist."""
+    """Return Markdown by the name in a marker: NAME for a table; NAME-labels, NAME-pooled and NAME-summary."""
     texts = {}
     for name, file in table_files(results).items():
         texts[name] = f"{as_markdown(file.table)}\n{file.legend}"
         labels = labels_table(file.lines)
         if labels.rows:
             texts[f"{name}-labels"] = f"{as_markdown(labels)}\n{LABELS_LEGEND}"
+        pooled = pooled_table(file.lines)
+        if pooled.rows:
+            texts[f"{name}-pooled"] = f"{as_markdown(pooled)}\n{POOLED_LEGEND}"
         networks = dict.fromkeys(line.cell.network for line in file.lines if line.runs and not line.cell.is_float)
         grids = [
             f"{markdown(' '.join(network))}:\n\n{as_markdown(grid_table(results, network))}" for network in networks

@@ -105,8 +105,12 @@ def read_json(file: Path) -> Any:
         raise
     except OSError as error:
         raise SqakdError(error.strerror or str(error)) from error
-    except (ValueError, RecursionError) as error:  # damaged JSON, bytes that are not UTF-8, or too many brackets
-        raise SqakdError(f"{type(error).__name__}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SqakdError("not text in UTF-8") from error
+    except json.JSONDecodeError as error:
+        raise SqakdError(f"not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or thousands of brackets
+        raise SqakdError("JSON with a number that is too long, or nested too deep") from error
     check_plain(content)
     return content
 

@@ -28,6 +28,7 @@ from sqakd.runs.spec import Spec, differences, identity
 from sqakd.runs.state_files import has_state
 from sqakd.terminal import printable
 
+NAMES = {type(None): "nothing", list: "a list", str: "text", int: "a number", float: "a number", bool: "a flag"}
 # Keys of a configuration that hold further keys.
 GROUPS = ("dataset", "model", "teacher", "kd", "recipe", "trainer", "paths", "choices", "inputs")
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer than the name
@@ -179,7 +180,7 @@ class RunFolder:
             raise RunError(f"cannot read {self.config}: {reason}", topic="run.config_damaged") from error
         if not isinstance(saved, dict):
             raise RunError(
-                f"{self.config} holds a {type(saved).__name__}, expected the keys of a configuration",
+                f"{self.config} holds {NAMES.get(type(saved), 'another value')}, expected the keys of a configuration",
                 topic="run.config_damaged",
             )
         for group in GROUPS:

@@ -166,6 +166,8 @@ def _misfit(part: Part, layout: Layout) -> str:
             return f"does not fit this network: {name} has shape {found}, expected {text}"
         if name in layout.floating and not (tensor.is_floating_point() and tensor.device.type == "cpu"):
             return f"does not fit this network: {name} has type {tensor.dtype}, expected floating point"
+        if name in layout.floating and not bool(tensor.isfinite().all()):
+            return f"holds weights that are no numbers: {name} has NaN or infinite values"
     return ""
 
 

@@ -92,11 +92,21 @@ def read_paper(file: Path) -> list[PaperRow]:
         raise SqakdError(f"cannot read the published numbers in {file}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, InvalidOperation, csv.Error) as error:
         raise SqakdError(
-            f"{file} is not a table of published numbers ({type(error).__name__}: {error}): expected the columns"
+            f"{file} is not a table of published numbers ({_reason(error)}): expected text in UTF-8 with the columns"
             f" {', '.join(COLUMNS)}",
             topic="paper.damaged",
             file=file,
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not text in UTF-8"
+    if isinstance(error, KeyError):
+        return f"it has no column {error}"
+    if isinstance(error, TypeError):
+        return "a line has too few fields"
+    return "a field is no number" if isinstance(error, InvalidOperation) else f"a field is no number: {error}"
 
 
 def published(spec: Spec, changes: Mapping[str, Any], *, file: Path | None = None) -> Published | None:

@@ -37,6 +37,8 @@ NOT_IDENTITY = (
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
+HELPER = "_"  # first character of a user's own keys at the top, which other values refer to by ${_key}
+IMAGES = "inputs.images"
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,23 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_execution(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
+    return key.startswith(HELPER) or any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """List the keys of two identities that differ, each as "key: there -> here".
 
-    Runs of version 1 recorded neither choices nor inputs, so these are compared only if both sides have them.
+    Runs of version 1 recorded neither choices nor inputs, so these are compared only if both sides have them. The
+    same holds for the images: earlier versions recorded no digest of some data sets, and images with a checksum of
+    their own have none.
     """
     absent = "(absent)"
     keys = there.keys() | here.keys()
     for recorded in ("choices.", "inputs."):
         if not all(any(key.startswith(recorded) for key in side) for side in (there, here)):
             keys = {key for key in keys if not key.startswith(recorded)}
+    if not (IMAGES in there and IMAGES in here):
+        keys = keys - {IMAGES}
     return [
         f"{key}: {there.get(key, absent)} -> {here.get(key, absent)}"
         for key in sorted(keys)

@@ -62,10 +62,11 @@ def pretrain(
     stage = Pretraining(task, images)
     trainer = make_trainer(
         stage.recipe,
-        {**trainer_config, "limit_val_batches": 0},
+        trainer_config,
         callbacks=[*(_relabelled(c) for c in callbacks if isinstance(c, ProgressBar)), resume],
         loggers=[],
         folder=resume.file.parent,
+        validates=False,
     )
     with resume.restoring():
         trainer.fit(stage, datamodule=data, ckpt_path=resume.start.file, weights_only=True)

@@ -29,22 +29,27 @@ OFF: dict[str, Any] = {
     "log_every_n_steps": 0,
 }
 # Other precisions change the network's weights alone, not the images that it gets.
-PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16")
-# Arguments that end a training before its recipe does. A run would then count as finished that is not.
-CUT_SHORT = ("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "fast_dev_run")
-# Arguments that change the images of the validation. The scores of such a run could not be compared with others.
-PARTIAL = ("limit_val_batches", "overfit_batches")
-# Other arguments that a run sets itself, with the place that decides about them.
-ELSEWHERE = {
-    "accumulate_grad_batches": "the recipe sets it",
-    "gradient_clip_val": "the recipe sets it",
-    "callbacks": "the run has its own",
-    "logger": "the run has its own",
-    "default_root_dir": "a run has its own folder",
-    "enable_checkpointing": "a run needs its checkpoints",
-    "use_distributed_sampler": "the data set shares the images out",
-    "val_check_interval": "a run is validated after each epoch",
-    "barebones": "a run needs its callbacks",
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
+# Arguments of Lightning's Trainer that a run sets itself: the values that change nothing, the reason why others are
+# refused, and the topic of the advice. A training that ends early would count as finished; scores of other validation
+# images could not be compared.
+LENGTH = ("the recipe sets the length", "trainer.length")
+IMAGES = ("all images are validated", "trainer.partial")
+OWNED: dict[str, tuple[tuple[str, ...], tuple[str, str | None]]] = {
+    **dict.fromkeys(("max_epochs", "min_epochs", "min_steps", "max_time"), (("None",), LENGTH)),
+    "max_steps": (("None", "-1"), LENGTH),
+    "fast_dev_run": (("None", "False", "0"), LENGTH),
+    "limit_val_batches": (("None", "1.0"), IMAGES),
+    "overfit_batches": (("None", "0", "0.0"), IMAGES),
+    "accumulate_grad_batches": (("None",), ("recipe.accumulate sets it", None)),
+    "gradient_clip_val": (("None",), ("recipe.gradient_clip sets it", None)),
+    "callbacks": (("None", "[]"), ("a run has its own", None)),
+    "logger": (("None",), ("a run has its own", None)),
+    "default_root_dir": (("None",), ("a run has its own folder", None)),
+    "enable_checkpointing": (("None", "True"), ("a run needs its checkpoints", None)),
+    "use_distributed_sampler": (("None", "False"), ("the data set gives each device its images", None)),
+    "val_check_interval": (("None", "1.0"), ("a run is validated after each epoch", None)),
+    "barebones": (("None", "False"), ("a run needs its callbacks", None)),
 }
 # Keys of the trainer group that are arguments of the task, not of Lightning's Trainer.
 TASK_KEYS = ("compile", "channels_last")
@@ -57,6 +62,7 @@ def make_trainer(
     callbacks: Sequence[pl.Callback],
     loggers: Sequence[Logger],
     folder: Path,
+    validates: bool = True,
 ) -> pl.Trainer:
     """Return the trainer of one run.
 
@@ -66,12 +72,18 @@ def make_trainer(
         callbacks: in the order in which they run.
         loggers: views of the run.
         folder: folder of the run.
+        validates: whether the validation images are used.
 
     Raises:
         SqakdError: if Lightning refuses an argument.
     """
     return _construct(
-        recipe, trainer_config, callbacks=list(callbacks), logger=list(loggers) or False, default_root_dir=folder
+        recipe,
+        trainer_config,
+        callbacks=list(callbacks),
+        logger=list(loggers) or False,
+        default_root_dir=folder,
+        limit_val_batches=1.0 if validates else 0,
     )
 
 
@@ -81,7 +93,7 @@ def _construct(recipe: Recipe, trainer_config: Mapping[str, Any], **arguments: A
     Raises:
         SqakdError: if Lightning refuses an argument.
     """
-    own = {key: value for key, value in trainer_config.items() if key not in TASK_KEYS}
+    own = {key: value for key, value in trainer_config.items() if key not in (*TASK_KEYS, *OWNED)}
     try:
         return pl.Trainer(
             max_epochs=recipe.epochs,
@@ -107,26 +119,23 @@ def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> N
             f" bfloat16 or more",
             topic="trainer.half_precision",
         )
-    if str(trainer_config.get("precision", "32-true")) not in PRECISIONS:
-        raise SqakdError(f"precision={trainer_config['precision']}: expected 32-true or bf16-mixed")
-    if cut := [key for key in CUT_SHORT if trainer_config.get(key) is not None]:
-        raise SqakdError(
-            f"{cut[0]}={trainer_config[cut[0]]}: expected no length here, because the recipe has it",
-            topic="trainer.length",
-        )
-    if partial := [key for key in PARTIAL if trainer_config.get(key) is not None]:
-        raise SqakdError(
-            f"{partial[0]}={trainer_config[partial[0]]}: expected nothing, because all validation images count",
-            topic="trainer.partial",
-        )
-    if owned := [key for key in ELSEWHERE if key in trainer_config]:
-        raise SqakdError(f"{owned[0]}={trainer_config[owned[0]]}: expected nothing, because {ELSEWHERE[owned[0]]}")
+    precision = trainer_config.get("precision")
+    if str(precision) not in PRECISIONS:
+        raise SqakdError(f"precision={precision}: expected 32-true or bf16-mixed")
+    for key, (neutral, (reason, topic)) in OWNED.items():
+        if key in trainer_config and str(trainer_config[key]) not in neutral:
+            raise SqakdError(f"{key}={trainer_config[key]}: expected no such key, because {reason}", topic=topic)
     interval = trainer_config.get("check_val_every_n_epoch", 1)
     if not is_whole(interval) or interval < 1 or recipe.epochs % interval:
         raise SqakdError(
             f"check_val_every_n_epoch={interval}: expected a divisor of {recipe.epochs}, the number of epochs, so that"
             f" the last epoch is validated"
         )
+    _check_devices(recipe, trainer_config)
+
+
+def _check_devices(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
+    """Refuse more devices than there are, and whatever Lightning refuses."""
     devices, there = trainer_config.get("devices", 1), max(os.cpu_count() or 1, torch.cuda.device_count())
     if is_whole(devices) and devices > there:  # before Lightning makes a list of as many
         raise SqakdError(f"devices={devices}: expected at most {there}, the number of devices of this machine")

@@ -52,6 +52,10 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
         (["kd=[sqakd,sqakd]"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
         (["bits"], "bits: expected KEY=VALUE"),
         (["model.net.blocks=(("], "model.net.blocks=((: Hydra cannot read this override; to give it as text, quote "),
+        (["+dataset=digits"], "+dataset=digits: omit the plus sign"),
+        (["experiment=null"], "experiment=null: expected best_w1a1 or best_w2a2"),
+        (["paths.runs=''"], "paths.runs='': expected a path"),
+        (["+trainer.max_steps=3"], "trainer.max_steps=3: expected no such key, because the recipe sets the length; "),
         (["+plus.x=1"], "plus.x=1: expected the values of an add-on; choose add-ons with plus=[NAME]"),
         (["--config-name=foo"], "Cannot find primary config 'foo'"),
         (["--resolve"], "The --resolve flag can only be used in conjunction with --cfg or --help"),
@@ -76,7 +80,28 @@ def test_a_refused_command_prints_one_line_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--cfg", "job"],
+        ["--info", "searchpath"],
+        ["-cn", "train", "--cfg", "hydra"],
+        ["--package", "recipe", "--cfg", "job"],
+        ["+_scratch=/x", "paths.data=${_scratch}/d", "plan=true"],
+        ["+trainer.val_check_interval=1.0", "+trainer.max_epochs=null", "trainer.precision=null", "plan=true"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_flags_with_values_and_helper_keys_are_accepted(arguments: list[str], tmp_path: Path) -> None:
+    done = command.train(*arguments, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_environment_brings_tracebacks_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    done = command.train("bit=2", runs=tmp_path / "runs")
-    assert "Traceback" in done.stderr
+    for wrong in ("bit=2", "recipe.lr=-1"):
+        done = command.train(wrong, runs=tmp_path / "runs")
+        assert done.returncode == 1
+        assert "Traceback" in done.stderr

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 import command
 import pytest
 from hydra import initialize_config_dir
+from torchvision.models import ResNet18_Weights
 
 from sqakd.app import signatures
 from sqakd.app.compose import compose_spec
@@ -160,3 +162,17 @@ def test_text_that_yaml_reads_as_a_number_is_explained() -> None:
 
     with pytest.raises(SqakdError, match=r"""^name=2026: expected text; for text use name='"2026"'$"""):
         check_arguments({"name": 2026}, function, "")
+
+
+def test_types_of_other_packages_may_have_plain_values() -> None:
+    """Only a type that is understood is checked: an enum may be given by name, and a bare list may hold anything."""
+
+    def function(weights: ResNet18_Weights | None, sizes: list, place: PurePath, anything: Iterable[int]) -> None: ...  # type: ignore[type-arg]
+
+    check_arguments({"weights": "DEFAULT", "sizes": [1, "x"], "place": "a/b", "anything": [1]}, function, "")
+    with pytest.raises(SqakdError, match=r"^sizes=x: expected a list$"):
+        check_arguments({"sizes": "x"}, function, "")
+
+
+def test_annotations_that_cannot_be_read_are_not_checked() -> None:
+    check_node({"_target_": "pytorch_lightning.loggers.WandbLogger", "name": "x"}, "logger.w")

@@ -28,6 +28,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         yield Archive(
             dataset="Letters",
             file=tmp_path / "data" / "letters.zip",
+            folder="letters",
             url=f"{address}/letters.zip",
             md5=hashlib.md5(CONTENT).hexdigest(),
             download=True,
@@ -50,14 +51,35 @@ def left(archive: Archive) -> set[str]:
 
 
 def test_missing_archive_is_refused_unless_it_may_be_downloaded(archive: Archive) -> None:
-    archive.require(folder="letters/")
+    archive.require(layout="a.txt")
     local = replace(archive, download=False)
-    message = refusal(lambda: local.require(folder="letters/"))
-    for part in ("Letters", str(archive.file.parent.resolve()), "letters.zip", "letters/", "dataset.download=true"):
-        assert part in message
+    message = refusal(lambda: local.require(layout="a.txt"))
+    root = archive.file.parent.resolve()
+    expected = "found no folder there, expected the file letters.zip or the folder letters/ (a.txt)"
+    assert message.startswith(f"Letters is not in {root}: {expected}; ")
+    assert "dataset.download=true" in message
     assert not archive.file.parent.exists(), "a refused run writes nothing"
     put(archive)
-    local.require(folder="letters/")
+    local.require()
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), "nothing"),
+        (("b.txt", "letters-2/x"), "b.txt, letters-2/"),
+        (tuple("abcdefg"), "a, b, c, d, e and 2 more"),
+    ],
+)
+def test_the_message_of_a_missing_archive_says_what_is_there(
+    archive: Archive, names: tuple[str, ...], expected: str
+) -> None:
+    archive.file.parent.mkdir()
+    for name in names:
+        file = archive.file.parent / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert f": found {expected} there, expected the file" in refusal(replace(archive, download=False).require)
 
 
 def test_intact_archive_is_used_as_it_is(archive: Archive) -> None:
@@ -72,9 +94,10 @@ def test_damaged_archive_is_refused_and_not_replaced(archive: Archive, damage: s
     DAMAGES[damage](archive.file)
     before = archive.file.read_bytes()
     for message in (refusal(archive.verify), refusal(lambda: fetch(archive))):
-        assert f"{archive.file} is truncated or altered" in message
-        assert archive.md5 in message
+        assert f"{archive.file} is truncated or altered, or was packed again: {len(before):,} bytes with MD5" in message
+        assert f"MD5 {hashlib.md5(before).hexdigest()}, expected MD5 {archive.md5}" in message
         assert "dataset.download=true" in message
+        assert f"the folder letters/ in {archive.file.parent} is used without an archive" in message
     assert archive.file.read_bytes() == before
 
 

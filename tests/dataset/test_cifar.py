@@ -201,6 +201,17 @@ def test_damaged_archive_is_refused_before_it_is_opened(
     assert not tiny.folder.exists()
 
 
+def test_archive_that_was_packed_again_works_once_it_is_unpacked(tiny: Tiny, tmp_path: Path) -> None:
+    unpack(tiny)
+    with tarfile.open(tiny.archive, "w:gz", compresslevel=1) as tar:
+        tar.add(tiny.folder, tiny.folder.name)
+    tiny.folder.rename(tmp_path / "unpacked")
+    message = refusal(tiny.load)
+    assert f"unpack it: the folder {tiny.folder.name}/ in {tiny.root} is used without an archive" in message
+    (tmp_path / "unpacked").rename(tiny.folder)
+    tiny.assert_loaded(tiny.load())
+
+
 @pytest.mark.parametrize("which", ["first training file", "test file", "class names"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_file_is_named_and_never_unpickled(
@@ -213,6 +224,7 @@ def test_damaged_file_is_named_and_never_unpickled(
         "class names": tiny.source.meta["filename"],
     }
     file = tiny.folder / names[which]
+    intact = md5(file)
     DAMAGES[damage](file)
 
     def refuse(*arguments: object, **options: object) -> None:
@@ -220,8 +232,23 @@ def test_damaged_file_is_named_and_never_unpickled(
 
     monkeypatch.setattr(pickle, "load", refuse)
     message = refusal(tiny.load)
-    assert f"{file} is truncated or altered: its checksum is not" in message
-    assert f"delete {tiny.folder}, and put an intact {tiny.archive.name} into {tiny.root}" in message
+    found = f"{file.stat().st_size:,} bytes with MD5 {md5(file)}, expected MD5 {intact}"
+    assert f"{file} is truncated or altered: {found}; delete {file.name} alone" in message
+
+
+def test_all_damaged_files_are_named_and_replaced_after_they_are_deleted(tiny: Tiny) -> None:
+    tiny.load()
+    (tiny.folder / "notes.txt").write_text("mine")
+    damaged = [tiny.folder / name for name in (tiny.source.test_list[0][0], tiny.source.meta["filename"])]
+    for file in damaged:
+        DAMAGES["altered"](file)
+    message = refusal(tiny.load)
+    assert all(f"{file} is truncated or altered" in message for file in damaged)
+    assert f"delete {damaged[0].name} and {damaged[1].name} alone" in message
+    for file in damaged:
+        file.unlink()
+    tiny.assert_loaded(tiny.load())
+    assert (tiny.folder / "notes.txt").exists()
 
 
 @pytest.mark.parametrize("root_exists", [True, False])
@@ -237,8 +264,12 @@ def test_missing_data_is_explained_and_nothing_is_written(tiny: Tiny, root_exist
 
 def test_incomplete_folder_without_archive_is_explained(tiny: Tiny) -> None:
     unpack(tiny)
-    (tiny.folder / tiny.source.meta["filename"]).unlink()
-    assert "dataset.download=true" in refusal(tiny.load)
+    missing = tiny.source.meta["filename"]
+    (tiny.folder / missing).unlink()
+    message = refusal(tiny.load)
+    number = len(tiny.pixels) + 1
+    assert message.startswith(f"{tiny.folder} lacks 1 of the {number} files of {tiny.source.__name__}: {missing}; put")
+    assert "dataset.download=true" in message
 
 
 def test_missing_archive_is_downloaded_on_request(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

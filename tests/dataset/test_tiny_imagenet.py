@@ -90,6 +90,27 @@ def test_folder_is_preferred_to_the_archive(tiny: Tiny) -> None:
     assert_loaded(tiny, tiny.load())
 
 
+def test_unpacked_folder_has_a_digest_of_its_lists_and_images(tiny: Tiny) -> None:
+    assert tiny.make().fingerprint() is None, "the archive has a checksum"
+    tiny.unpack()
+    before = tiny.make().fingerprint()
+    assert before
+    (tiny.folder / "train" / SORTED[0] / "boxes.txt").write_text("not read")
+    (tiny.folder / "test").mkdir(exist_ok=True)
+    (tiny.folder / "test" / "a.JPEG").write_bytes(b"not read")
+    data = tiny.load()
+    assert data.fingerprint() == tiny.make().fingerprint() == before
+    for name in (tiny.names("train")[0], tiny.names("val")[-1], "wnids.txt", "val/val_annotations.txt"):
+        file = tiny.folder / name
+        content = file.read_bytes()
+        file.write_bytes(content + b"more")
+        assert tiny.make().fingerprint() != before, name
+        file.write_bytes(content)
+    annotations = tiny.folder / "val" / "val_annotations.txt"
+    annotations.write_bytes(annotations.read_bytes().replace(SORTED[0].encode(), SORTED[1].encode()))
+    assert tiny.make().fingerprint() != before, "labels of the same length"
+
+
 def test_lists_may_have_line_ends_of_windows(tiny: Tiny, both: Callable[[], Tiny]) -> None:
     for name in ("wnids.txt", "words.txt", "val/val_annotations.txt"):
         tiny.files[name] = tiny.files[name].replace(b"\n", b"\r\n") + b"\r\n"

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from sqakd.advice import explain
 from sqakd.errors import SqakdError
+from sqakd.kd.base import FeatureBatch, FeatureLoss
 from sqakd.kd.kl import distillation_kl
 
 CASES = range(int(golden.load("03_distill_kl")["n_cases"]))
-TOTAL = golden.load("03_total_loss")
-# Rows [gamma, alpha, beta, theta, smoothing] without a feature loss: labels and the teacher's logits only.
-PLAIN_ROWS = [i for i, row in enumerate(TOTAL["combo"]) if not row[2:4].any()]
+TOTAL = golden.load("03_total_loss")  # its rows "combo" are [gamma, alpha, beta, theta, smoothing]
 
 
 def logits(*shape: int, seed: int, std: float = 3.0) -> Tensor:
@@ -106,17 +105,34 @@ def test_half_precision_logits_are_compared_in_single_precision() -> None:
     assert float(loss) == pytest.approx(formula(student.float(), teacher.float(), 4.0), rel=1e-5)
 
 
-def test_the_reference_has_eight_rows_to_check() -> None:
-    assert len(PLAIN_ROWS) == 8
+class Constant(FeatureLoss):
+    """A feature loss with given terms."""
+
+    def __init__(self, *terms: float) -> None:
+        super().__init__()
+        self.terms = terms
+
+    def forward(self, batch: FeatureBatch) -> list[Tensor]:
+        return [torch.tensor(term) for term in self.terms]
 
 
-@pytest.mark.parametrize("i", PLAIN_ROWS)
+@pytest.mark.parametrize("i", range(int(TOTAL["n_cases"])))
 def test_objective_equals_the_reference(i: int) -> None:
-    ce, kl = (float(weight) for weight in TOTAL["combo"][i][:2])
+    """With theta, the feature loss has two terms, as CKTF has: beta times the last one, theta times the others."""
+    ce, kl, beta, theta, smoothing = (float(weight) for weight in TOTAL["combo"][i])
+    terms = [float(TOTAL["L_kd"])] if not theta else [float(TOTAL["L_crd"]), theta / beta * float(TOTAL["L_crdst"])]
     student = torch.from_numpy(TOTAL["ys"]).requires_grad_()
-    smoothing = float(TOTAL["combo"][i][4])
-    objective = small.objective(ce=ce, kl=kl, temperature=float(TOTAL["T"]), label_smoothing=smoothing)
-    parts = objective(student, torch.from_numpy(TOTAL["yt"]), torch.from_numpy(TOTAL["labels"]).long())
+    objective = small.objective(
+        ce=ce,
+        kl=kl,
+        temperature=float(TOTAL["T"]),
+        label_smoothing=smoothing,
+        feature=beta,
+        feature_loss=Constant(*terms) if beta else None,
+    )
+    none = torch.empty(0)
+    batch = FeatureBatch([], [], none, none, none, {})
+    parts = objective(student, torch.from_numpy(TOTAL["yt"]), torch.from_numpy(TOTAL["labels"]).long(), batch)
     (gradient,) = torch.autograd.grad(parts["loss"], student)
     assert golden.error(parts["loss"], TOTAL["loss_total"][i]) <= 1e-5
     assert golden.error(gradient, TOTAL[f"dys_{i:02d}"]) <= 1e-5

@@ -176,7 +176,7 @@ def test_fsp_equals_the_reference() -> None:
 @pytest.mark.parametrize("i", cases(FT))
 def test_ft_equals_the_reference(i: int) -> None:
     student, teacher = tensor(FT[f"fs_{i:02d}"]).requires_grad_(), tensor(FT[f"ft_{i:02d}"])
-    factor = teacher.shape[1] // 2
+    factor = FT[f"factor_t_{i:02d}"].shape[1]
     translate = encoder(student.shape[1], factor, batch_norm=True)
     paraphrase = encoder(teacher.shape[1], factor, batch_norm=False)
     places = blocks(f"tra{i:02d}_enc", batch_norm=True)
@@ -195,7 +195,9 @@ def test_ft_equals_the_reference(i: int) -> None:
 @pytest.mark.parametrize("i", cases(FT))
 def test_the_paraphraser_of_ft_equals_the_reference(i: int) -> None:
     teacher = tensor(FT[f"ft_{i:02d}"])
-    loss = FactorTransfer(share=0.5, pretrain_epochs=1, pretrain_lr=0.01)
+    loss = FactorTransfer(
+        share=FT[f"factor_t_{i:02d}"].shape[1] / teacher.shape[1], pretrain_epochs=1, pretrain_lr=0.01
+    )
     loss.names = ["last"]
     loss.setup(setup_info(tensor(FT[f"fs_{i:02d}"]), teacher))
     encode = blocks(f"par{i:02d}_enc", batch_norm=False)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from golden_networks import check_float, check_quantized, ewgs_scheme
-from torch import Tensor, nn
+from torch import nn
 
 from sqakd.errors import SqakdError
 from sqakd.models.vgg import VGG
@@ -34,23 +34,6 @@ def test_the_float_network_equals_the_reference(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg8", "vgg13"])
-def test_the_features_equal_the_reference(name: str) -> None:
-    """The features are the outputs of the five stages and the input of the classifier."""
-    d = golden.load(f"06_cifar_{name}_bn_fp")
-    model = make(name)
-    golden.fill(model, golden.names(f"06_cifar_{name}_bn_layers"), int(d["seed"]))
-    features: list[Tensor] = []
-    for i in range(5):
-        model.get_submodule(f"layer{i}").register_forward_hook(lambda _, __, output: features.append(output))
-    model.classifier.register_forward_pre_hook(lambda _, args: features.append(args[0]))
-    with torch.no_grad():
-        model.eval()(golden.images(d["input_shape"], int(d["seed"]), calibration=False))
-    assert [[*f.shape[1:], 1, 1][:3] for f in features] == d["feat_shapes"].tolist()
-    assert np.allclose([float(f.mean()) for f in features], d["feat_mean_eval"], rtol=1e-5)
-    assert np.allclose([float(f.std(correction=0)) for f in features], d["feat_std_eval"], rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["vgg8", "vgg13"])
 def test_the_quantized_network_equals_the_reference(name: str) -> None:
     check_quantized(make(name), f"{name}_bn", first=["layer0"], tolerance=1e-4)
 
@@ -58,22 +41,21 @@ def test_the_quantized_network_equals_the_reference(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "ten_classes", "hundred_classes", "layers"),
     [
-        ("vgg8", 3_918_858, 3_965_028, 4),
         ("vgg11", 9_231_114, 9_277_284, 7),
-        ("vgg13", 9_416_010, 9_462_180, 8),
         ("vgg16", 14_728_266, 14_774_436, 11),
         ("vgg19", 20_040_522, 20_086_692, 14),
     ],
 )
-def test_parameter_counts_equal_the_reference(name: str, ten_classes: int, hundred_classes: int, layers: int) -> None:
+def test_networks_without_reference_arrays_have_the_published_sizes(
+    name: str, ten_classes: int, hundred_classes: int, layers: int
+) -> None:
     for classes, count in ((10, ten_classes), (100, hundred_classes)):
         with torch.device("meta"):
             model = VGG(blocks=BLOCKS[name], pools=3, num_classes=classes)
             assert sum(p.numel() for p in model.parameters()) == count
             assert len(quantize(model, ewgs_scheme(2), first=["layer0"])) == layers
-        network, quantizer = split_parameters(model)
+        network, _ = split_parameters(model)
         assert sum(p.numel() for p in network) == count
-        assert sum(p.numel() for p in quantizer) == 5 * layers
 
 
 def test_weights_have_the_documented_initial_distribution() -> None:

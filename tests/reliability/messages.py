@@ -11,6 +11,8 @@ from tests.reliability.case import Fault
 PROGRESS = re.compile(r": epoch \d+/\d+ |^\[[#.]+\] |^\s*$")
 # Lines of predict about images that it leaves out; the others are classified.
 SKIPPED = re.compile(r": cannot be read \(.+\); skipped$|^\d+ of \d+ images could not be read$")
+# A line about files in a folder that are no images.
+LEFT_OUT = re.compile(r": \d+ left out: ")
 # Python's own words about values that nobody checked, and Hydra's advice for its developers.
 JARGON = re.compile(
     r"HYDRA_FULL_ERROR|object has no attribute|unexpected keyword|unsupported operand|not supported between instances"
@@ -35,7 +37,7 @@ def judge_refusal(stderr: str, *, names: Sequence[str] = ()) -> list[tuple[Fault
         return [(Fault.TRACEBACK, last_line(stderr))]
     if control := CONTROL.search(stderr):
         return [(Fault.UNCLEAR, f"a control character: {control.group()!r}")]
-    lines = [line for line in stderr.splitlines() if not PROGRESS.search(line)]
+    lines = [line for line in stderr.splitlines() if not PROGRESS.search(line) and not LEFT_OUT.search(line)]
     if lines and lines[0].startswith("usage: "):  # argparse: the usage, which may take several lines, and the error
         lines = lines[-1:]
     faults = [(Fault.UNCLEAR, f"jargon: {found.group()}") for line in lines if (found := JARGON.search(line))][:1]

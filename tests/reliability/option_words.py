@@ -92,7 +92,7 @@ CONTRADICTIONS = (
     "kd=at model.feature_layers=[nonsense]",
     "kd=fitnet kd.feature_loss.layer=99",
     "kd=squat kd.feature_loss.distance=l3",
-    "kd=crd kd.feature_loss.negatives=100000",
+    "kd=crd kd.feature_loss.negatives=0",
     "model.net.blocks=0",
     "model.net.blocks=100000",
     "model=torchvision model.arch=nonsense",

@@ -46,7 +46,10 @@ def judge_refused(before: dict[str, str], after: dict[str, str]) -> list[tuple[F
     """Return the faults in what a refused command left: it must change nothing and leave nothing under runs."""
     lost, new = changed(before, after), added(before, after)
     faults = [(Fault.LOST, f"changed: {', '.join(lost[:3])}")] if lost else []
-    # A cache of decoded images is complete and of use to the corrected command; everything else is a leftover.
+    # A cache of decoded images is complete and of use to the corrected command, and a sweep keeps a log of what it was
+    # asked for; everything else is a leftover.
+    logged = {path for path in new if f"{path}/".startswith("runs/.sweeps/")}
+    new = [path for path in new if path not in logged and not (path == "runs" and logged)]
     left = [path for path in new if not f"{path}/".startswith("data/") or temporary(path)]
     return [*faults, *([(Fault.LEFT, f"left: {', '.join(left[:4])}")] if left else [])]
 

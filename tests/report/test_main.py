@@ -205,6 +205,18 @@ def test_quantizers_are_read_for_the_first_seed_only(tmp_path: Path) -> None:
     assert [len(run.curve) for run in runs] == [20, 20, 20]
 
 
+def test_quantizers_are_those_of_the_last_epoch(tmp_path: Path) -> None:
+    file = make_run(tmp_path, MADE) / "quantizers.csv"
+    header, *lines = file.read_text().splitlines()
+    (before,) = read_results([tmp_path]).runs
+    rows = [f"{epoch},layer{line[0]},{line}" for epoch in (8, 9) for line in lines]
+    rows[: len(lines)] = [row.replace("0.", "0.9") for row in rows[: len(lines)]]
+    file.write_text("\n".join([f"epoch,name,{header}", *rows]) + "\n")
+    (after,) = read_results([tmp_path]).runs
+    assert before.quantizers, "a file of an earlier version has the last epoch alone"
+    assert [{**row, "epoch": 9.0} for row in before.quantizers] == after.quantizers
+
+
 def test_each_training_method_is_compared_with_labels_alone(project: Path) -> None:
     report(project)
     lines = list(csv.DictReader((project / "results" / "digits16.csv").open(newline="")))

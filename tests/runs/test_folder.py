@@ -243,7 +243,7 @@ BILLION = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "holds a NoneType"),
+        (b"", "holds nothing"),
         (b"[1, 2]", "holds a list"),
         (b"name: [", "cannot read"),
         (b"name: \xff\xfe", "cannot read"),

@@ -92,5 +92,7 @@ def test_the_file_of_the_project_is_read() -> None:
 @pytest.mark.parametrize("text", ["not,a,table\n1,2,3\n", HEADER + "table4,cifar10,resnet20,ewgs,2,sqakd,high,,,\n"])
 def test_a_damaged_file_is_named(text: str, file: Path) -> None:
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"paper\.csv is not a table .*: expected the columns table, "):
+    with pytest.raises(
+        ValueError, match=r"paper\.csv is not a table .*: expected text in UTF-8 with the columns table, "
+    ):
         published(spec(), {}, file=file)

@@ -118,3 +118,11 @@ def test_a_changed_input_makes_another_run_unless_the_old_run_recorded_none() ->
     first, second = (Spec(CONFIG, CHOICES, (), {"teacher": digest}) for digest in ("aa", "bb"))
     assert differences(first.identity, second.identity) == ["inputs.teacher: aa -> bb"]
     assert differences(first.identity, first.identity) == differences(old.identity, second.identity) == []
+
+
+def test_changed_images_make_another_run_unless_one_side_has_no_digest() -> None:
+    """An older run of a data set that had no digest may have recorded that of its teacher."""
+    old = Spec(CONFIG, CHOICES, (), {"teacher": "t"}).identity
+    first, second = (Spec(CONFIG, CHOICES, (), {"teacher": "t", "images": digest}).identity for digest in ("aa", "bb"))
+    assert differences(old, first) == differences(first, old) == []
+    assert differences(first, second) == ["inputs.images: aa -> bb"]

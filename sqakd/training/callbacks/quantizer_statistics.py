@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +18,6 @@ from sqakd.quantization.calibrate import visit
 from sqakd.quantization.layers import QuantLayer, quant_layers
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.training.callbacks.first_batch import FirstBatch
-from sqakd.training.callbacks.history import as_csv
 from sqakd.training.task import Task
 from sqakd.training.trainer import max_epochs
 
@@ -22,9 +25,10 @@ COMMON = ("clip_low", "clip_high", "entropy", "used")  # numbers of every method
 
 
 class QuantizerStatistics(FirstBatch):
-    """Writes quantizers.csv (the latest epoch, one row per layer and tensor) and logs the numbers.
+    """Writes quantizers.csv and logs its numbers.
 
-    The codes of the inputs are counted on the first validation batch.
+    The file has a row for each layer and tensor of each snapshot. The rows are also kept in the checkpoint, so that a
+    resumed run continues them. The codes of the inputs are counted on the first validation batch.
 
     Args:
         every_n_epochs: distance of the snapshots; the last epoch always has one.
@@ -34,6 +38,13 @@ class QuantizerStatistics(FirstBatch):
     def __init__(self, *, every_n_epochs: int, file: str | None) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
         self.file = None if file is None else Path(file)
+        self.rows = Rows()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows.csv()} if self.file else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = Rows(state_dict["rows"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         last = trainer.current_epoch + 1 == max_epochs(trainer)
@@ -43,12 +54,41 @@ class QuantizerStatistics(FirstBatch):
         rows = statistics(pl_module.student, self.images)
         if not rows:
             return
+        layers = [name for name, _ in quant_layers(pl_module.student)]
         if self.file is not None:
-            write_text(self.file, as_csv(rows))
-        numbers = named(rows, [name for name, _ in quant_layers(pl_module.student)])
+            for row in rows:
+                self.rows.add({"epoch": trainer.current_epoch, "name": layers[int(row["layer"])], **row})
+            write_text(self.file, self.rows.csv())
+        numbers = named(rows, layers)
         numbers["epoch"] = float(trainer.current_epoch)
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
+
+
+class Rows:
+    """Rows of a CSV file whose columns may change: a later epoch may have other bits, and then other codes.
+
+    Args:
+        text: CSV text with the first rows, or empty.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        self.columns, *self.lines = list(csv.reader(io.StringIO(text))) or [[]]
+
+    def add(self, row: Mapping[str, float | str]) -> None:
+        """Append a row; names that no row had before become columns at the right."""
+        self.columns += [name for name in row if name not in self.columns]
+        values = [row.get(name, "") for name in self.columns]
+        self.lines.append([value if isinstance(value, str) else f"{value:.7g}" for value in values])
+
+    def csv(self) -> str:
+        """Return the CSV text."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if self.columns:
+            writer.writerow(self.columns)
+        writer.writerows([*line, *[""] * (len(self.columns) - len(line))] for line in self.lines)
+        return text.getvalue()
 
 
 def named(rows: list[dict[str, float]], layers: list[str]) -> dict[str, float]:

@@ -8,13 +8,11 @@ import golden_data as golden
 import numpy as np
 import pytest
 import torch
-from golden_networks import SCALARS, bits_of, check_float, check_quantized, ewgs_scheme
+from golden_networks import SCALARS, bits_of, check_float, check_quantized
 from torch import Tensor, nn
 
 from sqakd.models.resnet import CifarResNet
-from sqakd.quantization.convert import quantize
 from sqakd.quantization.layers import QuantConv2d
-from sqakd.quantization.parameters import split_parameters
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
 
@@ -105,16 +103,3 @@ def test_quantized_network(name: str, blocks: int, tolerance: float) -> None:
     """In ResNet-32 a few inputs lie within 1e-6 of a rounding threshold, and the tolerance allows for such flips."""
     classes = int(golden.load(f"06_cifar_{name}_ewgs")["num_classes"])
     check_quantized(CifarResNet(blocks=blocks, num_classes=classes), name, first=None, tolerance=tolerance)
-
-
-@pytest.mark.parametrize(
-    ("blocks", "classes", "float_count", "layers"),
-    [(3, 10, 269_850, 18), (3, 100, 275_700, 18), (5, 10, 464_282, 30), (5, 100, 470_132, 30)],
-)
-def test_parameter_counts(blocks: int, classes: int, float_count: int, layers: int) -> None:
-    model = CifarResNet(blocks=blocks, num_classes=classes)
-    assert sum(p.numel() for p in model.parameters()) == float_count
-    assert len(quantize(model, ewgs_scheme(2))) == layers
-    network, quantizer = split_parameters(model)
-    assert sum(p.numel() for p in network) == float_count
-    assert sum(p.numel() for p in quantizer) == 5 * layers

@@ -26,7 +26,7 @@ from sqakd.training.callbacks.divergence import Divergence, DivergenceError, fir
 from sqakd.training.callbacks.hessian_scaling import HessianScaling
 from sqakd.training.callbacks.histograms import Histograms
 from sqakd.training.callbacks.history import History, as_csv
-from sqakd.training.callbacks.quantizer_statistics import QuantizerStatistics, named, statistics
+from sqakd.training.callbacks.quantizer_statistics import QuantizerStatistics, Rows, named, statistics
 from sqakd.training.task import Task
 
 CONVS = [f"layer{stage}.0.conv{i}" for stage in (1, 2, 3) for i in (1, 2)]
@@ -164,14 +164,43 @@ def test_statistics_are_written_and_logged(tmp_path: Path) -> None:
     task = distilling()
     callback = QuantizerStatistics(every_n_epochs=1, file=str(file))
     small.fit(task, tmp_path, callbacks=[callback], loggers=[logger])
-    rows = read(file.read_text())
-    assert len(rows) == 2 * len(CONVS)
+    written = read(file.read_text())
+    assert [(row["epoch"], row["name"]) for row in written] == [(e, name) for e in "01" for name in CONVS for _ in "wi"]
+    rows = [row for row in written if row["epoch"] == "1"]
     logged = [row for row in read((tmp_path / "metrics.csv").read_text()) if row[f"quantizer/{CONVS[0]}/weight/upper"]]
     assert [float(row["epoch"]) for row in logged] == [0, 1]
     for i, name in enumerate(CONVS):
         upper = task.student.get_parameter(f"{name}.weight_quantizer.upper").item()
         assert float(rows[2 * i]["upper"]) == pytest.approx(upper, rel=1e-6)
-        assert float(logged[-1][f"quantizer/{name}/weight/upper"]) == pytest.approx(upper, rel=1e-6)
+        for epoch in (0, 1):  # every epoch has its own numbers
+            row = written[2 * (epoch * len(CONVS) + i)]
+            assert (row["layer"], row["is_weight"]) == (str(i), "1")
+            upper = float(logged[epoch][f"quantizer/{name}/weight/upper"])
+            assert float(row["upper"]) == pytest.approx(upper, rel=1e-6)
+
+
+def test_rows_of_statistics_continue_after_a_resume() -> None:
+    first, whole = Rows(), Rows()
+    rows: list[dict[str, float | str]] = [
+        {"epoch": 0, "name": 'a,"b"', "code_0": 1 / 3},
+        {"epoch": 1, "name": "c", "code_0": 0.25, "code_-1": 0.75},  # other bits, other codes
+        {"epoch": 2, "name": "c", "code_-1": 1.0},
+    ]
+    for row in rows:
+        whole.add(row)
+    for row in rows[:2]:
+        first.add(row)
+    callback = QuantizerStatistics(every_n_epochs=1, file="quantizers.csv")
+    callback.load_state_dict({"rows": first.csv()})
+    callback.rows.add(rows[2])
+    assert callback.state_dict() == {"rows": whole.csv()}
+    assert whole.csv().splitlines() == [
+        "epoch,name,code_0,code_-1",
+        '0,"a,""b""",0.3333333,',
+        "1,c,0.25,0.75",
+        "2,c,,1",
+    ]
+    assert Rows().csv() == ""
 
 
 @pytest.mark.parametrize(("every", "expected"), [(1, [1, 2, 3]), (2, [2, 3]), (10, [3])])
