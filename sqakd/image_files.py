@@ -62,11 +62,13 @@ class ImageFiles:
 
     Attributes:
         images: paths of the images, sorted.
+        facts: each image's size in bytes and time of its last change in nanoseconds, as the walk found them.
         folders: names of the folders directly inside, without those that are left out.
         left_out: all other entries, by the reason.
     """
 
     images: list[Path] = field(default_factory=list)
+    facts: dict[Path, tuple[int, int]] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
 
@@ -112,10 +114,11 @@ def list_images(folder: Path, *, deep: bool = True) -> ImageFiles:
     """
     found = list_files(folder, deep=deep)
     images = ImageFiles(folders=found.folders, left_out=found.left_out)
-    for path, _ in found.files:
+    for path, status in found.files:
         reason = reason_against(path.name)
         if reason is None:
             images.images.append(path)
+            images.facts[path] = status.st_size, status.st_mtime_ns
         else:
             images.left_out.setdefault(reason, []).append(path)
     images.images.sort()

@@ -65,6 +65,17 @@ def test_links_to_files_and_to_folders_are_followed(tmp_path: Path) -> None:
     assert {reason: names(paths) for reason, paths in found.left_out.items()} == {BROKEN: ["itself", "lost.png"]}
 
 
+def test_size_and_time_of_each_image_are_listed(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "a.png", 0)
+    save(tmp_path / "b.bmp", 0)
+    (tmp_path / "images" / "b.bmp").symlink_to(tmp_path / "b.bmp")
+    (tmp_path / "images" / "notes.txt").touch()
+    os.utime(tmp_path / "b.bmp", ns=(1, 3))
+    found = list_images(tmp_path / "images")
+    assert list(found.facts) == found.images
+    assert found.facts[tmp_path / "images" / "b.bmp"] == ((tmp_path / "b.bmp").stat().st_size, 3)
+
+
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     save(tmp_path / "images" / "cat" / "a.png", 0)
     (tmp_path / "images" / "cat" / "up").symlink_to(tmp_path / "images")

@@ -106,8 +106,10 @@ class ImageDataModule(pl.LightningDataModule):
                     check_classes(self.class_names)
                     check_labels(labels, self.class_names)
             if self.holdout:
-                group = self._train_class if self.labelled else None
-                rest, held_out = split_by_share(len(self.train_images), self.holdout, group=group)
+                group = None if self.train_labels is None else self.train_labels.tolist().__getitem__
+                rest, held_out = split_by_share(
+                    len(self.train_images), self.holdout, group=group, class_name=self._class_text
+                )
                 self.val_source = f"held out, because holdout={self.holdout}"
                 self.val_images, self.val_labels = self.train_images, self.train_labels
                 self.val_files = self.train_files
@@ -119,10 +121,8 @@ class ImageDataModule(pl.LightningDataModule):
             self._check_sizes()
             self.loaded = True
 
-    def _train_class(self, position: int) -> str:
-        """Return the class of a training image. Names alone may be ambiguous, as those of WordNet are."""
-        assert self.train_labels is not None
-        label = int(self.train_labels[position])
+    def _class_text(self, label: int) -> str:
+        """Return the name and the index of a class. Names alone may be ambiguous, as those of WordNet are."""
         return f"{self.class_names[label]} (class {label})"
 
     def _keep(self, part: str, index: Tensor) -> None:

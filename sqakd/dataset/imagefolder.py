@@ -70,6 +70,16 @@ class ImageFolder(ImageDataModule):
         """The files of the folder, listed once, so that identity, split and pixels are of the same files."""
         return read_layout(self.folder)
 
+    @cached_property
+    def _names(self) -> dict[Path, str]:
+        """Each file's path from the folder, with slashes on every system."""
+        return {path: path.relative_to(self.folder).as_posix() for path in (*self.layout.train, *self.layout.val)}
+
+    @cached_property
+    def _parts(self) -> tuple[list[Path], list[Path]]:
+        """The parts that a training uses. Labelled images are held out with a regard for their classes."""
+        return self._split(self._class_of if self.layout.classes else None)
+
     def load(self) -> None:
         layout = self.layout
         unsupported = layout.left_out.get(UNSUPPORTED, [])
@@ -83,7 +93,7 @@ class ImageFolder(ImageDataModule):
         if layout.classes:
             check_classes(layout.classes)
         self.class_names, self.left_out = layout.classes, dict(layout.left_out)
-        train, val = self._parts(self._class_of if layout.classes else None)
+        train, val = self._parts
         if not layout.val:
             self.val_source = "held out by file name"
         self.train_files, self.train_images = self._decode(train)
@@ -100,25 +110,29 @@ class ImageFolder(ImageDataModule):
         A split that would leave a class out is repaired. Runs of versions that did not repair such a split had other
         images, so they get another digest.
         """
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         for path in sorted([*self.layout.train, *self.layout.val]):
-            digest.update(f"{self._name(path)}\0{path.stat().st_size}\n".encode(errors="surrogateescape"))
+            digest.update(f"{self._names[path]}\0{self.layout.facts[path][0]}\n".encode(errors="surrogateescape"))
         if self.layout.classes and self._is_repaired():
             digest.update(b"every class in both parts\n")
         return digest.hexdigest()
 
     def _is_repaired(self) -> bool:
         """Return whether images are held out that would not be held out without a regard for classes."""
-        train, val = self._parts(self._class_of)
-        if (train, val) != self._parts(None):
+        if self._parts != self._split(None):
             return True
         if not self.holdout:
             return False
-        _, plain = split_by_share(len(train), self.holdout)
-        _, held_out = split_by_share(len(train), self.holdout, group=lambda i: self._class_of(train[i]))
+        classes = [self._class_of(path) for path in self._parts[0]]
+        _, plain = split_by_share(len(classes), self.holdout)
+        _, held_out = split_by_share(len(classes), self.holdout, group=classes.__getitem__)
         return not torch.equal(plain, held_out)
 
-    def _parts(self, group: Callable[[Path], str] | None) -> tuple[list[Path], list[Path]]:
+    def _split(self, group: Callable[[Path], str] | None) -> tuple[list[Path], list[Path]]:
         """Return the training files and the validation files, each sorted.
 
         Args:
@@ -127,16 +141,12 @@ class ImageFolder(ImageDataModule):
         """
         if self.layout.val:
             return self.layout.train, self.layout.val
-        train, val = split_by_name(self.layout.train, self._name, self.val_fraction, group=group)
+        train, val = split_by_name(self.layout.train, self._names.__getitem__, self.val_fraction, group=group)
         return sorted(train), sorted(val)
-
-    def _name(self, path: Path) -> str:
-        """Return a file's path from the folder, with slashes on every system."""
-        return path.relative_to(self.folder).as_posix()
 
     def _class_of(self, path: Path) -> str:
         """Return the class of train/CLASS/IMAGE or val/CLASS/IMAGE."""
-        return path.relative_to(self.folder).parts[1]
+        return self._names[path].split("/")[1]
 
     def _labels(self, files: list[Path]) -> Tensor:
         position = {name: i for i, name in enumerate(self.class_names)}
@@ -145,7 +155,7 @@ class ImageFolder(ImageDataModule):
     def _decode(self, files: list[Path]) -> tuple[list[Path], Tensor]:
         """Return the files that could be read, and their pixels as uint8 [N, 3, image_size, image_size]."""
         size = self.image_size
-        facts = [(self._name(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+        facts = [(self._names[path], *self.layout.facts[path]) for path in files]
         return self.decoder.decode(
             files,
             lambda p: _read(p, size),

@@ -4,8 +4,8 @@
     train/IMAGE and val/IMAGE                 unlabelled
     IMAGE                                     unlabelled, without validation images
 
-`valid/` and `validation/` are other names of `val/`. Whatever has another place is left out and reported, such as
-`test/`. A folder that cannot be understood in only one way is refused.
+`valid/` and `validation/` are other names of `val/`. Files in other places are left out and reported, such as
+those in `test/`. A folder that cannot be understood in only one way is refused.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ class Layout:
         val: validation images, sorted; empty if some of the training images have to be held out.
         classes: sorted names of the classes; empty for unlabelled images.
         left_out: files and folders that are not used, by the reason.
+        facts: size and time of each image, see `ImageFiles`.
     """
 
     train: list[Path]
     val: list[Path]
     classes: list[str] = field(default_factory=list)
     left_out: dict[str, list[Path]] = field(default_factory=dict)
+    facts: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
 
 def read_layout(folder: Path) -> Layout:
@@ -66,7 +68,7 @@ def read_layout(folder: Path) -> Layout:
     others += [*top.images, *top.left_out.pop(UNSUPPORTED, [])]
     left_out = _merged(top, train, val, ImageFiles(left_out={OUTSIDE: others} if others else {}))
     classes = _class_names(folder, train, val, str(name))
-    return Layout(train.images, val.images, classes, left_out)
+    return Layout(train.images, val.images, classes, left_out, {**train.facts, **val.facts})
 
 
 def _validation_folder(folder: Path, top: ImageFiles) -> str | None:
@@ -103,7 +105,7 @@ def _flat(folder: Path, top: ImageFiles, val: ImageFiles) -> Layout:
     if len(top.images) < 2:
         besides = f" ({left_out_text(left_out)})" if left_out else ""
         raise DataError(f"found {len(top.images)} images in {folder}{besides}; expected {LAYOUTS}")
-    return Layout(top.images, [], [], left_out)
+    return Layout(top.images, [], [], left_out, top.facts)
 
 
 def _class_names(folder: Path, train: ImageFiles, val: ImageFiles, val_name: str) -> list[str]:
@@ -140,7 +142,7 @@ def _refuse_empty(place: Path, inside: ImageFiles, classes: set[str]) -> None:
     Raises:
         DataError: naming the classes, and what their folders hold instead.
     """
-    empty = sorted(classes - {path.relative_to(place).parts[0] for path in inside.images})
+    empty = classes - {path.relative_to(place).parts[0] for path in inside.images}
     if empty:
         held = {
             reason: found
@@ -148,7 +150,7 @@ def _refuse_empty(place: Path, inside: ImageFiles, classes: set[str]) -> None:
             if (found := [path for path in paths if path.relative_to(place).parts[0] in empty])
         }
         besides = f" ({left_out_text(held)})" if held else ""
-        raise DataError(f"class folder(s) without images in {place}: {', '.join(empty)}{besides}")
+        raise DataError(f"class folder(s) without images in {place}: {', '.join(sorted(empty))}{besides}")
 
 
 def _visible(inside: ImageFiles) -> dict[str, list[Path]]:

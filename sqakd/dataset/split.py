@@ -13,7 +13,8 @@ from torch import Tensor
 from sqakd.dataset.errors import DataError
 from sqakd.errors import some
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
+G = TypeVar("G", bound=Hashable)
 SPLIT_SEED = 0
 
 
@@ -27,7 +28,7 @@ def subset(count: int, wanted: int) -> Tensor:
 
 
 def split_by_share(
-    count: int, share: float, *, group: Callable[[int], Hashable] | None = None
+    count: int, share: float, *, group: Callable[[int], G] | None = None, class_name: Callable[[G], str] = str
 ) -> tuple[Tensor, Tensor]:
     """Return the positions of `count` images in two parts: the larger rest, and a random share that is held out.
 
@@ -35,6 +36,7 @@ def split_by_share(
         count: number of images.
         share: share of the images to hold out.
         group: function that returns the class of the image at a position; see `in_both_parts`.
+        class_name: function that returns the text of a class for the message.
 
     Raises:
         DataError: if one part would be empty, or a class has only one image.
@@ -45,7 +47,7 @@ def split_by_share(
     order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
     rest, held_out = order[wanted:], order[:wanted]
     if group is not None:
-        rest, held_out = in_both_parts(rest, held_out, group)
+        rest, held_out = in_both_parts(rest, held_out, group, class_name)
     return torch.tensor(sorted(rest)), torch.tensor(sorted(held_out))
 
 
@@ -66,26 +68,30 @@ def split_by_name(
     Raises:
         DataError: if a class has only one item.
     """
-    ranked = sorted(items, key=lambda item: _place(name(item)))
-    held_out = sum(_place(name(item)) < share for item in items)
+    places = [_place(name(item)) for item in items]
+    ranked = [items[i] for i in sorted(range(len(items)), key=places.__getitem__)]
+    held_out = sum(place < share for place in places)
     cut = min(max(held_out, 1), len(items) - 1) if items else 0
     rest, held = ranked[cut:], ranked[:cut]
     return (rest, held) if group is None else in_both_parts(rest, held, group)
 
 
-def in_both_parts(rest: list[T], held_out: list[T], group: Callable[[T], Hashable]) -> tuple[list[T], list[T]]:
+def in_both_parts(
+    rest: list[T], held_out: list[T], group: Callable[[T], G], class_name: Callable[[G], str] = str
+) -> tuple[list[T], list[T]]:
     """Move items so that each class has at least one item in both parts. A split that has them stays as it is.
 
     Args:
         rest: items for training, those first that would be held out next.
         held_out: items for validation, those last that would be returned first.
         group: function that returns the class of an item.
+        class_name: function that returns the text of a class for the message.
 
     Raises:
         DataError: if a class has only one item.
     """
     counts = Counter(map(group, [*rest, *held_out]))
-    single = sorted(str(name) for name, count in counts.items() if count == 1)
+    single = sorted(class_name(name) for name, count in counts.items() if count == 1)
     if single:
         raise DataError(
             f"class(es) with a single image: {some(single)}; expected at least two images in each class, one for"
@@ -97,9 +103,10 @@ def in_both_parts(rest: list[T], held_out: list[T], group: Callable[[T], Hashabl
     returned = [item for name, item in last_out.items() if name not in next_out]
     if not moved_out and not returned:
         return rest, held_out
+    gone, back = set(moved_out), set(returned)
     return (
-        [item for item in rest if item not in moved_out] + returned,
-        [item for item in held_out if item not in returned] + moved_out,
+        [item for item in rest if item not in gone] + returned,
+        [item for item in held_out if item not in back] + moved_out,
     )
 
 

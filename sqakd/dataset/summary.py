@@ -11,7 +11,7 @@ from sqakd.terminal import printable
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a data set holds, as `str` in one line.
+    """The numbers of images in a data set; `str` returns them in one line.
 
     Attributes:
         train_images: number of training images.

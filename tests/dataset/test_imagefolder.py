@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 import torch
 from image_sets import SIZE, load_folder, make_folder, refusal, save, values
 
+from sqakd.dataset import imagefolder
 from sqakd.dataset.split import split_by_name
 from sqakd.errors import SqakdError
 
@@ -90,6 +95,47 @@ def test_train_and_val_without_class_folders_are_unlabelled(tmp_path: Path) -> N
     assert not data.labelled
     assert values(data.train_images) == [0, 1, 2, 3]
     assert values(data.val_images) == [10, 11, 12]
+
+
+# work that is done once
+
+
+@pytest.mark.parametrize("inside", ["labelled", "flat"])
+def test_the_status_of_each_image_is_read_once(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    folder: Path = request.getfixturevalue(inside)
+    counts: Counter[str] = Counter()
+    read_status = os.stat
+
+    def counted(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        counts[str(path)] += 1
+        return read_status(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", counted)
+    data = make_folder(folder)
+    data.fingerprint()
+    data.setup()
+    data.fingerprint()
+    images = [str(path) for path in folder.rglob("*.png")]
+    assert images
+    assert {counts[image] for image in images} == {1}
+
+
+def test_images_are_split_once_with_classes_and_once_without(labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(labelled / "val")
+    grouped: list[bool] = []
+
+    def counted(*arguments: Any, group: Callable[[Path], str] | None) -> tuple[list[Path], list[Path]]:
+        grouped.append(group is not None)
+        return split_by_name(*arguments, group=group)
+
+    monkeypatch.setattr(imagefolder, "split_by_name", counted)
+    data = make_folder(labelled)
+    data.fingerprint()
+    data.setup()
+    data.fingerprint()
+    assert sorted(grouped) == [False, True]
 
 
 # errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from image_sets import COMMON, refusal
+from torch import Tensor
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.split import SPLIT_SEED, in_both_parts, split_by_name, split_by_share
@@ -49,6 +50,26 @@ def test_the_next_in_the_order_is_moved() -> None:
     assert in_both_parts(["b2"], ["a1", "b1", "a2"], first) == (["b2", "a2"], ["a1", "b1"])
 
 
+class Counted(str):
+    """A name that counts how often names are compared."""
+
+    compared = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return super().__eq__(other)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_items_are_moved_without_comparing_each_with_each(share: float) -> None:
+    files = [Counted(f"{i // 2:03d}/{i}") for i in range(400)]
+    Counted.compared = 0
+    train, val = split_by_name(files, str, share, group=lambda file: file[:3])
+    assert Counted.compared < len(files)
+    assert len(train) == len(val) == 200
+
+
 @pytest.mark.parametrize("share", [0.001, 0.999])
 def test_a_class_with_a_single_image_is_refused(share: float) -> None:
     message = refusal(lambda: split_by_name(["a1", "b1", "b2"], str, share, group=first))
@@ -76,6 +97,14 @@ def test_a_holdout_keeps_every_class_in_both_parts() -> None:
         assert data.train_labels is not None
         assert data.val_labels is not None
         assert set(data.train_labels.tolist()) == set(data.val_labels.tolist()) == {0, 1}
+
+
+def test_a_holdout_reads_all_labels_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    indices: list[object] = []
+    index = Tensor.__getitem__
+    monkeypatch.setattr(Tensor, "__getitem__", lambda self, key: indices.append(key) or index(self, key))  # type: ignore[func-returns-value]
+    Two(rare=2, holdout=0.5).setup()
+    assert 0 < len(indices) < 50
 
 
 def test_a_holdout_from_a_single_image_is_refused() -> None:
