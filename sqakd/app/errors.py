@@ -6,7 +6,6 @@ import errno
 import sys
 from collections.abc import Callable
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
@@ -18,7 +17,7 @@ from sqakd.advice import errors_in_one_line as errors_in_one_line
 from sqakd.advice import explain
 from sqakd.app.console import first_process, quiet_libraries
 from sqakd.app.sweep.process import SIGTERM_STATUS
-from sqakd.errors import SqakdError
+from sqakd.errors import SqakdError, is_out_of_memory
 from sqakd.files import FULL
 
 OUT_OF_MEMORY = (
@@ -63,18 +62,13 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
     except (SqakdError, OSError, MemoryError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno not in ENVIRONMENT:
             raise
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         message = f"error: {explain(error) if isinstance(error, SqakdError | OSError) else OUT_OF_MEMORY}"
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             print(message, file=sys.stderr, flush=True)  # noqa: T201
             raise RunFailed(message) from error
         raise SystemExit(message) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch could not allocate memory, on a GPU or, where it raises no class of its own, on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _interrupted(stopped: str) -> SystemExit:
