@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from sqakd.errors import SqakdError
+from sqakd.files import ReadError, read_errors
 
 Numbers = list[dict[str, float]]
 
@@ -27,7 +28,7 @@ def read_numbers(file: Path, *needed: str) -> Numbers:
     if not file.exists():
         return []
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
+        with read_errors(file), file.open(newline="", encoding="utf-8") as lines:
             header, *rows = list(csv.reader(lines)) or [[]]
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a line has more or fewer fields than the header")
@@ -37,6 +38,8 @@ def read_numbers(file: Path, *needed: str) -> Numbers:
         if not set(needed) <= set(header):
             raise ValueError(f"expected the columns {', '.join(needed)}")
         return numbers
+    except ReadError:
+        raise
     except (OSError, ValueError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
         raise SqakdError(f"{file} is damaged ({reason})", topic="report.csv_damaged") from error
