@@ -25,8 +25,6 @@ if sys.platform != "win32":  # Windows has no such locks: files of killed writer
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, or more than the largest file allowed
-
-
 # Errors of the operating system that are no mistake in the code, wherever they occur: a full or a lost disk, a missing
 # permission, too little memory, or too many open files.
 ENVIRONMENT = (

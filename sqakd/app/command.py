@@ -17,8 +17,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from sqakd.advice import explain
-from sqakd.app.errors import ENVIRONMENT
 from sqakd.app.suggestions import either, suggestion
+from sqakd.files import ENVIRONMENT
 from sqakd.terminal import printable
 
 FULL_ERROR = "HYDRA_FULL_ERROR"

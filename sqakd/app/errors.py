@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable
 
@@ -11,22 +10,17 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from sqakd.advice import INTERRUPT_STATUS as INTERRUPT_STATUS
-from sqakd.advice import catch_interrupts as catch_interrupts
-from sqakd.advice import errors_in_one_line as errors_in_one_line
 from sqakd.advice import explain
 from sqakd.app.console import first_process, quiet_libraries
 from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError, is_out_of_memory
-from sqakd.files import FULL
+from sqakd.files import ENVIRONMENT
+from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts
 
 OUT_OF_MEMORY = (
     "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N splits a batch into N parts"
 )
 CONTINUES = "the same command continues"
-# Errors of the operating system that are no mistake in the code, wherever they occur: a full or a lost disk, a missing
-# permission, too little memory, or too many open files.
-ENVIRONMENT = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)
 
 
 class RunFailed(CompactHydraException):

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sqakd.advice import INTERRUPT_STATUS, explain
+from sqakd.advice import explain
 from sqakd.app.sweep.process import SIGTERM_STATUS, exit_with, job_running, output_to
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, JobStore
 from sqakd.errors import SqakdError
+from sqakd.interrupts import INTERRUPT_STATUS
 from sqakd.runs.folder import RunFolder
 
 
