@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sqakd.advice import exit_on_interrupt
+from sqakd.interrupts import exit_on_interrupt
 
 if __name__ == "__main__":  # not in the processes of a sweep
     exit_on_interrupt("nothing was replaced, the same command starts again")

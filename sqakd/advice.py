@@ -6,11 +6,7 @@ as {channel} is filled from the error's facts. Only commands import this file.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from sqakd.errors import SqakdError
 from sqakd.terminal import printable
@@ -25,9 +21,6 @@ def install(extra: str) -> str:
     """
     return f"pip install -e '.[{extra}]'"
 
-
-INTERRUPT_STATUS = 130  # exit status after Ctrl-C: 128 + 2, as in a shell
-EXITS = "exit_on_interrupt"  # name of the handler
 
 QUANTIZATION: dict[str, str] = {
     "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
@@ -99,6 +92,7 @@ TRAINING: dict[str, str] = {
 }
 
 FILES: dict[str, str] = {
+    "file.unreadable": "nothing was changed, and the same command continues once the file can be read",
     "file.full": "make room there and repeat the same command; a training continues from its last checkpoint",
     "file.unwritable": "make it writable and repeat the same command; a training continues from its last checkpoint",
 }
@@ -172,42 +166,3 @@ def explain(error: BaseException) -> str:
 def left_out(error: SqakdError) -> None:
     """Print why a run, or a part of it, is left out of a list."""
     print(f"left out: {explain(error)}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Exit with the message and the advice of an expected error instead of a traceback.
-
-    Raises:
-        SystemExit: after an error that a user can cause, or that the operating system reports, or Ctrl-C.
-    """
-    try:
-        yield
-    except (SqakdError, OSError) as error:
-        raise SystemExit(f"error: {explain(error)}") from error
-    except KeyboardInterrupt:
-        print("stopped by Ctrl-C; the same command starts again", file=sys.stderr, flush=True)  # noqa: T201
-        raise SystemExit(INTERRUPT_STATUS) from None
-
-
-def exit_on_interrupt(stopped: str) -> None:
-    """Let Ctrl-C end this process with one line from now on, until `catch_interrupts`.
-
-    For the seconds in which packages are imported and nothing is written. An exception would not do: imports catch it.
-
-    Args:
-        stopped: what the user can do after Ctrl-C.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        print(f"stopped by Ctrl-C; {stopped}", file=sys.stderr, flush=True)  # noqa: T201
-        os._exit(INTERRUPT_STATUS)
-
-    stop.__qualname__ = EXITS
-    signal.signal(signal.SIGINT, stop)
-
-
-def catch_interrupts() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again."""
-    if getattr(signal.getsignal(signal.SIGINT), "__qualname__", "") == EXITS:
-        signal.signal(signal.SIGINT, signal.default_int_handler)

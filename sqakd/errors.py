@@ -43,6 +43,20 @@ def raised_in(error: BaseException, room: str) -> bool:
     return bool(frames) and Path(frames[-1].filename).is_relative_to(PACKAGE / room)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether Python or torch could not allocate memory, on a GPU or on the CPU.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+        (True, True)
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
+        return True
+    # Elsewhere torch raises no class of its own.
+    signs = ("out of memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
 def some(names: Sequence[str]) -> str:
     """Return the first three names and the number of the others, as text for a message.
 

@@ -18,17 +18,73 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqakd.errors import SqakdError
+from sqakd.errors import SqakdError, is_out_of_memory
 
 if sys.platform != "win32":  # Windows has no such locks: files of killed writers stay there
     import fcntl
 
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.part", re.DOTALL)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no quota, or more than the largest file allowed
+# Errors of the operating system that are no mistake in the code, wherever they occur: a full or a lost disk, a missing
+# permission, too little memory, or too many open files.
+ENVIRONMENT = (
+    *FULL,
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+)
+ABSENT = (errno.ENOENT, errno.ENOTDIR)
+# Errors about what is at a path. All others pass, e.g. a lost disk, and say nothing about the file. Parsers of damaged
+# bytes seek to positions that are no positions (EINVAL), or raise errors without a number.
+ABOUT_FILE = (*ABSENT, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, None)
 
 
 class WriteError(SqakdError):
     """Raised for a file that cannot be written, because of a full disk, a missing permission or the like."""
+
+
+class ReadError(SqakdError):
+    """Raised for a file that cannot be read at present, because of a lost disk, a missing permission or the like."""
+
+
+def is_passing(error: BaseException) -> bool:
+    """Return whether an error while a file is read says nothing about the file: nobody should delete it."""
+    if isinstance(error, OSError):
+        return error.errno not in ABOUT_FILE
+    return is_out_of_memory(error)
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Name the file and the reason in errors that say nothing about the file; others stay as they are.
+
+    Args:
+        path: the file that the block reads.
+
+    Raises:
+        ReadError: in place of such an error.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not is_passing(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) else "too little memory"
+        raise ReadError(f"cannot read {path}: {reason or error}", topic="file.unreadable") from error
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a path has an entry in its folder, also a link to nothing.
+
+    Raises:
+        ReadError: if the system cannot tell.
+    """
+    with read_errors(path):
+        try:
+            path.lstat()
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            return False
+    return True
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import command
 import pytest
 
-from sqakd.advice import ADVICE, errors_in_one_line, explain
+from sqakd.advice import ADVICE, explain
 from sqakd.app.console import say
 from sqakd.errors import SqakdError
 
@@ -51,19 +51,6 @@ def test_an_unknown_topic_is_a_mistake_in_the_code() -> None:
         explain(SqakdError("message", topic="no such topic"))
 
 
-def test_a_command_exits_with_message_and_advice() -> None:
-    with (
-        pytest.raises(SystemExit, match=r"^error: no finished run; use --runs FOLDER for another folder of runs$"),
-        errors_in_one_line(),
-    ):
-        raise SqakdError("no finished run", topic="report.no_run")
-
-
-def test_a_command_exits_with_the_message_of_the_operating_system() -> None:
-    with pytest.raises(SystemExit, match=r"^error: disk full$"), errors_in_one_line():
-        raise OSError("disk full")
-
-
 def test_names_in_messages_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     name = "a\x1b[2J\nerror: b\udcff"
     shown = "a\\x1b[2J\\nerror: b\\udcff"
@@ -72,18 +59,6 @@ def test_names_in_messages_cannot_control_the_terminal(capsys: pytest.CaptureFix
     assert explain(FileNotFoundError(name)) == shown
     say(f"run {name}")
     assert capsys.readouterr().out == f"run {shown}\n"
-
-
-def test_a_mistake_in_the_code_keeps_its_traceback() -> None:
-    with pytest.raises(ValueError, match="mistake"), errors_in_one_line():
-        raise ValueError("mistake")
-
-
-def test_ctrl_c_is_one_line_with_the_status_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended, errors_in_one_line():
-        raise KeyboardInterrupt
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "stopped by Ctrl-C; the same command starts again\n"
 
 
 def test_every_installation_that_is_named_works_in_a_checkout() -> None:

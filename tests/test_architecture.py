@@ -14,13 +14,17 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted([*(ROOT / "sqakd").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")])
 SCRIPTS = sorted(ROOT.glob("*.py"))
 
-GROUND = {"advice", "errors", "files", "image_files", "images", "model_file", "numbers", "randomness", "terminal"}
+GROUND = {
+    *("advice", "errors", "files", "image_files", "images", "interrupts", "model_file", "numbers", "randomness"),
+    "terminal",
+}
 # The rooms or modules of sqakd that each room may import besides itself. docs/architecture.md draws the imports.
 ROOMS: dict[str, set[str]] = {
     **{name: set() for name in sorted(GROUND)},
     "advice": {"errors", "terminal"},
     "numbers": {"errors"},
     "files": {"errors"},
+    "interrupts": {"advice", "errors", "files"},
     "image_files": {"images", "terminal"},
     # Not all of the ground floor: predict needs no other package than these files.
     "predict": {"image_files", "images", "model_file", "terminal"},
@@ -37,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
         *GROUND,
         *("models", "quantization", "kd", "dataset", "runs", "training", "report", "dashboard", "export"),
     },
-    "hydra_plugins": {"app", "runs"},
+    "hydra_plugins": {"app", "interrupts", "runs"},
 }
 # Packages that only some rooms may import.
 PACKAGES: dict[str, set[str]] = {
@@ -220,9 +224,19 @@ def test_dashboard_imports_its_optional_package_inside_functions() -> None:
 
 def test_only_commands_import_the_advice() -> None:
     """A library that gives command-line advice would have to know how it is called."""
-    users = {file for file in FILES if any(below(name, "advice") for name in own_imports(file))}
+    users = {file for file in FILES if any(below(name, "advice", "interrupts") for name in own_imports(file))}
+    users = {file for file in users if room_of(file) not in ("interrupts", "hydra_plugins")}
     library = {file for file in users if room_of(file) != "app" and "def main(" not in file.read_text(encoding="utf-8")}
     assert {relative(file) for file in library} == set()
+
+
+def test_ctrl_c_is_handled_before_any_package_is_imported() -> None:
+    files = [ROOT / "sqakd" / f"{name}.py" for name in ("interrupts", "advice", "errors", "files", "terminal")]
+    packages = {name.partition(".")[0] for file in files for name in imports_of(file)} - {"sqakd"}
+    assert packages <= sys.stdlib_module_names
+    for script in ("train.py", "export.py"):
+        tree = ast.parse((ROOT / script).read_text(encoding="utf-8"))
+        assert [node.module for node in tree.body if isinstance(node, ast.ImportFrom)][1] == "sqakd.interrupts"
 
 
 def test_packages_re_export_nothing() -> None:

@@ -22,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf
 from hydra_plugins.sqakd_launchers.launcher import HERE, JOBS, PROCESSES, TrackedLauncher
 from hydra_plugins.sqakd_launchers.schemas import hide_schemas
 from sqakd.app.checks import SWEEPERS
-from sqakd.app.errors import INTERRUPT_STATUS, catch_interrupts, errors_in_one_line
 from sqakd.app.plan import plan_sweep
 from sqakd.app.sweep.job import failure_reason, run_job
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
 from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore, killed_reason
 from sqakd.app.sweep.view import show_progress, summary
+from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts, errors_in_one_line
 from sqakd.runs.folder import RunFolder
 
 MAX_LOSSES = 3  # a job whose process was killed so often has failed

@@ -19,9 +19,10 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from sqakd.advice import explain
 from sqakd.app.compose import PATHS
-from sqakd.app.errors import ENVIRONMENT, FULL_ERROR, ONE_LINE
+from sqakd.app.errors import FULL_ERROR, ONE_LINE
 from sqakd.app.resolvers import home
 from sqakd.app.suggestions import either, suggestion
+from sqakd.files import ENVIRONMENT
 from sqakd.terminal import printable
 
 HYDRA_FOLDERS = tuple(str(Path(package.__file__ or "").parent) for package in (hydra, omegaconf))

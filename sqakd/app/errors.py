@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from sqakd.advice import INTERRUPT_STATUS as INTERRUPT_STATUS
-from sqakd.advice import catch_interrupts as catch_interrupts
-from sqakd.advice import errors_in_one_line as errors_in_one_line
 from sqakd.advice import explain
 from sqakd.app.console import first_process, quiet_libraries
 from sqakd.app.sweep.process import SIGTERM_STATUS
-from sqakd.errors import SqakdError
-from sqakd.files import FULL
+from sqakd.errors import SqakdError, is_out_of_memory
+from sqakd.files import ENVIRONMENT
+from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # set to 1 by a user who wants tracebacks
 ONE_LINE = "SQAKD_ERRORS_IN_ONE_LINE"  # FULL_ERROR was set by this project, not by the user
@@ -28,9 +24,6 @@ OUT_OF_MEMORY = (
     "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N splits a batch into N parts"
 )
 CONTINUES = "the same command continues"
-# Errors of the operating system that are no mistake in the code, wherever they occur: a full or a lost disk, a missing
-# permission, too little memory, or too many open files.
-ENVIRONMENT = (*FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)
 
 
 class RunFailed(CompactHydraException):
@@ -68,18 +61,13 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
             raise
         if isinstance(error, OSError) and error.errno not in ENVIRONMENT:
             raise
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         message = f"error: {explain(error) if isinstance(error, SqakdError | OSError) else OUT_OF_MEMORY}"
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             print(message, file=sys.stderr, flush=True)  # noqa: T201
             raise RunFailed(message) from error
         raise SystemExit(message) from error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Return whether torch could not allocate memory, on a GPU or, where it raises no class of its own, on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _interrupted(stopped: str) -> SystemExit:

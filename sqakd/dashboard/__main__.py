@@ -13,10 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from sqakd.advice import errors_in_one_line, left_out
+from sqakd.advice import left_out
 from sqakd.dashboard import definition, page
 from sqakd.dashboard.definition import Definition
 from sqakd.errors import SqakdError
+from sqakd.interrupts import errors_in_one_line
 from sqakd.runs import paper
 from sqakd.runs.login import has_login
 from sqakd.terminal import printable

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqakd.dashboard.definition import Definition
 from sqakd.errors import SqakdError
+from sqakd.files import write_errors
 from sqakd.report.page import Section, write_page
 from sqakd.report.panels import PANELS
 from sqakd.report.pictures.curves import agreement_curves, divergence, loss
@@ -45,5 +46,6 @@ def write(definition: Definition, *, runs: Path, paper: Path | None, file: Path,
     for group in definition.sections:
         pictures = dict.fromkeys(panel.picture for panel in group.panels)
         sections.append(Section(group.name, group.title, "\n".join(PICTURES[name](results) for name in pictures)))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    with write_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
     write_page(file, title=f"sqakd: {definition.name}", sections=sections)

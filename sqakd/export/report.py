@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sqakd.advice import errors_in_one_line, left_out
+from sqakd.advice import left_out
 from sqakd.export.machine import int8_instructions
 from sqakd.export.report_pictures import latency_picture, layers_picture, pareto_picture
 from sqakd.export.report_tables import (
@@ -24,6 +24,7 @@ from sqakd.export.report_tables import (
     verdicts_table,
 )
 from sqakd.files import write_text
+from sqakd.interrupts import errors_in_one_line
 from sqakd.report.document import Chapter, Part, PictureFile, markdown_document, page_sections, picture_files
 from sqakd.report.figure import Picture
 from sqakd.report.page import write_page

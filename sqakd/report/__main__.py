@@ -13,8 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from sqakd.advice import errors_in_one_line, left_out
+from sqakd.advice import left_out
 from sqakd.errors import SqakdError
+from sqakd.interrupts import errors_in_one_line
 from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
 from sqakd.terminal import printable

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sqakd.errors import SqakdError
+from sqakd.files import ReadError, read_errors
 
 Numbers = list[dict[str, float]]
 
@@ -47,7 +48,7 @@ def read_numbers(file: Path, *needed: str, texts: Collection[str] = ()) -> Numbe
     if not file.exists():
         return []
     try:
-        with file.open(newline="", encoding="utf-8") as lines:
+        with read_errors(file), file.open(newline="", encoding="utf-8") as lines:
             header, *rows = list(csv.reader(lines)) or [[]]
         if any(len(row) != len(header) for row in rows):
             raise ValueError("a line has more or fewer fields than the header")
@@ -58,6 +59,8 @@ def read_numbers(file: Path, *needed: str, texts: Collection[str] = ()) -> Numbe
         if not set(needed) <= set(header):
             raise ValueError(f"expected the columns {', '.join(needed)}")
         return numbers
+    except ReadError:
+        raise
     except UnicodeDecodeError as error:
         raise SqakdError(f"{file} is damaged (not text in UTF-8)", topic="report.csv_damaged") from error
     except (OSError, ValueError, csv.Error) as error:  # a ValueError is a refusal from the lines above

@@ -17,9 +17,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sqakd.advice import errors_in_one_line
 from sqakd.errors import SqakdError
 from sqakd.files import replacing
+from sqakd.interrupts import errors_in_one_line
 from sqakd.report.charts.palette import light_colours
 from sqakd.report.csv_files import Numbers, read_numbers, read_quantizers
 from sqakd.report.pictures.curves import AGREEMENT, DIVERGENCE, LOSS, TOP1, Metric, by_epoch, ends_of

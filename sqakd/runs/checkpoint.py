@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError, some
-from sqakd.files import write_bytes
+from sqakd.files import ReadError, read_errors, write_bytes
 from sqakd.runs.seal import DamagedError, check_seal
 
 
@@ -56,18 +56,16 @@ def read_checkpoint(path: Path) -> Any:
 
     Raises:
         CheckpointError: if the file is missing, damaged, or holds anything but plain data.
+        ReadError: if the file cannot be read at present.
     """
-    if not path.exists():
-        raise CheckpointError(f"no checkpoint at {path}", topic="checkpoint.missing")
     try:
-        check_seal(path)
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of old pickles before it reads them
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with read_errors(path):
+            check_seal(path)
+            return _content(path)
+    except ReadError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"no checkpoint at {path}", topic="checkpoint.missing") from error
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     except DamagedError as error:
@@ -86,6 +84,16 @@ def read_checkpoint(path: Path) -> Any:
             f"{path} is not a readable checkpoint ({type(error).__name__}: {reason}): it is damaged, or was not written"
             f" by torch.save"
         ) from error
+
+
+def _content(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of old pickles before it reads them
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def restore(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:

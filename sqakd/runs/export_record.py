@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqakd.errors import SqakdError
-from sqakd.files import write_text
+from sqakd.files import ReadError, write_text
 from sqakd.runs.fields import Fields, read_json
 from sqakd.runs.folder import find_runs
 from sqakd.runs.listing import Omit, omitting, strictly
@@ -273,6 +273,8 @@ def read_export(file: Path) -> ExportRecord | None:
         if not isinstance(content, dict) or not content.keys() >= set(OF_AN_EXPORT):
             return None
         return ExportRecord.from_dict(content)
+    except ReadError:
+        raise
     except SqakdError as error:
         raise SqakdError(f"{file} is not a record of an export ({error})", topic="record.export", file=file) from error
 

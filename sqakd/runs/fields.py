@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqakd.errors import SqakdError
+from sqakd.files import read_errors
 from sqakd.numbers import is_number, is_whole
 from sqakd.runs.plain import check_plain, read_limited
 
@@ -98,9 +99,11 @@ def read_json(file: Path) -> Any:
 
     Raises:
         SqakdError: if the file cannot be read, is not UTF-8 or is not JSON; the message names only the reason.
+        ReadError: if the file cannot be read at present; the message names the file.
     """
     try:
-        content = json.loads(read_limited(file))
+        with read_errors(file):
+            content = json.loads(read_limited(file))
     except SqakdError:
         raise
     except OSError as error:

@@ -20,7 +20,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from sqakd.errors import SqakdError, some
-from sqakd.files import write_text
+from sqakd.files import ReadError, read_errors, write_text
 from sqakd.runs.plain import check_plain, read_limited
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
@@ -171,10 +171,14 @@ class RunFolder:
 
         Raises:
             RunError: if the file is missing or damaged.
+            ReadError: if the file cannot be read at present.
         """
         try:
-            saved = yaml.safe_load(read_limited(self.config))
+            with read_errors(self.config):
+                saved = yaml.safe_load(read_limited(self.config))
             check_plain(saved)
+        except ReadError:
+            raise
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             reason = getattr(error, "strerror", None) or " ".join(str(error).split())
             raise RunError(f"cannot read {self.config}: {reason}", topic="run.config_damaged") from error

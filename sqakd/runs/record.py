@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqakd.errors import SqakdError
-from sqakd.files import write_text
+from sqakd.files import ReadError, write_text
 from sqakd.runs.fields import Fields, read_json
 
 VERSION = 2
@@ -315,6 +315,8 @@ def read_record(file: Path) -> Record:
         raise SqakdError(f"no {file}: expected the record of a finished run")
     try:
         return Record.from_dict(read_json(file))
+    except ReadError:
+        raise
     except SqakdError as error:
         if error.topic == "record.newer":
             raise SqakdError(f"{file}: {error}", topic="record.newer") from error

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sqakd.files import sha256
+from sqakd.files import read_errors, sha256
 from sqakd.runs.checkpoint import CheckpointError, load_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record
@@ -21,13 +21,15 @@ def load_run_weights(folder: RunFolder, record: Record) -> tuple[dict[str, Tenso
 
     Raises:
         CheckpointError: if the file is missing, damaged, or another one than the run wrote.
+        ReadError: if the file cannot be read at present.
     """
     file = folder.weights
     if not file.exists():
         problem = f"{folder.path} has a record, but no {file.name}"
     else:
         try:
-            found = sha256(file)
+            with read_errors(file):
+                found = sha256(file)
         except OSError as error:
             raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
         if record.weights_sha256 in (None, found):

@@ -6,7 +6,6 @@ the last, if the last is damaged.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sqakd.files import is_there
 from sqakd.runs.checkpoint import CheckpointError, read_checkpoint
 from sqakd.runs.state_files import previous
 
@@ -54,9 +54,10 @@ def find_start(file: Path, *, run: str) -> Start:
 
     Raises:
         CheckpointError: if there are checkpoints, but none is whole.
+        ReadError: if one cannot be read at present. The one before would not do: the training would replace this one.
     """
     problems: list[str] = []
-    for candidate in filter(os.path.lexists, (file, previous(file))):
+    for candidate in filter(is_there, (file, previous(file))):
         try:
             epoch = _check(candidate, run)
         except CheckpointError as error:
@@ -74,6 +75,7 @@ def _check(file: Path, run: str) -> int:
 
     Raises:
         CheckpointError: naming the file and the reason.
+        ReadError: if the file cannot be read at present.
     """
     try:
         content: Any = read_checkpoint(file)
@@ -83,7 +85,7 @@ def _check(file: Path, run: str) -> int:
         raise CheckpointError(f"{file} is damaged: it is not a checkpoint of this project") from error
     parts = content if isinstance(content, dict) else {}
     wrong = [key for key, kind in PARTS.items() if not isinstance(parts.get(key), kind)]
-    # Lightning restores as many optimizers as it finds, without a word.
+    # Lightning restores as many optimizers as it finds, without a warning.
     wrong += [key for key in ("state_dict", "optimizer_states") if key not in wrong and not parts[key]]
     if wrong:
         raise CheckpointError(f"{file} is not the checkpoint of a training: it lacks {', '.join(wrong)}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from sqakd.files import is_there
 
 
 def previous(file: Path) -> Path:
@@ -17,5 +18,9 @@ def previous(file: Path) -> Path:
 
 
 def has_state(file: Path) -> bool:
-    """Return whether there is a checkpoint, whole or damaged. A kill may have left only the last but one."""
-    return any(map(os.path.lexists, (file, previous(file))))
+    """Return whether there is a checkpoint, whole or damaged. A kill may have left only the last but one.
+
+    Raises:
+        ReadError: if the system cannot tell.
+    """
+    return any(map(is_there, (file, previous(file))))

@@ -14,6 +14,7 @@ import command
 import pytest
 import pytorch_lightning as pl
 import small
+import torch
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.app.errors import report_errors
@@ -33,6 +34,12 @@ def test_an_error_of_the_environment_is_one_line(code: int) -> None:
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "missing"), ValueError("mistake"), KeyError("x")])
 def test_a_mistake_in_the_code_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
+        report_errors(lambda: raising(error))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("full"), RuntimeError("CUDA out of memory")])
+def test_too_little_memory_is_one_line(error: Exception) -> None:
+    with pytest.raises(SystemExit, match=r"^error: out of memory; a smaller recipe\.batch_size"):
         report_errors(lambda: raising(error))
 
 

@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import command
+import passing
 import pytest
 from made_runs import Made, made_record
 
 from sqakd.advice import explain
 from sqakd.errors import SqakdError
-from sqakd.runs.folder import find_finished
+from sqakd.files import ReadError
+from sqakd.runs.export_record import read_export
+from sqakd.runs.folder import RunFolder, find_finished
 from sqakd.runs.record import VERSION, Published, Record, Score, read_record, write_record
 
 OLD_RUNS = command.ROOT / "tests" / "old_runs" / "version1"
@@ -221,3 +224,16 @@ def test_metrics_are_the_results_under_the_names_for_loggers() -> None:
         "record/bit_operations": record.bit_operations,
         "record/training_seconds": 50.0,
     }
+
+
+@pytest.mark.parametrize("error", passing.PASSING, ids=lambda error: str(error) or "memory")
+def test_a_passing_error_is_no_damage(error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for read in (read_record, read_export, lambda file: RunFolder(file.parent).read_config()):
+        file = tmp_path / ("record.json" if read in (read_record, read_export) else "config.yaml")
+        file.write_text("{}")
+        with monkeypatch.context() as patch:
+            passing.refuse(patch, file, error)
+            with pytest.raises(ReadError) as caught:
+                read(file)
+        assert explain(caught.value).startswith(f"cannot read {file}: ")
+        assert "delete" not in explain(caught.value)

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import command
+import passing
 import pytest
 
 from sqakd.advice import explain
-from sqakd.files import sha256
+from sqakd.files import ReadError, sha256
 from sqakd.runs.checkpoint import CheckpointError
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, read_record
@@ -57,3 +58,14 @@ def test_other_damage_is_named(kind: str, folder: RunFolder, record: Record) -> 
         folder.weights.touch()
     with pytest.raises(CheckpointError, match=r"weights\.pt"):
         load_run_weights(folder, record)
+
+
+@pytest.mark.parametrize("error", passing.PASSING, ids=lambda error: str(error) or "memory")
+def test_a_passing_error_is_no_damage(
+    error: BaseException, folder: RunFolder, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passing.refuse(monkeypatch, folder.weights, error)
+    with pytest.raises(ReadError) as caught:
+        load_run_weights(folder, record)
+    assert explain(caught.value).startswith(f"cannot read {folder.weights}: ")
+    assert "delete" not in explain(caught.value)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
+import passing
 import pytest
 import torch
 
 from sqakd.advice import explain
+from sqakd.files import ReadError
 from sqakd.runs.checkpoint import CheckpointError
 from sqakd.runs.saved_state import find_start
 from sqakd.runs.seal import sealed
@@ -106,3 +110,35 @@ def test_both_damaged_files_are_named(tmp_path: Path) -> None:
         find_start(file, run=RUN)
     assert str(file) in str(caught.value)
     assert str(previous(file)) in str(caught.value)
+
+
+@pytest.mark.parametrize("error", passing.PASSING, ids=lambda error: str(error) or "memory")
+@pytest.mark.parametrize("before", [True, False])
+def test_a_passing_error_is_no_damage(
+    error: BaseException, before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint before would serve as well, but the training would then replace the good one."""
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(sealed(content()))
+    if before:
+        previous(file).write_bytes(sealed(content(epoch=0)))
+    passing.refuse(monkeypatch, file, error)
+    with pytest.raises(ReadError) as caught:
+        find_start(file, run=RUN)
+    text = explain(caught.value)
+    assert text.startswith(f"cannot read {file}: {getattr(error, 'strerror', None) or 'too little memory'}; ")
+    assert text.endswith("the same command continues once the file can be read")
+    assert "delete" not in text
+    monkeypatch.undo()
+    assert find_start(file, run=RUN).file == file
+
+
+def test_a_lost_disk_is_not_the_absence_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training would begin again and replace the checkpoint."""
+
+    def lost(path: Path) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Path, "lstat", lost)
+    with pytest.raises(ReadError, match=r"cannot read .*last\.ckpt: "):
+        find_start(tmp_path / "last.ckpt", run=RUN)

@@ -75,11 +75,20 @@ def test_a_shorter_file_is_refused(write: Callable[[Path], bytes], tmp_path: Pat
             check_seal(file)
 
 
-def test_a_file_that_torch_wrote_without_checksums_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [CONTENT, {"a": torch.zeros(0), "b": torch.randn(3)}])
+def test_a_file_that_torch_wrote_without_checksums_passes(content: Any, tmp_path: Path) -> None:
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)
     try:
-        saved(tmp_path / "a.pt")
+        torch.save(content, tmp_path / "a.pt")
     finally:
         torch.serialization.set_crc32_options(before)
     check_seal(tmp_path / "a.pt")
+
+
+def test_one_damaged_tensor_next_to_an_empty_one_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "a.pt"
+    torch.save({"a": torch.zeros(0), "b": torch.full((3,), 7.0)}, file)
+    file.write_bytes(file.read_bytes().replace(torch.full((3,), 7.0).numpy().tobytes(), bytes(12)))
+    with pytest.raises(DamagedError, match="the checksum of its part"):
+        check_seal(file)

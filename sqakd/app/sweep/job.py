@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sqakd.advice import INTERRUPT_STATUS, explain
+from sqakd.advice import explain
 from sqakd.app.sweep.process import SIGTERM_STATUS, exit_with, job_running, output_to
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, JobStore
 from sqakd.errors import SqakdError
+from sqakd.interrupts import INTERRUPT_STATUS
 from sqakd.runs.folder import RunFolder
 
 
@@ -70,13 +71,10 @@ def run_job(
     if parent:
         exit_with(parent)
     with output_to(log), job_running():
+        # Every error is recorded, and a mistake in the code with its traceback.
         try:
             score = action()
-        except (
-            Exception,
-            SystemExit,
-            KeyboardInterrupt,
-        ) as error:  # recorded; a mistake in the code with its traceback
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # recorded below
             reason = failure_reason(error)
             # The user stops the whole sweep, or a scheduler stops this job and will start it again.
             if _is_interrupt(error) or (isinstance(error, SystemExit) and not parent):
@@ -107,7 +105,7 @@ def failure_reason(error: BaseException) -> str:
 
 
 def _is_user_error(error: BaseException) -> bool:
-    """Return whether the message alone tells the user what to do, so that no traceback is needed."""
+    """Return whether the message alone says what to do, so that no traceback is needed."""
     return isinstance(error, SqakdError) or getattr(error, "is_user_error", False)
 
 

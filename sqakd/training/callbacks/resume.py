@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,11 +10,16 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.connectors import checkpoint_connector
 
-from sqakd.errors import SqakdError
+from sqakd.errors import SqakdError, is_out_of_memory
 from sqakd.runs.checkpoint import CheckpointError
 from sqakd.runs.saved_state import RUN, Start
 from sqakd.training.checkpoint_file import CheckpointFile
+
+# The functions with which Lightning restores a checkpoint. Its `resume_end` waits for the other processes.
+CONNECTOR = checkpoint_connector.__file__
+RESTORING = ("restore", "_restore", "resume_start")
 
 
 class Resume(Checkpoint):
@@ -27,7 +33,6 @@ class Resume(Checkpoint):
 
     def __init__(self, file: Path, *, run: str = "", start: Start | None = None) -> None:
         self.file, self.run, self.start = file, run, start or Start(None)
-        self.restored = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = CheckpointFile(keep=not self.start.note)  # a damaged file is not kept
@@ -37,15 +42,11 @@ class Resume(Checkpoint):
     ) -> None:
         checkpoint[RUN] = self.run
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.restored = True
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.restored = True  # a run whose last epoch was done does not start to train
-
     @contextmanager
     def restoring(self) -> Iterator[None]:
         """Report a checkpoint that this training cannot use in one line; the block calls `Trainer.fit`.
+
+        Other errors stay as they are, e.g. of a full GPU or a busy port: no checkpoint is deleted because of them.
 
         Raises:
             CheckpointError: if the checkpoint's parts do not fit the training.
@@ -53,7 +54,7 @@ class Resume(Checkpoint):
         try:
             yield
         except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
-            if self.start.file is None or self.restored or isinstance(error, SqakdError):
+            if self.start.file is None or isinstance(error, SqakdError) or not _is_about_content(error):
                 raise
             reason = next(iter(str(error).splitlines()), "")
             raise CheckpointError(
@@ -86,3 +87,12 @@ class Resume(Checkpoint):
     def save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint; all ranks take part, and the first one writes the file."""
         trainer.save_checkpoint(self.file, weights_only=False)  # the whole state, not the weights alone
+
+
+def _is_about_content(error: Exception) -> bool:
+    """Return whether the content of a checkpoint caused an error, not the machine or a step of the training."""
+    # Subclasses of RuntimeError are about memory, the device, or the network between processes.
+    if is_out_of_memory(error) or (isinstance(error, RuntimeError) and type(error) is not RuntimeError):
+        return False
+    calls = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(code.co_filename == CONNECTOR and code.co_name.startswith(RESTORING) for code in calls)

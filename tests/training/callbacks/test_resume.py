@@ -27,9 +27,17 @@ def fit(last: Path, epochs: int, *callbacks: pl.Callback) -> None:
         trainer.fit(task, datamodule=small.images(), ckpt_path=resume.start.file, weights_only=True)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Train for one epoch and return the checkpoint."""
+    file = tmp_path_factory.mktemp("run") / "last.ckpt"
+    fit(file, 1)
+    return file.read_bytes()
+
+
 @pytest.fixture
-def last(tmp_path: Path) -> Path:
-    fit(tmp_path / "last.ckpt", 1)
+def last(whole: bytes, tmp_path: Path) -> Path:
+    (tmp_path / "last.ckpt").write_bytes(whole)
     return tmp_path / "last.ckpt"
 
 
@@ -54,16 +62,67 @@ def test_a_checkpoint_that_does_not_fit_is_named(change: Callable[[dict[str, Any
     assert "\n" not in text
 
 
-class Mistake(pl.Callback):
+class Fails(pl.Callback):
+    """Raises an error when the resumed training is set up, or when it restores its state, or in its first step."""
+
+    def __init__(self, error: Exception, hook: str) -> None:
+        self.error, self.hook = error, hook
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"some": 1}
+
+    def _at(self, hook: str) -> None:
+        if hook == self.hook:
+            raise self.error
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._at("setup")
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._at("on_load_checkpoint")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._at("on_fit_start")
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        raise KeyError("mistake")
+        self._at("on_train_batch_start")
 
 
-def test_a_mistake_in_the_training_stays_as_it_is(last: Path) -> None:
-    with pytest.raises(KeyError, match="mistake"):
-        fit(last, 2, Mistake())
+MACHINE = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    torch.distributed.DistNetworkError("The server socket has failed to listen: EADDRINUSE"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    RuntimeError("CUDA error: out of memory"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_load_checkpoint", "on_fit_start"])
+@pytest.mark.parametrize("error", MACHINE, ids=["gpu", "port", "cpu", "driver", "python"])
+def test_an_error_of_the_machine_is_not_blamed_on_the_checkpoint(error: Exception, hook: str, last: Path) -> None:
+    before = last.read_bytes()
+    with pytest.raises(type(error)) as caught:
+        fit(last, 2, Fails(error, hook))
+    assert caught.value is error
+    assert last.read_bytes() == before
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start", "on_train_batch_start"])
+@pytest.mark.parametrize("error", [KeyError("mistake"), RuntimeError("mistake")])
+def test_a_mistake_outside_of_the_restoring_stays_as_it_is(error: Exception, hook: str, last: Path) -> None:
+    with pytest.raises(type(error)) as caught:
+        fit(last, 2, Fails(error, hook))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("error", [KeyError("lr"), RuntimeError("size mismatch"), AttributeError("x")])
+def test_a_state_that_a_callback_refuses_is_named(error: Exception, last: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not hold the state of this run"):
+        fit(last, 2, Fails(error, "on_load_checkpoint"))
 
 
 def test_a_checkpoint_has_the_name_of_its_run(last: Path) -> None:
