@@ -30,26 +30,26 @@ OFF: dict[str, Any] = {
 }
 # Other precisions change the network's weights alone, not the images that it gets.
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
-# Arguments of Lightning's Trainer that a run sets itself: the values that change nothing, the reason why others are
-# refused, and the topic of the advice. A training that ends early would count as finished; scores of other validation
+# Arguments of Lightning's Trainer that a run sets itself: the values that change nothing, and the reason why others are
+# refused. A training that ends early would count as finished; scores of other validation
 # images could not be compared.
-LENGTH = ("the recipe sets the length", "trainer.length")
-IMAGES = ("all images are validated", "trainer.partial")
-OWNED: dict[str, tuple[tuple[str, ...], tuple[str, str | None]]] = {
+LENGTH = "the recipe sets the length"
+IMAGES = "all images are validated"
+OWNED: dict[str, tuple[tuple[str, ...], str]] = {
     **dict.fromkeys(("max_epochs", "min_epochs", "min_steps", "max_time"), (("None",), LENGTH)),
     "max_steps": (("None", "-1"), LENGTH),
     "fast_dev_run": (("None", "False", "0"), LENGTH),
     "limit_val_batches": (("None", "1.0"), IMAGES),
     "overfit_batches": (("None", "0", "0.0"), IMAGES),
-    "accumulate_grad_batches": (("None",), ("recipe.accumulate sets it", None)),
-    "gradient_clip_val": (("None",), ("recipe.gradient_clip sets it", None)),
-    "callbacks": (("None", "[]"), ("a run has its own", None)),
-    "logger": (("None",), ("a run has its own", None)),
-    "default_root_dir": (("None",), ("a run has its own folder", None)),
-    "enable_checkpointing": (("None", "True"), ("a run needs its checkpoints", None)),
-    "use_distributed_sampler": (("None", "False"), ("the data set gives each device its images", None)),
-    "val_check_interval": (("None", "1.0"), ("a run is validated after each epoch", None)),
-    "barebones": (("None", "False"), ("a run needs its callbacks", None)),
+    "accumulate_grad_batches": (("None",), "recipe.accumulate sets it"),
+    "gradient_clip_val": (("None",), "recipe.gradient_clip sets it"),
+    "callbacks": (("None", "[]"), "a run has its own"),
+    "logger": (("None",), "a run has its own"),
+    "default_root_dir": (("None",), "a run has its own folder"),
+    "enable_checkpointing": (("None", "True"), "a run needs its checkpoints"),
+    "use_distributed_sampler": (("None", "False"), "the data set gives each device its images"),
+    "val_check_interval": (("None", "1.0"), "a run is validated after each epoch"),
+    "barebones": (("None", "False"), "a run needs its callbacks"),
 }
 # Keys of the trainer group that are arguments of the task, not of Lightning's Trainer.
 TASK_KEYS = ("compile", "channels_last")
@@ -122,9 +122,12 @@ def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> N
     precision = trainer_config.get("precision")
     if str(precision) not in PRECISIONS:
         raise SqakdError(f"precision={precision}: expected 32-true or bf16-mixed")
-    for key, (neutral, (reason, topic)) in OWNED.items():
+    for key, (neutral, reason) in OWNED.items():
         if key in trainer_config and str(trainer_config[key]) not in neutral:
-            raise SqakdError(f"{key}={trainer_config[key]}: expected no such key, because {reason}", topic=topic)
+            message = f"{key}={trainer_config[key]}: expected no such key, because {reason}"
+            if reason is LENGTH:
+                raise SqakdError(message, topic="trainer.length")
+            raise SqakdError(message, topic="trainer.partial") if reason is IMAGES else SqakdError(message)
     interval = trainer_config.get("check_val_every_n_epoch", 1)
     if not is_whole(interval) or interval < 1 or recipe.epochs % interval:
         raise SqakdError(
