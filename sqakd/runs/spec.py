@@ -42,7 +42,11 @@ CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding
 ADDED_KEYS: dict[str, Any] = {
     "quantizer.outer": "float",
     "callbacks.hessian_scaling.slice_size": 64,  # older runs differentiated a batch as a whole; theirs had 32 images
+    "quantizer.weight.start": "paper",
+    "quantizer.input.start": "paper",
 }
+# Classes with the argument `start`.
+STARTING = ("WeightBounds", "ActivationBounds", "LearnedStep", "ClippedActivation")
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
 HELPER = "_"  # first character of a user's own keys at the top, which other values refer to by ${_key}
@@ -140,7 +144,8 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
         node: Any = filled
         for group in groups:
             node = node.get(group) if isinstance(node, dict) else None
-        if isinstance(node, dict):
+        takes = name != "start" or (isinstance(node, dict) and str(node.get(TARGET)).rpartition(".")[2] in STARTING)
+        if isinstance(node, dict) and takes:
             node.setdefault(name, value)
     return filled
 

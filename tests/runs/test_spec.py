@@ -42,7 +42,11 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_behaviour() -> None:
-    old = {"quantizer": {"rounding": {"delta": "hessian"}}, "callbacks": {"hessian_scaling": {"batches": 3}}}
+    ranges = {"weight": {"_target_": "sqakd.any.WeightBounds"}, "input": {"_target_": "sqakd.any.LearnedStep"}}
+    old = {
+        "quantizer": {"rounding": {"delta": "hessian"}, **ranges},
+        "callbacks": {"hessian_scaling": {"batches": 3}},
+    }
     for key, value in ADDED_KEYS.items():
         for now, expected in ((value, []), ("another", [f"{key}: {value} -> another"])):
             new: dict[str, Any] = with_added_keys(old)
@@ -53,6 +57,10 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
             node[last] = now
             assert differences(identity(with_added_keys(old)), identity(new)) == expected
     assert with_added_keys({"quantizer": None}) == {"quantizer": None}, "a group that is null stays so"
+    dorefa = {"weight": {"_target_": "sqakd.any.TanhWeights"}}
+    assert "start" not in with_added_keys({"quantizer": dorefa})["quantizer"]["weight"], (
+        "the class has no such argument"
+    )
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:
