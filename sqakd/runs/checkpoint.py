@@ -78,11 +78,10 @@ def read_checkpoint(path: Path) -> Any:
             f" could run code",
             topic="checkpoint.unsafe",
         ) from error
-    except Exception as error:  # damaged bytes can be read as almost anything, so that any exception may be raised
-        reason = next(iter(str(error).splitlines()), "it ends too early")
+    except Exception as error:  # damaged bytes can be read as almost anything, so any exception may be raised
+        reason = "it ends too early" if isinstance(error, EOFError) else "it is damaged"
         raise CheckpointError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}: {reason}): it is damaged, or was not written"
-            f" by torch.save"
+            f"{path} is not a readable checkpoint: {reason}, or was not written by torch.save"
         ) from error
 
 
