@@ -55,6 +55,8 @@ def check_seal(file: Path) -> None:
             hasher, left = hashlib.sha256(), length - LENGTH
             while left > 0:
                 part = opened.read(min(CHUNK, left))
+                if not part:
+                    raise DamagedError("it was cut short while it was read")
                 hasher.update(part)
                 left -= len(part)
             if hasher.hexdigest().encode() != end.removeprefix(MARK):
