@@ -191,8 +191,11 @@ def _whole_end(samples: Samples) -> End:
 
 
 def same_records(there: Path, here: Path) -> list[tuple[Fault, str]]:
-    """Return the faults in two folders' records; times, speed and the command's folder may differ."""
-    timed = ("images_per_second", "training_seconds", "finished", "command", "commit")
+    """Return the faults in two folders' records; times, speed and the command's folder may differ.
+
+    The checksum of weights.pt may differ too, because the file contains the record. Its tensors are compared elsewhere.
+    """
+    timed = ("images_per_second", "training_seconds", "finished", "command", "commit", "weights_sha256")
     for run in (S, T):
         records = [json.loads((place / run / "record.json").read_text()) for place in (there, here)]
         different = [key for key in records[0] if key not in timed and records[0][key] != records[1].get(key)]
