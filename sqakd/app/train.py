@@ -18,6 +18,7 @@ from sqakd.app.result import Reference, record_of, reference_of, report_initial,
 from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
 from sqakd.app.teacher import Networks, check_float_runs, find_networks, load_teacher_file, report_teacher
+from sqakd.files import remove_abandoned
 from sqakd.quantization.balance import balances, describe_imbalance
 from sqakd.quantization.calibrate import calibrate
 from sqakd.randomness import stream_seed
@@ -68,7 +69,7 @@ def train(spec: Spec) -> Record:
     folder, parts = RunFolder.of_spec(spec), make_parts(spec)
     spec = with_inputs(spec, parts.data)
     if record := folder.finished_record(spec):
-        return _done_before(record)
+        return _done_before(folder, record)
     check_parts(spec, parts)
     check_float_runs(spec, parts)
     with located("dataset"):
@@ -79,7 +80,7 @@ def train(spec: Spec) -> Record:
     # If several processes train one run, only the first one decides; the others follow the files that it left.
     with folder.locked() if first_process() or not shared(spec) else nullcontext():
         if record := folder.finished_record(spec):  # another process was faster
-            return _done_before(record)
+            return _done_before(folder, record)
         say(f"run {folder.path}")
         say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)
@@ -88,7 +89,8 @@ def train(spec: Spec) -> Record:
         return record
 
 
-def _done_before(record: Record) -> Record:
+def _done_before(folder: RunFolder, record: Record) -> Record:
+    remove_abandoned(folder.path)  # a kill while the picture was drawn, after the record
     say(f"done before: {record.summary()}")
     return record
 
