@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 
@@ -66,3 +67,16 @@ def some(names: Sequence[str]) -> str:
     """
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more if names else "nothing"
+
+
+def shown(value: Any) -> str:
+    """Return a value as YAML writes it, shortened.
+
+    Example:
+        >>> shown(None), shown(True), shown("off"), shown("")
+        ('null', 'true', 'off', "''")
+    """
+    words = {None: "null", True: "true", False: "false", "": "''"}
+    text = words[value] if isinstance(value, str | bool | None) and value in words else str(value)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from torch import Tensor, nn
 
 from sqakd.app.checks import build_float_network, check_data, check_mode, check_parts, shared
 from sqakd.app.compose import located, make, spec_of
@@ -102,8 +104,8 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     history = History(folder.metrics)
     result = Result(lambda: record_of(spec, parts, networks, task, history, reference))
     run = f"{spec.name} seed {spec.seed}"
-    start = find_start(folder.checkpoint, run=run)
-    resume = Resume(folder.checkpoint, run=run, start=start)
+    resume = _resume(folder.checkpoint, run)
+    resumed = resume.start.file is not None
     callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, resume, result]
     loggers = [make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()]
     with located("trainer"):
@@ -113,37 +115,43 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     device = trainer.strategy.root_device
     if networks.teacher is not None:
         report_teacher(parts, networks.teacher, device)
-    resumed = start.file is not None
-    if start.note:
-        say(start.note)
     if parts.scheme is not None and not resumed:
-        torch.manual_seed(stream_seed(spec.seed, "calibration"))  # stochastic depth and dropout draw here
-        images = data.calibration_batch().to(device)
-        calibrate(student.to(device), images)
-        if problem := describe_imbalance(balances(student, images)):
-            say(f"warning: after calibration {problem}; {IMBALANCE_ADVICE}")
+        _calibrate(spec, student.to(device), data.calibration_batch().to(device))
     set_up_feature_loss(task.to(device), parts, device)
     if not resumed and (networks.teacher is not None or parts.recipe.epochs == 0):
         history.initial = report_initial(task, data, trainer, calibrated=parts.scheme is not None)
     if first_process():
         folder.claim(spec)  # not earlier, so that a command refused above can be corrected without a conflict
     if not resumed and parts.recipe.epochs:
-        before = find_start(folder.pretraining, run=run)
-        if before.note:
-            say(before.note)
         pretrain(
             task,
             data,
             spec.config["trainer"],
             images=data.calibration_batch()[:PROBE_IMAGES].to(device),
-            resume=Resume(folder.pretraining, run=run, start=before),
+            resume=_resume(folder.pretraining, run),
             callbacks=parts.callbacks,
         )
     for logger in trainer.loggers:
         logger.log_hyperparams(spec.config | {"choices": group_values(spec, dict(reference.changes))})
     with resume.restoring():
-        trainer.fit(task, datamodule=data, ckpt_path=start.file, weights_only=True)
+        trainer.fit(task, datamodule=data, ckpt_path=resume.start.file, weights_only=True)
     if result.record is None:
         done = trainer.current_epoch
         raise RunError(f"stopped after {done} of {parts.recipe.epochs} epochs; the same command continues it")
     return write_results(spec, parts, networks, task, result.record, folder, trainer)
+
+
+def _resume(file: Path, run: str) -> Resume:
+    """Return the callback that saves a training, and print a line if its last checkpoint is damaged."""
+    start = find_start(file, run=run)
+    if start.note:
+        say(start.note)
+    return Resume(file, run=run, start=start)
+
+
+def _calibrate(spec: Spec, student: nn.Module, images: Tensor) -> None:
+    """Set the ranges of a student, and warn if the values in the calibrated network are out of balance."""
+    torch.manual_seed(stream_seed(spec.seed, "calibration"))  # stochastic depth and dropout draw here
+    calibrate(student, images)
+    if problem := describe_imbalance(balances(student, images)):
+        say(f"warning: after calibration {problem}; {IMBALANCE_ADVICE}")

@@ -159,7 +159,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
     Runs of version 1 recorded neither choices nor inputs, so these are compared only if both sides have them. The
     same holds for the images: earlier versions recorded no digest of some data sets, and images with a checksum of
-    their own have none. A side without a key of `ADDED_KEYS` counts as one that has the key's former value.
+    their own have none.
     """
     absent = "(absent)"
     keys = there.keys() | here.keys()
@@ -168,5 +168,5 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
             keys = {key for key in keys if not key.startswith(recorded)}
     if not (IMAGES in there and IMAGES in here):
         keys = keys - {IMAGES}
-    pairs = {key: [side.get(key, ADDED_KEYS.get(key, absent)) for side in (there, here)] for key in sorted(keys)}
+    pairs = {key: [side.get(key, absent) for side in (there, here)] for key in sorted(keys)}
     return [f"{key}: {old} -> {new}" for key, (old, new) in pairs.items() if old != new]

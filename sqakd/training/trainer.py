@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from sqakd.dataset.base import ImageDataModule
-from sqakd.errors import SqakdError
+from sqakd.errors import SqakdError, shown
 from sqakd.numbers import is_whole
 from sqakd.training.recipe import Recipe
 
@@ -31,8 +31,7 @@ OFF: dict[str, Any] = {
 # Other precisions change the network's weights alone, not the images that it gets.
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "None")
 # Arguments of Lightning's Trainer that a run sets itself: the values that change nothing, and the reason why others are
-# refused. A training that ends early would count as finished; scores of other validation
-# images could not be compared.
+# refused. A training that ends early would count as finished; scores of other validation images could not be compared.
 LENGTH = "the recipe sets the length"
 IMAGES = "all images are validated"
 OWNED: dict[str, tuple[tuple[str, ...], str]] = {
@@ -121,10 +120,10 @@ def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> N
         )
     precision = trainer_config.get("precision")
     if str(precision) not in PRECISIONS:
-        raise SqakdError(f"precision={precision}: expected 32-true or bf16-mixed")
+        raise SqakdError(f"precision={shown(precision)}: expected 32-true or bf16-mixed")
     for key, (neutral, reason) in OWNED.items():
         if key in trainer_config and str(trainer_config[key]) not in neutral:
-            message = f"{key}={trainer_config[key]}: expected no such key, because {reason}"
+            message = f"{key}={shown(trainer_config[key])}: expected no such key, because {reason}"
             if reason is LENGTH:
                 raise SqakdError(message, topic="trainer.length")
             raise SqakdError(message, topic="trainer.partial") if reason is IMAGES else SqakdError(message)

@@ -151,14 +151,6 @@ def test_settings_of_the_curvature_count_only_where_it_is_estimated(quantizer: A
         assert identity(CONFIG | {"callbacks": {"hessian_scaling": other}}) != identity(CONFIG)
 
 
-@pytest.mark.parametrize("key", ADDED_KEYS)
-def test_a_run_older_than_a_key_is_the_same_run_with_its_former_value(key: str) -> None:
-    old = identity(CONFIG)
-    assert key not in old
-    assert differences(old, old | {key: ADDED_KEYS[key]}) == differences(old | {key: ADDED_KEYS[key]}, old) == []
-    assert differences(old, old | {key: "other"}) == [f"{key}: {ADDED_KEYS[key]} -> other"]
-
-
 def test_changed_images_make_another_run_unless_one_side_has_no_digest() -> None:
     """An older run of a data set that had no digest may have recorded that of its teacher."""
     old = Spec(CONFIG, CHOICES, (), {"teacher": "t"}).identity
