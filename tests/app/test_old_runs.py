@@ -51,6 +51,14 @@ def test_an_old_finished_run_is_found_finished(runs: Path) -> None:
     assert {file: file.read_bytes() for file in before} == before
 
 
+def test_a_finished_run_loses_the_temporary_files_of_a_killed_process(runs: Path) -> None:
+    """A kill while the picture is drawn comes after the record, so no later training cleans up."""
+    left = runs / FINISHED / "seed0" / ".picture.png.0123abcd.part"
+    left.touch()
+    assert command.train(*OVERRIDES, *EWGS, runs=runs).returncode == 0
+    assert not left.exists()
+
+
 def test_an_old_finished_run_is_refused_with_another_value(runs: Path) -> None:
     done = command.train(*OVERRIDES, *EWGS, "recipe.lr=0.01", runs=runs)
     assert done.returncode == 1

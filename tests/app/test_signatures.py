@@ -92,6 +92,14 @@ def own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signatures, "OWN", ("sqakd.", __name__))
 
 
+@pytest.mark.usefixtures("hydra")
+def test_nan_is_refused_where_no_annotation_names_a_number() -> None:
+    original = compose_spec(["plus=progressive"])
+    stage = ("plus", "progressive", "stages", 0, "share")
+    with pytest.raises(SqakdError, match=r"^plus\.progressive\.stages\[0\]\.share=nan: expected a number$"):
+        check_config(changed(original, stage, float("nan")))
+
+
 class Base:
     def __init__(self, *, size: int, names: Sequence[str]) -> None: ...
 
