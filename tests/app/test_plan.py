@@ -24,7 +24,7 @@ CONFIG: dict[str, Any] = {
     "model": {"net": {"blocks": 3}},
     "teacher": {"net": {"blocks": 3}},
     "kd": {"kl": 1.0, "feature_loss": None},
-    "quantizer": {"bits": 2},
+    "quantizer": {"bits": 2, "outer": "float"},
     "recipe": {"epochs": 100, "batch_size": 64},
     "trainer": {"precision": "32-true"},
 }
