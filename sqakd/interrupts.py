@@ -55,6 +55,11 @@ def exit_on_interrupt(stopped: str) -> None:
     signal.signal(signal.SIGINT, stop)
 
 
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C from now on: the work is done, and while a process ends it would only print a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def catch_interrupts() -> None:
     """Let Ctrl-C raise KeyboardInterrupt again."""
     if getattr(signal.getsignal(signal.SIGINT), "__qualname__", "") == EXITS:

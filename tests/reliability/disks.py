@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def _mounted(words: Sequence[str], spare: int, prepare: Callable[[Path], object]
             _mount("-o", "remount,size=100m", str(disk))
             return _judged(words, disk, done, end, f"{spare} kB free")
         finally:
-            subprocess.run(["umount", str(disk)], check=True)
+            _unmount(disk)
 
     return play
 
@@ -132,10 +133,19 @@ def _read_only(words: Sequence[str], prepare: Callable[[Path], object]) -> Calla
             lines = (done.stdout + done.stderr).splitlines()[-4:]
             return Ending(done.returncode != 0, tuple(faults), shlex.join(["python", *words]), tuple(lines))
         finally:
-            subprocess.run(["umount", str(disk)], check=True)
+            _unmount(disk)
 
     return play
 
 
 def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
+
+
+def _unmount(disk: Path) -> None:
+    """Unmount a disk; a process that was killed a moment ago may still hold it."""
+    for _ in range(100):
+        if subprocess.run(["umount", str(disk)], capture_output=True).returncode == 0:
+            return
+        time.sleep(0.1)
+    raise RuntimeError(f"{disk} is still in use")
