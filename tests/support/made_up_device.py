@@ -103,19 +103,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         found, self.events = self.events, []
         return found
 
-    def within(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function with its events marked as those of a phase."""
-
-        @wraps(function)
-        def marked(*args: Any, **kwargs: Any) -> Any:
-            self.phase, before = phase, self.phase
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.phase = before
-
-        return marked
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
@@ -156,6 +143,20 @@ def _wrap(x: Any, ours: dict[int, MadeUp]) -> Any:
 
 def _is_mask(index: Tensor | None) -> bool:
     return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
+def marked(recorder: Any, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with a recorder's events in it marked as those of a phase."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        recorder.phase, before = phase, recorder.phase
+        try:
+            return function(*args, **kwargs)
+        finally:
+            recorder.phase = before
+
+    return call
 
 
 class Functions(TorchFunctionMode):
@@ -218,6 +219,6 @@ def made_up_device() -> Iterator[Recorder]:
             (training_epoch_loop._TrainingEpochLoop, "advance", "step"),
             (evaluation_loop._EvaluationLoop, "_evaluation_step", "evaluation"),
         ):
-            patch.setattr(loop, name, recorder.within(phase, getattr(loop, name)))
+            patch.setattr(loop, name, marked(recorder, phase, getattr(loop, name)))
         with recorder, Functions(recorder):
             yield recorder
