@@ -37,6 +37,7 @@ EWGS = Scheme(
     per_channel=False,
     output_scale=True,
     first_last="float",
+    start=None,
     outer="float",
 )
 RECIPE = Recipe(

@@ -103,6 +103,8 @@ CONTRADICTIONS = (
     "quantizer.first_last=nonsense",
     "quantizer.first_last=7",
     "quantizer.outer=nonsense",
+    "quantizer.start=nonsense",
+    "quantizer=dorefa quantizer.start=mse",
     "quantizer.rounding.delta=abc",
     "quantizer.rounding.delta=-1",
     "quantizer.rounding.delta=true",

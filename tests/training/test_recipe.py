@@ -54,6 +54,7 @@ def quantized_network() -> nn.Module:
         per_channel=False,
         output_scale=True,
         first_last="float",
+        start=None,
         outer="float",
     )
     quantize(model, scheme)
