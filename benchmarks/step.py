@@ -43,6 +43,7 @@ EWGS = Scheme(
 RECIPE = Recipe(
     epochs=1,
     batch_size=BATCH,
+    calibration_batches=1,
     accumulate=1,
     gradient_clip=None,
     optimizer=partial(torch.optim.Adam, fused=True),

@@ -43,6 +43,8 @@ CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding
 # Keys that older runs lack, and the value that each of them had implicitly. A group that is absent or null stays so.
 ADDED_KEYS: dict[str, Any] = {
     "quantizer.outer": "float",
+    "recipe.calibration_batches": 1,
+    "teacher.recipe.calibration_batches": 1,
     "callbacks.hessian_scaling.slice_size": 64,  # older runs differentiated a batch as a whole; theirs had 32 images
     "quantizer.start": None,
     "quantizer.weight.start": "paper",

@@ -65,6 +65,8 @@ CONTRADICTIONS = (
     "recipe.epochs=0 plus=ema",
     "recipe.batch_size=0",
     "recipe.accumulate=0",
+    "recipe.calibration_batches=0",
+    "recipe.calibration_batches=1000000",
     "recipe.accumulate=1000",
     "recipe.gradient_clip=0",
     "recipe.label_smoothing=1.5",

@@ -46,6 +46,8 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
     old = {
         "quantizer": {"rounding": {"delta": "hessian"}, **ranges},
         "callbacks": {"hessian_scaling": {"batches": 3}},
+        "recipe": {"lr": 0.1},
+        "teacher": {"recipe": {"lr": 0.1}},
     }
     for key, value in ADDED_KEYS.items():
         other = [] if key in NOT_IDENTITY else [f"{key}: {value} -> another"]
