@@ -105,7 +105,7 @@ def other_stages(folder: Path) -> list[Event]:
     other, trainer = small.network(), small.make_small_trainer(task, folder)
     quantize(other, small.scheme("quantizer=lsq"))
     with made_up_device() as recorder:
-        images = data.calibration_batch().to("meta")
+        images = data.calibration_batch(1).to("meta")
         calibrate(other.to("meta"), images)
         balances(other, images)
         task.to("meta")
