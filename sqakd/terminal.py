@@ -1,4 +1,4 @@
-"""Text from files, such as names of files and classes, made safe to print in one line."""
+"""Text for the terminal: text from files made safe to print in one line, and times in a suitable unit."""
 
 from __future__ import annotations
 
@@ -16,3 +16,16 @@ def printable(text: object) -> str:
     if found.isprintable():
         return found
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in found)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it.
+
+    Example:
+        >>> duration(50), duration(3000), duration(50000), duration(500000)
+        ('50 s', '50 min', '13.9 h', '5.8 days')
+    """
+    for unit, length, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < limit:
+            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
+    return f"{seconds / 86_400:.1f} days"

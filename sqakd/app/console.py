@@ -29,16 +29,3 @@ def first_process() -> bool:
 def say(text: str) -> None:
     """Print a line from rank 0 alone; names from files in it cannot control the terminal."""
     print(printable(text), flush=True)  # noqa: T201
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it.
-
-    Example:
-        >>> duration(50), duration(3000), duration(50000), duration(500000)
-        ('50 s', '50 min', '13.9 h', '5.8 days')
-    """
-    for unit, length, limit in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < limit:
-            return f"{seconds / length:.{1 if unit == 'h' else 0}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"

@@ -14,7 +14,7 @@ import torch
 from sqakd.advice import explain, left_out
 from sqakd.app.checks import check_bits, check_length, check_plan
 from sqakd.app.compose import compose_spec, make
-from sqakd.app.console import duration, say
+from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.schema import check_config
@@ -24,6 +24,7 @@ from sqakd.runs.folder import RunFolder
 from sqakd.runs.listing import omitting, read_finished
 from sqakd.runs.spec import Spec
 from sqakd.runs.state_files import has_state
+from sqakd.terminal import duration
 
 DONE, RESUME, TRAIN, REFUSED = "done", "resume", "train", "refused"
 MEASURED_STEPS = 4  # of a run whose time is not known

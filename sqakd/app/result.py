@@ -136,7 +136,8 @@ def write_results(
         except SqakdError as error:
             say(f"no picture: {explain(error)}")
         # The training's own checkpoint has long replaced them.
-        for file in (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining)):
+        old = (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining), folder.compilation)
+        for file in old:
             file.unlink(missing_ok=True)
     trainer.strategy.barrier()
     return record

@@ -64,7 +64,7 @@ class Teacher(Model):
 class TrainerKeys(TypedDict):
     """Keys of the group `trainer` that the application reads; the others are arguments of Lightning's Trainer."""
 
-    compile: bool
+    compile: bool | Literal["auto"]
     channels_last: bool
     devices: int | str | list[int]
     num_nodes: int

@@ -28,7 +28,7 @@ def make_task(
         num_classes=classes,
         labelled=parts.data.labelled,
         seed=spec.seed,
-        compile=trainer["compile"],
+        compile=False,  # the callback `Compilation` decides
         channels_last=trainer["channels_last"],
         feature_layers=spec.config["model"]["feature_layers"],
         teacher_feature_layers=_teacher_feature_layers(spec, parts),

@@ -29,10 +29,12 @@ from sqakd.runs.names import group_values
 from sqakd.runs.record import Record
 from sqakd.runs.saved_state import find_start
 from sqakd.runs.spec import Spec
+from sqakd.training.callbacks.compilation import Compilation, Mode
 from sqakd.training.callbacks.divergence import Divergence
 from sqakd.training.callbacks.history import History
 from sqakd.training.callbacks.result import Result
 from sqakd.training.callbacks.resume import Resume
+from sqakd.training.code_cache import CodeCache
 from sqakd.training.pretrain import pretrain
 from sqakd.training.trainer import make_trainer
 
@@ -106,7 +108,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     run = f"{spec.name} seed {spec.seed}"
     resume = _resume(folder.checkpoint, run)
     resumed = resume.start.file is not None
-    callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, resume, result]
+    callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, _compilation(spec, folder), resume, result]
     loggers = [make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()]
     with located("trainer"):
         trainer = make_trainer(
@@ -148,6 +150,16 @@ def _resume(file: Path, run: str) -> Resume:
     if start.note:
         say(start.note)
     return Resume(file, run=run, start=start)
+
+
+def _compilation(spec: Spec, folder: RunFolder) -> Compilation:
+    """Return the callback that compiles the training step; `auto` continues a run as it was started."""
+    mode: Mode = spec.config["trainer"]["compile"]
+    if mode == "auto" and folder.config.exists():
+        started = folder.read_config().get("trainer", {}).get("compile")
+        mode = started if isinstance(started, bool) else mode
+    cache = CodeCache(Path(spec.config["paths"]["cache"]))
+    return Compilation(mode, cache=cache, file=folder.compilation, say=say)
 
 
 def _calibrate(spec: Spec, student: nn.Module, images: Tensor) -> None:

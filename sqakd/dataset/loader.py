@@ -94,6 +94,12 @@ class Loader:
     def __len__(self) -> int:
         return self.length
 
+    @property
+    def part_size(self) -> int:
+        """This rank's images of a whole batch."""
+        whole = min(self.batch_size, len(self.images))
+        return whole * (self.rank + 1) // self.world_size - whole * self.rank // self.world_size
+
     def state_dict(self) -> dict[str, int]:
         """Return the loader's position in its epoch, which Lightning stores in the checkpoint."""
         return {"step": self.served % self.length}

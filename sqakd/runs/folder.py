@@ -120,6 +120,11 @@ class RunFolder:
         """Checkpoint of the stage before the training, which some feature losses have."""
         return self.path / "checkpoints" / "pretrain.ckpt"
 
+    @property
+    def compilation(self) -> Path:
+        """Whether an unfinished training is compiled, and from which step on."""
+        return self.path / "checkpoints" / "compilation.json"
+
     def export(self, profile: str) -> Path:
         """Return the folder of an export of this run."""
         return self.path / f"export-{profile}"

@@ -18,6 +18,7 @@ from sqakd.kd.objective import Objective
 from sqakd.quantization.parameters import split_parameters, weight_decays
 from sqakd.randomness import stream_seed
 from sqakd.training import feature_setup
+from sqakd.training.compiled_step import CompiledStep
 from sqakd.training.metrics import Means, Scores
 from sqakd.training.recipe import Recipe
 from sqakd.training.schedule import Progress
@@ -40,7 +41,7 @@ class Task(pl.LightningModule):
         num_classes: width of the logits.
         labelled: whether the images have labels.
         seed: of the global random numbers (dropout), together with epoch and rank.
-        compile: whether to run student, teacher and loss as one compiled graph.
+        compile: whether to run student, teacher and loss as one compiled graph; see also `compile_losses`.
         channels_last: whether to keep activations and weights in that memory format.
         feature_layers: the student's layers for a feature loss: first map, each stage's map, pooled vector.
         teacher_feature_layers: the teacher's layers, in the same order.
@@ -80,9 +81,9 @@ class Task(pl.LightningModule):
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.student.to(memory_format=self.format)
         self.__dict__["teacher"] = None if teacher is None else _freeze(teacher).to(memory_format=self.format)
-        # A sweep trains many networks in one process; torch would stop compiling after eight different ones.
-        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-        self.__dict__["losses"] = torch.compile(self.eager_losses) if compile else self.eager_losses
+        self.__dict__["losses"] = self.eager_losses
+        if compile:
+            self.compile_losses(size=None)
         self.features: tuple[Features, Features] | None = None
         if (loss := objective.feature_loss) is not None:
             assert teacher is not None
@@ -135,6 +136,14 @@ class Task(pl.LightningModule):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
+    def compile_losses(self, *, size: int | None, on_failure: Callable[[str], None] | None = None) -> CompiledStep:
+        """Compute the losses of batches of one size by compiled code from now on; see `CompiledStep`."""
+        # A sweep trains many networks in one process; torch would stop compiling after eight different ones.
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+        step = CompiledStep(self.eager_losses, size=size, on_failure=on_failure)
+        self.__dict__["losses"] = step
+        return step
+
     def configure_optimizers(self) -> Optimizer:
         network, quantizer = split_parameters(self.student)
         own = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
@@ -154,7 +163,7 @@ class Task(pl.LightningModule):
     ) -> dict[str, Tensor]:
         """Return the named loss parts of a batch, and their weighted sum under "loss".
 
-        `losses` is this method, or its compiled form if the task was made with `compile`.
+        `losses` is this method, or its compiled form.
 
         Args:
             images: normalised [N, C, H, W].

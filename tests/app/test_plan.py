@@ -10,11 +10,11 @@ import command
 import pytest
 import yaml
 
-from sqakd.app.console import duration
 from sqakd.app.plan import Plan
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, write_record
 from sqakd.runs.spec import Spec
+from sqakd.terminal import duration
 
 NAME = "digits-net-ewgs-w2a2-sqakd"
 CONFIG: dict[str, Any] = {

@@ -82,7 +82,7 @@ def test_no_value_of_any_key_may_have_a_wrong_type(choices: tuple[str, ...]) -> 
     ]
     # These take several types.
     several = {"signed", "alpha", "delta", "weights", "first_last", "devices", "precision", "deterministic", "plan"}
-    several |= {"stages", "fused", "version"}
+    several |= {"stages", "fused", "version", "compile"}
     assert [case for case in accepted if not several & set(case[0])] == []
 
 

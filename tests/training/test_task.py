@@ -180,7 +180,7 @@ def test_every_run_of_a_sweep_is_compiled(monkeypatch: pytest.MonkeyPatch) -> No
         return graph.forward
 
     compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function: compile(function, backend=backend))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile(function, backend=backend, **options))
     for run in range(10):
         parts = small.config("kd=none")
         task = Task(

@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sqakd.app.console import duration
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
 from sqakd.runs.folder import RunFolder
+from sqakd.terminal import duration
 
 REFRESH_SECONDS = 1.0
 MAX_ROWS = 16  # of running jobs, and as many of failed ones

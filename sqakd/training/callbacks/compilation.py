@@ -1,0 +1,219 @@
+"""Compilation of the training step: at once, never, or when the steps that are left make up for it.
+
+A training with `compile=auto` begins eagerly. At step 20, the measured time of a step and the time of a compilation
+decide about the rest. The decision is kept in a file and in the checkpoint, so that an interrupted training takes the
+same decision at the same step, and ends in the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from tqdm import tqdm
+
+from sqakd.dataset.loader import Loader
+from sqakd.errors import SqakdError
+from sqakd.files import write_errors, write_text
+from sqakd.training.callbacks.bits_schedule import BitsSchedule
+from sqakd.training.code_cache import CodeCache
+from sqakd.training.compiled_step import CompiledStep
+from sqakd.training.payback import Payback, payback
+from sqakd.training.task import Task
+from sqakd.training.trainer import max_epochs
+
+Mode = bool | Literal["auto"]
+WARM_UP = 5  # steps that are not measured, because the first ones are slower
+MEASURED = 15  # steps whose fastest counts
+DECIDES_AT = WARM_UP + MEASURED  # step before which the decision is taken
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether the training step is compiled, and from which step on. A step is one batch."""
+
+    compile: bool
+    step: int
+
+
+class Compilation(Checkpoint):
+    """Compiles the training step. The class is a Checkpoint only because Lightning calls those last.
+
+    Args:
+        mode: whether to compile; "auto" decides by time.
+        cache: folder of compiled code.
+        file: where the decision is kept from the moment it is taken.
+        say: prints a line.
+    """
+
+    def __init__(self, mode: Mode, *, cache: CodeCache, file: Path, say: Callable[[str], None]) -> None:
+        self.mode, self.cache, self.file, self.say = mode, cache, file, say
+        self.decision = None if mode == "auto" else Decision(mode, 0)
+        self.eager = float("inf")  # seconds of the fastest eager step
+        self.compiled = float("inf")
+        self.step: CompiledStep | None = None
+        self.kind = ""
+        self.started = 0.0
+        self.measured = 0  # steps since the start or since the compilation
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"decision": None if self.decision is None else asdict(self.decision), "eager": self.eager}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.mode == "auto":
+            self.eager, found = state_dict["eager"], state_dict["decision"]
+            self.decision = None if found is None else Decision(**found)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.decision is None:
+            self.decision = _read(self.file)
+        assert isinstance(pl_module, Task)
+        self.kind = kind(pl_module, trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Task)
+        position = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
+        if self.decision is None and position == DECIDES_AT:
+            self._decide(trainer, pl_module, position)
+        elif self.decision is None and position > DECIDES_AT:  # a checkpoint without the decision: stay as it was
+            self.decision = Decision(False, position)
+        if self.step is None and self.decision is not None and self.decision.compile and position >= self.decision.step:
+            self._compile(trainer, pl_module)
+        if self._measures:
+            self.started = _now(pl_module.device)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if not self._measures:
+            return
+        seconds, self.measured = _now(pl_module.device) - self.started, self.measured + 1
+        if self.step is None:
+            if self.measured > WARM_UP:
+                self.eager = min(self.eager, seconds)
+            return
+        if self.measured > WARM_UP:
+            self.compiled = min(self.compiled, seconds)
+        if trainer.is_global_zero and self.measured in (1, DECIDES_AT):
+            self._remember()
+
+    @property
+    def _measures(self) -> bool:
+        """Whether the running step is measured: the first steps of an automatic training, eager and compiled."""
+        undecided = self.decision is None
+        return undecided or (self.step is not None and self.measured < DECIDES_AT)
+
+    def _decide(self, trainer: pl.Trainer, task: Task, position: int) -> None:
+        """Decide about the rest of the training; rank 0 decides for all."""
+        estimate = self._estimate(trainer, task, position)
+        compiles: bool = trainer.strategy.broadcast(estimate.pays)
+        self.decision = Decision(compiles, position)
+        if trainer.is_global_zero:
+            _write(self.file, self.decision)
+        if compiles:
+            self._say(f"compiling: {estimate}")
+
+    def _estimate(self, trainer: pl.Trainer, task: Task, position: int) -> Payback:
+        return payback(
+            self.cache.times(self.kind),
+            eager=self.eager,
+            steps=max_epochs(trainer) * int(trainer.num_training_batches) - position,
+            networks=[task.student] + ([task.teacher] if task.teacher is not None else []),
+            graphs=_graphs(trainer),
+        )
+
+    def _compile(self, trainer: pl.Trainer, task: Task) -> None:
+        """Let the task compile its next step."""
+        if self.mode != "auto":
+            self._say(f"compiling the training step: {self._estimate(trainer, task, 0).price}")
+        if problem := self.cache.open():
+            self._say(problem)
+        self.measured = 0
+        loader = trainer.train_dataloader
+        assert isinstance(loader, Loader)
+        self.step = task.compile_losses(size=loader.part_size, on_failure=self._fail)
+
+    def _fail(self, reason: str) -> None:
+        """Continue eagerly if the training may, and keep this decision.
+
+        Raises:
+            SqakdError: if the user asked for compilation.
+        """
+        if self.mode != "auto":
+            raise SqakdError(f"the training step cannot be compiled: {reason}", topic="trainer.compile")
+        assert self.decision is not None
+        self.decision, self.measured = Decision(False, self.decision.step), DECIDES_AT  # nothing is left to measure
+        with contextlib.suppress(SqakdError):
+            _write(self.file, self.decision)
+        self._say(f"the training step cannot be compiled, the run continues without: {reason}")
+
+    def _remember(self) -> None:
+        """Store what was measured for later runs of the same kind."""
+        assert self.step is not None
+        if self.measured == 1 and self.step.seconds:
+            self.cache.remember(self.kind, **{"cold" if self.step.cold else "warm": self.step.seconds})
+        elif self.eager < float("inf") and self.compiled < float("inf"):
+            self.cache.remember(self.kind, eager=self.eager, compiled=self.compiled)
+
+    def _say(self, text: str) -> None:
+        with tqdm.external_write_mode():  # moves a progress bar out of the way
+            self.say(text)
+
+
+def kind(task: Task, trainer: pl.Trainer) -> str:
+    """Return a digest of what the compiled code and its speed depend on."""
+    loader = trainer.train_dataloader
+    assert isinstance(loader, Loader)
+    facts = (
+        *(repr(part) for part in (task.student, task.teacher, task.objective)),
+        *(loader.part_size, tuple(loader.images.shape[1:]), trainer.precision, task.format, task.device.type),
+        torch.get_num_threads(),
+    )
+    return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()[:16]
+
+
+def _graphs(trainer: pl.Trainer) -> int:
+    """Return how often the step is compiled until the end: again at each change of the bits."""
+    last = max_epochs(trainer)
+    schedules = [callback for callback in trainer.callbacks if isinstance(callback, BitsSchedule)]  # type: ignore[attr-defined]
+    return 1 + sum(
+        schedule.stage(last - 1, last) - schedule.stage(trainer.current_epoch, last) for schedule in schedules
+    )
+
+
+def _now(device: torch.device) -> float:
+    """Return the time when the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _write(file: Path, decision: Decision) -> None:
+    """Write a decision, possibly before the first checkpoint.
+
+    Raises:
+        WriteError: if the file cannot be written.
+    """
+    with write_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(asdict(decision)))
+
+
+def _read(file: Path) -> Decision | None:
+    """Return the decision of an interrupted training; None without one, or if the file is damaged."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return Decision(bool(found["compile"]), int(found["step"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

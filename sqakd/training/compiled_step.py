@@ -1,0 +1,78 @@
+"""A function of a batch as compiled code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.utils import counters
+
+# torch's counters of graphs for which there was no compiled code.
+MISSES = (
+    ("aot_autograd", "autograd_cache_miss"),
+    ("aot_autograd", "autograd_cache_bypass"),
+    ("inductor", "fxgraph_cache_miss"),
+    ("inductor", "fxgraph_cache_bypass"),
+)
+
+
+class CompiledStep:
+    """Calls compiled code for batches of one size, and the function itself for all others.
+
+    The last batch of an epoch may be smaller. A second compilation for one step of an epoch would not pay.
+
+    Args:
+        eager: function whose first argument is a tensor of images [N, C, H, W].
+        size: number of images of a batch that is worth compiling; None: all.
+        on_failure: called once with the reason if the function cannot be compiled, which then stays eager; None: the
+            error is raised.
+
+    Attributes:
+        seconds: of the first compiled call; 0 before.
+        cold: whether that call found no compiled code.
+    """
+
+    def __init__(
+        self, eager: Callable[..., Any], *, size: int | None, on_failure: Callable[[str], None] | None = None
+    ) -> None:
+        self.eager, self.size, self.on_failure = eager, size, on_failure
+        # One process may train several runs whose batches differ. Code for batches of any size would be slower.
+        self.compiled: Callable[..., Any] | None = torch.compile(eager, dynamic=False)
+        self.seconds, self.cold = 0.0, False
+        # Otherwise torch compiles the backward pass in the middle of the first one, where no way back is left.
+        torch._functorch.config.force_non_lazy_backward_lowering = True
+
+    def __call__(self, images: Tensor, *others: Any) -> Any:
+        if self.compiled is None or self.size not in (None, len(images)):
+            return self.eager(images, *others)
+        if self.seconds:
+            return self._call(images, *others)
+        started, missed = time.perf_counter(), _misses()
+        result = self._call(images, *others)
+        self.seconds, self.cold = time.perf_counter() - started, _misses() > missed
+        return result
+
+    def _call(self, *arguments: Any) -> Any:
+        assert self.compiled is not None
+        try:
+            return self.compiled(*arguments)
+        except TorchDynamoException as error:
+            if self.on_failure is None:
+                raise
+            self.compiled = None
+            self.on_failure(_reason(error))
+            return self.eager(*arguments)
+
+
+def _misses() -> int:
+    return sum(counters[group][name] for group, name in MISSES)
+
+
+def _reason(error: TorchDynamoException) -> str:
+    """Return the first line of the error that made the compilation fail."""
+    cause = getattr(error, "inner_exception", error)
+    return next(iter(str(cause).strip().splitlines()), "") or type(cause).__name__

@@ -1,0 +1,182 @@
+"""When the training step is compiled, and that an interrupted training is compiled at the same step.
+
+Nothing is compiled here: the compiled step is a stand-in whose loss is 1.5 times as large. So the final weights show at
+which step the training switched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import small
+import torch
+from torch import Tensor
+from torch._dynamo.exc import Unsupported
+
+from sqakd.advice import explain
+from sqakd.errors import SqakdError
+from sqakd.runs.saved_state import find_start
+from sqakd.training.callbacks import compilation
+from sqakd.training.callbacks.compilation import Compilation, Decision, Mode
+from sqakd.training.callbacks.resume import Resume
+from sqakd.training.code_cache import VARIABLE, CodeCache, Times
+
+FILE = Path("checkpoints") / "compilation.json"
+EPOCHS, STEPS, DECIDES_AT = 4, 3, 4  # the decision is taken in the second epoch
+NEVER, PAYS = Times(warm=1e9), Times(warm=1e-9, eager=1, compiled=0.5)
+Weights = dict[str, Tensor]
+
+
+class StopError(Exception):
+    pass
+
+
+class StopAt(pl.Callback):
+    """Ends a training before one of its steps, as a kill does, or after it with a checkpoint, as SIGTERM does."""
+
+    def __init__(self, step: int, resume: Resume | None = None) -> None:
+        self.step, self.resume = step, resume
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, i: int) -> None:
+        if self.resume is None and trainer.global_step == self.step:
+            raise StopError
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
+    ) -> None:
+        if self.resume is not None and trainer.global_step == self.step:
+            self.resume.save(trainer)
+            raise StopError
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        return lambda *arguments: {name: 1.5 * value for name, value in function(*arguments).items()}
+
+    monkeypatch.setattr(torch, "compile", compile)
+    monkeypatch.setattr(compilation, "WARM_UP", 1)
+    monkeypatch.setattr(compilation, "DECIDES_AT", DECIDES_AT)
+    monkeypatch.setenv(VARIABLE, "elsewhere")  # restored after the test
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[Times], None]:
+    """Return a function that sets what is known about the times of the step."""
+    return lambda times: monkeypatch.setattr(CodeCache, "times", lambda *_: times)
+
+
+def fit(
+    folder: Path, mode: Mode = "auto", *, stop: int | None = None, saves: bool = False
+) -> tuple[Weights, list[str]]:
+    """Train, or continue a training, and return the weights and the printed lines."""
+    said: list[str] = []
+    resume = Resume(folder / "last.ckpt", run="a", start=find_start(folder / "last.ckpt", run="a"))
+    compiles = Compilation(mode, cache=CodeCache(folder / "cache"), file=folder / FILE, say=said.append)
+    task = small.make_task(small.network(), None, "quantizer=none", f"recipe.epochs={EPOCHS}", "recipe.batch_size=8")
+    callbacks = [] if stop is None else [StopAt(stop, resume if saves else None)]
+    trainer = small.make_small_trainer(task, folder, [*callbacks, compiles, resume])
+    try:
+        trainer.fit(task, datamodule=small.images(), ckpt_path=resume.start.file, weights_only=True)
+    except StopError:
+        assert stop is not None
+    return task.student.state_dict(), said
+
+
+def same(a: Weights, b: Weights) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_step_is_compiled_if_that_pays(tmp_path: Path, known: Callable[[Times], None]) -> None:
+    known(PAYS)
+    weights, said = fit(tmp_path)
+    assert len(said) == 1
+    assert said[0].startswith(f"compiling: {EPOCHS * STEPS - DECIDES_AT} steps left, saves about 0 s, costs about 0 s")
+    assert not same(weights, fit(tmp_path / "eager", False)[0])
+    assert not same(weights, fit(tmp_path / "compiled", True)[0]), "the first steps were eager"
+
+
+def test_a_training_that_is_not_compiled_is_the_eager_one_and_says_nothing(
+    tmp_path: Path, known: Callable[[Times], None]
+) -> None:
+    known(NEVER)
+    weights, said = fit(tmp_path)
+    assert said == []
+    assert same(weights, fit(tmp_path / "eager", False)[0])
+
+
+@pytest.mark.parametrize("saves", [False, True])
+@pytest.mark.parametrize("stop", [DECIDES_AT - 1, DECIDES_AT, DECIDES_AT + 1, 2 * STEPS + 1])
+def test_a_resumed_training_switches_at_the_same_step(
+    stop: int, saves: bool, tmp_path: Path, known: Callable[[Times], None]
+) -> None:
+    known(PAYS)
+    fit(tmp_path / "run", stop=stop, saves=saves)
+    if stop > DECIDES_AT:
+        known(NEVER)  # the decision has been taken
+    resumed, said = fit(tmp_path / "run")
+    known(PAYS)
+    assert same(resumed, fit(tmp_path / "whole")[0])
+    assert bool(said) == (stop <= DECIDES_AT)
+
+
+@pytest.mark.parametrize("stop", [DECIDES_AT + 1, 2 * STEPS + 1])
+def test_a_resumed_eager_training_stays_eager(stop: int, tmp_path: Path, known: Callable[[Times], None]) -> None:
+    known(NEVER)
+    fit(tmp_path / "run", stop=stop)
+    known(PAYS)
+    resumed, said = fit(tmp_path / "run")
+    assert said == []
+    assert same(resumed, fit(tmp_path / "eager", False)[0])
+
+
+def test_a_checkpoint_of_an_earlier_version_continues_eagerly(tmp_path: Path, known: Callable[[Times], None]) -> None:
+    known(PAYS)
+    fit(tmp_path, False, stop=2 * STEPS + 1)
+    assert not (tmp_path / FILE).exists()
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    content["callbacks"] = {key: state for key, state in content["callbacks"].items() if "Compilation" not in key}
+    torch.save(content, tmp_path / "last.ckpt")
+    assert same(fit(tmp_path)[0], fit(tmp_path / "eager", False)[0])
+
+
+def test_a_failed_compilation_is_reported_and_the_training_continues_eagerly(
+    tmp_path: Path, known: Callable[[Times], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> Callable[..., Any]:
+        def compiled(*_: object) -> Any:
+            raise Unsupported("no C++ compiler\nwith details")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", fails)
+    known(PAYS)
+    weights, said = fit(tmp_path)
+    assert same(weights, fit(tmp_path / "eager", False)[0])
+    assert said[1:] == ["the training step cannot be compiled, the run continues without: no C++ compiler"]
+    assert json.loads((tmp_path / FILE).read_text()) == {"compile": False, "step": DECIDES_AT}
+    with pytest.raises(SqakdError, match="the training step cannot be compiled: no C") as caught:
+        fit(tmp_path / "true", True)
+    assert "trainer.compile=false" in explain(caught.value)
+
+
+def test_compilation_at_once_is_announced_and_measured_for_later_runs(tmp_path: Path) -> None:
+    _, said = fit(tmp_path, True)
+    assert said == ["compiling the training step: costs about 8 s"]
+    (times,) = json.loads(next(tmp_path.glob("cache/*/times.json")).read_text()).values()
+    assert times["warm"] > 0
+
+
+def test_a_damaged_decision_is_taken_again(tmp_path: Path, known: Callable[[Times], None]) -> None:
+    known(PAYS)
+    (tmp_path / FILE).parent.mkdir()
+    for text in ("", "[]", "{}", '{"compile": 1}'):
+        (tmp_path / FILE).write_text(text)
+        assert compilation._read(tmp_path / FILE) is None
+    fit(tmp_path, stop=DECIDES_AT + 1)
+    assert compilation._read(tmp_path / FILE) == Decision(True, DECIDES_AT)
