@@ -62,6 +62,7 @@ def make_files(folder: Path, model: str, bits: int) -> tuple[dict[str, Path], nn
         per_channel=False,
         output_scale=False,
         first_last="float",
+        start=None,
         outer="float",
     )
     quantize(network, scheme)

@@ -37,11 +37,13 @@ EWGS = Scheme(
     per_channel=False,
     output_scale=True,
     first_last="float",
+    start=None,
     outer="float",
 )
 RECIPE = Recipe(
     epochs=1,
     batch_size=BATCH,
+    calibration_batches=1,
     accumulate=1,
     gradient_clip=None,
     optimizer=partial(torch.optim.Adam, fused=True),

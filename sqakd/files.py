@@ -229,4 +229,5 @@ def remove_abandoned(folder: Path, name: str | None = None) -> None:
 
 def sha256(file: Path) -> str:
     """Return the SHA-256 checksum of a file as hexadecimal text."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with read_errors(file):
+        return hashlib.sha256(file.read_bytes()).hexdigest()

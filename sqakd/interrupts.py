@@ -21,11 +21,12 @@ EXITS = "exit_on_interrupt"  # name of the handler
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Exit with the message and the advice of an expected error instead of a traceback.
+    """Exit with the message and the advice of an expected error instead of a traceback; the same for Ctrl-C.
 
     Raises:
         SystemExit: after an error that a user can cause, or one of the environment, or Ctrl-C.
     """
+    catch_interrupts()
     try:
         yield
     except (SqakdError, OSError) as error:
@@ -52,6 +53,11 @@ def exit_on_interrupt(stopped: str) -> None:
 
     stop.__qualname__ = EXITS
     signal.signal(signal.SIGINT, stop)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C from now on: the work is done, and while a process ends it would only print a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def catch_interrupts() -> None:

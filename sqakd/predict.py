@@ -17,6 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts, exit_on_interrupt
+
+if __name__ == "__main__":
+    exit_on_interrupt("the same command starts again")
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
@@ -192,14 +197,15 @@ def main(arguments: list[str] | None = None) -> int:
     # Large and damaged images are read or named in one line; pillow's warnings would add lines of Python.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     warnings.filterwarnings("ignore", module=r"PIL\b")
+    catch_interrupts()
     try:
         return _classify(Model(options.model), find(options.images), top=options.top, batch=options.batch)
     except PredictError as error:
         print(f"error: {printable(error)}", file=sys.stderr)  # noqa: T201
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
-        return 130
+        print("stopped by Ctrl-C; the same command starts again", file=sys.stderr)  # noqa: T201
+        return INTERRUPT_STATUS
 
 
 def _path(text: str) -> Path:

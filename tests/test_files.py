@@ -15,7 +15,7 @@ import command
 import pytest
 
 from sqakd.advice import explain
-from sqakd.files import WriteError, remove_abandoned, replacing, write_errors, write_text
+from sqakd.files import ReadError, WriteError, remove_abandoned, replacing, sha256, write_errors, write_text
 
 WRITER = """
 import pathlib, sys, time
@@ -151,3 +151,11 @@ def test_a_file_that_cannot_be_created_is_named(place: str, tmp_path: Path) -> N
 def test_only_errors_of_the_system_are_renamed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mistake"), write_errors(tmp_path):
         raise ValueError("mistake")
+
+
+def test_a_file_that_does_not_fit_in_memory_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "large.pt"
+    with file.open("wb") as stream:
+        stream.truncate(8 * 2**40)
+    with pytest.raises(ReadError, match=f"cannot read {file}: too little memory"):
+        sha256(file)

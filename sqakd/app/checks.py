@@ -99,6 +99,12 @@ def check_data(spec: Spec, parts: Parts) -> None:
             f"plus={spec.choices['plus']} mixes images, but kd={spec.choices['kd']} reads labels, which are not mixed;"
             f" use kd=sqakd, which reads none, or remove the mixing"
         )
+    wanted, most = parts.recipe.calibration_batches, parts.data.most_calibration_batches
+    if wanted > most:
+        raise SqakdError(
+            f"recipe.calibration_batches={wanted}: expected at most {most}, the number of batches of"
+            f" {parts.recipe.batch_size} images in the data set"
+        )
     steps_per_epoch = math.ceil(len(parts.data.train_dataloader()) / parts.recipe.accumulate)
     for name, part in parts.addons.items():
         if isinstance(part, WeightAverage):

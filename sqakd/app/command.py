@@ -27,6 +27,7 @@ from sqakd.app.errors import FULL_ERROR, ONE_LINE
 from sqakd.app.resolvers import home
 from sqakd.app.suggestions import either, suggestion
 from sqakd.files import ENVIRONMENT
+from sqakd.interrupts import ignore_interrupts
 from sqakd.terminal import printable
 
 HYDRA_FOLDERS = tuple(str(Path(package.__file__ or "").parent) for package in (hydra, omegaconf))
@@ -51,7 +52,13 @@ def run_command(main: Callable[[], object], config_folder: Path) -> None:
     sys.argv[1:] = [as_typed(argument) for argument in sys.argv[1:]]
     if os.environ.get(FULL_ERROR) == "1" and ONE_LINE not in os.environ:
         main()
-        return
+    else:
+        _run_in_one_line(main, config_folder)
+    ignore_interrupts()
+
+
+def _run_in_one_line(main: Callable[[], object], config_folder: Path) -> None:
+    """Run an application of Hydra, and exit with one line if the command line is wrong."""
     arguments = get_args_parser().parse_known_args()[0]
     check_options(arguments.overrides, config_folder)
     if _starts_sweep(arguments):

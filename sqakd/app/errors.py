@@ -20,7 +20,7 @@ from sqakd.interrupts import INTERRUPT_STATUS
 FULL_ERROR = "HYDRA_FULL_ERROR"  # set to 1 by a user who wants tracebacks
 ONE_LINE = "SQAKD_ERRORS_IN_ONE_LINE"  # FULL_ERROR was set by this project, not by the user
 OUT_OF_MEMORY = (
-    "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N splits a batch into N parts"
+    "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N adds up the gradients of N batches"
 )
 CONTINUES = "the same command continues"
 SIGTERM_ERROR = "SIGTERMException"  # of Lightning, which need not be imported to recognise it

@@ -42,7 +42,7 @@ def set_up_feature_loss(task: Task, parts: Parts, device: torch.device) -> None:
         SqakdError: if the features of student and teacher are not compatible.
     """
     task.build_feature_loss(
-        parts.data.calibration_batch()[:PROBE_IMAGES].to(device),
+        parts.data.calibration_batch(1)[:PROBE_IMAGES].to(device),
         training_images=len(parts.data.train_images),
         labels=parts.data.train_labels,
     )

@@ -94,7 +94,8 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     if networks.teacher is not None:
         report_teacher(parts, networks.teacher, device)
     if parts.scheme is not None and not resumed:
-        _calibrate(spec, student.to(device), data.calibration_batch().to(device))
+        images = data.calibration_batch(parts.recipe.calibration_batches)
+        _calibrate(spec, student.to(device), images.to(device))
     set_up_feature_loss(task.to(device), parts, device)
     if not resumed and (networks.teacher is not None or parts.recipe.epochs == 0):
         history.initial = report_initial(task, data, trainer, calibrated=parts.scheme is not None)
@@ -105,7 +106,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
             task,
             data,
             spec.config["trainer"],
-            images=data.calibration_batch()[:PROBE_IMAGES].to(device),
+            images=data.calibration_batch(1)[:PROBE_IMAGES].to(device),
             resume=_resume(folder.pretraining, run),
             callbacks=parts.callbacks,
         )

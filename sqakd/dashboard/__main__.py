@@ -11,13 +11,17 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqakd.interrupts import errors_in_one_line, exit_on_interrupt
+
+if __name__ == "__main__":
+    exit_on_interrupt("the same command starts again")
+
 import yaml
 
 from sqakd.advice import left_out
 from sqakd.dashboard import definition, page
 from sqakd.dashboard.definition import Definition
 from sqakd.errors import SqakdError
-from sqakd.interrupts import errors_in_one_line
 from sqakd.runs import paper
 from sqakd.runs.login import has_login
 from sqakd.terminal import printable

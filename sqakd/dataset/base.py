@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -227,9 +228,19 @@ class ImageDataModule(pl.LightningDataModule):
             image = self.evaluate(image)
         return batch._replace(image=normalize(image, *self.statistics[image.device]))
 
-    def calibration_batch(self) -> Tensor:
-        """Return one batch of augmented, normalised training images [N, C, H, W], the same on every rank."""
-        return self._draw(self.batch_size, 1, 0, "calibration")[0].image
+    def calibration_batch(self, batches: int) -> Tensor:
+        """Return augmented, normalised training images [N, C, H, W], the same on every rank.
+
+        Args:
+            batches: number of training batches to draw and join, at most `most_calibration_batches`. The images of
+                fewer batches are the first ones of more batches.
+        """
+        return torch.cat([batch.image for batch in self._draw(self.batch_size, batches, 0, "calibration")])
+
+    @property
+    def most_calibration_batches(self) -> int:
+        """Number of batches, the last one perhaps incomplete, in which each training image is once."""
+        return math.ceil(len(self.train_images) / self.batch_size)
 
     def probe_batches(self, *, count: int, size: int, epoch: int) -> list[Batch]:
         """Return `count` augmented batches of `size` training images, the same on every rank.

@@ -1,4 +1,4 @@
-"""Calibration: set the ranges of a network's quantizers from one batch of images."""
+"""Calibration: set the ranges of a network's quantizers from images of the training."""
 
 from __future__ import annotations
 
@@ -38,16 +38,15 @@ def visit(model: nn.Module, images: Tensor, look: Callable[[str, QuantLayer, Ten
 
 
 def calibrate(model: nn.Module, images: Tensor) -> None:
-    """Set every quantizer from one batch, in the order in which the layers run.
+    """Set every quantizer in one forward pass, in the order in which the layers run.
 
     The inputs of a layer come from the layers before it, which are quantized already; with `outer=released`, from float
-    layers. A layer that runs several times
-    is calibrated at its first run. Batch norm runs in training mode, so its statistics move by one momentum step, as in
-    EWGS.
+    layers. A layer that runs several times is calibrated at its first run. Batch norm runs in training mode, so its
+    statistics move by one momentum step, as in EWGS.
 
     Args:
         model: quantized network that is not calibrated yet.
-        images: one normalised training batch [N, C, H, W].
+        images: normalised training images [N, C, H, W], of one batch or of several batches.
 
     Raises:
         SqakdError: if a layer finds no range, or never runs and therefore has none.
@@ -66,7 +65,7 @@ def recalibrate(model: nn.Module, images: Tensor, changed: Collection[Quantizer]
 
     Args:
         model: calibrated network.
-        images: one normalised training batch [N, C, H, W].
+        images: normalised training images [N, C, H, W], of one batch or of several batches.
         changed: the quantizers to calibrate.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import nn
 from sqakd.errors import SqakdError
 from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, channels, quant_layers, twin
 from sqakd.quantization.outer import OUTER, OuterConv2d, OuterLinear, remove_entries, share_inputs, to_float
-from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.quantization.quantizers.base import Quantizer, Start, checked_start
 from sqakd.quantization.quantizers.rounding import Rounding
 from sqakd.quantization.selection import by_kind, select
 
@@ -34,11 +34,14 @@ class Scheme:
         output_scale: whether a layer has a learned factor on its output.
         first_last: bits of the first and the last layer. "float" leaves both float (as in the papers), "8" gives both 8
             bits, "same" treats them like the others, and "first" leaves only the first layer float.
+        start: start of all ranges ("paper", "mse" or "max"), which the configuration hands on to `weight` and `input`;
+            each of them may have another one. None if no range of the method has a choice.
         outer: what surrounds the quantized layers. "float" leaves it as it is in the float network, "released" makes it
             as in SQAKD's published code (`sqakd.quantization.outer`).
 
     Raises:
-        SqakdError: if an argument has another value, or `outer` is "released" and layers have an output scale.
+        SqakdError: if an argument has another value, no range has the choice that `start` makes, or `outer` is
+            "released" and layers have an output scale.
     """
 
     weight: Callable[..., Quantizer]
@@ -47,6 +50,7 @@ class Scheme:
     per_channel: bool
     output_scale: bool
     first_last: FirstLast
+    start: Start | None
     outer: Outer
 
     def __post_init__(self) -> None:
@@ -57,6 +61,13 @@ class Scheme:
         for key in ("per_channel", "output_scale"):
             if not isinstance(getattr(self, key), bool):  # any other string would count as true
                 raise SqakdError(f"{key}={getattr(self, key)!r}: expected true or false")
+        if self.start is not None:
+            checked_start(self.start)
+            if not any(_has_range(make) for make in (self.weight, self.input)):
+                raise SqakdError(
+                    f"start={self.start}: expected null, because this method has no range whose start can be chosen",
+                    topic="quantizer.start",
+                )
         if self.outer == "released" and self.output_scale:
             raise SqakdError(
                 "outer=released is the published code of PACT, LSQ and DoReFa, whose layers have no output scale;"
@@ -99,6 +110,11 @@ class Scheme:
             output_scale=self.output_scale,
             per_channel=self.per_channel,
         )
+
+
+def _has_range(make: Callable[..., Quantizer]) -> bool:
+    """Return whether a class of quantizers, or a partial of one, has a range whose start is chosen."""
+    return bool(getattr(getattr(make, "func", make), "range_names", ()))
 
 
 def quantize(

@@ -109,12 +109,11 @@ class QuantLayer(nn.Module):
         one = (gain / constant).reshape(-1, *[1] * (self.weight.ndim - 1))
         y = self.apply_op(input_codes, weight_codes * one, None)
         per_channel = (-1, *[1] * (self.weight.ndim - 2))  # channels stand before the spatial dimensions, if any
-        scaled = y * constant.reshape(per_channel)
-        if self.bias is not None:
-            bias = self.bias if magnitude is None else self.bias * magnitude
-            scaled = scaled + bias.reshape(per_channel)
-        # Under autocast `y` is bfloat16, and the float32 scales have promoted the output.
-        return scaled.to(y.dtype)
+        if self.bias is None:
+            return y.mul_(constant.reshape(per_channel))  # in place: no gradient needs the product of codes
+        bias = self.bias if magnitude is None else self.bias * magnitude
+        # Under autocast `y` is bfloat16, and the float32 scales promote the sum.
+        return (y * constant.reshape(per_channel) + bias.reshape(per_channel)).to(y.dtype)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, targets: Collection[Quantizer] | None = None) -> None:

@@ -13,9 +13,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from sqakd.interrupts import errors_in_one_line, exit_on_interrupt
+
+if __name__ == "__main__":
+    exit_on_interrupt("the same command starts again")
+
 from sqakd.advice import left_out
 from sqakd.errors import SqakdError
-from sqakd.interrupts import errors_in_one_line
 from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
 from sqakd.terminal import printable

@@ -8,9 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sqakd.errors import SqakdError
-from sqakd.files import ReadError, read_errors
+from sqakd.files import ReadError, megabytes, read_errors
 
 Numbers = list[dict[str, float]]
+LARGEST = 256_000_000  # bytes; a thousand epochs of a network with a hundred layers have some 20 MB
 
 
 def read_quantizers(file: Path, *needed: str) -> Numbers:
@@ -48,6 +49,8 @@ def read_numbers(file: Path, *needed: str, texts: Collection[str] = ()) -> Numbe
     if not file.exists():
         return []
     try:
+        if (size := file.stat().st_size) > LARGEST:
+            raise ValueError(f"it has {megabytes(size)}, expected at most {megabytes(LARGEST)}")
         with read_errors(file), file.open(newline="", encoding="utf-8") as lines:
             header, *rows = list(csv.reader(lines)) or [[]]
         if any(len(row) != len(header) for row in rows):

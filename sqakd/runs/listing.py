@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder, find_finished
 from sqakd.runs.record import Record, read_record
+
+# These cells have quantizer.outer=released; in earlier versions the default was another one for all cells.
+OUTER = "quantizer.outer"
+OUTER_DATASET, OUTER_QUANTIZERS = "tiny_imagenet", ("pact_released", "lsq_released", "dorefa_released")
 
 Omit = Callable[[SqakdError], None]  # takes the error of what is left out
 
@@ -40,5 +45,15 @@ def read_finished(runs: Path, omit: Omit = strictly) -> list[tuple[RunFolder, Re
     found = []
     for folder in find_finished(runs):
         with omitting(omit):
-            found.append((folder, read_record(folder.record)))
+            found.append((folder, _with_former_default(folder, read_record(folder.record))))
     return found
+
+
+def _with_former_default(folder: RunFolder, record: Record) -> Record:
+    """Return a record that lists a value as changed if the value was its cell's default only when the run was made."""
+    if record.dataset != OUTER_DATASET or record.quantizer not in OUTER_QUANTIZERS or OUTER in record.changes:
+        return record
+    if not folder.config.is_file():
+        return record
+    outer = folder.read_config()["quantizer"]["outer"]
+    return record if outer == "released" else replace(record, changes={**record.changes, OUTER: outer})

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-# Keys that decide how or where a run is executed, not what it computes.
+# Keys that decide how or where a run is executed, not what it computes; and a key that only hands its value on to
+# others: quantizer.start is in quantizer.weight.start and quantizer.input.start.
 NOT_IDENTITY = (
     "paths",
     "logger",
@@ -23,6 +24,7 @@ NOT_IDENTITY = (
     "callbacks.progress",
     "callbacks.quantizer_statistics",
     "callbacks.histograms",
+    "quantizer.start",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -41,11 +43,14 @@ CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding
 # Keys that older runs lack, and the value that each of them had implicitly. A group that is absent or null stays so.
 ADDED_KEYS: dict[str, Any] = {
     "quantizer.outer": "float",
+    "recipe.calibration_batches": 1,
+    "teacher.recipe.calibration_batches": 1,
     "callbacks.hessian_scaling.slice_size": 64,  # older runs differentiated a batch as a whole; theirs had 32 images
+    "quantizer.start": None,
     "quantizer.weight.start": "paper",
     "quantizer.input.start": "paper",
 }
-# Classes with the argument `start`.
+# Classes of ranges with the argument `start`.
 STARTING = ("WeightBounds", "ActivationBounds", "LearnedStep", "ClippedActivation")
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
@@ -134,7 +139,7 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> with_added_keys({"quantizer": {"first_last": "float"}})
-        {'quantizer': {'first_last': 'float', 'outer': 'float'}}
+        {'quantizer': {'first_last': 'float', 'outer': 'float', 'start': None}}
         >>> with_added_keys({"quantizer": None})
         {'quantizer': None}
     """
@@ -144,8 +149,9 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
         node: Any = filled
         for group in groups:
             node = node.get(group) if isinstance(node, dict) else None
-        takes = name != "start" or (isinstance(node, dict) and str(node.get(TARGET)).rpartition(".")[2] in STARTING)
-        if isinstance(node, dict) and takes:
+        if not isinstance(node, dict):
+            continue
+        if name != "start" or value is None or str(node.get(TARGET)).rpartition(".")[2] in STARTING:
             node.setdefault(name, value)
     return filled
 

@@ -1,4 +1,4 @@
-"""The recipe of a training: optimizer, learning rates and length."""
+"""The recipe of a training: calibration, optimizer, learning rates and length."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ GROUP_ARGUMENTS = {"params", "lr", "weight_decay"}
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """One optimizer, its parameter groups and their learning rates.
+    """The calibration's size, one optimizer, its parameter groups and their learning rates.
 
     Attributes:
         epochs: passes over the training images; with 0 nothing is trained.
         batch_size: images per optimizer step over all devices, divided by `accumulate`.
+        calibration_batches: batches of that size whose images set the ranges, all at once. A float network has none.
         accumulate: batches whose gradients are added up before a step.
         gradient_clip: largest norm of the whole gradient; None for no limit.
         optimizer: makes the optimizer from parameter groups (a torch class with its own arguments filled in).
@@ -40,6 +41,7 @@ class Recipe:
 
     epochs: int
     batch_size: int
+    calibration_batches: int
     accumulate: int
     gradient_clip: float | None
     optimizer: Callable[..., Optimizer]
@@ -51,7 +53,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_whole("epochs", self.epochs, minimum=0)
-        for name in ("batch_size", "accumulate"):
+        for name in ("batch_size", "calibration_batches", "accumulate"):
             check_whole(name, getattr(self, name))
         for name in ("lr", "quantizer_lr", "weight_decay"):
             check_not_negative(name, getattr(self, name))

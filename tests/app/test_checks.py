@@ -109,6 +109,10 @@ def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> N
         ),
         (["+trainer.max_steps=3"], "trainer.max_steps=3: expected no such key, because the recipe sets the length"),
         (["+trainer.check_val_every_n_epoch=3"], "trainer.check_val_every_n_epoch=3: expected a divisor of 2"),
+        (
+            ["dataset.limit=130", "recipe.calibration_batches=4"],
+            "recipe.calibration_batches=4: expected at most 3, the number of batches of 64 images in the data set",
+        ),
         (["recipe.epochs=-1"], "recipe.epochs=-1: expected a whole number of at least 0"),
         (["recipe.epochs=0", "plus=[ema]"], "plus=ema has no effect with recipe.epochs=0"),
         (

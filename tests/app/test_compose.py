@@ -15,6 +15,7 @@ RECIPE: dict[str, Any] = {
     "_target_": "sqakd.training.recipe.Recipe",
     "epochs": 1,
     "batch_size": 8,
+    "calibration_batches": 1,
     "accumulate": 1,
     "gradient_clip": None,
     "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True},

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import command
@@ -84,16 +83,38 @@ def test_ctrl_c_in_a_training_is_the_same_line(tmp_path: Path, capsys: pytest.Ca
     assert "stopped by Ctrl-C; the same command continues\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("script", ["train.py", "export.py"])
-def test_ctrl_c_while_packages_are_imported_is_the_same_line(script: str, tmp_path: Path) -> None:
+# Runs a command that gets the signal while it imports a package.
+INTERRUPTED_IMPORT = """
+import builtins, os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+script, package, plain = sys.argv[1], sys.argv[2], builtins.__import__
+def interrupted(name, *arguments, **others):
+    if name == package:
+        os.kill(os.getpid(), signal.SIGINT)
+    return plain(name, *arguments, **others)
+builtins.__import__, sys.argv = interrupted, [script]
+if script.endswith(".py"):
+    runpy.run_path(script, run_name="__main__")
+else:
+    runpy.run_module(script, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "package"),
+    [
+        ("train.py", "hydra"),
+        ("export.py", "hydra"),
+        ("sqakd.report", "sqakd.report.write"),
+        ("sqakd.dashboard", "yaml"),
+        ("sqakd.predict", "onnxruntime"),
+    ],
+)
+def test_ctrl_c_while_packages_are_imported_is_the_same_line(script: str, package: str, tmp_path: Path) -> None:
+    script = str(command.ROOT / script) if script.endswith(".py") else script
+    arguments = [sys.executable, "-c", INTERRUPTED_IMPORT, script, package]
     environment = os.environ | {"PYTHONPATH": str(command.ROOT)}
-    arguments = [sys.executable, str(command.ROOT / script)]
-    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    error = process.communicate()[1]
-    if process.returncode == 1 and script == "export.py":  # faster than a second: it needs an argument
-        return
-    assert process.returncode == 130, error
-    assert error.startswith("stopped by Ctrl-C; ")
-    assert error.count("\n") == 1
+    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.startswith("stopped by Ctrl-C; ")
+    assert done.stderr.count("\n") == 1

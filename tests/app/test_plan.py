@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
     "teacher": {"net": {"blocks": 3}},
     "kd": {"kl": 1.0, "feature_loss": None},
     "quantizer": {"bits": 2, "outer": "float"},
-    "recipe": {"epochs": 100, "batch_size": 64},
+    "recipe": {"epochs": 100, "batch_size": 64, "calibration_batches": 1},
     "trainer": {"precision": "32-true"},
 }
 OLD_RUN = command.ROOT / "tests/old_runs/version1/digits16-resnet20-ewgs-w2a2-sqakd/seed0/record.json"

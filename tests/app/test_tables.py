@@ -363,6 +363,13 @@ def test_batch_size_and_outer_layers_of_the_released_cells(row: str, batch_size:
     assert found["teacher"]["recipe"]["batch_size"] == (32 if "vgg11" in row else 64)
 
 
+@pytest.mark.parametrize("table", [table for table in TABLES if table not in OURS])
+def test_the_released_cells_of_tiny_imagenet_have_the_surroundings_of_the_published_code(table: str) -> None:
+    rows = {tuple(f"{key}={cell[key]}" for key in ("dataset", "model", "quantizer")) for cell in cells(table)}
+    released = ("table5_released", "table5_matched", "table6_released")
+    assert {config(*row)["quantizer"]["outer"] for row in rows} == {"released" if table in released else "float"}
+
+
 # docs/tables.md
 
 

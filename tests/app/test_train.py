@@ -12,9 +12,14 @@ from typing import Any
 
 import command
 import pytest
+import small
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 from sklearn.datasets import load_digits
+
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import quantize
 
 OVERRIDES = [*command.SMALL, "recipe.epochs=1", "trainer.accelerator=cpu"]
 TEACHER = "digits-resnet20-none-w32a32-none"
@@ -211,6 +216,21 @@ def test_two_devices_share_each_batch(runs: Path) -> None:
     (row,) = command.metrics(run)
     assert ("train/ce" in row, "train/kl" in row) == (True, False)
     assert steps(run) == STEPS, "a batch is shared among the devices"
+
+
+def test_several_batches_set_the_ranges_like_one_batch_of_all_their_images(runs: Path) -> None:
+    train(runs, "recipe.epochs=0", "recipe.calibration_batches=3", "name=three", teacher_file(runs))
+    network = small.network()
+    network.load_state_dict(command.weights(runs / TEACHER / "seed0"))
+    quantize(network, small.scheme("quantizer=ewgs", "bits=2"))
+    data = instantiate(small.config("dataset=digits").dataset)
+    data.setup()
+    calibrate(network, data.calibration_batch(3))
+    found = command.weights(runs / "three" / "seed0")
+    expected = {key: value for key, value in network.state_dict().items() if "quantizer" in key or "scale" in key}
+    assert len(expected) > 20
+    for key, value in expected.items():  # the command's memory format rounds differently
+        assert torch.allclose(value.float(), found[key].float(), rtol=1e-3), key
 
 
 def test_gradients_are_accumulated_and_clipped(runs: Path) -> None:

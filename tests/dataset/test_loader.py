@@ -353,14 +353,14 @@ def test_images_without_augmentation_are_prepared_as_for_evaluation(augment: Com
         batch = next(iter(loader))
         expected = (enlarged(batch.image).float() / 255 - 0.5) / 0.25
         assert torch.allclose(data.on_after_batch_transfer(batch, 0).image, expected, atol=1e-6)
-    assert data.calibration_batch().shape == (5, 3, 8, 8)
+    assert data.calibration_batch(1).shape == (5, 3, 8, 8)
 
 
 def test_augmented_images_are_not_prepared_as_for_evaluation() -> None:
     crop = ResizedCropFlip(size=8, area=[1.0, 1.0], ratio=[1.0, 1.0], flip=False)
     data = Images(augment=crop, evaluate=enlarged)
     data.setup()
-    assert data.image_shape == data.calibration_batch().shape[1:] == (3, 8, 8)
+    assert data.image_shape == data.calibration_batch(1).shape[1:] == (3, 8, 8)
     batch = next(iter(data.train_dataloader()))
     assert data.on_after_batch_transfer(batch, 0).image.shape == (5, 3, 8, 8)
 
@@ -384,9 +384,22 @@ def test_calibration_and_probe_batches_are_reproducible_and_differ_between_epoch
     data, again = Images(), Images()
     data.setup()
     again.setup()
-    calibration = data.calibration_batch()
+    calibration = data.calibration_batch(1)
     assert calibration.shape == (5, 3, 4, 4)
-    assert torch.equal(calibration, again.calibration_batch())
+    assert torch.equal(calibration, again.calibration_batch(1))
+
+    assert data.most_calibration_batches == 5
+    joined = data.calibration_batch(5)
+    assert len(joined) == len(data.train_images) == 23
+    assert torch.equal(joined[:5], calibration)
+    assert torch.equal(joined[:10], data.calibration_batch(2))
+    plain = Images(augment=None)
+    plain.setup()
+    stored, drawn = (
+        sorted(images.flatten(1).mean(1).tolist())
+        for images in (plain.train_images.float() / 255, plain.calibration_batch(5) * 0.25 + 0.5)
+    )
+    assert drawn == pytest.approx(stored), "each image once"
 
     probes = data.probe_batches(count=3, size=6, epoch=2)
     assert [len(probe.index) for probe in probes] == [6, 6, 6]

@@ -271,7 +271,7 @@ def test_all_images_have_the_size_of_the_networks_input(tiny: Tiny) -> None:
     data = trained(tiny)
     assert data.image_shape == (3, 96, 96)
     assert data.train_images.shape[1:] == (3, 64, 64)
-    assert data.calibration_batch().shape == (8, 3, 96, 96)
+    assert data.calibration_batch(1).shape == (8, 3, 96, 96)
     assert tiny.make(evaluate=ResizeCentreCrop(size=224, margin=32), image_size=224).image_shape == (3, 224, 224)
     for batch in data.train_dataloader():
         image = data.on_after_batch_transfer(batch, 0).image

@@ -50,6 +50,7 @@ def scheme(first_last: Any = "float") -> Scheme:
         per_channel=False,
         output_scale=True,
         first_last=first_last,
+        start=None,
         outer="float",
     )
 

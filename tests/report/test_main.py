@@ -11,8 +11,10 @@ import command
 import pytest
 from made_runs import Made, make_grid, make_run
 
+from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell
 from sqakd.report.comparisons import labels_alone
+from sqakd.report.csv_files import read_numbers
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
 
@@ -160,6 +162,14 @@ def test_a_score_that_is_not_a_number_is_named(tmp_path: Path) -> None:
     file.write_text(json.dumps(record))
     with pytest.raises(ValueError, match=r"scores\.top1\.last=nan"):
         read_results([tmp_path])
+
+
+def test_a_file_that_would_fill_the_memory_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.csv"
+    with file.open("wb") as stream:
+        stream.truncate(200 * 2**30)
+    with pytest.raises(SqakdError, match=rf"{file} is damaged \(it has 214748.4 MB, expected at most 256.0 MB\)"):
+        read_numbers(file, "epoch")
 
 
 def test_a_damaged_export_is_named(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ OLD_RUNS = command.ROOT / "tests" / "old_runs" / "version1"
 CONFIG: dict[str, Any] = {
     "name": "digits-small",
     "seed": 0,
-    "recipe": {"lr": 0.001, "gradient_clip": None},
+    "recipe": {"lr": 0.001, "calibration_batches": 1},
     "paths": {"runs": "runs", "data": "data"},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -57,3 +58,26 @@ def test_a_damaged_export_is_left_out_and_named_once(kind: str, runs: Path) -> N
     errors: list[SqakdError] = []
     assert list(read_exports(runs, errors.append)) == []
     assert [str(folder / "record.json") in str(error) for error in errors] == [True]
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "dataset", "config", "changes"),
+    [
+        ("pact_released", "tiny_imagenet", "quantizer: {first_last: float}", {"quantizer.outer": "float"}),
+        ("lsq_released", "tiny_imagenet", "quantizer: {outer: float}", {"quantizer.outer": "float"}),
+        ("dorefa_released", "tiny_imagenet", "quantizer: {outer: released}", {}),
+        ("pact", "tiny_imagenet", "quantizer: {outer: float}", {}),
+        ("pact_released", "digits", "quantizer: {outer: float}", {}),
+    ],
+)
+def test_a_value_that_was_the_default_is_a_change_of_todays_cell(
+    quantizer: str, dataset: str, config: str, changes: dict[str, str], runs: Path
+) -> None:
+    """Otherwise a report would mix runs of the published code's outer layers with runs of float ones."""
+    (folder, record), _ = read_finished(runs)
+    fields = json.loads(folder.record.read_text())
+    choices = fields["choices"] | {"quantizer": quantizer, "dataset": dataset}
+    folder.record.write_text(json.dumps(fields | {"quantizer": quantizer, "dataset": dataset, "choices": choices}))
+    folder.config.write_text(config)
+    (_, found), _ = read_finished(runs)
+    assert found.changes == {**record.changes, **changes}

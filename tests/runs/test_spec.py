@@ -46,9 +46,12 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
     old = {
         "quantizer": {"rounding": {"delta": "hessian"}, **ranges},
         "callbacks": {"hessian_scaling": {"batches": 3}},
+        "recipe": {"lr": 0.1},
+        "teacher": {"recipe": {"lr": 0.1}},
     }
     for key, value in ADDED_KEYS.items():
-        for now, expected in ((value, []), ("another", [f"{key}: {value} -> another"])):
+        other = [] if key in NOT_IDENTITY else [f"{key}: {value} -> another"]
+        for now, expected in ((value, []), ("another", other)):
             new: dict[str, Any] = with_added_keys(old)
             *way, last = key.split(".")
             node = new
@@ -58,9 +61,9 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
             assert differences(identity(with_added_keys(old)), identity(new)) == expected
     assert with_added_keys({"quantizer": None}) == {"quantizer": None}, "a group that is null stays so"
     dorefa = {"weight": {"_target_": "sqakd.any.TanhWeights"}}
-    assert "start" not in with_added_keys({"quantizer": dorefa})["quantizer"]["weight"], (
-        "the class has no such argument"
-    )
+    filled = with_added_keys({"quantizer": dorefa})["quantizer"]
+    assert filled["start"] is None
+    assert "start" not in filled["weight"], "the class has no such argument"
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:

@@ -41,6 +41,7 @@ def ewgs_scheme(bits: int) -> Scheme:
         per_channel=False,
         output_scale=True,
         first_last="float",
+        start=None,
         outer="float",
     )
 

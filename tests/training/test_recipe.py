@@ -25,6 +25,7 @@ SCHEDULES = golden.load("07_lr_schedules")
 FIELDS: dict[str, Any] = {
     "epochs": 10,
     "batch_size": 64,
+    "calibration_batches": 1,
     "accumulate": 1,
     "gradient_clip": None,
     "optimizer": partial(Adam),
@@ -54,6 +55,7 @@ def quantized_network() -> nn.Module:
         per_channel=False,
         output_scale=True,
         first_last="float",
+        start=None,
         outer="float",
     )
     quantize(model, scheme)
@@ -153,7 +155,7 @@ def test_weights_decay_without_gradient_and_ranges_stay(optimizer: Any) -> None:
     assert bound.item() == 2
 
 
-@pytest.mark.parametrize("name", ["batch_size", "accumulate"])
+@pytest.mark.parametrize("name", ["batch_size", "calibration_batches", "accumulate"])
 @pytest.mark.parametrize("value", [0, -1, 2.5, "10", None])
 def test_counts_must_be_whole_and_positive(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{name}={value!r}: expected a whole number of at least 1"):

@@ -19,6 +19,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from sqakd.dataset.transforms.augment import Augment
@@ -131,12 +132,47 @@ def blended(images: Tensor, is_a: dict[str, Tensor], factor: Tensor) -> Tensor:
         "brightness": torch.zeros_like(real[:, :1]),
         "colour": grey(real),
         "contrast": grey(real.mean((2, 3), keepdim=True)),
-        "sharpness": transforms.adjust_sharpness(images, 0.0).float(),
+        "sharpness": blurred(real),
     }
     base = real  # images of other changes are blended with themselves, which leaves them unchanged
     for name, other in bases.items():
         base = torch.where(is_a[name][:, None, None, None], other, base)
     return torch.lerp(base, real, factor[:, None, None, None]).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Return the images with each pixel replaced by a mean over its 3x3 neighbours, in which it counts five times.
+
+    The result is rounded, and the pixels on the border stay. torchvision computes the same (`adjust_sharpness`), but
+    copies the nine weights from the CPU in each call, for which a GPU has to be waited.
+
+    Args:
+        images: float32 [N, 3, H, W], values 0 .. 255.
+    """
+    channels, height, width = images.shape[1:]
+    if min(height, width) < 3:
+        return images
+    kernel = images.new_full((channels, 1, 3, 3), 1 / 13)
+    kernel[:, :, 1, 1] = 5 / 13
+    found = images.clone()
+    found[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=channels).round_().clamp_(0, 255)
+    return found
+
+
+def stretched(images: Tensor) -> Tensor:
+    """Return the images with the darkest pixel of each channel mapped to 0 and the lightest to 255.
+
+    A channel of one value stays. torchvision computes the same (`autocontrast`), but with an index whose length depends
+    on the pixels, for which a GPU has to be waited.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+    """
+    real = images.float()
+    low, high = real.amin((2, 3), keepdim=True), real.amax((2, 3), keepdim=True)
+    flat = low == high
+    step = torch.where(flat, 1.0, (high - low) * (1 / 255))
+    return (real - torch.where(flat, 0.0, low)).div_(step).clamp_(0, 255).to(torch.uint8)
 
 
 def redrawn(images: Tensor, is_a: dict[str, Tensor], level: Tensor) -> Tensor:
@@ -152,7 +188,7 @@ def redrawn(images: Tensor, is_a: dict[str, Tensor], level: Tensor) -> Tensor:
     changed = {
         "posterize": images & kept.to(torch.uint8),
         "solarize": torch.where(images >= 255 * (1 - level), 255 - images, images),
-        "autocontrast": transforms.autocontrast(images),
+        "autocontrast": stretched(images),
         "equalize": transforms.equalize(images),
     }
     for name, other in changed.items():

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from sqakd.errors import SqakdError
 from sqakd.quantization.quantizers.base import Quantizer
-from sqakd.quantization.quantizers.rounding import Mask, Rounding
+from sqakd.quantization.quantizers.clip_round import Mask
+from sqakd.quantization.quantizers.rounding import Rounding
 
 Signed = bool | Literal["auto"]
 

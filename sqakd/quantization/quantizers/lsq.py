@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from sqakd.numbers import check_not_negative
 from sqakd.quantization.quantizers.base import Start, checked_start
+from sqakd.quantization.quantizers.clip_round import Mask
 from sqakd.quantization.quantizers.integers import IntegerQuantizer, Signed
-from sqakd.quantization.quantizers.rounding import Mask, Rounding
+from sqakd.quantization.quantizers.rounding import Rounding
 
 SMALLEST_STEP = 2.0**-23
 

@@ -67,10 +67,13 @@ def measure(task: Task, batches: list[Tensor]) -> None:
     with in_mode(task.student, training=False):
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch computes the plain average then
             norm.train()
         try:
-            for images in batches if norms else []:
+            for number, images in enumerate(batches if norms else [], start=1):
+                for norm in norms:
+                    # The plain average. With momentum=None torch computes it too, but reads its counter of the batches
+                    # from the device for each norm.
+                    norm.momentum = 1 / number
                 task(images.to(task.device))
                 if task.features is not None:
                     task.features[0].take()  # no activation outlives its pass

@@ -1,7 +1,7 @@
 r"""Bits that decrease in stages, within the epochs of one run.
 
 Stage i lasts a share s_i of the E epochs and gives each quantizer max(bits of the stage, its own bits); the rest of the
-epochs has the run's own bits. Where bits change, the quantizers are calibrated again, on the calibration batch and on
+epochs has the run's own bits. Where bits change, the quantizers are calibrated again, on the calibration images and on
 the weights that the stage before has left; the others keep their learned ranges. Parameters stay the same objects, so
 the optimizer continues.
 
@@ -104,7 +104,8 @@ class BitsSchedule(pl.Callback):
             pairs = zip(quantizers(pl_module.student), bits, before, strict=True)
             changed = {quantizer for quantizer, new, old in pairs if new != old}
             torch.manual_seed(stream_seed(pl_module.seed, epoch, "calibration"))  # for stochastic depth and the like
-            recalibrate(pl_module.student, data.calibration_batch().to(pl_module.device), changed)
+            images = data.calibration_batch(pl_module.recipe.calibration_batches)
+            recalibrate(pl_module.student, images.to(pl_module.device), changed)
             _broadcast(pl_module.student)
 
     def _set(self, task: Task, epoch: int, epochs: int) -> list[int]:

@@ -23,7 +23,8 @@ from torch.optim import Optimizer
 from sqakd.numbers import check_positive
 from sqakd.quantization.layers import QuantLayer, quant_layers
 from sqakd.quantization.quantizers.base import Quantizer
-from sqakd.quantization.quantizers.rounding import Mask, Rounding
+from sqakd.quantization.quantizers.clip_round import Mask
+from sqakd.quantization.quantizers.rounding import Rounding
 from sqakd.training.schedule import cosine
 from sqakd.training.task import Task
 from sqakd.training.trainer import max_epochs, steps_per_epoch

@@ -148,6 +148,7 @@ def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
     # Codes are shifted to start at 0, because bincount counts from there.
     counts = torch.bincount(codes.integers.flatten().int() - grid[0], minlength=grid[-1] - grid[0] + 1)
     shares = counts.double() / counts.sum()
+    listed = shares.tolist()  # all at once: a GPU is waited for once, and not for each of up to 256 codes
     low, high = (codes.scale * (code - codes.zero_point) for code in (grid[0], grid[-1]))
     bounds = dict(state)
     return numbers | {
@@ -155,5 +156,5 @@ def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
         "clip_high": float(bounds.get("upper", high).detach().max()),
         "entropy": float(torch.special.entr(shares).sum()) / math.log(2),  # entr is -p ln p, and 0 for p = 0
         "used": int((counts > 0).sum()) / len(grid),
-        **{f"code_{code}": float(shares[code - grid[0]]) for code in grid},
+        **{f"code_{code}": listed[code - grid[0]] for code in grid},
     }

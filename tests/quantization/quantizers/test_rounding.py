@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, Mask, StraightThrough, clip_round
+from sqakd.quantization.quantizers import pieces
+from sqakd.quantization.quantizers.clip_round import Mask, clip_round
+from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
 
 Array = NDArray[np.float64]
 DELTAS = [None, 0.0, 0.001, 0.3]
@@ -87,6 +89,49 @@ def test_codes_and_gradients_equal_the_formula(
         for name, a, b in zip(Result._fields[1:], got[1:], wanted[1:], strict=True):
             assert a.dtype == dtype
             assert close(a, b, tolerance), (name, dtype)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("mask", ["value", "code"])
+@pytest.mark.parametrize("delta", [None, 0.3])
+def test_pieces_equal_the_whole(
+    delta: float | None,
+    mask: Mask,
+    memory_format: torch.memory_format,
+    dtype: torch.dtype,
+    threads: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Large tensors on a CPU are worked on in pieces; a gradient may lie in memory in another order."""
+    x, g = (torch.from_numpy(numbers(4, 3, 5, 6, seed=seed)).to(dtype) for seed in (1, 2))
+    x = x.to(memory_format=memory_format)
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    origin, density = torch.tensor(-0.9, dtype=exact), torch.tensor(3 / 2.1, dtype=exact)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    whole = run(x, origin, density, 0, 3, mask, delta, g)
+    monkeypatch.setattr(pieces, "PIECE", 7)
+    with torch.no_grad():
+        assert pieces.splits(x, density)
+    parts = run(x, origin, density, 0, 3, mask, delta, g)
+    assert torch.equal(parts.codes, whole.codes)
+    torch.testing.assert_close(parts.dx, whole.dx)  # the products may be fused with the sum
+    assert parts.dx.stride() == x.stride()
+    torch.testing.assert_close(parts.d_origin, whole.d_origin)
+    torch.testing.assert_close(parts.d_density, whole.d_density)
+
+
+def test_only_large_dense_tensors_with_one_range_are_split() -> None:
+    one, dense = torch.ones(()), torch.zeros(8, 16, 64, 64)
+    with torch.no_grad():
+        assert pieces.splits(dense, one)
+        assert pieces.splits(dense.to(memory_format=torch.channels_last), one)
+        assert not pieces.splits(dense[:1, :1], one)
+        assert not pieces.splits(dense, torch.ones(8, 1, 1, 1))
+        assert not pieces.splits(dense.transpose(0, 1), one)
+        assert not pieces.splits(torch.zeros(1).expand(dense.shape), one)
+    assert not pieces.splits(dense, one), "the gradient may be differentiated again"
 
 
 @pytest.mark.parametrize(("low", "high"), RANGES)

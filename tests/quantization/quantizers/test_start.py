@@ -5,11 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import small
 import torch
-from quantizer_cases import Case
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+from quantizer_cases import METHODS, Case
 from torch import Tensor
 
+from sqakd.advice import explain
+from sqakd.errors import SqakdError
 from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.runs.spec import identity
 
 WITH_RANGE = [(method, kind) for method in ("ewgs", "lsq") for kind in ("weight", "channels", "input", "signed")]
 WITH_RANGE += [("pact", "input"), ("pact", "signed")]
@@ -122,3 +128,49 @@ def test_constant_clip_is_replaced(start: str) -> None:
 def test_unknown_start_is_refused(method: str) -> None:
     with pytest.raises(ValueError, match="start='best': expected paper, mse or max"):
         Case(method, "input", 2).make(start="best")
+
+
+STARTING = [method for method in METHODS if small.config(f"quantizer={method}").quantizer.start is not None]
+
+
+def starts(*overrides: str) -> list[str]:
+    """Return the start of the range of weights and of that of inputs, as far as the method has one."""
+    scheme = small.scheme(*overrides)
+    made = [make(rounding=scheme.rounding(), shape=()) for make in (scheme.weight, scheme.input)]
+    return [quantizer.start for quantizer in made if quantizer.range_names]
+
+
+@pytest.mark.parametrize("method", STARTING)
+def test_one_key_starts_all_ranges_of_a_method(method: str) -> None:
+    assert starts(f"quantizer={method}") == ["paper"] * (1 if "pact" in method else 2)
+    for start in ("mse", "max"):
+        assert set(starts(f"quantizer={method}", f"quantizer.start={start}")) == {start}
+    found = starts(f"quantizer={method}", "quantizer.start=mse", "quantizer.input.start=max")
+    assert found == ["mse", "max"][-len(found) :], "the key of one range has the last word"
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in STARTING])
+def test_a_method_without_such_a_range_names_those_that_have_one(method: str) -> None:
+    assert starts(f"quantizer={method}") == []
+    with pytest.raises(InstantiationException) as raised:
+        small.scheme(f"quantizer={method}", "quantizer.start=mse")
+    error = raised.value.__cause__
+    assert isinstance(error, SqakdError)
+    message = explain(error)
+    assert message.startswith("start=mse: expected null, because this method has no range whose start can be chosen; ")
+    named = message.rpartition("quantizer=")[2].removesuffix(", also as released, have one").replace(" and ", ", ")
+    assert {name.removesuffix("_released") for name in STARTING} == set(named.split(", "))
+
+
+@pytest.mark.parametrize("method", STARTING)
+def test_the_short_and_the_long_form_are_the_same_run(method: str) -> None:
+    nodes = small.config(f"quantizer={method}").quantizer
+    long = [f"quantizer.{tensor}.start=mse" for tensor in ("weight", "input") if "start" in nodes[tensor]]
+
+    def values(*overrides: str) -> dict[str, Any]:
+        config: Any = OmegaConf.to_container(small.config(f"quantizer={method}", *overrides))
+        return identity(config)
+
+    short, typed, paper = values("quantizer.start=mse"), values(*long), values()
+    assert short == typed
+    assert {key for key in paper if paper[key] != short[key]} == {override.split("=")[0] for override in long}

@@ -106,7 +106,7 @@ def test_changed_bits_get_the_ranges_of_a_network_built_with_them(method: str, t
         quantize(fresh, small.scheme(f"quantizer={method}", *overrides))
         own = {name: value for name, value in watch.before[epoch - 1].items() if name in small.network().state_dict()}
         fresh.load_state_dict(own, strict=False)
-        calibrate(fresh, data.calibration_batch())
+        calibrate(fresh, data.calibration_batch(1))
         state = fresh.state_dict()
         assert state.keys() == watch.states[epoch].keys()
         different = [k for k, v in state.items() if not torch.equal(v, watch.states[epoch][k])]

@@ -1,0 +1,154 @@
+"""Clip and round with a gradient: the function behind every rounding rule.
+
+The equations are in the docstring of `sqakd.quantization.quantizers.rounding`. Forward and backward are written out by
+hand, so that only `x` is kept for the backward pass: position, mask and rounding error are computed again, which costs
+less than to keep them in memory.
+
+Each direction has two implementations. The formula serves compilers, which fuse it into its neighbours; GPUs; and the
+curvature estimate, which differentiates the gradient again (rounding errors and masks count as constants there). Eager
+execution on a CPU uses `sqakd.quantization.quantizers.pieces`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sqakd.quantization.quantizers.pieces import pieces, splits
+
+Mask = Literal["value", "code"]
+
+
+class Reach(NamedTuple):
+    """The lowest code, the highest code, and the quantity that the mask judges."""
+
+    low: int
+    high: int
+    mask: Mask
+
+    def limits(self, dtype: torch.dtype) -> tuple[float, float]:
+        """Return the open interval in which the judged quantity passes the gradient.
+
+        A value on the upper edge can give an h one rounding error above `high`; the mask has to include it.
+        """
+        if self.mask == "code":
+            return self.low - 0.5, self.high + 0.5
+        precision = torch.finfo(dtype)
+        below = self.low * (1 + precision.eps) if self.low else -precision.tiny
+        return below, self.high * (1 + 2 * precision.eps)
+
+
+def clip_round(
+    x: Tensor, origin: Tensor | None, density: Tensor, low: int, high: int, mask: Mask, delta: Tensor | None
+) -> Tensor:
+    """Return codes low .. high of `x`, with the gradient scaled by `delta` (None: straight-through).
+
+    Args:
+        x: real values, any shape.
+        origin: value of code 0; one number, or one per channel [C, 1, ...]; None for 0.
+        density: codes per unit, shaped like `origin`.
+        low: the lowest code.
+        high: the highest code.
+        mask: the quantity that has to lie in the range for the gradient to pass: "value" h or "code" round(h).
+        delta: one number.
+
+    Returns:
+        Integers as a real tensor, in the shape and dtype of `x`.
+    """
+    codes: Tensor = _ClipRound.apply(x, origin, density, Reach(low, high, mask), delta)
+    return codes
+
+
+class _ClipRound(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None) -> Tensor:
+        if splits(x, density):
+            return _codes_in_pieces(x, origin, density, reach)
+        # In place on the fresh product: eager execution then allocates one tensor instead of three.
+        return _position(x, origin, density).round_().clamp_(reach.low, reach.high).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, origin, density, ctx.reach, delta = inputs
+        ctx.save_for_backward(x, origin, density, delta)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, origin, density, delta = ctx.saved_tensors
+        gradient = _gradient_in_pieces if splits(x, density) else _gradient
+        dx, total, moment = gradient(x, grads[0], origin, density, ctx.reach, delta)
+        d_origin = -total * density if ctx.needs_input_grad[1] else None
+        d_density = moment / density if ctx.needs_input_grad[2] else None
+        return dx, d_origin, d_density, None, None
+
+
+def _gradient(
+    x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return m G d, and the sums of m G and of m G h in the shape of the range."""
+    with torch.no_grad():  # constants for a second derivative
+        h = _position(x, origin, density)
+        rounded = h.round()
+        # Inside the range `rounded` is the code, and outside the mask is 0, so that it needs no clipping here.
+        residual = None if delta is None else (h - rounded) * _weight(delta, reach)
+    # The gradient of a clip is the product with the mask in one pass. It multiplies nothing, because an infinite G
+    # times 0 would be NaN.
+    judged = h if reach.mask == "value" else rounded
+    passed = torch.ops.aten.hardtanh_backward(_at_least_float(grad), judged, *reach.limits(h.dtype))
+    if residual is not None:
+        passed = passed + passed.abs() * residual
+    return (passed * density).to(x.dtype), _sum_to(passed, density), _sum_to(passed * h, density)
+
+
+def _codes_in_pieces(x: Tensor, origin: Tensor | None, density: Tensor, reach: Reach) -> Tensor:
+    codes = torch.empty_like(x)
+    for part, code, (h,) in pieces(x, codes, buffers=1, dtype=density.dtype):
+        code.copy_(_position(part, origin, density, out=h).round_().clamp_(reach.low, reach.high))
+    return codes
+
+
+def _gradient_in_pieces(
+    x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what `_gradient` returns, for one range."""
+    dx, sums, limits = torch.empty_like(x), [], reach.limits(density.dtype)
+    weight = None if delta is None else _weight(delta, reach)
+    for part, g, d_part, (h, error, passed, size) in pieces(x, grad, dx, buffers=4, dtype=density.dtype):
+        _position(part, origin, density, out=h)
+        torch.round(h, out=error)
+        judged = h if reach.mask == "value" else error
+        torch.ops.aten.hardtanh_backward(_at_least_float(g), judged, *limits, grad_input=passed)
+        if weight is not None:
+            torch.sub(h, error, out=error).mul_(weight)
+            passed.addcmul_(torch.abs(passed, out=size), error)
+        sums += [passed.sum(), torch.dot(passed, h)]
+        torch.mul(passed, density, out=d_part)
+    return dx, torch.stack(sums[0::2]).sum(), torch.stack(sums[1::2]).sum()
+
+
+def _weight(delta: Tensor, reach: Reach) -> Tensor:
+    """Return the factor of a rounding error in codes: G = g + |g| delta e, with the error e in the unit interval."""
+    return delta / (reach.high - reach.low)
+
+
+def _position(x: Tensor, origin: Tensor | None, density: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return h = (x - o) d in a tensor of its own, or in `out`, at least in single precision."""
+    x = _at_least_float(x)
+    if origin is None:
+        return torch.mul(x, density, out=out)
+    return torch.sub(x, origin, out=out).mul_(density)
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    """Return half-precision values in single precision, because half is too coarse to find the nearest code."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def _sum_to(values: Tensor, like: Tensor) -> Tensor:
+    """Sum `values` down to the shape of `like`: one number, or one per channel [C, 1, ...]."""
+    if like.ndim:
+        return values.sum_to_size(like.shape)
+    # Per channel first: the compiler then shares one pass with the reductions of a neighbouring batch norm.
+    return values.sum(dim=(0, *range(2, values.ndim))).sum()
