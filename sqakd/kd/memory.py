@@ -37,7 +37,7 @@ def gather_ranks(*tensors: Tensor) -> list[Tensor]:
     length = torch.tensor(len(tensors[0]), device=tensors[0].device)
     lengths = [torch.zeros_like(length) for _ in range(distributed.get_world_size())]
     distributed.all_gather(lengths, length)
-    sizes = [int(n) for n in lengths]
+    sizes: list[int] = torch.stack(lengths).tolist()  # one wait for the device, and not one per rank
     joined = []
     for tensor in tensors:
         # all_gather needs equal shapes, but the last batch of an epoch may be smaller on some ranks: pad, then cut.

@@ -113,8 +113,13 @@ class Scheme:
 
 
 def _has_range(make: Callable[..., Quantizer]) -> bool:
-    """Return whether a class of quantizers, or a partial of one, has a range whose start is chosen."""
-    return bool(getattr(getattr(make, "func", make), "range_names", ()))
+    """Return whether a class of quantizers, or a partial of one, has a range whose start is chosen.
+
+    Another function is trusted, because it does not tell what it makes.
+    """
+    while isinstance(make, partial):
+        make = make.func
+    return not isinstance(make, type) or bool(getattr(make, "range_names", ()))
 
 
 def quantize(

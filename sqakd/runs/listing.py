@@ -10,8 +10,9 @@ from pathlib import Path
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder, find_finished
 from sqakd.runs.record import Record, read_record
+from sqakd.runs.spec import identity
 
-# These cells have quantizer.outer=released; in earlier versions the default was another one for all cells.
+# Cells with quantizer.outer=released. Earlier versions had another default for all cells.
 OUTER = "quantizer.outer"
 OUTER_DATASET, OUTER_QUANTIZERS = "tiny_imagenet", ("pact_released", "lsq_released", "dorefa_released")
 
@@ -55,5 +56,5 @@ def _with_former_default(folder: RunFolder, record: Record) -> Record:
         return record
     if not folder.config.is_file():
         return record
-    outer = folder.read_config()["quantizer"]["outer"]
+    outer = identity(folder.read_config()).get(OUTER)
     return record if outer == "released" else replace(record, changes={**record.changes, OUTER: outer})

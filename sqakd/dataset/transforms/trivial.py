@@ -144,7 +144,7 @@ def blurred(images: Tensor) -> Tensor:
     """Return the images with each pixel replaced by a mean over its 3x3 neighbours, in which it counts five times.
 
     The result is rounded, and the pixels on the border stay. torchvision computes the same (`adjust_sharpness`), but
-    copies the nine weights from the CPU in each call, for which a GPU has to be waited.
+    copies the nine weights from the CPU in each call, and the CPU waits for the GPU until they have arrived.
 
     Args:
         images: float32 [N, 3, H, W], values 0 .. 255.
@@ -163,7 +163,7 @@ def stretched(images: Tensor) -> Tensor:
     """Return the images with the darkest pixel of each channel mapped to 0 and the lightest to 255.
 
     A channel of one value stays. torchvision computes the same (`autocontrast`), but with an index whose length depends
-    on the pixels, for which a GPU has to be waited.
+    on the pixels, and the CPU waits until the GPU has computed it.
 
     Args:
         images: uint8 [N, 3, H, W].

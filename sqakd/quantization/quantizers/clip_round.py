@@ -45,17 +45,7 @@ def clip_round(
 ) -> Tensor:
     """Return codes low .. high of `x`, with the gradient scaled by `delta` (None: straight-through).
 
-    Args:
-        x: real values, any shape.
-        origin: value of code 0; one number, or one per channel [C, 1, ...]; None for 0.
-        density: codes per unit, shaped like `origin`.
-        low: the lowest code.
-        high: the highest code.
-        mask: the quantity that has to lie in the range for the gradient to pass: "value" h or "code" round(h).
-        delta: one number.
-
-    Returns:
-        Integers as a real tensor, in the shape and dtype of `x`.
+    `delta` is one number. The other arguments are those of `sqakd.quantization.quantizers.rounding.Rounding.forward`.
     """
     codes: Tensor = _ClipRound.apply(x, origin, density, Reach(low, high, mask), delta)
     return codes
@@ -93,8 +83,7 @@ def _gradient(
         rounded = h.round()
         # Inside the range `rounded` is the code, and outside the mask is 0, so that it needs no clipping here.
         residual = None if delta is None else (h - rounded) * _weight(delta, reach)
-    # The gradient of a clip is the product with the mask in one pass. It multiplies nothing, because an infinite G
-    # times 0 would be NaN.
+    # The gradient of a clip applies the mask in one pass. A product with 0 would turn an infinite gradient into NaN.
     judged = h if reach.mask == "value" else rounded
     passed = torch.ops.aten.hardtanh_backward(_at_least_float(grad), judged, *reach.limits(h.dtype))
     if residual is not None:

@@ -148,7 +148,7 @@ def _describe(quantizer: Quantizer, x: Tensor) -> dict[str, float]:
     # Codes are shifted to start at 0, because bincount counts from there.
     counts = torch.bincount(codes.integers.flatten().int() - grid[0], minlength=grid[-1] - grid[0] + 1)
     shares = counts.double() / counts.sum()
-    listed = shares.tolist()  # all at once: a GPU is waited for once, and not for each of up to 256 codes
+    listed = shares.tolist()  # all at once: the CPU waits for a GPU once, and not for each of up to 256 codes
     low, high = (codes.scale * (code - codes.zero_point) for code in (grid[0], grid[-1]))
     bounds = dict(state)
     return numbers | {
