@@ -124,11 +124,10 @@ def check_options(arguments: Sequence[str], config_folder: Path) -> None:
 
 
 def _starts_sweep(arguments: Namespace) -> bool:
-    """Return whether a command line, parsed by Hydra, trains or exports many runs and does not only list them."""
+    """Return whether a command line, parsed by Hydra, is about many runs and does not only print configurations."""
     prints = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
     sweeps = arguments.multirun or any(re.match(SWEEP, one) for one in arguments.overrides)
-    plans = any(re.match(r"plan=(?!false$)", one, re.IGNORECASE) for one in arguments.overrides)
-    return bool(sweeps and not prints and not plans)
+    return bool(sweeps and not prints)
 
 
 def _parsed(argument: str) -> Override | None:

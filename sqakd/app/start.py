@@ -55,6 +55,7 @@ def train(cfg: DictConfig) -> float | None:
         spec = spec_of(cfg, HydraConfig.get())
         folder = RunFolder.of_spec(spec)
         if spec.config["plan"]:
+            say(f"plan of {folder.path}")
             with large_imports():
                 from sqakd.app.plan import plan_runs
             plan_runs([spec])

@@ -33,14 +33,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     [
         (["train.py", "name=mine", "seed=3"], "run runs/mine/seed3\nlarge imports\n"),
         (["train.py", "seed=0,1", "-m"], "sweep: seed=0,1\nlarge imports\n"),
-        (["train.py", "table=digits", "plan=true"], "large imports\n"),
+        (["train.py", "bits=1,2", "plan=true", "-m"], "sweep: bits=1,2 plan=true\nlarge imports\n"),
+        (["train.py", "name=mine", "plan=true"], "plan of runs/mine/seed0\nlarge imports\n"),
         (["export.py", "run=there"], "exporting there as exact\nlarge imports\n"),
     ],
     ids=" ".join,
 )
-def test_a_command_says_first_what_it_will_do_unless_it_only_lists(
-    arguments: list[str], printed: str, tmp_path: Path
-) -> None:
+def test_a_command_says_first_what_it_will_do(arguments: list[str], printed: str, tmp_path: Path) -> None:
     done = _script(arguments, tmp_path)
     assert done == (3, printed, "")
 
