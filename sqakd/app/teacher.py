@@ -18,6 +18,7 @@ from sqakd.app.compose import changes, compose_spec, make
 from sqakd.app.console import say
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.parts import Parts, make_network, quantize_network, with_inputs
+from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
 from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
@@ -182,7 +183,8 @@ def _teacher_layout(parts: Parts) -> Layout:
 
 def _float_run(spec: Spec, parts: Parts, role: str) -> Spec:
     """Return the specification of the float run of one of a student's networks, "model@teacher" or "model"."""
-    return parts.teacher_run if role == "model@teacher" else compose_spec(float_run_overrides(spec, role))
+    own = parts.teacher_run if role == "model@teacher" else compose_spec(float_run_overrides(spec, role))
+    return available_float_run(own, with_inputs(own, parts.data).inputs)
 
 
 def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train: Train) -> FloatWeights:
@@ -191,6 +193,8 @@ def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train:
     folder = RunFolder.of_spec(own)
     if not folder.finished:
         say(f"the float network comes first: {folder.path}")
+    if note := precision_note(spec, own):
+        say(note)
     with _named_as_float_run():
         record = train(own)
     return FloatWeights(load_run_weights(folder, record)[0], str(folder.weights), classes, record)

@@ -16,6 +16,7 @@ from sqakd.runs.record import FloatRun, Published, Record, Score
 from sqakd.runs.spec import Spec
 
 LOWER_IS_BETTER = ("kl",)
+FLOAT32 = "32-true"  # precision of a run that changes none
 
 
 def make_record(
@@ -61,7 +62,12 @@ def make_record(
     }
     float_run = None
     if float_record is not None:
-        float_run = FloatRun(name=float_record.name, seed=float_record.seed, scores=float_record.scores)
+        float_run = FloatRun(
+            name=float_record.name,
+            seed=float_record.seed,
+            scores=float_record.scores,
+            precision=_other_precision(spec, float_record),
+        )
     top1, float_top1 = scores.get("top1"), float_run.scores.get("top1") if float_run else None
     return Record(
         name=config["name"],
@@ -93,6 +99,12 @@ def make_record(
         drop_from_float=float_top1.last - top1.last if float_top1 and top1 else None,
         difference_from_paper=top1.last - paper.top1 if paper and top1 else None,
     )
+
+
+def _other_precision(spec: Spec, float_record: Record) -> str | None:
+    """Return the precision of a float run if it differs from the student's."""
+    trained_in = str(float_record.changes.get("trainer.precision", FLOAT32))
+    return None if trained_in == str(spec.config["trainer"]["precision"]) else trained_in
 
 
 def median_of_finite(rates: Sequence[float]) -> float | None:

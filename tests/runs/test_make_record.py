@@ -15,7 +15,14 @@ from sqakd.runs.record import Published, Record, Score
 from sqakd.runs.spec import Spec
 
 SPEC = Spec(
-    {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "model": {"name": "net"}},
+    {
+        "name": "small",
+        "seed": 3,
+        "w_bits": 1,
+        "a_bits": 4,
+        "model": {"name": "net"},
+        "trainer": {"precision": "32-true"},
+    },
     {"dataset": "digits", "quantizer": "ewgs", "kd": "sqakd"},
     ("bits=1", "seed=3"),
 )
@@ -129,6 +136,17 @@ def test_there_is_no_drop_without_labels_or_without_a_float_run() -> None:
         assert "drop_from_float" not in record.to_dict()
     assert "top1" not in unlabelled.scores
     assert unknown.float_run is None
+
+
+def test_another_precision_of_the_float_run_is_recorded() -> None:
+    bf16 = replace(SPEC, config=SPEC.config | {"trainer": {"precision": "bf16-mixed"}})
+    student = make(LABELLED, FLOAT, spec=bf16)
+    assert student.float_run is not None
+    assert student.float_run.precision == "32-true"
+    assert Record.from_dict(student.to_dict()) == student
+    changed = replace(FLOAT, changes={"trainer.precision": "bf16-mixed"})
+    for spec, floating in ((SPEC, FLOAT), (bf16, changed)):
+        assert "precision" not in make(LABELLED, floating, spec=spec).to_dict()["float_run"]
 
 
 def test_a_published_number_gives_a_difference_where_there_are_labels() -> None:
