@@ -18,6 +18,7 @@ from sqakd.app.console import duration, say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
+from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
 from sqakd.app.teacher import needed_float_runs
 from sqakd.app.train import train
@@ -48,7 +49,7 @@ def plan_runs(specs: Iterable[Spec]) -> None:
         problem = refusal(spec)
         if not problem:
             for float_run in plan.float_runs(spec):
-                plan.add(float_run, refusal(float_run), measured)
+                plan.add(float_run, refusal(float_run), measured, precision_note(spec, float_run))
                 if plan.states[RunFolder.of_spec(float_run).path] == REFUSED:
                     problem = "its float run is refused"
         plan.add(spec, problem, measured)
@@ -84,16 +85,17 @@ class Plan:
         """Compose a float run; cells that share one compose it once, because that takes long."""
         overrides = tuple(float_run_overrides(spec, role))
         if overrides not in self.float_specs:
-            self.float_specs[overrides] = compose_spec(overrides)
+            self.float_specs[overrides] = available_float_run(compose_spec(overrides))
         return self.float_specs[overrides]
 
-    def add(self, spec: Spec, problem: str | None, measured: bool) -> None:
+    def add(self, spec: Spec, problem: str | None, measured: bool, note: str = "") -> None:
         """Add a run unless it was added before, and print its line.
 
         Args:
             spec: of the run.
             problem: why it cannot be trained; None if nothing is known against it.
             measured: whether to measure a run of unknown length.
+            note: what else to print about a run that is done.
         """
         folder = RunFolder.of_spec(spec)
         if folder.path in self.states:
@@ -105,8 +107,9 @@ class Plan:
                 self._times(folder.runs).append((work(spec.config), measure(spec)))
             except SqakdError as error:
                 problem = explain(error)
-        state, note = state_of(folder, spec, problem)
+        state, reason = state_of(folder, spec, problem)
         self.states[folder.path] = state
+        note = reason or note
         if state in (RESUME, TRAIN):
             per_epoch = self.seconds_per_epoch(spec)
             if epochs == 0:
