@@ -51,8 +51,9 @@ browser:
 	  || { { $(APT) update || $(APT) update; } && $(APT) install -y --no-install-recommends chromium chromium-driver > /dev/null; } \
 	  || echo "no Chromium: the tests that open the report's page are skipped"
 
-bench: $(STAMP) browser  ## measure the speed of training steps, losses, data, curvature, exported files and the report
+bench: $(STAMP) browser  ## measure the speed of training steps, compilation, losses, data, curvature, exported files and the report
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/compilation.py
 	$(BIN)/python benchmarks/methods.py
 	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/loader.py
