@@ -10,14 +10,14 @@ if __name__ == "__main__":  # not in the processes of a sweep
 import hydra
 from omegaconf import DictConfig
 
-from sqakd.app import export
+from sqakd.app import start
 from sqakd.app.command import run_command
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="export")
 def main(cfg: DictConfig) -> float | None:
     """Hydra calls this once per run."""
-    return export.main(cfg)
+    return start.export(cfg)
 
 
 if __name__ == "__main__":

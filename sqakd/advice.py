@@ -72,6 +72,9 @@ DATASET: dict[str, str] = {
     "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
     "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",
     "data.image_size": "give dataset.evaluate the same size",
+    "fashion_mnist.missing": "use dataset.download=true to fetch it, apt install dataset-fashion-mnist (Debian),"
+    " or dataset.root=FOLDER if it is in another folder",
+    "fashion_mnist.damaged": "delete {file} and use dataset.download=true, or put the original there",
     "tiny_imagenet.unlisted": "add the classes to wnids.txt, or remove the folders",
     "tiny_imagenet.size": "put the original there, or use dataset=imagefolder for images of other sizes",
 }

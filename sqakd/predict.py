@@ -164,6 +164,7 @@ def find(paths: list[Path]) -> list[Path]:
 
 def predict(model: Model, files: list[Path], *, batch: int) -> Iterator[tuple[Path, NDArray[np.float64] | str]]:
     """Yield each file with the probabilities of its classes, or with the reason why it cannot be read."""
+    _progress(0, len(files))  # the first batch may take seconds
     for start in range(0, len(files), batch):
         part = files[start : start + batch]
         pixels: list[NDArray[np.uint8]] = []

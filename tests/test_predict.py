@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from sqakd.model_file import FORMAT, METADATA, ModelFileError, describe, with_digest
-from sqakd.predict import Model, PredictError, main
+from sqakd.predict import Model, PredictError, main, predict
 from sqakd.terminal import printable
 
 SIDE, CLASSES = 6, 3
@@ -216,6 +217,15 @@ def test_links_are_followed_and_other_formats_reported(image: Path, capsys: pyte
     assert output.startswith(f"{folder / 'link' / image.name}: ")
     assert "1 left out: 1 link to one of its own parent folders (up)" in errors
     assert f"{folder / 'a.heic'}: cannot be read" in errors
+
+
+def test_progress_is_shown_before_the_first_batch(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image.with_name("model.onnx").write_bytes(model())
+    shown = io.StringIO()
+    monkeypatch.setattr(shown, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", shown)
+    next(predict(Model(image.with_name("model.onnx")), [image, image], batch=1))
+    assert shown.getvalue() == f"\r[{'.' * 30}] 0/2"
 
 
 def test_names_cannot_control_the_terminal() -> None:

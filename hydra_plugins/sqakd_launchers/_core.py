@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.sqakd_launchers.launcher import HERE, JOBS, PROCESSES, TrackedLauncher
 from hydra_plugins.sqakd_launchers.schemas import hide_schemas
-from sqakd.app.checks import SWEEPERS
-from sqakd.app.plan import plan_sweep
+from sqakd.app.modes import SWEEPERS
+from sqakd.app.start import large_imports
 from sqakd.app.sweep.job import failure_reason, run_job
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
 from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore, killed_reason
@@ -49,9 +49,14 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
     if OmegaConf.select(config, "plan"):
         if is_search:
             raise SystemExit("error: plan: a search cannot be planned, because each run depends on those before")
+        with large_imports():
+            from sqakd.app.plan import plan_sweep
         plan_sweep([list(filter_overrides(one)) for one in job_overrides])
         return []
     overrides = [(first + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]
+    if launcher.starts == HERE:  # before Ctrl-C raises an exception, which imports may catch
+        with large_imports():
+            import sqakd.app.train  # noqa: F401
     catch_interrupts()
     with errors_in_one_line():
         store = JobStore.create(Path(config.hydra.sweep.dir), overrides)

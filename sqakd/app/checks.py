@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Collection
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from torch import nn
 
 from sqakd.app.compose import located, make
@@ -22,48 +19,6 @@ from sqakd.runs.spec import Spec
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.callbacks.ema import WeightAverage
 from sqakd.training.trainer import check_trainer_config
-
-PLANS = (False, True, "measure")
-SWEEPERS = ("basic", "table")  # the others search for the best result
-
-
-def check_mode(spec: Spec) -> None:
-    """Refuse combinations with Hydra's modes that would go wrong later.
-
-    A search that looks at the test images chooses what fits them by chance. A run of a sweep that starts processes of
-    its own would start the sweep again in each of them, unless a scheduler starts the processes.
-
-    Raises:
-        SqakdError: naming the override that helps.
-    """
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.MULTIRUN and shared(spec) and "SLURM_NTASKS" not in os.environ:
-        raise SqakdError(
-            f"trainer.devices={spec.config['trainer']['devices']} in a sweep, whose runs have one device each; use"
-            f" trainer.devices=1 hydra/launcher=joblib for several runs at the same time, or start this run alone"
-        )
-    sweeper = hydra.runtime.choices.get("hydra/sweeper", "basic")
-    if sweeper not in SWEEPERS and not spec.config["dataset"]["holdout"]:
-        raise SqakdError(
-            f"hydra/sweeper={sweeper} would choose by the validation images, which here give the"
-            f" reported result; use dataset.holdout=0.2 to choose by a part of the training images"
-        )
-
-
-def check_plan(spec: Spec) -> None:
-    """Refuse a value of `plan` that means nothing.
-
-    Raises:
-        SqakdError: naming the values that exist.
-    """
-    if spec.config["plan"] not in PLANS:
-        raise SqakdError(f"plan={spec.config['plan']!r}: expected true, measure or false")
-
-
-def shared(spec: Spec) -> bool:
-    """Return whether several processes train this run together."""
-    trainer = spec.config["trainer"]
-    return trainer["num_nodes"] > 1 or trainer["devices"] not in (1, "1")
 
 
 def check_bits(spec: Spec, scheme: Scheme | None) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from sqakd.advice import explain
 from sqakd.app.compose import PATHS
+from sqakd.app.console import say
 from sqakd.app.errors import FULL_ERROR, ONE_LINE
 from sqakd.app.resolvers import home
 from sqakd.app.suggestions import either, suggestion
@@ -27,6 +31,7 @@ from sqakd.interrupts import ignore_interrupts
 from sqakd.terminal import printable
 
 HYDRA_FOLDERS = tuple(str(Path(package.__file__ or "").parent) for package in (hydra, omegaconf))
+SWEEP = r"(table|hparams)=(?!null$)"  # overrides that choose the runs of a sweep
 # Keys whose value may contain what Hydra's grammar of overrides gives another meaning.
 PATH_KEYS = [f"{group}.{key}" if group else key for group, key in PATHS]
 
@@ -43,6 +48,7 @@ def run_command(main: Callable[[], object], config_folder: Path) -> None:
     Raises:
         SystemExit: with one line, if the command line is wrong.
     """
+    atexit.register(gc.freeze)  # Python ends with a search for garbage, which takes a second with torch and Lightning
     sys.argv[1:] = [as_typed(argument) for argument in sys.argv[1:]]
     if os.environ.get(FULL_ERROR) == "1" and ONE_LINE not in os.environ:
         main()
@@ -53,7 +59,10 @@ def run_command(main: Callable[[], object], config_folder: Path) -> None:
 
 def _run_in_one_line(main: Callable[[], object], config_folder: Path) -> None:
     """Run an application of Hydra, and exit with one line if the command line is wrong."""
-    check_options(get_args_parser().parse_known_args()[0].overrides, config_folder)
+    arguments = get_args_parser().parse_known_args()[0]
+    check_options(arguments.overrides, config_folder)
+    if _starts_sweep(arguments):
+        say(f"sweep: {' '.join(arguments.overrides)}")  # the number of runs is known seconds later
     os.environ |= {FULL_ERROR: "1", ONE_LINE: "1"}  # Hydra raises its errors then, instead of printing them
     try:
         main()
@@ -96,7 +105,7 @@ def check_options(arguments: Sequence[str], config_folder: Path) -> None:
     Raises:
         SystemExit: naming the options.
     """
-    sweeps = [argument for argument in arguments if re.match(r"(table|hparams)=(?!null$)", argument)]
+    sweeps = [argument for argument in arguments if re.match(SWEEP, argument)]
     if len({argument.partition("=")[0] for argument in sweeps}) > 1:
         raise SystemExit(f"error: {printable(' '.join(sweeps))}: each chooses the runs of a sweep; use one of them")
     for argument in arguments:
@@ -112,6 +121,13 @@ def check_options(arguments: Sequence[str], config_folder: Path) -> None:
             raise SystemExit(f"error: {printable(argument)}: omit the plus sign; the group has an option already")
         if not isinstance(value, str | list):
             raise SystemExit(f"error: {printable(argument)}: expected {either(_options(config_folder / group))}")
+
+
+def _starts_sweep(arguments: Namespace) -> bool:
+    """Return whether a command line, parsed by Hydra, is about many runs and does not only print configurations."""
+    prints = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
+    sweeps = arguments.multirun or any(re.match(SWEEP, one) for one in arguments.overrides)
+    return bool(sweeps and not prints)
 
 
 def _parsed(argument: str) -> Override | None:

@@ -1,13 +1,20 @@
-"""Terminal output of a run: its own lines, once, without the libraries' messages."""
+"""Terminal output of a run: its own lines, once, without the libraries' messages.
+
+This file imports no large package, because a command prints its first line before it imports any.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 
-from pytorch_lightning.utilities import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 from sqakd.terminal import printable
+
+# Variables in which launchers give a process its rank; Lightning takes the first one that is set.
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 
 
 def quiet_libraries() -> None:
@@ -22,13 +29,16 @@ def quiet_libraries() -> None:
 
 def first_process() -> bool:
     """Return whether this is rank 0: of the processes that train one network, the one that decides and writes."""
-    return not getattr(rank_zero_only, "rank", 0)
+    rank = getattr(rank_zero_only, "rank", None)
+    if rank is None:  # Lightning, which sets it, is not imported yet
+        rank = next((int(os.environ[name]) for name in RANKS if name in os.environ), 0)
+    return not rank
 
 
-@rank_zero_only
 def say(text: str) -> None:
     """Print a line from rank 0 alone; names from files in it cannot control the terminal."""
-    print(printable(text), flush=True)  # noqa: T201
+    if first_process():
+        print(printable(text), flush=True)  # noqa: T201
 
 
 def duration(seconds: float) -> str:

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.advice import explain
-from sqakd.app.console import first_process, quiet_libraries
+from sqakd.app.console import first_process
 from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError, is_out_of_memory
 from sqakd.files import ENVIRONMENT
-from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts
+from sqakd.interrupts import INTERRUPT_STATUS
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # set to 1 by a user who wants tracebacks
 ONE_LINE = "SQAKD_ERRORS_IN_ONE_LINE"  # FULL_ERROR was set by this project, not by the user
@@ -24,6 +23,7 @@ OUT_OF_MEMORY = (
     "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N adds up the gradients of N batches"
 )
 CONTINUES = "the same command continues"
+SIGTERM_ERROR = "SIGTERMException"  # of Lightning, which need not be imported to recognise it
 
 
 class RunFailed(CompactHydraException):
@@ -43,16 +43,14 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
         SystemExit: after an expected error, Ctrl-C or SIGTERM.
         RunFailed: after an expected error in a sweep.
     """
-    quiet_libraries()
-    catch_interrupts()
     try:
         return action()
     except KeyboardInterrupt:
         raise _interrupted(stopped) from None
-    except SIGTERMException:  # before SystemExit, of which it is one
-        print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
-        raise SystemExit(SIGTERM_STATUS) from None
     except SystemExit as error:
+        if type(error).__name__ == SIGTERM_ERROR:
+            print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
+            raise SystemExit(SIGTERM_STATUS) from None
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         raise _interrupted(stopped) from None  # Lightning's own exit has another status and no message

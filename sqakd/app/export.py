@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 
 from sqakd.advice import install, left_out
-from sqakd.app.compose import located, make, spec_of
+from sqakd.app.compose import located, make
 from sqakd.app.console import say
-from sqakd.app.errors import report_errors
 from sqakd.app.parts import quantize_network
 from sqakd.app.signatures import check_arguments, check_values
 from sqakd.dataset.base import ImageDataModule
@@ -47,18 +44,6 @@ class Others(TypedDict):
     run: str
     folder: str | None
     benchmark: Mapping[str, Any]
-
-
-def main(cfg: DictConfig) -> float | None:
-    """Export the run that a composed configuration names.
-
-    Returns:
-        Agreement of the file with the trained network.
-    """
-    return report_errors(
-        lambda: export_run(spec_of(cfg, HydraConfig.get()).config),
-        stopped="nothing was replaced, the same command starts again",
-    )
 
 
 def export_run(config: Mapping[str, Any]) -> float:
@@ -94,8 +79,6 @@ def export_run(config: Mapping[str, Any]) -> float:
     folder = Path(config["folder"] or source.folder.export(options.profile))
     check_folder(folder)  # before the network and its data are loaded, which takes long
     trained = trained_network(source)
-    speed = "; measures its speed too, which takes minutes (benchmark.rounds=0: not)" if timing.rounds else ""
-    say(f"exporting {source.folder.path} as {options.profile}{speed}")
     others = list(read_exports(RunFolder(source.folder.path.resolve()).runs, left_out))
     record = pipeline.export(trained, options, folder, others)
     _report(record, folder)

@@ -12,13 +12,16 @@ from typing import Any
 import torch
 
 from sqakd.advice import explain, left_out
-from sqakd.app.checks import check_bits, check_length, check_plan
+from sqakd.app.checks import check_bits, check_length
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import duration, say
 from sqakd.app.errors import report_errors
+from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
+from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
-from sqakd.app.teacher import Train, needed_float_runs
+from sqakd.app.teacher import needed_float_runs
+from sqakd.app.train import train
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.listing import omitting, read_finished
@@ -33,21 +36,20 @@ WORK_RECIPE = ("batch_size", "accumulate")
 WORK_TRAINER = ("precision", "compile", "channels_last", "devices", "num_nodes")
 
 
-def plan_runs(specs: Iterable[Spec], train: Train) -> None:
+def plan_runs(specs: Iterable[Spec]) -> None:
     """Print a line for each run, the float runs it needs first, and the sum at the end.
 
     Args:
         specs: the runs of a sweep. With plan=measure a few steps of each unknown kind of run are trained.
-        train: trains one run.
     """
     plan = Plan()
     for spec in specs:
         check_plan(spec)
-        measured = train if spec.config["plan"] == "measure" else None
+        measured = spec.config["plan"] == "measure"
         problem = refusal(spec)
         if not problem:
             for float_run in plan.float_runs(spec):
-                plan.add(float_run, refusal(float_run), measured)
+                plan.add(float_run, refusal(float_run), measured, precision_note(spec, float_run))
                 if plan.states[RunFolder.of_spec(float_run).path] == REFUSED:
                     problem = "its float run is refused"
         plan.add(spec, problem, measured)
@@ -56,12 +58,7 @@ def plan_runs(specs: Iterable[Spec], train: Train) -> None:
 
 def plan_sweep(jobs: Iterable[Sequence[str]]) -> None:
     """Print the plan of a sweep's jobs, each given by its overrides; expected errors end it in one line."""
-    from sqakd.app.train import train  # the training itself plans single runs
-
-    def plan() -> None:
-        plan_runs((compose_spec(overrides) for overrides in jobs), train)
-
-    report_errors(plan)
+    report_errors(lambda: plan_runs(compose_spec(overrides) for overrides in jobs))
 
 
 class Plan:
@@ -88,29 +85,31 @@ class Plan:
         """Compose a float run; cells that share one compose it once, because that takes long."""
         overrides = tuple(float_run_overrides(spec, role))
         if overrides not in self.float_specs:
-            self.float_specs[overrides] = compose_spec(overrides)
+            self.float_specs[overrides] = available_float_run(compose_spec(overrides))
         return self.float_specs[overrides]
 
-    def add(self, spec: Spec, problem: str | None, train: Train | None) -> None:
+    def add(self, spec: Spec, problem: str | None, measured: bool, note: str = "") -> None:
         """Add a run unless it was added before, and print its line.
 
         Args:
             spec: of the run.
             problem: why it cannot be trained; None if nothing is known against it.
-            train: measures a run of unknown length; None to leave its length unknown.
+            measured: whether to measure a run of unknown length.
+            note: what else to print about a run that is done.
         """
         folder = RunFolder.of_spec(spec)
         if folder.path in self.states:
             return
         epochs = spec.config["recipe"]["epochs"]
         unmeasured = epochs > 0 and not folder.finished and self.seconds_per_epoch(spec) is None
-        if train is not None and not problem and unmeasured:
+        if measured and not problem and unmeasured:
             try:
-                self._times(folder.runs).append((work(spec.config), measure(spec, train)))
+                self._times(folder.runs).append((work(spec.config), measure(spec)))
             except SqakdError as error:
                 problem = explain(error)
-        state, note = state_of(folder, spec, problem)
+        state, reason = state_of(folder, spec, problem)
         self.states[folder.path] = state
+        note = reason or note
         if state in (RESUME, TRAIN):
             per_epoch = self.seconds_per_epoch(spec)
             if epochs == 0:
@@ -162,7 +161,7 @@ def state_of(folder: RunFolder, spec: Spec, problem: str | None) -> tuple[str, s
     return (RESUME if has_state(folder.checkpoint) else TRAIN), ""
 
 
-def measure(spec: Spec, train: Train) -> float:
+def measure(spec: Spec) -> float:
     """Return the seconds of one epoch, from a few steps of the same run in a temporary folder.
 
     Raises:

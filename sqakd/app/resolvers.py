@@ -18,8 +18,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import joblib
-import torch
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -111,6 +109,9 @@ def home(path: object) -> str:
 
 def jobs() -> int:
     """Return the number of GPUs of this machine, or of its CPU cores where it has no GPU."""
+    import joblib  # not at the top, because a command begins by composing and imports torch afterwards
+    import torch
+
     return torch.cuda.device_count() or int(joblib.cpu_count())
 
 
@@ -124,6 +125,8 @@ def register() -> None:
         return row(key, default, _root_)
 
     def gpus() -> int:
+        import torch
+
         return int(torch.cuda.is_available())
 
     def run_folder(*, _root_: DictConfig) -> str:

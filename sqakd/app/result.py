@@ -66,6 +66,7 @@ def record_of(
         cost=cost(task.student, parts.data.image_shape),
         labels_used=parts.objective.needs_labels,
         float_record=networks.float_run,
+        float_precision=networks.float_precision,
         paper=None if apart else reference.paper,
         training_seconds=history.seconds,
         device=task.device,

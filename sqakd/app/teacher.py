@@ -18,6 +18,7 @@ from sqakd.app.compose import changes, compose_spec, make
 from sqakd.app.console import say
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.parts import Parts, make_network, quantize_network, with_inputs
+from sqakd.app.precision import available_float_run, precision_note, precision_of
 from sqakd.app.schema import check_config
 from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
@@ -43,12 +44,14 @@ class FloatWeights:
         source: the file they are from.
         classes: width of the logits.
         record: of the run that trained them, if its scores are about the same images; else None.
+        precision: of that run, if it is known.
     """
 
     tensors: dict[str, Tensor]
     source: str
     classes: int
     record: Record | None
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,14 @@ class Networks:
         teacher: float, trained; None for a float run.
         classes: width of the logits.
         float_run: record of the float run that the student starts from, if known.
+        float_precision: the precision of that run, if known.
     """
 
     student: nn.Module
     teacher: nn.Module | None
     classes: int
     float_run: Record | None
+    float_precision: str | None = None
 
 
 def needed_float_runs(spec: Spec, objective: Objective, teacher_model: Mapping[str, Any]) -> list[str]:
@@ -165,7 +170,7 @@ def find_networks(
         restore(student, student_weights.tensors, source=student_weights.source)
     if parts.scheme is not None:
         quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=True)
-    return Networks(student, teacher, classes, student_weights.record)
+    return Networks(student, teacher, classes, student_weights.record, student_weights.precision)
 
 
 def report_teacher(parts: Parts, teacher: nn.Module, device: torch.device) -> None:
@@ -182,7 +187,8 @@ def _teacher_layout(parts: Parts) -> Layout:
 
 def _float_run(spec: Spec, parts: Parts, role: str) -> Spec:
     """Return the specification of the float run of one of a student's networks, "model@teacher" or "model"."""
-    return parts.teacher_run if role == "model@teacher" else compose_spec(float_run_overrides(spec, role))
+    own = parts.teacher_run if role == "model@teacher" else compose_spec(float_run_overrides(spec, role))
+    return available_float_run(own, with_inputs(own, parts.data).inputs)
 
 
 def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train: Train) -> FloatWeights:
@@ -191,9 +197,12 @@ def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train:
     folder = RunFolder.of_spec(own)
     if not folder.finished:
         say(f"the float network comes first: {folder.path}")
+    if note := precision_note(spec, own):
+        say(note)
     with _named_as_float_run():
         record = train(own)
-    return FloatWeights(load_run_weights(folder, record)[0], str(folder.weights), classes, record)
+    tensors, _ = load_run_weights(folder, record)
+    return FloatWeights(tensors, str(folder.weights), classes, record, precision_of(own))
 
 
 @contextmanager

@@ -6,16 +6,13 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sqakd.app.checks import build_float_network, check_data, check_mode, check_parts, shared
-from sqakd.app.compose import located, make, spec_of
+from sqakd.app.checks import build_float_network, check_data, check_parts
+from sqakd.app.compose import located, make
 from sqakd.app.console import first_process, say
-from sqakd.app.errors import report_errors
+from sqakd.app.modes import shared
 from sqakd.app.parts import Parts, make_parts, with_inputs
-from sqakd.app.plan import plan_runs
 from sqakd.app.result import Reference, record_of, reference_of, report_initial, write_results
 from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
@@ -42,24 +39,6 @@ IMBALANCE_ADVICE = (
 )
 
 
-def main(cfg: DictConfig) -> float | None:
-    """Train the run that a composed configuration describes, or plan it.
-
-    Returns:
-        The last validation top-1 (agreement with the teacher where there are no labels), for sweepers.
-    """
-
-    def run() -> float | None:
-        spec = spec_of(cfg, HydraConfig.get())
-        if spec.config["plan"]:
-            plan_runs([spec], train)
-            return None
-        check_mode(spec)
-        return train(spec).main_score
-
-    return report_errors(run)
-
-
 def train(spec: Spec) -> Record:
     """Train a run unless it is finished, and resume it if it was interrupted.
 
@@ -83,7 +62,6 @@ def train(spec: Spec) -> Record:
     with folder.locked() if first_process() or not shared(spec) else nullcontext():
         if record := folder.finished_record(spec):  # another process was faster
             return _done_before(folder, record)
-        say(f"run {folder.path}")
         say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)
         record = fit(spec, parts, networks, reference, folder)

@@ -7,8 +7,10 @@ starts without numpy.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 # Scores are rounded to this many points, so that equal counts of images, kept as 32-bit shares, give equal sums.
 UNIT = 1e-4
@@ -61,7 +63,7 @@ def permutation_p(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> 
         0.05555555555555555
     """
     common = math.lcm(*(len(ours) * len(base) for ours, base in strata))  # keeps the statistic whole
-    observed, joint = 0, Counter({0: 1})
+    observed, halves = 0, [Counter({0: 1}), Counter({0: 1})]
     for ours, base in strata:
         values = [round(score / UNIT) for score in (*ours, *base)]
         n, n_base = len(ours), len(base)
@@ -69,9 +71,11 @@ def permutation_p(strata: Sequence[tuple[Sequence[float], Sequence[float]]]) -> 
         # chosen / n - (sum(values) - chosen) / n_base, times common
         ways = {scale * (chosen * (n + n_base) - shift): number for chosen, number in _sums(values, n).items()}
         observed += scale * (sum(values[:n]) * (n + n_base) - shift)
-        joint = _added(joint, ways)
+        halves.sort(key=len)
+        halves[0] = _added(halves[0], ways)
     least = abs(observed) - SLACK * common * len(strata)
-    return sum(number for value, number in joint.items() if abs(value) >= least) / joint.total()
+    first, second = halves
+    return _far(first, second, least) / (first.total() * second.total())
 
 
 def _sums(values: Sequence[int], n: int) -> Counter[int]:
@@ -91,6 +95,23 @@ def _added(first: Mapping[int, int], second: Mapping[int, int]) -> Counter[int]:
         for b, more in second.items():
             joint[a + b] += ways * more
     return joint
+
+
+def _far(first: Counter[int], second: Counter[int], least: int) -> int:
+    """Count how often the sum of two independent numbers is at least `least` away from 0.
+
+    The distribution of the sum is not computed: it may have millions of values where each number has thousands.
+    """
+    if least <= 0:
+        return first.total() * second.total()
+    values = sorted(second)
+    up_to = [0, *accumulate(second[value] for value in values)]
+    far = 0
+    for value, ways in first.items():
+        below = up_to[bisect_right(values, -least - value)]
+        above = up_to[-1] - up_to[bisect_left(values, least - value)]
+        far += ways * (below + above)
+    return far
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

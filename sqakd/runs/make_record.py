@@ -26,6 +26,7 @@ def make_record(
     cost: Cost,
     labels_used: bool,
     float_record: Record | None,
+    float_precision: str | None = None,
     paper: Published | None,
     training_seconds: float,
     device: torch.device,
@@ -41,6 +42,7 @@ def make_record(
         cost: of the trained network.
         labels_used: whether the loss read labels.
         float_record: record of the float run the student started from, if it is known.
+        float_precision: the precision in which that float run was trained, if it is known.
         paper: the published number of the run's cell, if there is one (`sqakd.runs.paper.published`).
         training_seconds: of all epochs, over all starts.
         device: the device that trained the run.
@@ -59,9 +61,14 @@ def make_record(
         )
         for name in names
     }
-    float_run = None
+    float_run, precision = None, str(config["trainer"]["precision"])
     if float_record is not None:
-        float_run = FloatRun(name=float_record.name, seed=float_record.seed, scores=float_record.scores)
+        float_run = FloatRun(
+            name=float_record.name,
+            seed=float_record.seed,
+            scores=float_record.scores,
+            precision=None if float_precision == precision else float_precision,
+        )
     top1, float_top1 = scores.get("top1"), float_run.scores.get("top1") if float_run else None
     return Record(
         name=config["name"],

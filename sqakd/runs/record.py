@@ -51,16 +51,30 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatRun:
-    """The float run that a student started from: its name, its seed and its scores."""
+    """The float run that a student started from.
+
+    Attributes:
+        name: of its folder.
+        seed: of the run.
+        scores: as in its own record.
+        precision: in which it was trained, if that is not the student's own, e.g. "32-true"; else None.
+    """
 
     name: str
     seed: int
     scores: Mapping[str, Score]
+    precision: str | None = None
 
     @classmethod
     def from_fields(cls, fields: Fields) -> FloatRun:
         """Return the float run in a JSON object."""
-        return cls(name=fields.text("name"), seed=fields.whole("seed"), scores=_scores(fields))
+        precision = fields.text("precision") if fields.has("precision") else None
+        return cls(name=fields.text("name"), seed=fields.whole("seed"), scores=_scores(fields), precision=precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data as in record.json; another precision is there only if there is one."""
+        plain = asdict(self)
+        return {key: value for key, value in plain.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +244,7 @@ class Record:
         """Return plain data as in record.json."""
         plain = {"version": VERSION} | asdict(self)
         plain["paper"] = None if self.paper is None else self.paper.to_dict()
+        plain["float_run"] = None if self.float_run is None else self.float_run.to_dict()
         return {key: value for key, value in plain.items() if value is not None or key not in ONLY_IF_KNOWN}
 
     @classmethod

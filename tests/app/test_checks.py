@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from PIL import Image
 
-from sqakd.app.train import main
+from sqakd.app import start
 from sqakd.models.resnet import CifarResNet
 
 STUDENT, TEACHER = "digits-resnet20-ewgs-w2a2-sqakd", "digits-resnet20-none-w32a32-none"
@@ -36,7 +36,7 @@ def train(base: Path, *overrides: str) -> float | None:
     own += [f"paths.runs={base / 'runs'}", f"paths.data={base / 'data'}"]
     cfg = compose("train", overrides=[*own, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    return main(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    return start.train(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
 
 
 def refusal(base: Path, *overrides: str) -> str:

@@ -83,16 +83,17 @@ def test_ctrl_c_in_a_training_is_the_same_line(tmp_path: Path, capsys: pytest.Ca
     assert "stopped by Ctrl-C; the same command continues\n" in capsys.readouterr().err
 
 
-# Runs a command that gets the signal while it imports a package.
+# Runs a command that gets a signal while it imports a package.
 INTERRUPTED_IMPORT = """
 import builtins, os, runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-script, package, plain = sys.argv[1], sys.argv[2], builtins.__import__
+number, package, script, *_ = sys.argv[1:]
+plain = builtins.__import__
 def interrupted(name, *arguments, **others):
     if name == package:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), int(number))
     return plain(name, *arguments, **others)
-builtins.__import__, sys.argv = interrupted, [script]
+builtins.__import__, sys.argv = interrupted, sys.argv[3:]
 if script.endswith(".py"):
     runpy.run_path(script, run_name="__main__")
 else:
@@ -100,21 +101,39 @@ else:
 """
 
 
+def interrupted_import(number: int, package: str, script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Return the end of a command that gets a signal when it imports a package."""
+    script, *options = script.split()
+    script = str(command.ROOT / script) if script.endswith(".py") else script
+    arguments = [sys.executable, "-c", INTERRUPTED_IMPORT, str(int(number)), package, script, *options]
+    environment = os.environ | {"PYTHONPATH": str(command.ROOT)}
+    return subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize(
     ("script", "package"),
     [
         ("train.py", "hydra"),
+        ("train.py", "torch"),
+        ("train.py", "torchmetrics"),
+        ("train.py seed=0,1 -m", "torch"),
         ("export.py", "hydra"),
+        ("export.py run=there", "torch"),
         ("sqakd.report", "sqakd.report.write"),
         ("sqakd.dashboard", "yaml"),
         ("sqakd.predict", "onnxruntime"),
     ],
 )
 def test_ctrl_c_while_packages_are_imported_is_the_same_line(script: str, package: str, tmp_path: Path) -> None:
-    script = str(command.ROOT / script) if script.endswith(".py") else script
-    arguments = [sys.executable, "-c", INTERRUPTED_IMPORT, script, package]
-    environment = os.environ | {"PYTHONPATH": str(command.ROOT)}
-    done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = interrupted_import(signal.SIGINT, package, script, tmp_path)
     assert done.returncode == 130, done.stderr
     assert done.stderr.startswith("stopped by Ctrl-C; ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("script", "package"), [("train.py", "torchmetrics"), ("export.py run=there", "torch")])
+def test_sigterm_while_packages_are_imported_leaves_its_line_to_the_shell(
+    script: str, package: str, tmp_path: Path
+) -> None:
+    done = interrupted_import(signal.SIGTERM, package, script, tmp_path)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, "")

@@ -47,7 +47,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def line(plan: Plan, one: Spec, capsys: pytest.CaptureFixture[str], problem: str = "") -> str:
-    plan.add(one, problem, None)
+    plan.add(one, problem, False)
     return capsys.readouterr().out.rstrip("\n")
 
 
@@ -85,8 +85,8 @@ def test_a_damaged_configuration_stops_no_other_run(
     other.path.mkdir(parents=True)
     write_record(other.record, Record.from_dict(json.loads(OLD_RUN.read_text())))
     other.config.write_text(content)
-    plan.add(spec(tmp_path, seed=1), None, None)
-    plan.add(spec(tmp_path, seed=2), None, None)
+    plan.add(spec(tmp_path, seed=1), None, False)
+    plan.add(spec(tmp_path, seed=2), None, False)
     printed = capsys.readouterr()
     assert printed.out.count(f"about {duration(500)}") == 2
     expected = 0 if content == "name: only" else 1  # a configuration of something else

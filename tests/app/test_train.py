@@ -83,6 +83,16 @@ def test_two_simultaneous_sweeps_train_one_teacher(
     assert record(runs, TEACHER)["labels_used"] is True
 
 
+def test_a_finished_float32_teacher_serves_a_student_in_bf16(runs: Path) -> None:
+    note = "float run in precision 32-true, student in bf16-mixed"
+    bf16 = ["trainer.precision=bf16-mixed", "name=bf16"]
+    planned = train(runs, *bf16, "plan=true").stdout
+    assert f"\ndone     {runs / TEACHER / 'seed0'}  {note}\n" in planned
+    assert f"\n{note}\n" in train(runs, *bf16).stdout
+    assert record(runs, "bf16")["float_run"]["precision"] == "32-true"
+    assert record(runs, TEACHER)["changes"].get("trainer.precision") is None
+
+
 def test_a_failing_cell_does_not_end_its_sweep(
     pair: tuple[Path, CompletedProcess[str], CompletedProcess[str]],
 ) -> None:

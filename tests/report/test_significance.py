@@ -72,6 +72,14 @@ def test_permutation_test_has_its_smallest_p_if_each_stratum_is_separated() -> N
     assert permutation_p([separated, swapped]) == 1
 
 
+def test_permutation_test_of_many_strata_does_not_compute_all_their_sums() -> None:
+    chance = random.Random(0)
+    strata = [
+        ([chance.uniform(80, 90) for _ in range(3)], [chance.uniform(60, 70) for _ in range(3)]) for _ in range(6)
+    ]  # 64 million sums of 6 numbers, but two times 8,000 sums of 3
+    assert permutation_p(strata) == 2 / math.comb(6, 3) ** 6
+
+
 def test_holm_multiplies_by_the_number_of_tests_that_are_left() -> None:
     assert holm([0.01, 0.04, 0.03, 0.9]) == pytest.approx([0.04, 0.09, 0.09, 0.9])
     assert holm([0.5, None, 0.6]) == [1.0, None, 1.0]

@@ -15,7 +15,14 @@ from sqakd.runs.record import Published, Record, Score
 from sqakd.runs.spec import Spec
 
 SPEC = Spec(
-    {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "model": {"name": "net"}},
+    {
+        "name": "small",
+        "seed": 3,
+        "w_bits": 1,
+        "a_bits": 4,
+        "model": {"name": "net"},
+        "trainer": {"precision": "32-true"},
+    },
     {"dataset": "digits", "quantizer": "ewgs", "kd": "sqakd"},
     ("bits=1", "seed=3"),
 )
@@ -32,6 +39,7 @@ def make(
     paper: Published | None = None,
     spec: Spec = SPEC,
     initial: dict[str, float] | None = None,
+    float_precision: str | None = None,
 ) -> Record:
     return make_record(
         spec,
@@ -40,6 +48,7 @@ def make(
         cost=COST,
         labels_used=False,
         float_record=float_record,
+        float_precision=float_precision,
         paper=paper,
         training_seconds=1.23456,
         device=torch.device("cpu"),
@@ -93,7 +102,7 @@ def test_a_record_holds_what_ran_and_what_came_out() -> None:
     assert record.scores.keys() == {"top1", "agreement"}
     assert record.drop_from_float == 0.25 - 0.125
     assert record.float_run is not None
-    assert asdict(record.float_run) == {"name": "float", "seed": 3, "scores": asdict(FLOAT)["scores"]}
+    assert record.float_run.to_dict() == {"name": "float", "seed": 3, "scores": asdict(FLOAT)["scores"]}
     expected: dict[str, Any] = {"name": "small", "seed": 3, "w_bits": 1, "a_bits": 4, "epochs": 3, "model": "net"}
     expected |= {"choices": SPEC.choices, "changes": {"recipe.epochs": 3}, "devices": 1, "labels_used": False}
     expected |= {"parameters": 1000, "packed_bytes": 1250, "bit_operations": 8000}
@@ -129,6 +138,17 @@ def test_there_is_no_drop_without_labels_or_without_a_float_run() -> None:
         assert "drop_from_float" not in record.to_dict()
     assert "top1" not in unlabelled.scores
     assert unknown.float_run is None
+
+
+def test_another_precision_of_the_float_run_is_recorded() -> None:
+    bf16 = replace(SPEC, config=SPEC.config | {"trainer": {"precision": "bf16-mixed"}})
+    student = make(LABELLED, FLOAT, spec=bf16, float_precision="32-true")
+    assert student.float_run is not None
+    assert student.float_run.precision == "32-true"
+    assert Record.from_dict(student.to_dict()) == student
+    for spec, precision in ((SPEC, "32-true"), (bf16, "bf16-mixed"), (bf16, None)):
+        record = make(LABELLED, FLOAT, spec=spec, float_precision=precision)
+        assert "precision" not in record.to_dict()["float_run"]
 
 
 def test_a_published_number_gives_a_difference_where_there_are_labels() -> None:
