@@ -86,7 +86,9 @@ def test_without_an_epoch_the_student_is_calibrated_only() -> None:
     result = sqakd.distill(teacher, batches, **QUICK | {"epochs": 0})
     assert result.scores == result.scores_before
     wanted = student.state_dict()
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in result.student.state_dict().items())
+    for name, tensor in result.student.state_dict().items():
+        # The memory format of the convolutions differs, and so the order of their sums.
+        assert torch.allclose(tensor, wanted[name], rtol=1e-4, atol=1e-5), name
 
 
 def test_another_student_is_trained_in_place() -> None:
