@@ -1,4 +1,4 @@
-"""Trainings by several processes on the CPU, with a count of what they send to each other."""
+"""Trainings by several processes on the CPU, with a record of what they send to each other."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from made_up_device import marked, place
 from pytorch_lightning.loops import evaluation_loop, training_epoch_loop
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, distributed
-from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from warm_process import SERVER
+
+TIMEOUT = 300  # seconds
 
 
 class Sent(NamedTuple):
@@ -43,6 +45,11 @@ class Collectives(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.sent: list[Sent] = []
         self.phase = ""
 
+    def take(self) -> list[Sent]:
+        """Return the operations since the last call."""
+        found, self.sent = self.sent, []
+        return found
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.namespace == "c10d":
             # The last list of a gather has this rank's tensors; the others receive.
@@ -58,7 +65,7 @@ def trainer_config(world_size: int) -> dict[str, Any]:
     return {"accelerator": "cpu", "devices": world_size, "strategy": strategy, "enable_checkpointing": True}
 
 
-def _run(rank: int, world_size: int, folder: Path, work: Callable[[int, Path], Any]) -> None:
+def _run(rank: int, world_size: int, folder: Path, work: Callable[[Path, Collectives], Any]) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "GROUP_RANK": "0"}
     os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -71,19 +78,24 @@ def _run(rank: int, world_size: int, folder: Path, work: Callable[[int, Path], A
             (evaluation_loop._EvaluationLoop, "_evaluation_step", "evaluation"),
         ):
             patch.setattr(loop, name, marked(recorder, phase, getattr(loop, name)))
-        result = work(world_size, folder / f"rank{rank}")
-    torch.save((result, [tuple(sent) for sent in recorder.sent]), folder / f"{rank}.pt")
+        result = work(folder / f"rank{rank}", recorder)
+    torch.save(result, folder / f"{rank}.pt")
     distributed.destroy_process_group()
 
 
-def on_ranks(world_size: int, folder: Path, work: Callable[[int, Path], Any]) -> list[tuple[Any, list[Sent]]]:
-    """Run `work(world_size, folder of the rank)` in a process group; return each rank's result and what it sent.
+def on_ranks(world_size: int, folder: Path, work: Callable[[Path, Collectives], Any]) -> list[Any]:
+    """Run `work(folder of the rank, recorder)` in each process of a group, and return the results by rank.
 
     Args:
         world_size: number of processes.
         folder: empty folder.
         work: function of a module; its result consists of tensors and plain data.
     """
-    spawn(_run, (world_size, folder, work), nprocs=world_size)  # type: ignore[no-untyped-call]
-    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
-    return [(result, [Sent(*sent) for sent in sent_by_rank]) for result, sent_by_rank in found]
+    ranks = range(world_size)
+    processes = [SERVER.Process(target=_run, args=(rank, world_size, folder, work), daemon=True) for rank in ranks]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(TIMEOUT)
+    assert [process.exitcode for process in processes] == [0] * world_size
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in ranks]
