@@ -27,10 +27,15 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from sqakd.errors import SqakdError
+from sqakd.face import make_callable
 from sqakd.image_files import UNSUPPORTED, left_out_text, list_images
 from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
 from sqakd.model_file import Description, ModelFileError, describe
 from sqakd.terminal import printable
+
+# `sqakd.predict(model, images)` is `sqakd.library.predicting.predict`.
+make_callable(__name__)
 
 BAR = 30
 LARGEST_MODEL = 2**31  # bytes; the limit of the format's encoding
@@ -39,7 +44,7 @@ FATAL = 4
 INPUT_TYPES = {True: "tensor(uint8)", False: "tensor(float)"}  # by whether a file takes pixels
 
 
-class PredictError(ValueError):
+class PredictError(SqakdError):
     """A model or a folder of images that cannot be used. A mistake in this program raises other errors."""
 
 

@@ -173,7 +173,7 @@ def check_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
             check_export(arguments)
         case ["python", "-m", str(name), *arguments] if name.startswith(("sqakd.", "tests.")):
             check_program(module_named(name), arguments, monkeypatch)
-        case ["python", str(script), *arguments] if script.startswith(("benchmarks/", "tests/")):
+        case ["python", str(script), *arguments] if script.startswith(("benchmarks/", "examples/", "tests/")):
             check_program(module_of(command.ROOT / script, monkeypatch), arguments, monkeypatch)
         case ["make", *targets]:
             assert targets
