@@ -27,7 +27,7 @@ TRAIN = """{name} [GROUP=OPTION ...] [KEY=VALUE ...] [-m]: train a low-bit netwo
 
   {name} quantizer=ewgs model=resnet20 bits=2        train a run, its float teacher first
   {name} bits=1,2 seed=0,1,2 -m                      train several runs, a sweep
-  {name} table=table5 plan=true                      list the runs of a table and their time
+  {name} table=table5 plan=true                      list the runs of a table, with times
 
 {groups}
 
