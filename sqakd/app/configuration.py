@@ -1,23 +1,14 @@
-"""The folder of the configuration files: part of the installed package, or at the top of a checkout."""
+"""Composition for scripts: Hydra reads this project's configuration files, whoever else uses Hydra in the process."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-import sqakd
-
-PACKAGE = Path(sqakd.__file__).parent
-
-
-def conf_folder() -> Path:
-    """Return the folder with train.yaml and export.yaml."""
-    shipped = PACKAGE / "conf"
-    return shipped if shipped.is_dir() else PACKAGE.parent / "conf"
+from sqakd.shipped import conf_folder
 
 
 @contextmanager

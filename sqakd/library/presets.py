@@ -11,13 +11,14 @@ from functools import cache
 from typing import Any
 
 from sqakd.app.compose import compose_spec, make
-from sqakd.app.configuration import conf_folder, own_configuration
+from sqakd.app.configuration import own_configuration
 from sqakd.app.suggestions import suggestion
 from sqakd.errors import SqakdError
 from sqakd.numbers import is_whole
 from sqakd.quantization.convert import Scheme
 from sqakd.quantization.quantizers.base import MAX_BITS
 from sqakd.runs.spec import Spec
+from sqakd.shipped import conf_folder
 
 
 def preset_names() -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import sqakd
-from sqakd.app.configuration import conf_folder, own_configuration
+from sqakd.app.configuration import own_configuration
 from sqakd.library.presets import preset_names
 from sqakd.quantization import convert
 from sqakd.quantization.calibrate import calibrate
@@ -29,6 +29,7 @@ from sqakd.quantization.quantizers.dorefa import TanhRange, TanhWeights, UnitAct
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.quantization.quantizers.pact import ClippedActivation
+from sqakd.shipped import conf_folder
 
 
 def described(model: nn.Module) -> list[dict[str, Any]]:
