@@ -27,10 +27,15 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
+from sqakd.errors import SqakdError
+from sqakd.face import make_callable
 from sqakd.image_files import UNSUPPORTED, left_out_text, list_images
 from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
 from sqakd.model_file import Description, ModelFileError, describe
-from sqakd.terminal import printable
+from sqakd.terminal import printable, program
+
+# `sqakd.predict(model, images)` is `sqakd.library.predicting.predict`.
+make_callable(__name__)
 
 BAR = 30
 LARGEST_MODEL = 2**31  # bytes; the limit of the format's encoding
@@ -39,7 +44,7 @@ FATAL = 4
 INPUT_TYPES = {True: "tensor(uint8)", False: "tensor(float)"}  # by whether a file takes pixels
 
 
-class PredictError(ValueError):
+class PredictError(SqakdError):
     """A model or a folder of images that cannot be used. A mistake in this program raises other errors."""
 
 
@@ -186,7 +191,7 @@ def _progress(done: int, total: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m sqakd.predict", description="Classify images with an exported model."
+        prog=program("python -m sqakd.predict"), description="Classify images with an exported model."
     )
     parser.add_argument("model", type=_path, help="model.onnx, written by export.py")
     parser.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="image files, or folders of images")

@@ -1,6 +1,20 @@
-"""Text for the terminal: text from files made safe to print in one line, and times in a suitable unit."""
+"""Text of commands: names from files made safe to print in one line, times, and the command's own name."""
 
 from __future__ import annotations
+
+import os
+
+# Environment variable with the name of the installed command that runs, e.g. sqakd-train.
+PROGRAM = "SQAKD_PROGRAM"
+
+
+def program(default: str) -> str:
+    """Return the name of the installed command that runs.
+
+    Args:
+        default: the command in a checkout, e.g. "python train.py".
+    """
+    return os.environ.get(PROGRAM, default)
 
 
 def printable(text: object) -> str:

@@ -100,7 +100,9 @@ def test_each_option_composes_and_gives_what_its_classes_take(option: str) -> No
         required = {name for name, parameter in takes.items() if parameter.default is parameter.empty}
         assert required - keys(node) <= GIVEN_LATER, f"{target} needs these"
         if is_ours(target):
-            assert required == takes.keys(), f"{target} hides a value in Python"
+            assert takes.keys() - keys(node) <= GIVEN_LATER, f"{target} hides a value in Python"
+            if not target.startswith("sqakd.quantization."):  # a library of quantizers, which scripts use as well
+                assert required == takes.keys(), f"{target} hides a value in Python"
             assert {p.kind for p in takes.values()} <= {inspect.Parameter.KEYWORD_ONLY}, target
 
 

@@ -173,7 +173,7 @@ def check_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
             check_export(arguments)
         case ["python", "-m", str(name), *arguments] if name.startswith(("sqakd.", "tests.")):
             check_program(module_named(name), arguments, monkeypatch)
-        case ["python", str(script), *arguments] if script.startswith(("benchmarks/", "tests/")):
+        case ["python", str(script), *arguments] if script.startswith(("benchmarks/", "examples/", "tests/")):
             check_program(module_of(command.ROOT / script, monkeypatch), arguments, monkeypatch)
         case ["make", *targets]:
             assert targets
@@ -281,7 +281,12 @@ def test_index_links_every_page() -> None:
 def test_named_files_exist() -> None:
     folders = r"(?:conf|sqakd|tests|docs|benchmarks|results)/[\w/.-]+"
     named = {span for page in pages.PAGES for span in page.spans if re.fullmatch(folders, span)}
-    own = {"conf/local/default.yaml", "results/report.html", *pages.FILES}  # the reader creates these
+    own = {
+        "conf/local/default.yaml",
+        "conf/quantizer/mine.yaml",
+        "results/report.html",
+        *pages.FILES,
+    }  # the reader creates these
     assert len(named) > 10
     assert {name for name in named - own if not (command.ROOT / name).exists()} == set()
 

@@ -126,6 +126,7 @@ def write_results(
             "class_names": parts.data.class_names,
             "mean": parts.data.mean,
             "std": parts.data.std,
+            "image_shape": list(parts.data.image_shape),
             "model": spec.config["model"],
             "quantizer": spec.config["quantizer"],
         }

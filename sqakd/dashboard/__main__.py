@@ -24,7 +24,7 @@ from sqakd.dashboard.definition import Definition
 from sqakd.errors import SqakdError
 from sqakd.runs import paper
 from sqakd.runs.login import has_login
-from sqakd.terminal import printable
+from sqakd.terminal import printable, program
 
 LOGGER = definition.FILE.parent / "logger" / "wandb.yaml"
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: instead of those of the process.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m sqakd.dashboard",
+        prog=program("python -m sqakd.dashboard"),
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -10,8 +10,9 @@ import yaml
 
 from sqakd.errors import SqakdError
 from sqakd.runs.names import GROUP_KEYS, listed_name
+from sqakd.shipped import conf_folder
 
-FILE = Path(__file__).parents[2] / "conf" / "dashboard.yaml"
+FILE = conf_folder() / "dashboard.yaml"
 KINDS = ("lines", "bars", "points")
 CONFIG = "config."
 # Keys of a run's configuration by which runs can be grouped.

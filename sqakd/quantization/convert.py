@@ -14,7 +14,7 @@ from sqakd.errors import SqakdError
 from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, channels, quant_layers, twin
 from sqakd.quantization.outer import OUTER, OuterConv2d, OuterLinear, remove_entries, share_inputs, to_float
 from sqakd.quantization.quantizers.base import Quantizer, Start, checked_start
-from sqakd.quantization.quantizers.rounding import Rounding
+from sqakd.quantization.quantizers.rounding import Rounding, StraightThrough
 from sqakd.quantization.selection import by_kind, select
 
 TWINS: dict[type[nn.Module], type[QuantLayer]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
@@ -42,16 +42,23 @@ class Scheme:
     Raises:
         SqakdError: if an argument has another value, no range has the choice that `start` makes, or `outer` is
             "released" and layers have an output scale.
+
+    Example:
+        >>> from sqakd.quantization.quantizers.dorefa import TanhWeights
+        >>> from sqakd.quantization.quantizers.lsq import LearnedStep
+        >>> scheme = Scheme(weight=partial(TanhWeights, bits=1), input=partial(LearnedStep, bits=4), per_channel=True)
+        >>> scheme.first_last
+        'float'
     """
 
     weight: Callable[..., Quantizer]
     input: Callable[..., Quantizer]
-    rounding: Callable[[], Rounding]
-    per_channel: bool
-    output_scale: bool
-    first_last: FirstLast
-    start: Start | None
-    outer: Outer
+    rounding: Callable[[], Rounding] = StraightThrough
+    per_channel: bool = False
+    output_scale: bool = False
+    first_last: FirstLast = "float"
+    start: Start | None = None
+    outer: Outer = "float"
 
     def __post_init__(self) -> None:
         if str(self.first_last) not in ("float", "8", "same", "first"):

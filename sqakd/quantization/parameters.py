@@ -15,6 +15,14 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
     The module that owns a parameter decides, not the parameter's name. The order is part of every checkpoint, because
     optimizers number their parameters.
+
+    Args:
+        model: quantized or float; a float network has no parameters of the second kind.
+
+    Example:
+        >>> network, quantizer = split_parameters(nn.Linear(2, 2))
+        >>> len(network), len(quantizer)
+        (2, 0)
     """
     quantizer: dict[nn.Parameter, None] = {}  # a dict as an ordered set
     for _, layer in quant_layers(model):

@@ -22,7 +22,8 @@ from sqakd.advice import left_out
 from sqakd.errors import SqakdError
 from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
-from sqakd.terminal import printable
+from sqakd.shipped import IS_INSTALLED
+from sqakd.terminal import printable, program
 
 README = Path("README.md")
 
@@ -30,7 +31,9 @@ README = Path("README.md")
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m sqakd.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program("python -m sqakd.report"),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--runs", type=Path, action="append", help="folder of runs (runs); may be given several times")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder with paper.csv, for the tables")
@@ -40,6 +43,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="SVG file for accuracy against bits")
     options = parser.parse_args()
     with errors_in_one_line():
+        if IS_INSTALLED:  # a checkout has the folder
+            options.results.mkdir(parents=True, exist_ok=True)
         files = write_report(
             options.runs or [Path("runs")],
             options.results,

@@ -21,6 +21,7 @@ from sqakd.report.sections import sections
 from sqakd.report.summary import SIGNS_LEGEND, grid_table
 from sqakd.report.table import Table, as_markdown, markdown
 from sqakd.runs.listing import Omit, strictly
+from sqakd.shipped import IS_INSTALLED, paper_file
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def write_report(
 
     Args:
         runs: folder or folders of runs.
-        results: folder of the tables, with paper.csv.
+        results: folder of the tables, with paper.csv; an installed package has its own.
         html: the page; None for report.html in the folder of the tables.
         title: title of the page.
         readme: a Markdown file with markers, or None.
@@ -109,7 +110,9 @@ def write_report(
         SqakdError: if a file cannot be read, a folder does not exist, or a file would be replaced that the report did
             not write; it is named.
     """
-    found = read_results([runs] if isinstance(runs, Path) else runs, results / "paper.csv", omit=omit)
+    own = results / "paper.csv"
+    published = own if own.is_file() or not IS_INSTALLED else paper_file()
+    found = read_results([runs] if isinstance(runs, Path) else runs, published, omit=omit)
     page = html or results / "report.html"
     tables_by_file = texts_by_file(found)
     texts: dict[Path, str] = {results / name: text for name, text in tables_by_file.items()}

@@ -28,11 +28,21 @@ class Layout:
         shapes: by name; None stands for a length that depends on the number of classes.
         floating: names of the tensors of floating point numbers.
         classifier: the tensors with a dimension as long as the number of classes: position of that dimension by name.
+        classes: number of classes of a network that is given, so that no tensor has a free length; else None. It is 0
+            if the network may be of any kind.
     """
 
     shapes: Mapping[str, tuple[int | None, ...]]
     floating: frozenset[str]
     classifier: Mapping[str, int]
+    classes: int | None = None
+
+    @classmethod
+    def of_network(cls, network: nn.Module) -> Layout:
+        """Read the layout of a network that exists already, whose number of classes does not matter."""
+        tensors: dict[str, Tensor] = network.state_dict()
+        shapes: dict[str, tuple[int | None, ...]] = {name: tuple(t.shape) for name, t in tensors.items()}
+        return cls(shapes, frozenset(name for name, t in tensors.items() if t.is_floating_point()), {}, classes=0)
 
     @classmethod
     def of(cls, build: Callable[[int], nn.Module]) -> Layout:
@@ -61,6 +71,8 @@ class Layout:
         Raises:
             CheckpointError: if the tensors lack the classifier, or its tensors have different numbers of classes.
         """
+        if self.classes is not None:
+            return self.classes
         dims = {name: dim for name, dim in self.classifier.items() if name in tensors and tensors[name].ndim > dim}
         lengths = {tensors[name].shape[dim] for name, dim in dims.items()}
         if not lengths:

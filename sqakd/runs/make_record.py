@@ -14,6 +14,7 @@ from sqakd.quantization.cost import Cost
 from sqakd.runs.environment import commit, device_name, training_versions
 from sqakd.runs.record import FloatRun, Published, Record, Score
 from sqakd.runs.spec import Spec
+from sqakd.terminal import program
 
 LOWER_IS_BETTER = ("kl",)
 
@@ -96,7 +97,7 @@ def make_record(
         devices=devices,
         threads=torch.get_num_threads(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(["python", "train.py", *spec.overrides]),
+        command=shlex.join([*program("python train.py").split(), *spec.overrides]),
         drop_from_float=float_top1.last - top1.last if float_top1 and top1 else None,
         difference_from_paper=top1.last - paper.top1 if paper and top1 else None,
     )

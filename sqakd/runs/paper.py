@@ -1,6 +1,7 @@
 """Published numbers: the one reader of results/paper.csv, and the number that a run is compared with.
 
-The file is in the checkout next to the package; without it there is nothing to compare with.
+The file is in the checkout next to the package, or inside the installed package; without it there is nothing to compare
+with.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Any
 from sqakd.errors import SqakdError
 from sqakd.runs.record import ITS_OWN, ROUNDING, WITHOUT_RELEASED, Published
 from sqakd.runs.spec import Spec
+from sqakd.shipped import paper_file
 
-FILE = Path(__file__).parents[2] / "results" / "paper.csv"
+FILE = paper_file()
 COLUMNS = ("table", "dataset", "model", "quantizer", "bits", "kd", "top1", "top5", "source", "reference")
 RELEASED = "_released"
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
 import pytorch_lightning as pl
 import torch
 
-from sqakd.dataset.base import ImageDataModule
+from sqakd.dataset.batch import Batch
 from sqakd.quantization.probe import in_mode
 from sqakd.training.task import Task
 
 
+class ValidationData(Protocol):
+    """The part of a data module that an evaluation reads."""
+
+    def val_dataloader(self) -> Iterable[Batch]:
+        """Return the validation batches."""
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Prepare a batch on its device."""
+
+
 @torch.no_grad()
-def evaluate(task: Task, data: ImageDataModule, trainer: pl.Trainer) -> dict[str, float]:
+def evaluate(task: Task, data: ValidationData, trainer: pl.Trainer) -> dict[str, float]:
     """Return the scores on the validation images, by their names without "val/": {"top1": 0.91, ...}.
 
     The scores are those of the validation after an epoch, in the same precision. This takes one pass over the

@@ -25,6 +25,7 @@ from sqakd.training.schedule import Progress
 from sqakd.training.trainer import steps_per_epoch
 
 RECOMPILE_LIMIT = 256
+KNOWN_BYTES = 2**28  # of the teacher's validation logits that are kept, e.g. 50,000 images with 1,000 classes
 
 
 class Task(pl.LightningModule):
@@ -91,6 +92,7 @@ class Task(pl.LightningModule):
                 feature_setup.tap(loss, student, feature_layers, owner="student"),
                 feature_setup.tap(loss, teacher, teacher_feature_layers, owner="teacher"),
             )
+        self.known_logits: dict[int, Tensor] | None = None  # of the teacher, by the number of the validation batch
         self.train_means = Means(["loss", *objective.parts])
         self.scores = Scores(
             num_classes=num_classes,
@@ -212,6 +214,30 @@ class Task(pl.LightningModule):
         """Return teacher logits [N, classes] as constants, or None without a teacher."""
         return None if self.teacher is None else self.teacher(images)
 
+    def on_fit_start(self) -> None:
+        self.known_logits = {}
+
+    def on_fit_end(self) -> None:
+        self.known_logits = None
+
+    @torch.no_grad()
+    def validation_logits(self, images: Tensor, batch_idx: int) -> Tensor | None:
+        """Return teacher logits [N, classes] of a validation batch, or None without a teacher.
+
+        In a training each batch is computed once, because neither the images nor the teacher change from epoch to
+        epoch. Logits beyond `KNOWN_BYTES` are not kept.
+        """
+        if self.teacher is None:
+            return None
+        if self.known_logits is not None and batch_idx in self.known_logits:
+            return self.known_logits[batch_idx]
+        logits: Tensor = self.teacher(images)
+        if self.features is not None:
+            self.features[1].take()  # no score reads them
+        if self.known_logits is not None and (len(self.known_logits) + 1) * logits.nbytes <= KNOWN_BYTES:
+            self.known_logits[batch_idx] = logits
+        return logits
+
     def on_train_epoch_start(self) -> None:
         # Global randomness (dropout) is a function of seed and epoch too, so that a resumed run repeats it.
         torch.manual_seed(stream_seed(self.seed, self.current_epoch, self.global_rank))
@@ -244,9 +270,9 @@ class Task(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images = batch.image.to(memory_format=self.format)
-        logits, teacher = self.student(images), self.teacher_logits(images)
-        for features in self.features or ():
-            features.take()  # no score reads them
+        logits, teacher = self.student(images), self.validation_logits(images, batch_idx)
+        if self.features is not None:
+            self.features[0].take()
         self.scores.add(logits, teacher, batch.label)
 
     def on_validation_epoch_end(self) -> None:

@@ -363,6 +363,20 @@ def test_batch_size_and_outer_layers_of_the_released_cells(row: str, batch_size:
     assert found["teacher"]["recipe"]["batch_size"] == (32 if "vgg11" in row else 64)
 
 
+@pytest.mark.parametrize(
+    ("row", "output_scale"),
+    [
+        ("model=squeezenet1_0 quantizer=dorefa bits=8", True),
+        ("model=squeezenet1_0 quantizer=pact bits=4", True),
+        ("model=squeezenet1_0 quantizer=lsq bits=4", False),
+        ("model=squeezenet1_0 quantizer=dorefa_released bits=8", False),
+        ("model=mobilenet_v2 quantizer=dorefa bits=8", False),
+    ],
+)
+def test_squeezenet_has_output_scales_where_it_does_not_train_without(row: str, output_scale: bool) -> None:
+    assert config(TINY, *row.split())["quantizer"]["output_scale"] is output_scale
+
+
 @pytest.mark.parametrize("table", [table for table in TABLES if table not in OURS])
 def test_the_released_cells_of_tiny_imagenet_have_the_surroundings_of_the_published_code(table: str) -> None:
     rows = {tuple(f"{key}={cell[key]}" for key in ("dataset", "model", "quantizer")) for cell in cells(table)}

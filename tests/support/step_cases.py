@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import cycle, product
 from typing import Any
 
@@ -63,16 +64,16 @@ def tiny(seed: int) -> Tiny:
     return Tiny()
 
 
-def make_case(quantizer: str, kd: str, *overrides: str) -> Task:
+def make_case(quantizer: str, kd: str, *overrides: str, network: Callable[[int], nn.Module] = tiny) -> Task:
     """Return a task on the CPU whose student is calibrated and whose feature loss has its parameters."""
     layers = [f"{owner}.feature_layers=[{','.join(LAYERS)}]" for owner in ("model", "teacher")]
     overrides = (f"kd={kd}", "recipe.lr=0.01", *layers, *overrides)
-    student = tiny(0)
+    student = network(0)
     if quantizer != "none":
         overrides = (f"quantizer={quantizer}", *overrides)
         quantize(student, small.scheme(f"quantizer={quantizer}"))
         calibrate(student, small.batch(8))
-    task = small.make_task(student.train(), tiny(1), *overrides)
+    task = small.make_task(student.train(), network(1), *overrides)
     torch.manual_seed(0)
     task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=labels_of(small.TRAIN))
     return task

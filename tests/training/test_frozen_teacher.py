@@ -11,6 +11,7 @@ import small
 import torch
 from torch import Tensor, nn
 
+from sqakd.training.evaluate import evaluate
 from sqakd.training.task import Task
 
 WORDS = ("recipe.epochs=1",)
@@ -48,6 +49,29 @@ def tensors(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, list | tuple):
         for value in tree:
             yield from tensors(value)
+
+
+@pytest.mark.parametrize("limit", [2**28, 0])
+def test_each_validation_batch_meets_the_teacher_once_in_a_training(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more logits than may be kept, the scores are the same."""
+    monkeypatch.setattr("sqakd.training.task.KNOWN_BYTES", limit)
+    task = small.make_task(small.quantized("quantizer=ewgs"), small.network(seed=7), "kd=at", "recipe.epochs=3")
+    seen: list[int] = []
+
+    def count(module: nn.Module, given: Any, logits: Tensor) -> None:
+        if not torch.is_grad_enabled() and not task.training:
+            seen.append(len(logits))
+
+    teacher_of(task).register_forward_hook(count)
+    task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=None)
+    fitted = small.fit(task, tmp_path)
+    batches = len(small.images().val_dataloader())
+    assert len(seen) == (batches if limit else 3 * batches)
+    last = {name: float(value) for name, value in fitted.callback_metrics.items() if name.startswith("val/")}
+    scores = evaluate(task.eval(), small.images(), fitted)
+    assert last == {f"val/{name}": value for name, value in scores.items()}
 
 
 def test_the_teacher_stays_in_evaluation_mode() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
 from sqakd.numbers import is_whole
-from sqakd.quantization.quantizers.rounding import Rounding
+from sqakd.quantization.quantizers.rounding import Rounding, StraightThrough
 
 MAX_BITS = 8
 # Where a range starts: by the rule of the method's paper, at the least squared rounding error, or at the largest value.
@@ -52,7 +52,7 @@ class Quantizer(nn.Module, ABC):
 
     Args:
         bits: 1 to 8.
-        rounding: rounding rule, with its gradient.
+        rounding: rounding rule, with its gradient; None: straight-through.
         shape: of the range: () for one per tensor, [C, 1, ...] for one per output channel of a weight.
 
     Raises:
@@ -70,10 +70,10 @@ class Quantizer(nn.Module, ABC):
     # range covers the largest value). A method with a choice sets it with `checked_start`.
     start: Start = "paper"
 
-    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
+    def __init__(self, *, bits: int, rounding: Rounding | None = None, shape: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.bits = _checked(bits)
-        self.rounding = rounding
+        self.rounding: Rounding = StraightThrough() if rounding is None else rounding
         self.shape = shape
         self.register_buffer("calibrated", torch.tensor(False))
 

@@ -71,7 +71,14 @@ class UnitActivations(IntegerQuantizer):
 
     needs_spread = False
 
-    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed) -> None:
+    def __init__(
+        self,
+        *,
+        bits: int,
+        rounding: Rounding | None = None,
+        shape: tuple[int, ...] = (),
+        signed: Signed = "auto",
+    ) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask="value")
 
     def calibrate_range(self, x: Tensor) -> None:
@@ -90,7 +97,7 @@ class TanhRange(IntegerQuantizer):
     2 M / (2**b - 1), or M with one bit.
     """
 
-    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...]) -> None:
+    def __init__(self, *, bits: int, rounding: Rounding | None = None, shape: tuple[int, ...] = ()) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=True, mask="code")
         self.register_buffer("step", torch.ones(shape))
 

@@ -31,7 +31,14 @@ class LearnedBounds(Quantizer):
 
     range_names = ("lower", "upper")
 
-    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], start: Start) -> None:
+    def __init__(
+        self,
+        *,
+        bits: int,
+        rounding: Rounding | None = None,
+        shape: tuple[int, ...] = (),
+        start: Start = "paper",
+    ) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape)
         self.start = checked_start(start)
         self.lower = nn.Parameter(torch.zeros(shape))

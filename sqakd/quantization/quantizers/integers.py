@@ -31,7 +31,15 @@ class IntegerQuantizer(Quantizer):
         SqakdError: if an argument has another value.
     """
 
-    def __init__(self, *, bits: int, rounding: Rounding, shape: tuple[int, ...], signed: Signed, mask: Mask) -> None:
+    def __init__(
+        self,
+        *,
+        bits: int,
+        rounding: Rounding | None = None,
+        shape: tuple[int, ...] = (),
+        signed: Signed = "auto",
+        mask: Mask = "value",
+    ) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape)
         if signed not in (True, False, "auto"):
             raise SqakdError(f"signed={signed!r}: expected true, false or auto")

@@ -43,6 +43,12 @@ class LearnedStep(IntegerQuantizer):
 
     Raises:
         SqakdError: if an argument has another value.
+
+    Example:
+        >>> quantizer = LearnedStep(bits=2)
+        >>> quantizer.calibrate(torch.tensor([-1.0, 0.2, 1.0]))
+        >>> quantizer.grid().tolist()
+        [-2, -1, 0, 1]
     """
 
     range_names = ("step",)
@@ -51,12 +57,12 @@ class LearnedStep(IntegerQuantizer):
         self,
         *,
         bits: int,
-        rounding: Rounding,
-        shape: tuple[int, ...],
-        signed: Signed,
-        mask: Mask,
-        decay: float,
-        start: Start,
+        rounding: Rounding | None = None,
+        shape: tuple[int, ...] = (),
+        signed: Signed = "auto",
+        mask: Mask = "value",
+        decay: float = 0.0,
+        start: Start = "paper",
     ) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask=mask)
         self.start = checked_start(start)

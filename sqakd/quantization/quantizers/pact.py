@@ -56,13 +56,13 @@ class ClippedActivation(IntegerQuantizer):
         self,
         *,
         bits: int,
-        rounding: Rounding,
-        shape: tuple[int, ...],
-        signed: Signed,
-        alpha: float | Literal["calibrate"],
-        learned: bool,
-        decay: float,
-        start: Start,
+        rounding: Rounding | None = None,
+        shape: tuple[int, ...] = (),
+        signed: Signed = "auto",
+        alpha: float | Literal["calibrate"] = "calibrate",
+        learned: bool = True,
+        decay: float = 0.0,
+        start: Start = "paper",
     ) -> None:
         # A clipped value sits on the outermost code. A mask on the value could exclude it by one rounding error.
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask="code")

@@ -83,7 +83,7 @@ class ElementWiseGradientScaling(Rounding):
 
     delta: Tensor
 
-    def __init__(self, *, delta: float | Literal["hessian"]) -> None:
+    def __init__(self, *, delta: float | Literal["hessian"] = "hessian") -> None:
         super().__init__()
         self.from_hessian = delta == "hessian"
         if not self.from_hessian and (not isinstance(delta, int | float) or not 0 <= delta < float("inf")):

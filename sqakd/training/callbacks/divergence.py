@@ -25,10 +25,11 @@ class Divergence(pl.Callback):
 
     Args:
         every_n_steps: distance of the checks on devices that work asynchronously.
+        keeps_checkpoint: whether the training writes checkpoints, which the message then mentions.
     """
 
-    def __init__(self, *, every_n_steps: int) -> None:
-        self.every_n_steps = every_n_steps
+    def __init__(self, *, every_n_steps: int, keeps_checkpoint: bool = True) -> None:
+        self.every_n_steps, self.keeps_checkpoint = every_n_steps, keeps_checkpoint
         self.last_batch: Any = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -55,8 +56,8 @@ class Divergence(pl.Callback):
         assert isinstance(task, Task)
         place = first_non_finite(task.student, self.last_batch.image) or self._part(task)
         raise DivergenceError(
-            f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}: {place}."
-            f" The checkpoint of the last whole epoch is kept",
+            f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}: {place}"
+            + (". The checkpoint of the last whole epoch is kept" if self.keeps_checkpoint else ""),
             topic="divergence.training",
             lr=task.recipe.lr / 2,
         )

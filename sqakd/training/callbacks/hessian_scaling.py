@@ -24,12 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.numbers import check_not_negative, check_positive, check_whole
 from sqakd.quantization.curvature import Slice, estimate
@@ -39,6 +39,14 @@ from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
 from sqakd.randomness import stream_seed
 from sqakd.training.task import Task
+
+
+@runtime_checkable
+class ProbeSource(Protocol):
+    """The part of a data module that the estimate reads."""
+
+    def probe_batches(self, *, count: int, size: int, epoch: int) -> list[Batch]:
+        """Return up to `count` batches of training images; see `ImageDataModule.probe_batches`."""
 
 
 class HessianScaling(pl.Callback):
@@ -88,7 +96,7 @@ class HessianScaling(pl.Callback):
             return
         assert isinstance(pl_module, Task)
         data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ImageDataModule)
+        assert isinstance(data, ProbeSource)
         targets = [q for q in quantizers(pl_module.student) if _from_hessian(q)]
         if targets:
             probes = data.probe_batches(count=self.batches, size=self.batch_size, epoch=trainer.current_epoch)

@@ -1,0 +1,1 @@
+"""The library's face: functions on networks and batches in memory, without a configuration or a run folder."""

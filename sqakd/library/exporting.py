@@ -1,0 +1,175 @@
+"""Export of a network in memory as an ONNX file that computes with integers, with the proof that both agree."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sqakd.errors import SqakdError
+from sqakd.images import Preparation
+from sqakd.library.batches import Batches, Key, check_finite, check_shape, images_of, labels_of, refused_images, several
+from sqakd.library.quantizing import dequantize
+from sqakd.quantization.layers import quant_layers, quantizers
+from sqakd.runs.export_record import ExportRecord
+
+if TYPE_CHECKING:
+    from sqakd.export.options import Profile
+    from sqakd.export.trained import ValidationBatch
+
+CALIBRATION_IMAGES = 256
+
+
+def export(
+    model: nn.Module,
+    example: Tensor,
+    path: str | Path,
+    *,
+    images: Batches | None = None,
+    key: Key = None,
+    profile: Profile = "exact",
+    class_names: Sequence[str] = (),
+    mean: Sequence[float] = (0.0, 0.0, 0.0),
+    std: Sequence[float] = (1.0, 1.0, 1.0),
+    name: str | None = None,
+    regrid: bool = False,
+    gate: float | None = None,
+) -> ExportRecord:
+    """Write a quantized network as an ONNX file of integer operations, and prove that the file agrees with the network.
+
+    The folder gets model.onnx, model.float.onnx (the network without rounding, for comparison), the integers and scales
+    of each layer in weights_int.npz and layers.json, record.json, and a report with the proof. All files appear
+    together, after the file has been run in ONNX Runtime and compared with the network; otherwise none appears.
+
+    Args:
+        model: quantized and calibrated network, images [N, C, H, W] -> one tensor whose second dimension is compared,
+            such as logits [N, classes] or [N, classes, H, W]. It is not changed.
+        example: images [N, C, H, W] as the network gets them. The file takes images of this size, in batches of any
+            number.
+        path: folder to write: absent, empty or an earlier export, which is replaced.
+        images: batches on which the file and the network are compared, in the forms of `calibrate`; labels of
+            (image, label) batches give the accuracy of both. Without them the example alone is the proof.
+        key: place of the images in a batch, or a function from the batch to its images.
+        profile: "exact": what was trained as integers is integers, and everything else stays real; "int8": residual
+            sums and the outer layers become 8-bit too; "trt": in the form that TensorRT accepts.
+        class_names: in the order of the logits, for `predict`.
+        mean: mean of each channel that the images were normalised with, of pixels scaled to 0 .. 1, for `predict`.
+        std: standard deviation of each channel in the same way.
+        name: of the network in the report; by default its class.
+        regrid: whether 8-bit weights whose codes do not fit int8 are rounded to a grid that does.
+        gate: smallest share of equal predictions for which the file is written; by default 0.995 for "exact", and none
+            for the other profiles, which change the network.
+
+    Returns:
+        The record: agreement, sizes, bit-operations, and one entry for each layer.
+
+    Raises:
+        SqakdError: if the network is not quantized and calibrated, cannot take the example, returns anything but one
+            tensor, or cannot be computed with integers; if the file disagrees with the network; if the images are not
+            as expected; if the folder holds anything else; or if a package for the export is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from sqakd.library.quantizing import calibrate, quantize
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+        >>> example = torch.randn(8, 3, 8, 8)
+        >>> student = quantize(network, "lsq", bits=2)
+        >>> calibrate(student, example)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = export(student, example, folder)
+        >>> [verdict.agreement for verdict in record.verify][0]
+        1.0
+    """
+    pipeline, trained_type, options_type, timing = _exporter()
+    network = copy.deepcopy(model).cpu().float().eval()
+    example = check_finite(images_of(example)).detach().cpu().float()
+    _check_network(network, example)
+    channels, height, width = example.shape[1:]
+    for argument, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise SqakdError(f"{argument} has {len(values)} numbers and the images {channels} channels")
+    compared = [example] if images is None else images
+    pairs = [[quantizer.bits for quantizer in layer.quantizers] for _, layer in quant_layers(network)]
+    bits = [set(own) for own in zip(*pairs, strict=True)]  # of the weights, and of the inputs
+    trained = trained_type(
+        network=network,
+        float_network=dequantize(network),
+        float_source="the network's weights, not rounded",
+        image_shape=(channels, height, width),
+        class_names=list(class_names),
+        mean=list(mean),
+        std=list(std),
+        preparation=Preparation(size=(height, width), stored=None, margin=0),
+        identity={
+            **{"name": name or type(model).__name__, "seed": 0, "model": type(model).__name__},
+            # None where the layers have different bits.
+            **{key: min(own) if len(own) == 1 else None for key, own in zip(("w_bits", "a_bits"), bits, strict=True)},
+        },
+        calibration=lambda count: example[:count],
+        validation=lambda: _validation(compared, key, example),
+    )
+    options = options_type(
+        **{"profile": profile, "pack": "auto", "preprocess": False, "regrid": regrid, "gate": gate, "images": None},
+        **{"calibration_images": CALIBRATION_IMAGES},
+        benchmark=timing(rounds=0, seconds=0.1, batches=[1], threads=[1]),
+    )
+    record: ExportRecord = pipeline.export(trained, options, Path(path))
+    return record
+
+
+def _exporter() -> tuple[Any, Any, Any, Any]:
+    """Import the exporter, whose packages are an extra of this project.
+
+    Raises:
+        SqakdError: naming the package that is missing.
+    """
+    try:
+        from sqakd.export import pipeline
+        from sqakd.export.options import Options, Timing
+        from sqakd.export.trained import Trained
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("sqakd"):  # a mistake in this project, not a missing package
+            raise
+        raise SqakdError(
+            f"the export needs a package that is not installed ({error}); expected sqakd with its extra, sqakd[export]"
+        ) from error
+    return pipeline, Trained, Options, Timing
+
+
+@torch.no_grad()
+def _check_network(network: nn.Module, example: Tensor) -> None:
+    """Refuse a network that is not calibrated, or whose output is not one tensor for each image."""
+    own = quantizers(network)
+    if not own:
+        raise SqakdError("the network has no quantized layer, so there are no integers to export")
+    if not all(bool(quantizer.calibrated) for quantizer in own):
+        raise SqakdError("the network is not calibrated; expected calibrate, or trained weights, before the export")
+    with refused_images(example):
+        output = network(example)
+    if not isinstance(output, Tensor) or output.ndim < 2 or len(output) != len(example):
+        found = f"shape {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
+        raise SqakdError(
+            f"the network returns {found} for images of shape {list(example.shape)}; expected one tensor [N, C, ...]."
+            f" Export a module that returns one tensor, such as the backbone"
+        )
+
+
+def _validation(batches: Batches, key: Key, example: Tensor) -> Iterator[ValidationBatch]:
+    """Yield the batches on which the file and the network are compared."""
+    from sqakd.export.trained import ValidationBatch
+
+    found = 0
+    for batch in several(batches):
+        images = check_finite(images_of(batch, key)).detach().cpu().float()
+        check_shape(images, example.shape[1:])
+        labels = labels_of(batch)
+        found += len(images)
+        # The file gets normalised images, so that the pixels are not needed.
+        pixels = torch.empty(len(images), 0, dtype=torch.uint8)
+        yield ValidationBatch(pixels, images, images, None if labels is None else labels.cpu())
+    if not found:
+        raise SqakdError("the images end before the first batch")

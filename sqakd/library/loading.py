@@ -1,0 +1,85 @@
+"""Networks from files: the network of a finished run, or weights for a network in memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sqakd.app.compose import make
+from sqakd.app.parts import quantize_network
+from sqakd.dataset.base import ImageDataModule
+from sqakd.errors import SqakdError
+from sqakd.runs.checkpoint import restore
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.foreign import find_weights
+from sqakd.runs.layout import Layout
+from sqakd.runs.record import read_record
+from sqakd.runs.run_weights import load_run_weights
+from sqakd.runs.targets import check_targets
+
+CONSTRUCTED = ("model", "quantizer")
+
+
+def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
+    """Return the network of a finished run, or a copy of a network with the weights of a file.
+
+    No code in the file runs: it is read as plain tensors and numbers.
+
+    Args:
+        path: folder of a finished run, runs/NAME/seed0, or its weights.pt; or, with `model`, any file of torch.save or
+            safetensors with the weights of such a network, however its trainer has named and nested them.
+        model: network that the weights belong to, float or the result of `quantize`. It is not changed. Without it the
+            network is constructed as the run's configuration says.
+
+    Returns:
+        The network in evaluation mode on the CPU. A quantized network is calibrated, because its ranges are saved with
+        its weights.
+
+    Raises:
+        SqakdError: if the file is missing, damaged or of another network, or the folder is not that of a finished run.
+
+    Example:
+        >>> import tempfile, torch
+        >>> network = nn.Sequential(nn.Linear(2, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save({"state_dict": network.state_dict(), "epoch": 3}, f"{folder}/best.pt")
+        ...     loaded = load(f"{folder}/best.pt", nn.Sequential(nn.Linear(2, 2)))
+        >>> bool((loaded[0].weight == network[0].weight).all())
+        True
+    """
+    path = Path(path)
+    if model is not None:
+        made = copy.deepcopy(model).cpu()
+        found = find_weights(path, Layout.of_network(made))
+        restore(made, found.tensors, source=str(path))
+        return made.eval()
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    if not folder.config.is_file():
+        raise SqakdError(f"{path} is not a run or the weights of one: it has no config.yaml; expected model= as well")
+    if not folder.finished:
+        raise SqakdError(f"the run {folder.path} is not finished: it has no record.json")
+    config = folder.read_config()
+    check_targets(config, CONSTRUCTED, file=folder.config)
+    weights, facts = load_run_weights(folder, read_record(folder.record))
+    net = dict(config["model"]["net"]) | ({"weights": None} if "weights" in config["model"]["net"] else {})
+    network: nn.Module = make(net, "model.net", num_classes=facts["num_classes"])
+    if config["quantizer"] is not None:
+        scheme = make(config["quantizer"], "quantizer")
+        quantize_network(network, scheme, config["model"]["first"], _image_shape(config, facts, folder), quietly=True)
+    restore(network, weights, source=str(folder.weights))
+    return network.eval()
+
+
+def _image_shape(config: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder) -> tuple[int, int, int]:
+    """Return channels, height and width of a run's images; runs of earlier versions are asked for their data set."""
+    if "image_shape" not in facts:
+        check_targets(config, ("dataset",), file=folder.config)
+        data: ImageDataModule = make(config["dataset"], "dataset")
+        data.setup()
+        return data.image_shape
+    channels, height, width = facts["image_shape"]
+    return channels, height, width

@@ -1,0 +1,135 @@
+"""Quantization of a network in memory: a copy with quantized layers, and the calibration of its ranges."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from sqakd.errors import SqakdError
+from sqakd.library.batches import Batches, Key, device_of, first_batches, images_of, refused_images
+from sqakd.library.presets import preset
+from sqakd.quantization import calibrate as calibration
+from sqakd.quantization import convert
+from sqakd.quantization.convert import Scheme
+from sqakd.quantization.layers import quant_layers, quantizers
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def quantize(
+    model: Network,
+    quantizer: str | Scheme = "lsq",
+    *,
+    bits: int = 2,
+    w_bits: int | None = None,
+    a_bits: int | None = None,
+    example: Tensor | None = None,
+    first: Sequence[str] | None = None,
+) -> Network:
+    """Return a copy of a float network whose Conv2d and Linear layers quantize their weights and inputs.
+
+    The first and the last layer stay float, as in the papers; a `Scheme` may say otherwise. The ranges of the new
+    quantizers wait for `calibrate`.
+
+    Args:
+        model: any float network. It is not changed.
+        quantizer: name of a method: "lsq" (https://arxiv.org/abs/1902.08153), "ewgs"
+            (https://arxiv.org/abs/2104.00903), "pact" (https://arxiv.org/abs/1805.06085), "dorefa"
+            (https://arxiv.org/abs/1606.06160), "ste" (the ranges of EWGS without its gradient scaling), or one of them
+            with "_released" as in the published code of SQAKD; or a `Scheme`, which has its own bits.
+        bits: of weights and inputs, 1 to 8.
+        w_bits: of the weights, where they differ from `bits`.
+        a_bits: of the inputs, where they differ from `bits`.
+        example: one batch of images [N, C, H, W]. If given, the network runs once on an image of zeros of that size,
+            and layers that are never called stay float: some networks read a layer's weights instead of calling it.
+        first: names of modules whose layers count as the first and stay float; by default the first layer alone.
+
+    Raises:
+        SqakdError: if the name is unknown, bits are not whole numbers from 1 to 8, the network has no layer to quantize
+            or is quantized already, or a module of `first` does not exist.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 10))
+        >>> [type(layer).__name__ for layer in quantize(network, "lsq", bits=2)]
+        ['Conv2d', 'QuantConv2d', 'Flatten', 'Linear']
+    """
+    if isinstance(quantizer, Scheme):
+        scheme = quantizer
+    else:
+        own = {"w_bits": bits if w_bits is None else w_bits, "a_bits": bits if a_bits is None else a_bits}
+        scheme = preset(quantizer, **own)
+    if scheme.outer == "released" and example is None:
+        raise SqakdError("outer='released' follows the tensors through the network; expected example=images")
+    student = copy.deepcopy(model)
+    if example is None:
+        convert.quantize(student, scheme, first=first)
+        return student
+    channels, height, width = images_of(example).shape[1:]
+    with refused_images(example):
+        convert.quantize(student, scheme, first=first, image_shape=(channels, height, width))
+    return student
+
+
+def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key = None) -> None:
+    """Set all ranges of a quantized network from images, in place.
+
+    The layers are calibrated in the order in which they run, in one forward pass, so that the inputs of each layer are
+    already quantized. Batch norm runs in training mode in this pass, as in the code of EWGS
+    (https://arxiv.org/abs/2104.00903). No label is read.
+
+    Args:
+        model: result of `quantize`.
+        images: an iterable of batches, such as a DataLoader, or one tensor [N, C, H, W]; floating-point, normalised for
+            the network. A batch may be a tensor, a sequence (images, ...), or a mapping. Images are moved to the
+            network's device.
+        batches: how many batches to read; their images pass through the network together.
+        key: place of the images in a batch, or a function from the batch to its images.
+
+    Raises:
+        SqakdError: if the network has no quantized layer or is calibrated already, the images end too early, have
+            different shapes or values that are not finite, a batch has no such key, the network cannot take the images,
+            or a layer finds no range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 10))
+        >>> student = quantize(network, "lsq", bits=2)
+        >>> calibrate(student, [{"pixels": torch.randn(8, 3, 8, 8)}], key="pixels")
+        >>> len(student[1].weight_quantizer(student[1].weight).unique()) <= 4
+        True
+    """
+    own = quantizers(model)
+    if not own:
+        raise SqakdError("the network has no quantized layer; expected the result of quantize")
+    if any(bool(quantizer.calibrated) for quantizer in own):
+        raise SqakdError("the network is calibrated already; quantize the float network again to start over")
+    found = first_batches(images, batches, key).to(device_of(model))
+    with refused_images(found):
+        calibration.calibrate(model, found)
+
+
+def dequantize(model: Network) -> Network:
+    """Return a float copy of a quantized network, with the same weights as trained and without their rounding.
+
+    Args:
+        model: result of `quantize`. It is not changed.
+
+    Raises:
+        SqakdError: if the network has no quantized layer.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> [type(layer).__name__ for layer in dequantize(quantize(network))]
+        ['Linear', 'Linear', 'Linear']
+    """
+    if not any(True for _ in quant_layers(model)):
+        raise SqakdError("the network has no quantized layer, so there is nothing to undo")
+    made = copy.deepcopy(model)
+    convert.dequantize(made)
+    return made

@@ -1,0 +1,247 @@
+"""The whole label-free training of a low-bit classification network, from batches of any loader.
+
+Paper: Zhao & Zhao 2024, "Self-Supervised Quantization-Aware Knowledge Distillation" (https://arxiv.org/abs/2403.11106).
+The training itself is that of the commands: `sqakd.training`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from sqakd.app.compose import make
+from sqakd.errors import SqakdError
+from sqakd.kd.objective import Objective
+from sqakd.library.batches import Batches, Key, device_of, refused_images
+from sqakd.library.callbacks import Epochs
+from sqakd.library.presets import composed
+from sqakd.library.quantizing import calibrate, quantize
+from sqakd.library.stream import Images, Stream
+from sqakd.quantization.convert import Scheme
+from sqakd.quantization.cost import Cost, cost
+from sqakd.quantization.layers import quantizers
+from sqakd.randomness import stream_seed
+from sqakd.training.callbacks.divergence import Divergence
+from sqakd.training.callbacks.progress_bar import ProgressBar
+from sqakd.training.evaluate import evaluate
+from sqakd.training.recipe import Recipe
+from sqakd.training.task import Task
+from sqakd.training.trainer import check_trainer_config, make_trainer
+
+PROGRESS_LINES = 10
+CHECK_INTERVAL = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilled:
+    """A trained student with its scores.
+
+    Attributes:
+        student: the low-bit network, in evaluation mode, on the device of the teacher.
+        scores: after the training, shares between 0 and 1: "agreement" is the share of images for which student and
+            teacher predict the same class, "kl" the KL divergence in nats, "top1" and "top5" the accuracy where the
+            batches have labels. They are about the validation images, or, without any, about the training images.
+        scores_before: the same scores after the calibration, before the training.
+        history: one row per epoch: the mean training loss, the learning rates, and the scores where validation images
+            are given.
+        cost: number of parameters, bytes with the weights at their bits, and bit-operations for one image.
+        seconds: duration of the training.
+    """
+
+    student: nn.Module
+    scores: Mapping[str, float]
+    scores_before: Mapping[str, float]
+    history: list[dict[str, float]]
+    cost: Cost
+    seconds: float
+
+
+def distill(
+    teacher: nn.Module,
+    images: Batches,
+    quantizer: str | Scheme = "lsq",
+    *,
+    bits: int = 2,
+    student: nn.Module | None = None,
+    epochs: int = 100,
+    steps: int | None = None,
+    lr: float = 1e-3,
+    quantizer_lr: float = 1e-5,
+    weight_decay: float = 1e-4,
+    temperature: float = 4.0,
+    validation: Batches | None = None,
+    key: Key = None,
+    seed: int = 0,
+    progress: bool = True,
+    trainer: Mapping[str, Any] | None = None,
+) -> Distilled:
+    """Train a low-bit copy of a classification network to give the network's own outputs, without labels.
+
+    The student is calibrated on the first batch, then trained with Adam and one cosine from the learning rate to 0. The
+    values of the optimizer that are no arguments here are those of conf/recipe/imagefolder.yaml.
+
+    Args:
+        teacher: trained float network, images [N, C, H, W] -> logits [N, classes]. It is not changed.
+        images: the training images, an iterable of batches such as a DataLoader, which is read once per epoch. A batch
+            is a floating-point tensor [N, C, H, W], normalised for the teacher, a sequence that begins with one, such
+            as (image, label), or a mapping.
+        quantizer: name of a method, or a `Scheme`; see `quantize`.
+        bits: of weights and inputs, 1 to 8.
+        student: a network to train instead of a copy of the teacher: the result of `quantize`, calibrated or not. It is
+            trained in place.
+        epochs: passes over the images; 0 only calibrates.
+        steps: batches of one epoch, where the images have no length or one epoch is to be shorter. An iterator without
+            an end continues from epoch to epoch.
+        lr: highest learning rate of the network's parameters.
+        quantizer_lr: highest learning rate of the ranges.
+        weight_decay: of the network's parameters.
+        temperature: of the distillation loss; 4 in SQAKD.
+        validation: images on which the scores are measured, in the same form. Labels of (image, label) batches are
+            used for the accuracy, never for the training.
+        key: place of the images in a batch, or a function from the batch to its images.
+        seed: of dropout and the like. The order of the images is that of the iterable.
+        progress: whether to show the progress on standard error.
+        trainer: arguments of Lightning's Trainer, such as {"accelerator": "cpu", "precision": "bf16-mixed"}, and
+            "compile" and "channels_last"; they replace those of conf/trainer/auto.yaml.
+
+    Raises:
+        SqakdError: if an argument has no such value, the images end too early, have another shape or values that are
+            not finite, a batch has no such key, the teacher does not return logits [N, classes], the network has no
+            layer to quantize, or the loss is no longer finite.
+
+    Example:
+        >>> from torch import nn
+        >>> teacher = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+        >>> batches = [torch.randn(8, 3, 8, 8) for _ in range(4)]
+        >>> result = distill(teacher, batches, "lsq", bits=4, epochs=2, progress=False, trainer={"accelerator": "cpu"})
+        >>> len(result.history), result.student(batches[0]).shape, sorted(result.scores)
+        (2, torch.Size([8, 5]), ['agreement', 'kl'])
+    """
+    stream = Stream(images, key=key, steps=steps, epochs=epochs)
+    first = stream.first
+    network = copy.deepcopy(teacher)
+    classes = _classes(network, first)
+    recipe = _recipe(len(first), epochs, lr, quantizer_lr, weight_decay)
+    config = dict(composed().config["trainer"]) | dict(trainer or {})
+    home = device_of(teacher)
+    student = quantize(teacher, quantizer, bits=bits, example=first) if student is None else student
+    data = Images(stream, None if validation is None else Stream(validation, key=key, shape=first.shape[1:]))
+    task = Task(
+        student=student,
+        teacher=network,
+        objective=_objective(temperature),
+        recipe=recipe,
+        num_classes=classes,
+        labelled=data.labelled,
+        seed=seed,
+        compile=config["compile"],
+        channels_last=config["channels_last"],
+    )
+    rows = Epochs()
+    with _own_random_numbers(), _quiet(), tempfile.TemporaryDirectory() as folder:
+        check_trainer_config(recipe, config)
+        lightning = make_trainer(
+            recipe,
+            config,
+            callbacks=[*_callbacks(len(first), progress), rows],
+            loggers=[],
+            folder=Path(folder),
+            validates=validation is not None,
+        )
+        device = lightning.strategy.root_device
+        if not any(bool(q.calibrated) for q in quantizers(student)):
+            torch.manual_seed(stream_seed(seed, "calibration"))  # stochastic depth and dropout draw here
+            calibrate(student.to(device), first)
+        before = evaluate(task.to(device), data, lightning)
+        started = time.perf_counter()
+        if epochs:
+            lightning.fit(task, datamodule=data)
+        seconds = time.perf_counter() - started
+        after = evaluate(task.to(device), data, lightning) if epochs else before
+    student = student.to(home).eval()
+    channels, height, width = first.shape[1:]
+    return Distilled(
+        student=student,
+        scores=after,
+        scores_before=before,
+        history=rows.rows,
+        cost=cost(student, (channels, height, width)),
+        seconds=seconds,
+    )
+
+
+@torch.no_grad()
+def _classes(teacher: nn.Module, images: Tensor) -> int:
+    """Return the width of the logits, and refuse a network that returns anything else."""
+    with refused_images(images):
+        logits = teacher.eval()(images.to(device_of(teacher)))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+        found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise SqakdError(
+            f"the teacher returns {found}; expected logits [N, classes]. For other outputs, train in a loop of your own"
+            f" with Distiller"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise SqakdError("the teacher's logits are not finite on the first batch")
+    return logits.shape[1]
+
+
+def _recipe(batch_size: int, epochs: int, lr: float, quantizer_lr: float, weight_decay: float) -> Recipe:
+    """Return the recipe of conf/recipe/imagefolder.yaml with the given values."""
+    node = composed().config["recipe"] | {
+        **{"epochs": epochs, "batch_size": batch_size},
+        **{"lr": lr, "quantizer_lr": quantizer_lr, "weight_decay": weight_decay},
+    }
+    made: Recipe = make(node, "recipe")
+    return made
+
+
+def _objective(temperature: float) -> Objective:
+    """Return the loss of SQAKD, as in conf/kd/sqakd.yaml."""
+    made: Objective = make(composed("kd=sqakd").config["kd"] | {"temperature": temperature}, "kd")
+    return made
+
+
+def _callbacks(batch_size: int, progress: bool) -> list[pl.Callback]:
+    """Return the callbacks of a training, with the estimate of EWGS's gradient scaling as in the commands."""
+    node = composed().config["callbacks"]["hessian_scaling"] | {"batch_size": batch_size}
+    bar = [ProgressBar(label="distill", lines=PROGRESS_LINES)] if progress else []
+    return [
+        Divergence(every_n_steps=CHECK_INTERVAL, keeps_checkpoint=False),
+        make(node, "callbacks.hessian_scaling"),
+        *bar,
+    ]
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Run the block, then restore the state of torch's global random numbers."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress Lightning's hints while the block runs."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"pytorch_lightning\b")
+        warnings.filterwarnings("ignore", message="It is recommended to use .self.log")
+        logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

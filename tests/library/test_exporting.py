@@ -1,0 +1,110 @@
+"""`export` and `predict` on a network in memory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import library_parts
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import sqakd
+
+NAMES = ["ant", "bee", "cat", "dog", "eel"]
+
+
+def student(network: nn.Module | None = None) -> nn.Module:
+    made = sqakd.quantize(library_parts.network().eval() if network is None else network, "lsq", bits=2)
+    sqakd.calibrate(made, library_parts.images())
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module, Any]:
+    folder, network = tmp_path_factory.mktemp("export") / "made", student()
+    batches = [(images, torch.zeros(8, dtype=torch.int64)) for images in library_parts.batches()]
+    own: dict[str, Any] = {"class_names": NAMES, "mean": [0.5] * 3, "std": [0.25] * 3, "name": "insects"}
+    return folder, network, sqakd.export(network, library_parts.images(), folder, images=batches, **own)
+
+
+def test_the_file_computes_what_the_network_computes(exported: tuple[Path, nn.Module, Any]) -> None:
+    folder, network, record = exported
+    images = library_parts.images(5, seed=9)
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"image": images.numpy()})
+    assert np.allclose(logits, network(images).detach().numpy(), atol=1e-5)
+    assert all(verdict.images == 24 and verdict.agreement == 1 for verdict in record.verify)
+    assert record.verify[0].top1 == record.verify[0].trained_top1
+    assert (record.name, record.w_bits, record.a_bits) == ("insects", 2, 2)
+
+
+def test_predict_reads_any_image_with_the_network_s_normalisation(
+    exported: tuple[Path, nn.Module, Any], tmp_path: Path
+) -> None:
+    folder, network, _ = exported
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    readable, damaged = sqakd.predict(folder, tmp_path)
+    images = (torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 - 0.5) / 0.25
+    wanted = network(images).softmax(dim=1)[0].detach()
+    assert readable.label == NAMES[int(wanted.argmax())]
+    assert np.allclose(readable.probabilities, wanted.numpy(), atol=1e-5)
+    assert readable.probability == max(readable.probabilities)
+    assert (damaged.file.name, damaged.label) == ("b.png", None)
+    assert damaged.problem
+
+
+def test_a_map_of_classes_can_be_exported(tmp_path: Path) -> None:
+    network = nn.Sequential(*(nn.Conv2d(3 if not i else 4, 4, 3, padding=1) for i in range(3)))
+    record = sqakd.export(student(network), library_parts.images(2), tmp_path / "made", images=library_parts.batches(1))
+    assert all(verdict.agreement == 1 for verdict in record.verify)
+
+
+class Nested(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = library_parts.network()
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"out": self.network(images)}
+
+
+def nested() -> nn.Module:
+    made = sqakd.quantize(Nested())
+    sqakd.calibrate(made, library_parts.images())
+    return made
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (library_parts.network, {}, "the network has no quantized layer"),
+        (lambda: sqakd.quantize(library_parts.network()), {}, "the network is not calibrated"),
+        (nested, {}, "the network returns dict for images of shape [8, 3, 8, 8]; expected one tensor"),
+        (student, {"example": library_parts.images()[:, :2]}, "cannot take images of shape [8, 2, 8, 8]"),
+        (student, {"images": []}, "the images end before the first batch"),
+        (student, {"images": [library_parts.images()[..., :7]]}, "[3, 8, 7] follow images of shape [3, 8, 8]"),
+        (student, {"images": [library_parts.images() / 0]}, "values that are NaN or infinite"),
+        (student, {"mean": [0.5]}, "mean has 1 numbers and the images 3 channels"),
+        (student, {"profile": "tiny"}, "profile='tiny': expected exact, int8, trt"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(
+    make: Any, arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    example = arguments.pop("example", library_parts.images())
+    with pytest.raises(sqakd.SqakdError, match=re.escape(message)):
+        sqakd.export(make(), example, tmp_path / "made", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_model_is_a_library_error(tmp_path: Path) -> None:
+    with pytest.raises(sqakd.SqakdError, match=r"no file .*model\.onnx"):
+        sqakd.predict(tmp_path, "image.png")

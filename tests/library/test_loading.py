@@ -1,0 +1,51 @@
+"""`load`: the network of a run, or weights for a network in memory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import command
+import library_parts
+import pytest
+import torch
+
+import sqakd
+from sqakd.quantization.layers import quantizers
+from sqakd.runs.checkpoint import load_weights
+
+RUN = command.ROOT / "tests" / "old_runs" / "version1" / "digits16-resnet20-ewgs-w2a2-sqakd" / "seed0"
+
+
+@pytest.mark.parametrize("path", [RUN, RUN / "weights.pt"])
+def test_a_run_s_network_has_its_weights_and_its_ranges(path: Path) -> None:
+    network = sqakd.load(path)
+    weights, _ = load_weights(RUN / "weights.pt")
+    assert not network.training
+    assert {q.bits for q in quantizers(network)} == {2}
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in network.state_dict().items())
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 10)
+
+
+def test_weights_are_loaded_into_a_copy_of_a_network(tmp_path: Path) -> None:
+    student = sqakd.quantize(library_parts.network())
+    sqakd.calibrate(student, library_parts.images())
+    torch.save({"net": {f"module.{k}": v for k, v in student.state_dict().items()}, "epoch": 3}, tmp_path / "mine.pt")
+    fresh = sqakd.quantize(library_parts.network(seed=1))
+    loaded = sqakd.load(tmp_path / "mine.pt", fresh)
+    assert torch.equal(loaded(library_parts.images()), student.eval()(library_parts.images()))
+    assert not any(bool(q.calibrated) for q in quantizers(fresh))
+
+
+def test_what_is_no_run_or_fits_no_network_is_refused(tmp_path: Path) -> None:
+    torch.save(library_parts.network().state_dict(), tmp_path / "mine.pt")
+    with pytest.raises(sqakd.SqakdError, match="is not a run or the weights of one"):
+        sqakd.load(tmp_path / "mine.pt")
+    with pytest.raises(sqakd.SqakdError, match="no checkpoint at"):
+        sqakd.load(tmp_path / "other.pt", library_parts.network())
+    with pytest.raises(sqakd.SqakdError, match="was made for another network: it lacks"):
+        sqakd.load(tmp_path / "mine.pt", sqakd.quantize(library_parts.network()))
+    shutil.copytree(RUN, tmp_path / "run")
+    (tmp_path / "run" / "record.json").unlink()
+    with pytest.raises(sqakd.SqakdError, match="is not finished"):
+        sqakd.load(tmp_path / "run")

@@ -1,0 +1,194 @@
+"""`quantize`, `calibrate` and `dequantize`."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import library_parts
+import pytest
+import small
+import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import sqakd
+from sqakd.app.configuration import own_configuration
+from sqakd.library.presets import preset_names
+from sqakd.quantization import convert
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.layers import quantizers
+from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.quantization.quantizers.dorefa import TanhRange, TanhWeights, UnitActivations
+from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
+from sqakd.quantization.quantizers.lsq import LearnedStep
+from sqakd.quantization.quantizers.pact import ClippedActivation
+from sqakd.shipped import conf_folder
+
+
+def described(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the plain values of every quantizer."""
+    plain = bool, int, float, str, tuple
+    return [
+        {"class": type(q), "rounding": type(q.rounding)} | {k: v for k, v in vars(q).items() if isinstance(v, plain)}
+        for q in quantizers(model)
+    ]
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_named_quantizer_is_that_of_a_run(name: str) -> None:
+    overrides = [f"quantizer={name}", "bits=3", "recipe=imagefolder"]
+    expected = library_parts.network()
+    convert.quantize(expected, small.scheme(*overrides))
+    assert described(sqakd.quantize(library_parts.network(), name, bits=3)) == described(expected)
+
+
+@pytest.mark.parametrize(
+    "made", [LearnedStep, WeightBounds, ActivationBounds, ClippedActivation, TanhRange, TanhWeights, UnitActivations]
+)
+def test_a_quantizer_needs_its_bits_alone(made: type[Quantizer]) -> None:
+    quantizer = made(bits=2)
+    quantizer.calibrate(torch.randn(100).abs())
+    assert len(quantizer(torch.randn(100)).unique()) <= 4
+
+
+def test_bits_of_weights_and_inputs_may_differ() -> None:
+    student = sqakd.quantize(library_parts.network(), "lsq", w_bits=1, a_bits=4)
+    assert [q.bits for q in quantizers(student)] == [1, 4]
+
+
+def test_a_scheme_is_taken_as_it_is() -> None:
+    make = partial(LearnedStep, bits=5)
+    student = sqakd.quantize(library_parts.network(), sqakd.Scheme(weight=make, input=make, first_last="same"))
+    assert [q.bits for q in quantizers(student)] == [5] * 6
+
+
+def test_the_network_itself_does_not_change() -> None:
+    network = library_parts.network()
+    before = copy.deepcopy(network.state_dict())
+    student = sqakd.quantize(network)
+    sqakd.calibrate(student, library_parts.images())
+    back = sqakd.dequantize(student)
+    assert not any(True for _ in network.modules() if isinstance(_, Quantizer))
+    assert all(bool((before[name] == tensor).all()) for name, tensor in network.state_dict().items())
+    assert len(quantizers(student)) == 2
+    assert list(back.state_dict()) == list(before)
+
+
+def test_the_configuration_of_another_application_of_hydra_is_kept() -> None:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        own = GlobalHydra.instance().hydra
+        with own_configuration():
+            assert GlobalHydra.instance().hydra is not own
+        assert GlobalHydra.instance().hydra is own
+
+
+def forms() -> dict[str, tuple[Any, Any]]:
+    images, label = library_parts.images(), torch.zeros(8, dtype=torch.int64)
+    return {
+        "tensor": (images, None),
+        "list": ([images], None),
+        "pairs": ([(images, label)], None),
+        "generator": ((images for _ in range(9)), None),
+        "loader": (DataLoader(TensorDataset(images, label), batch_size=8), None),
+        "mapping": ([{"pixels": images, "target": label}], "pixels"),
+        "position": ([(label, images)], 1),
+        "function": ([{"inputs": {"rgb": images}}], lambda batch: batch["inputs"]["rgb"]),
+    }
+
+
+@pytest.mark.parametrize("form", forms())
+def test_every_form_of_batches_gives_the_same_ranges(form: str) -> None:
+    expected = library_parts.network()
+    convert.quantize(expected, small.scheme("quantizer=lsq", "bits=2"))
+    calibrate(expected, library_parts.images())
+    student = sqakd.quantize(library_parts.network())
+    batches, key = forms()[form]
+    sqakd.calibrate(student, batches, key=key)
+    wanted = expected.state_dict()
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in student.state_dict().items())
+
+
+def test_several_batches_pass_together() -> None:
+    one, other = (sqakd.quantize(library_parts.network()) for _ in range(2))
+    sqakd.calibrate(one, library_parts.batches(3), batches=2)
+    sqakd.calibrate(other, torch.cat(library_parts.batches(2)))
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+class Segmentation(nn.Module):
+    """Images -> a dictionary with a class map, as torchvision's segmentation networks return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Conv2d(3 if not i else 4, 4, 3, padding=1) for i in range(3)))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return OrderedDict(out=self.layers(images))
+
+
+def test_a_network_with_other_outputs_than_logits_can_be_quantized() -> None:
+    student = sqakd.quantize(Segmentation(), example=library_parts.images())
+    sqakd.calibrate(student, library_parts.images())
+    assert student(library_parts.images())["out"].shape == (8, 4, 8, 8)
+
+
+def endless() -> Iterator[Tensor]:
+    while True:
+        yield library_parts.images()
+
+
+IMAGES = library_parts.images()
+BAD_IMAGES: dict[str, tuple[Any, dict[str, Any], str]] = {
+    "an end": (iter([IMAGES]), {"batches": 2}, "the images end after 1 batches; expected at least 2"),
+    "another shape": (
+        [IMAGES, IMAGES[..., :7]],
+        {"batches": 2},
+        r"\[3, 8, 7\] follow images of shape \[3, 8, 8\]",
+    ),
+    "a shape for another network": ([IMAGES[:, :2]], {}, r"cannot take images of shape \[8, 2, 8, 8\]: "),
+    "NaN": ([IMAGES * float("nan")], {}, "values that are NaN or infinite"),
+    "no key": (
+        [{"pixels": IMAGES}],
+        {"key": "image"},
+        "a batch has no 'image'; .* the keys 'pixels'",
+    ),
+    "a mapping without a key": ([{"pixels": IMAGES}], {}, "a batch has dict where its images were expected"),
+    "integers": ([(IMAGES * 0).byte()], {}, "images of type torch.uint8: expected floating-point"),
+    "one image": ([IMAGES[0]], {}, r"images of shape \[3, 8, 8\]: expected \[N, C, H, W\]"),
+    "no iterable": (3, {}, "found int; expected an iterable of batches"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_images_are_refused(case: str) -> None:
+    images, arguments, message = BAD_IMAGES[case]
+    with pytest.raises(sqakd.SqakdError, match=message):
+        sqakd.calibrate(sqakd.quantize(library_parts.network()), images, **arguments)
+
+
+def test_bad_networks_and_names_are_refused() -> None:
+    network, images = library_parts.network(), library_parts.images()
+    student = sqakd.quantize(network)
+    sqakd.calibrate(student, images)
+    refused: list[tuple[Callable[[], object], str]] = [
+        (lambda: sqakd.quantize(nn.Sequential(nn.ReLU())), "found 0 Conv2d and Linear layers and none to quantize"),
+        (lambda: sqakd.quantize(student), "quantized already"),
+        (lambda: sqakd.quantize(network, "lsqq"), "found no quantizer 'lsqq'; did you mean lsq?"),
+        (lambda: sqakd.quantize(network, bits=9), "w_bits=9: expected a whole number from 1 to 8"),
+        (lambda: sqakd.quantize(network, a_bits=2.5), "a_bits=2.5: expected"),  # type: ignore[arg-type]
+        (lambda: sqakd.quantize(network, example=images[:, :2]), "cannot take images of shape [8, 2, 8, 8]"),
+        (lambda: sqakd.quantize(network, first=["stem"]), "the network has no convolution or linear layer in 'stem'"),
+        (lambda: sqakd.calibrate(network, images), "no quantized layer; expected the result of quantize"),
+        (lambda: sqakd.calibrate(student, images), "calibrated already"),
+        (lambda: sqakd.dequantize(network), "no quantized layer, so there is nothing to undo"),
+    ]
+    for call, message in refused:
+        with pytest.raises(sqakd.SqakdError, match=re.escape(message)):
+            call()

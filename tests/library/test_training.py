@@ -1,0 +1,173 @@
+"""`distill`: the whole training from batches of any loader."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import library_parts
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import sqakd
+from sqakd.library.presets import composed
+from sqakd.library.stream import Stream
+from sqakd.quantization.layers import quantizers
+
+CPU = {"accelerator": "cpu"}
+QUICK: dict[str, Any] = {"trainer": CPU, "progress": False, "epochs": 2}
+
+
+def pairs(count: int = 3) -> list[tuple[Tensor, Tensor]]:
+    return [(images, torch.arange(8) % library_parts.CLASSES) for images in library_parts.batches(count)]
+
+
+def test_the_defaults_are_those_of_the_configuration() -> None:
+    defaults = {name: p.default for name, p in inspect.signature(sqakd.distill).parameters.items()}
+    recipe = composed().config["recipe"]
+    for name in ("epochs", "lr", "quantizer_lr", "weight_decay"):
+        assert defaults[name] == recipe[name]
+    assert defaults["temperature"] == composed("kd=sqakd").config["kd"]["temperature"]
+
+
+def test_a_student_learns_from_images_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    teacher = library_parts.network()
+    teacher.train()
+    before, state = copy.deepcopy(teacher.state_dict()), torch.get_rng_state()
+    result = sqakd.distill(teacher, library_parts.batches(), "ewgs", bits=3, epochs=12, progress=False, trainer=CPU)
+    assert result.scores["kl"] < 0.7 * result.scores_before["kl"]
+    assert set(result.scores) == {"agreement", "kl"}
+    assert [row["epoch"] for row in result.history] == list(range(12))
+    assert result.history[-1]["train/loss"] < result.history[0]["train/loss"]
+    assert result.cost.packed_bytes < 4 * result.cost.parameters
+    assert not result.student.training
+    # EWGS's gradient scaling is estimated from the curvature, as in a run.
+    assert any(float(q.rounding.get_buffer("delta")) > 0 for q in quantizers(result.student))
+    # Neither the teacher nor torch's random numbers nor the folder has changed.
+    assert teacher.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_of_validation_batches_give_the_accuracy() -> None:
+    result = sqakd.distill(library_parts.network(), library_parts.batches(), validation=pairs(), **QUICK)
+    assert set(result.scores) == {"agreement", "kl", "top1", "top5"}
+    assert result.scores["top5"] == 1.0
+    assert result.history[-1]["val/top1"] == pytest.approx(result.scores["top1"])
+
+
+def test_the_same_images_in_another_form_give_the_same_student() -> None:
+    images = torch.cat(library_parts.batches())
+    forms: list[tuple[Any, dict[str, Any]]] = [
+        (library_parts.batches(), {}),
+        (DataLoader(TensorDataset(images, torch.zeros(24)), batch_size=8), {}),
+        ([{"image": batch} for batch in library_parts.batches()], {"key": "image"}),
+        (iter(library_parts.batches() * 2), {"steps": 3}),
+    ]
+    states = []
+    for form, arguments in forms:
+        result = sqakd.distill(library_parts.network(), form, validation=library_parts.batches(), **arguments, **QUICK)
+        states.append(result.student.state_dict())
+    for state in states[1:]:
+        assert all(torch.equal(tensor, states[0][name]) for name, tensor in state.items())
+
+
+def test_without_an_epoch_the_student_is_calibrated_only() -> None:
+    teacher, batches = library_parts.network(), library_parts.batches()
+    student = sqakd.quantize(teacher)
+    sqakd.calibrate(student, batches)
+    result = sqakd.distill(teacher, batches, **QUICK | {"epochs": 0})
+    assert result.scores == result.scores_before
+    wanted = student.state_dict()
+    for name, tensor in result.student.state_dict().items():
+        # The memory format of the convolutions differs, and so the order of their sums.
+        assert torch.allclose(tensor, wanted[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_another_student_is_trained_in_place() -> None:
+    teacher, batches = library_parts.network(), library_parts.batches()
+    student = sqakd.quantize(library_parts.network(seed=1), bits=4)
+    result = sqakd.distill(teacher, batches, student=student, **QUICK)
+    assert result.student is student
+    assert all(bool(q.calibrated) for q in quantizers(student))
+
+
+class Unknown(IterableDataset[Tensor]):
+    def __iter__(self) -> Iterator[Tensor]:
+        yield from library_parts.images()
+
+
+def nan() -> list[Tensor]:
+    first, *others = library_parts.batches()
+    return [first, others[0] * float("nan")]
+
+
+IMAGES = library_parts.images()
+BAD: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
+    "no image": (lambda: [], {}, "the images end before the first batch"),
+    "an end": (lambda: iter(library_parts.batches(4)), {"steps": 3}, "end after 1 of 3 batches .* only once"),
+    "too few": (lambda: library_parts.batches(2), {"steps": 3}, "end after 2 of 3 batches of an epoch"),
+    "no length": (lambda: iter(library_parts.batches()), {}, "have no length, .* expected steps=NUMBER"),
+    "a loader without a length": (lambda: DataLoader(Unknown(), batch_size=4), {}, "have no length"),
+    "another shape": (lambda: [IMAGES, IMAGES[..., :7]], {}, r"\[3, 8, 7\] follow images of shape \[3, 8, 8\]"),
+    "NaN": (nan, {}, "values that are NaN or infinite"),
+    "no key": (lambda: [{"pixels": IMAGES}], {"key": "image"}, "a batch has no 'image'"),
+    "other validation images": (
+        library_parts.batches,
+        {"validation": [IMAGES[..., :7]]},
+        r"\[3, 8, 7\] follow images of shape \[3, 8, 8\]",
+    ),
+    "steps": (library_parts.batches, {"steps": 0}, "steps=0: expected"),
+    "lr": (library_parts.batches, {"lr": -1.0}, "lr=-1.0: expected"),
+    "precision": (library_parts.batches, {"trainer": CPU | {"precision": "16-mixed"}}, "half precision overflows"),
+    "a float student": (library_parts.batches, {"student": library_parts.network()}, "no quantized layer"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused(case: str) -> None:
+    make, arguments, message = BAD[case]
+    with pytest.raises(sqakd.SqakdError, match=message):
+        sqakd.distill(library_parts.network(), make(), **QUICK | arguments)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), r"the teacher returns shape \[8, 4, 6, 6\]; .* with Distiller"),
+        (nn.Sequential(nn.Conv2d(5, 4, 3)), r"cannot take images of shape \[8, 3, 8, 8\]"),
+        (nn.Sequential(nn.Flatten(), nn.ReLU()), "found 0 Conv2d and Linear layers"),
+    ],
+)
+def test_bad_teachers_are_refused(teacher: nn.Module, message: str) -> None:
+    with pytest.raises(sqakd.SqakdError, match=message):
+        sqakd.distill(teacher, library_parts.batches(), **QUICK)
+
+
+def test_a_teacher_that_is_not_finite_is_refused() -> None:
+    teacher = library_parts.network()
+    nn.init.constant_(teacher[5].bias, float("inf"))  # type: ignore[arg-type]
+    with pytest.raises(sqakd.SqakdError, match="the teacher's logits are not finite"):
+        sqakd.distill(teacher, library_parts.batches(), **QUICK)
+
+
+def test_a_loss_that_is_not_finite_names_the_layer_and_no_checkpoint() -> None:
+    teacher = library_parts.network()
+    student = sqakd.quantize(teacher)
+    sqakd.calibrate(student, library_parts.images())
+    nn.init.constant_(student[0].weight, float("nan"))  # type: ignore[arg-type]
+    with pytest.raises(sqakd.SqakdError, match=r"layer 0 has non-finite weight\.?$"):
+        sqakd.distill(teacher, library_parts.batches(), student=student, **QUICK)
+
+
+def test_an_iterator_goes_on_from_epoch_to_epoch() -> None:
+    stream = Stream(iter(library_parts.batches(4)), steps=2, epochs=2)
+    seen = [batch.image for _ in range(2) for batch in stream]
+    assert torch.equal(torch.cat(seen), torch.cat(library_parts.batches(4)))
