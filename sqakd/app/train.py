@@ -36,8 +36,8 @@ from sqakd.training.pretrain import pretrain
 from sqakd.training.trainer import make_trainer
 
 IMBALANCE_ADVICE = (
-    "such a network may not train; use a quantizer that fits its ranges to the network, e.g. quantizer=lsq or ewgs;"
-    " where only the spread is out, quantizer.output_scale=true helps too"
+    "such a network may not train; use quantizer.output_scale=true, or a quantizer that fits its ranges to the network,"
+    " e.g. quantizer=lsq or ewgs"
 )
 
 

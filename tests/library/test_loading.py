@@ -9,6 +9,7 @@ import command
 import library_parts
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import sqakd
 from sqakd.quantization.layers import quantizers
@@ -35,6 +36,13 @@ def test_weights_are_loaded_into_a_copy_of_a_network(tmp_path: Path) -> None:
     loaded = sqakd.load(tmp_path / "mine.pt", fresh)
     assert torch.equal(loaded(library_parts.images()), student.eval()(library_parts.images()))
     assert not any(bool(q.calibrated) for q in quantizers(fresh))
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    network = library_parts.network()
+    save_file(network.state_dict(), tmp_path / "mine.safetensors")
+    loaded = sqakd.load(tmp_path / "mine.safetensors", library_parts.network(seed=1))
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in loaded.state_dict().items())
 
 
 def test_what_is_no_run_or_fits_no_network_is_refused(tmp_path: Path) -> None:
