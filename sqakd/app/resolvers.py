@@ -6,6 +6,7 @@ ${joined:a,b}          a_b; a where b is null
 ${added:node}          names of the add-ons in a `plus` node, for tags
 ${typed:key,prefix}    the prefix and the value where key=value is on the command line, else nothing
 ${home:path}           the path with the home folder for ~
+${help:command}        the text of --help of "train" or "export"
 ${jobs:}               how many runs this machine can train at the same time
 ${gpus:}               how many GPUs one run takes
 """
@@ -22,6 +23,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from sqakd.app.help import help_text
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.spec import TARGET
 
@@ -133,6 +135,6 @@ def register() -> None:
         return str(RunFolder.of(home(_root_.paths.runs), str(_root_.name), _root_.seed).path)
 
     resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
-    resolvers |= {"typed": typed, "home": home, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
+    resolvers |= {"typed": typed, "home": home, "help": help_text, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

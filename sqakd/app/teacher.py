@@ -29,6 +29,7 @@ from sqakd.runs.layout import Layout
 from sqakd.runs.record import Record
 from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.spec import Spec
+from sqakd.training.confidence import confidence
 from sqakd.training.trainer import top1
 
 # Trains one run unless it is finished; passed in because the training of a student begins with its teacher's.
@@ -175,8 +176,14 @@ def find_networks(
 
 def report_teacher(parts: Parts, teacher: nn.Module, device: torch.device) -> None:
     """Measure the teacher before the student starts: a wrong teacher should not cost a night."""
+    name = parts.teacher_model["name"]
     if parts.data.labelled:
-        say(f"teacher {parts.teacher_model['name']}: top-1 {100 * top1(teacher, parts.data, device):.2f}%")
+        say(f"teacher {name}: top-1 {100 * top1(teacher, parts.data, device):.2f}%")
+        return
+    found = confidence(teacher, parts.data, device)
+    say(f"teacher {name} on {found.images} validation images: {found.text()}")
+    if problem := found.problem():
+        say(f"warning: {problem}; hold out more, e.g. with dataset.val_fraction=0.3")
 
 
 def _teacher_layout(parts: Parts) -> Layout:

@@ -206,6 +206,9 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
         r"data: \d+ training and \d+ validation images \(held out by file name\), no labels; 1 left out: 1 not an image"
     )
     assert len(re.findall(f"^{line}", done.stdout, re.MULTILINE)) == 1
+    seen = r"teacher resnet20 on (\d+) validation images: mean confidence [\d.]+%, predicted classes \d \(\d+%\)"
+    (held_out,) = re.findall(f"^{seen}", done.stdout, re.MULTILINE)
+    assert f"warning: the agreement is measured on {held_out} images" in done.stdout
     found = record(runs, "imagefolder-resnet20-ewgs-w4a4-sqakd")
     assert found["scores"].keys() == {"agreement", "kl"}
     assert "drop_from_float" not in found
