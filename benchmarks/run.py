@@ -214,7 +214,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="of both runs; as in the recipe for digits, 2 for CIFAR if omitted")
     parser.add_argument("--images", type=int, default=50_000, help="number of training images of CIFAR's size")
     parser.add_argument("--cpu-time", action="store_true", help="measure seconds of the processor, not of a clock")
-    options, overrides = parser.parse_known_args()
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of both commands")
+    options = parser.parse_args()
     sets = {
         "digits": ["dataset=digits"],
         "cifar": ["dataset=cifar10", "dataset._target_=run_data.MadeCifar", "callbacks.hessian_scaling.update_every=1"],
@@ -228,7 +229,7 @@ def main() -> None:
             epochs = options.epochs or (2 if name == "cifar" else None)
             lengths = (f"recipe.epochs={epochs}", f"teacher.recipe.epochs={epochs}") if epochs else ()
             for kind, own in (("float", ["quantizer=none", *lengths[:1]]), ("student", lengths)):
-                command = [*sets[name], *own, f"paths.data={folder / 'data'}", *overrides]
+                command = [*sets[name], *own, f"paths.data={folder / 'data'}", *options.overrides]
                 columns[f"{name}, {kind}"] = measure(command, folder, cpu_time=options.cpu_time)
     print(f"{platform.machine()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, n = 1")
     print_table(columns)

@@ -5,14 +5,18 @@ Everything behind the application gets objects and plain data; it never sees a c
 
 from __future__ import annotations
 
+import copy
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -84,7 +88,19 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
 
 
 def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:
-    """Compose the specification of another run while one is running; Hydra must be initialised on `conf`."""
+    """Compose the specification of another run while one is running; Hydra must be initialised on `conf`.
+
+    A process composes each specification once, because that takes long and the runs of a sweep share their float run.
+    """
+    search_path = GlobalHydra.instance().config_loader().get_search_path().get_path()
+    folders = tuple((element.provider, element.path) for element in search_path)
+    spec = _compose_spec(folders, tuple(overrides), complete)
+    return replace(spec, config=copy.deepcopy(spec.config))
+
+
+@lru_cache(maxsize=256)
+def _compose_spec(folders: object, overrides: tuple[str, ...], complete: bool) -> Spec:
+    """Compose a specification; `folders`, where Hydra searches, only tells specifications of equal overrides apart."""
     cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
     holder = HydraConfig.instance()
     running = holder.cfg

@@ -71,7 +71,6 @@ class Plan:
 
     def __init__(self) -> None:
         self.states: dict[Path, str] = {}
-        self.float_specs: dict[tuple[str, ...], Spec] = {}
         self.times: dict[Path, list[tuple[Any, float]]] = {}
         self.seconds = 0.0
         self.unknown = 0
@@ -83,11 +82,7 @@ class Plan:
             yield self._float_run(spec, role)
 
     def _float_run(self, spec: Spec, role: str) -> Spec:
-        """Compose a float run; cells that share one compose it once, because that takes long."""
-        overrides = tuple(float_run_overrides(spec, role))
-        if overrides not in self.float_specs:
-            self.float_specs[overrides] = available_float_run(compose_spec(overrides))
-        return self.float_specs[overrides]
+        return available_float_run(compose_spec(float_run_overrides(spec, role)))
 
     def add(self, spec: Spec, problem: str | None, measured: bool, note: str = "") -> None:
         """Add a run unless it was added before, and print its line.

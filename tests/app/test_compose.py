@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
+import command
+import hydra
 import pytest
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
 
 from sqakd.advice import explain
-from sqakd.app.compose import located, make
+from sqakd.app.compose import compose_spec, located, make
 from sqakd.errors import SqakdError
 from sqakd.training.recipe import Recipe
 
@@ -25,6 +31,28 @@ RECIPE: dict[str, Any] = {
     "weight_decay": 0.0,
     "label_smoothing": 0.0,
 }
+
+
+def test_a_process_composes_equal_specifications_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    composed: list[list[str]] = []
+
+    def counted(name: str, overrides: list[str], **options: Any) -> DictConfig:
+        composed.append(overrides)
+        return hydra.compose(name, overrides=overrides, **options)
+
+    monkeypatch.setattr("sqakd.app.compose.compose", counted)
+    seed = "seed=4711"  # of no other test
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        first = compose_spec([seed])
+        first.config["recipe"]["lr"] = -1.0
+        assert compose_spec([seed]).config["recipe"]["lr"] > 0, "a changed copy"
+        assert composed == [[seed]]
+        assert compose_spec([seed, "bits=1"]).bits == (1, 1)
+    shutil.copytree(command.ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf/model/resnet20.yaml").write_text("{name: other, net: null}")
+    with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        assert compose_spec([seed], complete=False).config["model"]["name"] == "other"
+    assert len(composed) == 3
 
 
 def test_nothing_stays_nothing() -> None:

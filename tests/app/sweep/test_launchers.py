@@ -94,6 +94,13 @@ def test_processes_of_a_killed_sweep_save_and_stop(joblib_sweeps: JoblibSweeps) 
     assert_saved_and_stopped(joblib_sweeps.killed_jobs)
 
 
+def test_jobs_share_processes_and_so_their_imports(joblib_sweeps: JoblibSweeps) -> None:
+    files = list(joblib_sweeps.folder.glob("*/seed*/tried"))
+    first_sweep = [file for file in files if file.parent.name in ("seed0", "seed10", "seed14")]
+    assert len(first_sweep) == 3
+    assert len({file.read_text().splitlines()[0] for file in first_sweep}) <= 2
+
+
 @pytest.mark.slow
 def test_processes_of_a_terminated_sweep_save_and_stop(tmp_path: Path) -> None:
     jobs, output = end_sweep_early(tmp_path, signal.SIGTERM)
