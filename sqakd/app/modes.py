@@ -1,4 +1,7 @@
-"""Checks of how a command is run: by which sweeper, as a plan, in several processes. They need no large package."""
+"""Checks that need no large package: of the names of networks, and of how a command is run.
+
+A command may run by a sweeper, as a plan, or in several processes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from sqakd.errors import SqakdError
+from sqakd.runs.folder import is_folder_name
 from sqakd.runs.spec import Spec
 
 PLANS = (False, True, "measure")
@@ -35,6 +39,17 @@ def check_mode(spec: Spec) -> None:
             f"hydra/sweeper={sweeper} would choose by the validation images, which here give the"
             f" reported result; use dataset.holdout=0.2 to choose by a part of the training images"
         )
+
+
+def check_names(spec: Spec) -> None:
+    """Refuse names of networks that cannot be a part of a run's name.
+
+    Raises:
+        SqakdError: naming the key and the value.
+    """
+    for network in ("model", "teacher"):
+        if not is_folder_name(name := spec.config[network]["name"]):
+            raise SqakdError(f"{network}.name={name!r}: expected a part of a folder's name, e.g. resnet20")
 
 
 def check_plan(spec: Spec) -> None:

@@ -12,14 +12,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from sqakd.app.modes import check_names
 from sqakd.app.signatures import check_arguments, check_not_nan, check_values
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import Augment
-from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
 from sqakd.numbers import check_whole
 from sqakd.quantization.convert import Scheme
-from sqakd.runs.folder import is_folder_name
 from sqakd.runs.spec import HELPER, Spec
 from sqakd.training.recipe import Recipe
 
@@ -111,8 +110,6 @@ def check_config(spec: Spec) -> None:
     own = TrainerKeys.__annotations__.keys()
     check_values({key: trainer[key] for key in own if key in trainer}, TrainerKeys, "trainer")
     check_arguments({key: value for key, value in trainer.items() if key not in own}, pl.Trainer, "trainer")
-    for network in ("model", "teacher"):
-        if not is_folder_name(name := config[network]["name"]):  # it becomes a part of the run's name
-            raise SqakdError(f"{network}.name={name!r}: expected a part of a folder's name, e.g. resnet20")
+    check_names(spec)
     check_whole("seed", spec.seed, minimum=0)
     check_whole("teacher.seed", config["teacher"]["seed"], minimum=0)
