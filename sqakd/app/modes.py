@@ -1,4 +1,4 @@
-"""Checks that need no large package: of the names of networks, and of how a command is run.
+"""Checks that need no large package: of the path of a run's folder, and of how a command is run.
 
 A command may run by a sweeper, as a plan, or in several processes.
 """
@@ -10,7 +10,7 @@ import os
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from sqakd.errors import SqakdError
+from sqakd.errors import SqakdError, shown
 from sqakd.runs.folder import is_folder_name
 from sqakd.runs.spec import Spec
 
@@ -41,15 +41,18 @@ def check_mode(spec: Spec) -> None:
         )
 
 
-def check_names(spec: Spec) -> None:
-    """Refuse names of networks that cannot be a part of a run's name.
+def check_folder(spec: Spec) -> None:
+    """Refuse values that cannot be a part of the path of the run's folder.
 
     Raises:
         SqakdError: naming the key and the value.
     """
     for network in ("model", "teacher"):
-        if not is_folder_name(name := spec.config[network]["name"]):
+        name = spec.config[network]["name"]
+        if not isinstance(name, str) or not is_folder_name(name):
             raise SqakdError(f"{network}.name={name!r}: expected a part of a folder's name, e.g. resnet20")
+    if not isinstance(runs := spec.config["paths"]["runs"], str):
+        raise SqakdError(f"paths.runs={shown(runs)}: expected text")
 
 
 def check_plan(spec: Spec) -> None:

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
-from sqakd.app.modes import check_names
+from sqakd.app.modes import check_folder
 from sqakd.app.signatures import check_arguments, check_not_nan, check_values
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import Augment
@@ -110,6 +110,6 @@ def check_config(spec: Spec) -> None:
     own = TrainerKeys.__annotations__.keys()
     check_values({key: trainer[key] for key in own if key in trainer}, TrainerKeys, "trainer")
     check_arguments({key: value for key, value in trainer.items() if key not in own}, pl.Trainer, "trainer")
-    check_names(spec)
+    check_folder(spec)
     check_whole("seed", spec.seed, minimum=0)
     check_whole("teacher.seed", config["teacher"]["seed"], minimum=0)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from sqakd.app.compose import spec_of
 from sqakd.app.console import quiet_libraries, say
 from sqakd.app.errors import report_errors
-from sqakd.app.modes import check_mode, check_names
+from sqakd.app.modes import check_folder, check_mode
 from sqakd.interrupts import catch_interrupts
 from sqakd.runs.folder import RunFolder
 
@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> float | None:
 
     def run() -> float | None:
         spec = spec_of(cfg, HydraConfig.get())
-        check_names(spec)
+        check_folder(spec)
         folder = RunFolder.of_spec(spec)
         if spec.config["plan"]:
             say(f"plan of {folder.path}")
