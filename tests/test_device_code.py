@@ -18,7 +18,7 @@ FILES = [
     *("kd/*.py", "dataset/transforms/*.py", "quantization/quantizers/*.py", "quantization/layers.py"),
     *("training/task.py", "training/metrics.py", "training/callbacks/dampening.py", "training/callbacks/ema.py"),
 ]
-# Functions of these files that run once, not in a step, and why they may make tensors on the CPU.
+# Functions of these files that may make or read tensors on the CPU, and why: most run once, not in a step.
 OUTSIDE = {
     "__init__": "constructors: modules move to the device afterwards",
     "draw": "random numbers of an augmentation are drawn on the CPU, so that they do not depend on the device",
@@ -26,6 +26,7 @@ OUTSIDE = {
     "get_extra_state": "checkpoints",
     "on_train_start": "the averages of a checkpoint move to the device",
     "from_float": "as constructors",
+    "gather_ranks": "several devices with a memory bank: the batch sizes of all ranks, which may differ (docs/gpu.md)",
     "search_range": "calibration",
 }
 FACTORIES = {"arange", "as_tensor", "empty", "eye", "from_numpy", "full", "linspace", "logspace", "ones", "rand"}
