@@ -135,7 +135,7 @@ def _exporter() -> tuple[Any, Any, Any, Any]:
         if (error.name or "").startswith("sqakd"):  # a mistake in this project, not a missing package
             raise
         raise SqakdError(
-            f"the export needs a package that is not installed ({error}); expected sqakd with its extra, sqakd[export]"
+            f"the export needs a package that is not installed ({error}); expected sqakd with its extra 'export'"
         ) from error
     return pipeline, Trained, Options, Timing
 
