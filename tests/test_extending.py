@@ -91,6 +91,7 @@ def test_example_table_combines_the_example_parts(project: Path) -> None:
     assert names == ["arrays-plain-ewgs-w2a2-none", "arrays-plain-maxabs-w4a4-cosine"]
 
 
+@pytest.mark.slow
 def test_contract_tests_cover_the_example_parts(project: Path) -> None:
     files = ["tests/test_quantizer_contract.py", "tests/test_feature_contract.py", "tests/test_plus_contract.py"]
     new = "maxabs or cosine or (freeze_bn and resumed)"

@@ -31,7 +31,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (STUDENT, 1, 11, "SIGKILL"),
         pytest.param(STUDENT, 2, 22, "SIGKILL", marks=pytest.mark.slow),
         pytest.param(STUDENT, 1, 9, "SIGTERM", marks=pytest.mark.slow),
-        (STUDENT, 1, 22, "SIGTERM"),
+        pytest.param(STUDENT, 1, 22, "SIGTERM", marks=pytest.mark.slow),
         (TEACHER, 0, 5, "SIGTERM"),
     ],
 )

@@ -164,6 +164,7 @@ def test_gradient_scaling_0_equals_the_straight_through_estimator(runs: Path) ->
     assert command.same_bits(ste, {key: value for key, value in released.items() if key in ste})
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_architecture_trains_a_student(runs: Path) -> None:
     train(runs, "model@teacher=resnet32", "teacher.net.blocks=2", "name=taught-by-another")
     found, teacher = record(runs, "taught-by-another"), record(runs, "digits-resnet32-none-w32a32-none")

