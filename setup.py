@@ -17,7 +17,7 @@ class BuildWithFiles(build_py):
         if self.editable_mode:
             return
         package = Path(self.build_lib) / "sqakd"
-        # What git ignores belongs to the machine that builds, and what was there before may have another name now.
+        # conf/local belongs to the machine that builds. An earlier build may have left files that were renamed since.
         shutil.rmtree(package / "conf", ignore_errors=True)
         shutil.copytree("conf", package / "conf", ignore=shutil.ignore_patterns("local", "__pycache__"))
         shutil.copyfile(Path("results", "paper.csv"), package / "paper.csv")

@@ -80,7 +80,7 @@ DATASET: dict[str, str] = {
 }
 
 TRAINING: dict[str, str] = {
-    "trainer.compile": "use trainer.compile=false, or auto, which continues without",
+    "trainer.compile": "use trainer.compile=false, or trainer.compile=auto, which continues with eager steps",
     "trainer.partial": "use dataset.limit for fewer images",
     "trainer.length": "use recipe.epochs; an interrupted run continues with the same command",
     "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"

@@ -23,9 +23,13 @@ if __name__ == "__main__":
     exit_on_interrupt("the same command starts again")
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
+
+try:
+    import onnxruntime
+except ModuleNotFoundError:  # the library has this name also where the extra is not installed
+    onnxruntime = None
 
 from sqakd.errors import SqakdError
 from sqakd.face import make_callable

@@ -100,7 +100,7 @@ def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:
 
 @lru_cache(maxsize=256)
 def _compose_spec(folders: object, overrides: tuple[str, ...], complete: bool) -> Spec:
-    """Compose a specification; `folders`, where Hydra searches, only tells specifications of equal overrides apart."""
+    """Compose a specification; `folders`, where Hydra searches, distinguishes those with equal overrides."""
     cfg = compose("train", overrides=list(overrides), return_hydra_config=True)
     holder = HydraConfig.instance()
     running = holder.cfg
@@ -125,7 +125,7 @@ def make(node: Mapping[str, Any] | None, key: str, **arguments: Any) -> Any:
 
     Args:
         node: plain data with `_target_`, and the constructor's keyword arguments.
-        key: where the node stands in the configuration, for messages.
+        key: where the node stands in the configuration, for messages; "" if it stands in none.
         arguments: further keyword arguments of the constructor.
 
     Raises:
@@ -198,4 +198,6 @@ def _with_key(key: str, message: str) -> str:
         >>> _with_key("recipe", "lr=-1: expected a number >= 0"), _with_key("kd", "no weight is positive")
         ('recipe.lr=-1: expected a number >= 0', 'kd: no weight is positive')
     """
+    if not key:
+        return message
     return f"{key}.{message}" if re.match(r"[a-z_][a-z0-9_.]*(=|: )", message) else f"{key}: {message}"

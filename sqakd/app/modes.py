@@ -48,7 +48,7 @@ def check_folder(spec: Spec) -> None:
         SqakdError: naming the key and the value.
     """
     for network in ("model", "teacher"):
-        name = spec.config[network]["name"]
+        name = spec.config[network].get("name")
         if not isinstance(name, str) or not is_folder_name(name):
             raise SqakdError(f"{network}.name={name!r}: expected a part of a folder's name, e.g. resnet20")
     if not isinstance(runs := spec.config["paths"]["runs"], str):

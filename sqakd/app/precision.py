@@ -25,9 +25,10 @@ def available_float_run(own: Spec, inputs: Mapping[str, str] | None = None) -> S
         inputs: digests of the files that the float run reads, if they are known.
 
     Returns:
-        The same run in float32 if that is finished and `own` is not; else `own`, which is trained if need be.
+        The same run in float32 if that is finished, because then its folder is taken; else `own`, which is trained if
+        need be.
     """
-    if precision_of(own) == FLOAT32 or _is_finished(replace(own, inputs=inputs or own.inputs)):
+    if precision_of(own) == FLOAT32:
         return own
     float32 = replace(own, config=own.config | {"trainer": own.config["trainer"] | {"precision": FLOAT32}})
     return float32 if _is_finished(replace(float32, inputs=inputs or own.inputs)) else own

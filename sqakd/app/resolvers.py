@@ -1,14 +1,17 @@
-"""Resolvers of the configuration: each is what `${name:...}` in a file under conf/ calls.
+"""Resolvers of the configuration: each is what `${sqakd.NAME:...}` in a file under conf/ calls.
 
-${cell:}               the name of a run, made of its choices and values
-${row:key,default}     the value that this row of the paper has in rows.yaml, else the default
-${joined:a,b}          a_b; a where b is null
-${added:node}          names of the add-ons in a `plus` node, for tags
-${typed:key,prefix}    the prefix and the value where key=value is on the command line, else nothing
-${home:path}           the path with the home folder for ~
-${help:command}        the text of --help of "train" or "export"
-${jobs:}               how many runs this machine can train at the same time
-${gpus:}               how many GPUs one run takes
+The prefix keeps them apart from those of an application that imports this package.
+
+${sqakd.cell:}               the name of a run, made of its choices and values
+${sqakd.row:key,default}     the value that this row of the paper has in rows.yaml, else the default
+${sqakd.joined:a,b}          a_b; a where b is null
+${sqakd.added:node}          names of the add-ons in a `plus` node, for tags
+${sqakd.typed:key,prefix}    the prefix and the value where key=value is on the command line, else nothing
+${sqakd.home:path}           the path with the home folder for ~
+${sqakd.help:command}        the text of --help of "train" or "export"
+${sqakd.jobs:}               how many runs this machine can train at the same time
+${sqakd.gpus:}               how many GPUs one run takes
+${sqakd.run_folder:}         the folder of the run
 """
 
 from __future__ import annotations
@@ -137,4 +140,4 @@ def register() -> None:
     resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
     resolvers |= {"typed": typed, "home": home, "help": help_text, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
     for name, resolver in resolvers.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
+        OmegaConf.register_new_resolver(f"sqakd.{name}", resolver, replace=True)

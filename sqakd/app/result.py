@@ -25,6 +25,7 @@ from sqakd.runs.paper import published
 from sqakd.runs.record import Published, Record
 from sqakd.runs.spec import Spec
 from sqakd.runs.state_files import previous
+from sqakd.training.callbacks.compilation import compiled_from
 from sqakd.training.callbacks.history import History
 from sqakd.training.evaluate import evaluate
 from sqakd.training.task import Task
@@ -72,6 +73,7 @@ def record_of(
         device=task.device,
         devices=task.trainer.world_size,
         initial=history.initial,
+        compiled_from=compiled_from(task.trainer),
     )
 
 

@@ -1,7 +1,7 @@
 """The start of a command: refusals and the first line come before the packages that take seconds to import.
 
-A composed configuration can be read without torch and Lightning. Whatever it alone shows to be wrong is refused at
-once, and a valid command says first what it will do.
+A composed configuration can be read without torch and Lightning. Errors in it are refused at once. A valid command
+first prints its task.
 """
 
 from __future__ import annotations
@@ -79,7 +79,11 @@ def export(cfg: DictConfig) -> float | None:
 
     def run() -> float:
         config = spec_of(cfg, HydraConfig.get()).config
-        say(f"exporting {config['run']} as {config['profile']}")
+        measured = config["benchmark"]["rounds"]
+        note = (
+            ", with a measurement of its speed, which takes minutes (benchmark.rounds=0 omits it)" if measured else ""
+        )
+        say(f"exporting {config['run']} as {config['profile']}{note}")
         with large_imports():
             from sqakd.app.export import export_run
         return export_run(config)

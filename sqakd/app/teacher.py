@@ -183,7 +183,8 @@ def report_teacher(parts: Parts, teacher: nn.Module, device: torch.device) -> No
     found = confidence(teacher, parts.data, device)
     say(f"teacher {name} on {found.images} validation images: {found.text()}")
     if problem := found.problem():
-        say(f"warning: {problem}; hold out more, e.g. with dataset.val_fraction=0.3")
+        advice = "; hold out more, e.g. with dataset.val_fraction=0.3" if parts.data.val_source else ""
+        say(f"warning: {problem}{advice}")
 
 
 def _teacher_layout(parts: Parts) -> Layout:

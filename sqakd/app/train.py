@@ -35,9 +35,9 @@ from sqakd.training.code_cache import CodeCache
 from sqakd.training.pretrain import pretrain
 from sqakd.training.trainer import make_trainer
 
+OUTPUT_SCALE = "quantizer.output_scale=true, or "
 IMBALANCE_ADVICE = (
-    "such a network may not train; use quantizer.output_scale=true, or a quantizer that fits its ranges to the network,"
-    " e.g. quantizer=lsq or ewgs"
+    "such a network may not train; use {}a quantizer that fits its ranges to the network, e.g. quantizer=lsq or ewgs"
 )
 
 
@@ -136,6 +136,8 @@ def _compilation(spec: Spec, folder: RunFolder) -> Compilation:
     if mode == "auto" and folder.config.exists():
         started = folder.read_config().get("trainer", {}).get("compile")
         mode = started if isinstance(started, bool) else mode
+    if mode == "auto" and spec.config["trainer"]["deterministic"]:
+        mode = False  # the decision depends on the speed of the machine
     cache = CodeCache(Path(spec.config["paths"]["cache"]))
     return Compilation(mode, cache=cache, file=folder.compilation, say=say)
 
@@ -145,4 +147,5 @@ def _calibrate(spec: Spec, student: nn.Module, images: Tensor) -> None:
     torch.manual_seed(stream_seed(spec.seed, "calibration"))  # stochastic depth and dropout draw here
     calibrate(student, images)
     if problem := describe_imbalance(balances(student, images)):
-        say(f"warning: after calibration {problem}; {IMBALANCE_ADVICE}")
+        has_scale = spec.config["quantizer"]["output_scale"]
+        say(f"warning: after calibration {problem}; {IMBALANCE_ADVICE.format('' if has_scale else OUTPUT_SCALE)}")

@@ -34,8 +34,8 @@ SIDE, BORDER = 28, 2  # pixels
 class FashionMNIST(ImageDataModule):
     """60,000 training and 10,000 test images in ten classes; the test images serve as validation.
 
-    The four files may be compressed (.gz) or not. They are looked for in `root`, in `root/FashionMNIST/raw` (as
-    torchvision has them) and in the folder of Debian's package.
+    The four files may be compressed (.gz) or not; of both forms, the uncompressed one is read. They are looked for in
+    `root`, in `root/FashionMNIST/raw` (as torchvision has them) and in the folder of Debian's package.
 
     Args:
         root: folder to look into, and to download to.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError, is_out_of_memory, some
+from sqakd.numbers import check_whole
 
 # A batch in any form, and the way from a batch to its images: an index or a name in it, or a function.
 AnyBatch = Any
@@ -79,6 +80,7 @@ def first_batches(batches: Batches, count: int, key: Key = None) -> Tensor:
     Raises:
         SqakdError: if there are fewer batches, an image has another shape, or a value is not finite.
     """
+    check_whole("batches", count)
     found = [images_of(batch, key) for batch in islice(several(batches), count)]
     if len(found) < count:
         raise SqakdError(f"the images end after {len(found)} batches; expected at least {count}")

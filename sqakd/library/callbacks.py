@@ -15,7 +15,19 @@ class Epochs(Checkpoint):
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.validated = False
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        # Lightning keeps the scores of the last validation, which may be those of an earlier epoch.
+        metrics = {
+            name: float(value)
+            for name, value in sorted(trainer.callback_metrics.items())
+            if self.validated or not name.startswith("val/")
+        }
         self.rows.append({"epoch": float(trainer.current_epoch), **metrics})

@@ -1,4 +1,4 @@
-r"""Distillation in a training loop of one's own: the loss between two outputs, and a teacher that goes with it.
+r"""Distillation in a training loop of one's own: the loss between two outputs, and the teacher that gives one of them.
 
 Paper: Zhao & Zhao 2024, "Self-Supervised Quantization-Aware Knowledge Distillation" (https://arxiv.org/abs/2403.11106),
 equation 5. Student and teacher get the same images, and no label is read.
@@ -57,10 +57,18 @@ def distillation_loss(
         >>> bool(distillation_loss(-logits, logits) > 0)
         True
     """
+    for logits in (student_logits, teacher_logits):
+        if not isinstance(logits, Tensor):
+            raise SqakdError(f"the outputs are {type(logits).__name__}; expected logits, or a loss= for other outputs")
     if student_logits.shape != teacher_logits.shape or student_logits.ndim < 2:
         raise SqakdError(
             f"the student's logits have shape {list(student_logits.shape)} and the teacher's"
             f" {list(teacher_logits.shape)}; expected the same shape [N, classes, ...]"
+        )
+    if student_logits.shape[1] < 2 or not student_logits.numel():
+        raise SqakdError(
+            f"logits of shape {list(student_logits.shape)}: expected at least one image and two classes; the divergence"
+            f" of a single class is 0"
         )
     check_positive("temperature", temperature)
     student, teacher = (x.movedim(1, -1).flatten(0, -2) for x in (student_logits, teacher_logits))
@@ -121,7 +129,9 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         # Kept outside torch's registry, so that no optimizer and no checkpoint of the distiller contains the teacher.
-        self.__dict__["teacher"] = teacher.eval().requires_grad_(False)
+        self.__dict__["teacher"] = teacher.eval()
+        if not callable(loss):
+            raise SqakdError(f"loss={loss!r}: expected a function of the student's and the teacher's output")
         self.loss, self.seed, self.training_images, self.calls = loss, seed, training_images, 0
         self.objective: Objective | None = None
         self.features: tuple[Features, Features] | None = None
@@ -144,16 +154,17 @@ class Distiller(nn.Module):
                 feature_setup.tap(made, student, layers, owner="student"),
                 feature_setup.tap(made, teacher, layers if teacher_layers is None else teacher_layers, owner="teacher"),
             )
-            feature_setup.build(
-                made,
-                self.features,
-                student=student,
-                teacher=teacher,
-                images=example,
-                training_images=training_images,
-                labels=None,
-                seed=stream_seed(seed, "feature loss"),
-            )
+            with torch.random.fork_rng(devices=[example.device] if example.is_cuda else []):
+                feature_setup.build(
+                    made,
+                    self.features,
+                    student=student,
+                    teacher=teacher,
+                    images=example,
+                    training_images=training_images,
+                    labels=None,
+                    seed=stream_seed(seed, "feature loss"),
+                )
             self.to(example.device)
 
     def forward(self, images: Any, output: Any, index: Tensor | None = None) -> Tensor:
@@ -225,7 +236,8 @@ def _feature_loss(loss: str | FeatureLoss) -> tuple[FeatureLoss, float]:
     if isinstance(loss, str):
         node = kd_node(loss)
         weight, loss = node["feature"], make(node["feature_loss"], "kd.feature_loss")
-    assert isinstance(loss, FeatureLoss)
+    if not isinstance(loss, FeatureLoss):
+        raise SqakdError(f"feature_loss={loss!r}: expected a name under conf/kd, or a FeatureLoss")
     if loss.needs_labels or loss.pretrain_epochs:
         reason = "reads labels" if loss.needs_labels else "has a training stage of its own"
         raise SqakdError(f"{type(loss).__name__} {reason}; expected a feature loss that does not")

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from sqakd.dataset.checks import SMALLEST_STD
 from sqakd.errors import SqakdError
 from sqakd.images import Preparation
 from sqakd.library.batches import Batches, Key, check_finite, check_shape, images_of, labels_of, refused_images, several
 from sqakd.library.quantizing import dequantize
+from sqakd.numbers import is_number
 from sqakd.quantization.layers import quant_layers, quantizers
 from sqakd.runs.export_record import ExportRecord
 
@@ -33,8 +35,8 @@ def export(
     key: Key = None,
     profile: Profile = "exact",
     class_names: Sequence[str] = (),
-    mean: Sequence[float] = (0.0, 0.0, 0.0),
-    std: Sequence[float] = (1.0, 1.0, 1.0),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     name: str | None = None,
     regrid: bool = False,
     gate: float | None = None,
@@ -49,7 +51,7 @@ def export(
         model: quantized and calibrated network, images [N, C, H, W] -> one tensor whose second dimension is compared,
             such as logits [N, classes] or [N, classes, H, W]. It is not changed.
         example: images [N, C, H, W] as the network gets them. The file takes images of this size, in batches of any
-            number.
+            number. Its images also set the ranges of the profiles "int8" and "trt", which need some hundreds.
         path: folder to write: absent, empty or an earlier export, which is replaced.
         images: batches on which the file and the network are compared, in the forms of `calibrate`; labels of
             (image, label) batches give the accuracy of both. Without them the example alone is the proof.
@@ -57,7 +59,8 @@ def export(
         profile: "exact": what was trained as integers is integers, and everything else stays real; "int8": residual
             sums and the outer layers become 8-bit too; "trt": in the form that TensorRT accepts.
         class_names: in the order of the logits, for `predict`.
-        mean: mean of each channel that the images were normalised with, of pixels scaled to 0 .. 1, for `predict`.
+        mean: mean of each channel that the images were normalised with, of pixels scaled to 0 .. 1, for `predict`;
+            None if the images are pixels scaled to 0 .. 1.
         std: standard deviation of each channel in the same way.
         name: of the network in the report; by default its class.
         regrid: whether 8-bit weights whose codes do not fit int8 are rounded to a grid that does.
@@ -89,9 +92,8 @@ def export(
     example = check_finite(images_of(example)).detach().cpu().float()
     _check_network(network, example)
     channels, height, width = example.shape[1:]
-    for argument, values in (("mean", mean), ("std", std)):
-        if len(values) != channels:
-            raise SqakdError(f"{argument} has {len(values)} numbers and the images {channels} channels")
+    mean = _per_channel("mean", mean, channels, default=0.0)
+    std = _per_channel("std", std, channels, default=1.0)
     compared = [example] if images is None else images
     pairs = [[quantizer.bits for quantizer in layer.quantizers] for _, layer in quant_layers(network)]
     bits = [set(own) for own in zip(*pairs, strict=True)]  # of the weights, and of the inputs
@@ -101,8 +103,8 @@ def export(
         float_source="the network's weights, not rounded",
         image_shape=(channels, height, width),
         class_names=list(class_names),
-        mean=list(mean),
-        std=list(std),
+        mean=mean,
+        std=std,
         preparation=Preparation(size=(height, width), stored=None, margin=0),
         identity={
             **{"name": name or type(model).__name__, "seed": 0, "model": type(model).__name__},
@@ -119,6 +121,19 @@ def export(
     )
     record: ExportRecord = pipeline.export(trained, options, Path(path))
     return record
+
+
+def _per_channel(argument: str, values: Sequence[float] | None, channels: int, *, default: float) -> list[float]:
+    """Return one number per channel, the default where none are given."""
+    if values is None:
+        return [default] * channels
+    least = SMALLEST_STD if argument == "std" else 0.0
+    if len(values) != channels or not all(is_number(value) and least <= value <= 1 for value in values):
+        raise SqakdError(
+            f"{argument}={list(values)}: expected {channels} numbers from {least:g} to 1, one per channel, for pixels"
+            f" scaled to 0 .. 1"
+        )
+    return [float(value) for value in values]
 
 
 def _exporter() -> tuple[Any, Any, Any, Any]:

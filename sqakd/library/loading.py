@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,14 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         made = copy.deepcopy(model).cpu()
         found = find_weights(path, Layout.of_network(made))
         restore(made, found.tensors, source=str(path))
+        if found.note:
+            warnings.warn(found.note, stacklevel=2)
         return made.eval()
     folder = RunFolder(path if path.is_dir() else path.parent)
     if not folder.config.is_file():
         raise SqakdError(f"{path} is not a run or the weights of one: it has no config.yaml; expected model= as well")
+    if not path.is_dir() and path != folder.weights:
+        raise SqakdError(f"{path} is not the file {folder.weights.name} of a run; expected model= as well")
     if not folder.finished:
         raise SqakdError(f"the run {folder.path} is not finished: it has no record.json")
     config = folder.read_config()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqakd.numbers import check_whole
 from sqakd.predict import Model, find
 from sqakd.predict import predict as predict_files
 
@@ -54,6 +55,7 @@ def predict(model: str | Path, images: Paths, *, batch: int = 32) -> list[Predic
             ...
         sqakd.predict.PredictError: no file nowhere.onnx; expected the model.onnx that export.py wrote
     """
+    check_whole("batch", batch)
     file = Path(model) / "model.onnx" if Path(model).is_dir() else Path(model)
     opened = Model(file)
     paths = [Path(path) for path in ([images] if isinstance(images, str | Path) else images)]

@@ -26,14 +26,15 @@ def preset_names() -> list[str]:
     return sorted(file.stem for file in (conf_folder() / "quantizer").glob("*.yaml") if file.stem != "none")
 
 
-def preset(name: str, *, w_bits: int, a_bits: int, weight_decay: float = 1e-4) -> Scheme:
+def preset(name: str, *, w_bits: int, a_bits: int, weight_decay: float | None = None) -> Scheme:
     """Return the scheme of a named quantizer.
 
     Args:
         name: of a file under conf/quantizer.
         w_bits: bits of the weights.
         a_bits: bits of the activations.
-        weight_decay: weight decay of the network, which some methods use for their ranges too.
+        weight_decay: weight decay of the network, which some methods use for their ranges too; None: the
+            recipe's.
 
     Raises:
         SqakdError: if there is no such quantizer, or bits are not whole numbers from 1 to 8.
@@ -44,7 +45,8 @@ def preset(name: str, *, w_bits: int, a_bits: int, weight_decay: float = 1e-4) -
     for key, bits in (("w_bits", w_bits), ("a_bits", a_bits)):
         if not is_whole(bits) or not 1 <= bits <= MAX_BITS:
             raise SqakdError(f"{key}={bits!r}: expected a whole number from 1 to {MAX_BITS}")
-    spec = composed(f"quantizer={name}", f"w_bits={w_bits}", f"a_bits={a_bits}", f"recipe.weight_decay={weight_decay}")
+    decay = [] if weight_decay is None else [f"recipe.weight_decay={weight_decay}"]
+    spec = composed(f"quantizer={name}", f"w_bits={w_bits}", f"a_bits={a_bits}", *decay)
     made: Scheme = make(spec.config["quantizer"], "quantizer")
     return made
 

@@ -31,8 +31,8 @@ def quantize(
 ) -> Network:
     """Return a copy of a float network whose Conv2d and Linear layers quantize their weights and inputs.
 
-    The first and the last layer stay float, as in the papers; a `Scheme` may say otherwise. The ranges of the new
-    quantizers wait for `calibrate`.
+    The first and the last layer stay float, as in the papers; a `Scheme` may choose other bits for them. The ranges of
+    the new quantizers wait for `calibrate`. All parameters of the copy get gradients, also those of a frozen network.
 
     Args:
         model: any float network. It is not changed.
@@ -57,6 +57,8 @@ def quantize(
         >>> [type(layer).__name__ for layer in quantize(network, "lsq", bits=2)]
         ['Conv2d', 'QuantConv2d', 'Flatten', 'Linear']
     """
+    if not isinstance(model, nn.Module):
+        raise SqakdError(f"found {type(model).__name__}; expected a network, a torch.nn.Module")
     if isinstance(quantizer, Scheme):
         scheme = quantizer
     else:
@@ -64,7 +66,7 @@ def quantize(
         scheme = preset(quantizer, **own)
     if scheme.outer == "released" and example is None:
         raise SqakdError("outer='released' follows the tensors through the network; expected example=images")
-    student = copy.deepcopy(model)
+    student = copy.deepcopy(model).requires_grad_(True)  # a frozen teacher would give a student that never learns
     if example is None:
         convert.quantize(student, scheme, first=first)
         return student
@@ -109,8 +111,13 @@ def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key =
     if any(bool(quantizer.calibrated) for quantizer in own):
         raise SqakdError("the network is calibrated already; quantize the float network again to start over")
     found = first_batches(images, batches, key).to(device_of(model))
-    with refused_images(found):
-        calibration.calibrate(model, found)
+    try:
+        with refused_images(found):
+            calibration.calibrate(model, found)
+    except BaseException:
+        for quantizer in own:  # those of the first layers may be calibrated already, and could not be again
+            quantizer.calibrated.fill_(False)
+        raise
 
 
 def dequantize(model: Network) -> Network:

@@ -78,7 +78,9 @@ class Stream:
             found += 1
             index = torch.arange(position, position + len(images))
             position += len(images)
-            yield Batch(check_finite(images), labels_of(batch), index, {})
+            if images.device.type == "cpu":  # the check would wait for a GPU at each batch
+                check_finite(images)
+            yield Batch(images, labels_of(batch), index, {})
         if found < self.steps:
             again = "; an iterator can be read only once, so give a list or a DataLoader" if self.once else ""
             raise SqakdError(f"the images end after {found} of {self.steps} batches of an epoch{again}")

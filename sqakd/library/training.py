@@ -26,7 +26,7 @@ from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
 from sqakd.library.batches import Batches, Key, device_of, refused_images
 from sqakd.library.callbacks import Epochs
-from sqakd.library.presets import composed
+from sqakd.library.presets import composed, preset
 from sqakd.library.quantizing import calibrate, quantize
 from sqakd.library.stream import Images, Stream
 from sqakd.quantization.convert import Scheme
@@ -111,10 +111,12 @@ def distill(
         validation: images on which the scores are measured, in the same form. Labels of (image, label) batches are
             used for the accuracy, never for the training.
         key: place of the images in a batch, or a function from the batch to its images.
-        seed: of dropout and the like. The order of the images is that of the iterable.
+        seed: of the random numbers during the training: dropout, and the order of a DataLoader that shuffles without a
+            generator of its own.
         progress: whether to show the progress on standard error.
         trainer: arguments of Lightning's Trainer, such as {"accelerator": "cpu", "precision": "bf16-mixed"}, and
-            "compile" and "channels_last"; they replace those of conf/trainer/auto.yaml.
+            "compile" and "channels_last", each True or False; they replace those of conf/trainer/auto.yaml. Without a
+            word about it nothing is compiled.
 
     Raises:
         SqakdError: if an argument has no such value, the images end too early, have another shape or values that are
@@ -134,9 +136,12 @@ def distill(
     network = copy.deepcopy(teacher)
     classes = _classes(network, first)
     recipe = _recipe(len(first), epochs, lr, quantizer_lr, weight_decay)
-    config = dict(composed().config["trainer"]) | dict(trainer or {})
+    config = _trainer_config(trainer)
     home = device_of(teacher)
-    student = quantize(teacher, quantizer, bits=bits, example=first) if student is None else student
+    if student is None:
+        if isinstance(quantizer, str):  # some ranges have the weight decay of the network
+            quantizer = preset(quantizer, w_bits=bits, a_bits=bits, weight_decay=weight_decay)
+        student = quantize(teacher, quantizer, example=first)
     data = Images(stream, None if validation is None else Stream(validation, key=key, shape=first.shape[1:]))
     task = Task(
         student=student,
@@ -150,7 +155,7 @@ def distill(
         channels_last=config["channels_last"],
     )
     rows = Epochs()
-    with _own_random_numbers(), _quiet(), tempfile.TemporaryDirectory() as folder:
+    with _own_state(), _quiet(), tempfile.TemporaryDirectory() as folder:
         check_trainer_config(recipe, config)
         lightning = make_trainer(
             recipe,
@@ -160,8 +165,13 @@ def distill(
             folder=Path(folder),
             validates=validation is not None,
         )
+        if lightning.world_size > 1:
+            raise SqakdError(
+                f"trainer={dict(trainer or {})}: expected one device, because the batches of a loader are not divided"
+            )
         device = lightning.strategy.root_device
-        if not any(bool(q.calibrated) for q in quantizers(student)):
+        own = quantizers(student)
+        if not own or not all(bool(q.calibrated) for q in own):  # calibrate refuses a float network
             torch.manual_seed(stream_seed(seed, "calibration"))  # stochastic depth and dropout draw here
             calibrate(student.to(device), first)
         before = evaluate(task.to(device), data, lightning)
@@ -187,15 +197,26 @@ def _classes(teacher: nn.Module, images: Tensor) -> int:
     """Return the width of the logits, and refuse a network that returns anything else."""
     with refused_images(images):
         logits = teacher.eval()(images.to(device_of(teacher)))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise SqakdError(
-            f"the teacher returns {found}; expected logits [N, classes]. For other outputs, train in a loop of your own"
-            f" with Distiller"
+            f"the teacher returns {found}; expected logits [N, classes] of at least two classes. For other outputs,"
+            f" write a loop of your own with Distiller"
         )
     if not bool(torch.isfinite(logits).all()):
         raise SqakdError("the teacher's logits are not finite on the first batch")
     return logits.shape[1]
+
+
+def _trainer_config(changes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of Lightning's Trainer and of the task."""
+    # Runs decide by time whether to compile. And with deterministic=False, Lightning would change torch's own setting.
+    defaults = dict(composed().config["trainer"]) | {"compile": False, "deterministic": None}
+    config = defaults | dict(changes or {})
+    for key in ("compile", "channels_last"):
+        if not isinstance(config[key], bool):
+            raise SqakdError(f"{key}={config[key]!r}: expected True or False")
+    return config
 
 
 def _recipe(batch_size: int, epochs: int, lr: float, quantizer_lr: float, weight_decay: float) -> Recipe:
@@ -204,13 +225,13 @@ def _recipe(batch_size: int, epochs: int, lr: float, quantizer_lr: float, weight
         **{"epochs": epochs, "batch_size": batch_size},
         **{"lr": lr, "quantizer_lr": quantizer_lr, "weight_decay": weight_decay},
     }
-    made: Recipe = make(node, "recipe")
+    made: Recipe = make(node, "")
     return made
 
 
 def _objective(temperature: float) -> Objective:
     """Return the loss of SQAKD, as in conf/kd/sqakd.yaml."""
-    made: Objective = make(composed("kd=sqakd").config["kd"] | {"temperature": temperature}, "kd")
+    made: Objective = make(composed("kd=sqakd").config["kd"] | {"temperature": temperature}, "")
     return made
 
 
@@ -226,10 +247,23 @@ def _callbacks(batch_size: int, progress: bool) -> list[pl.Callback]:
 
 
 @contextmanager
-def _own_random_numbers() -> Iterator[None]:
-    """Run the block, then restore the state of torch's global random numbers."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        yield
+def _own_state() -> Iterator[None]:
+    """Run the block, then restore torch's random numbers and settings. Ctrl-C stays a KeyboardInterrupt."""
+    mode = torch.get_deterministic_debug_mode()
+    compiler, lowering = torch._dynamo.config, torch._functorch.config
+    try:
+        with (
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            compiler.patch(recompile_limit=compiler.recompile_limit),
+            lowering.patch(force_non_lazy_backward_lowering=lowering.force_non_lazy_backward_lowering),
+        ):
+            yield
+    except SystemExit as error:  # Lightning's answer to Ctrl-C
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager

@@ -22,7 +22,6 @@ from sqakd.advice import left_out
 from sqakd.errors import SqakdError
 from sqakd.report.readme import names, read_markdown
 from sqakd.report.write import write_report
-from sqakd.shipped import IS_INSTALLED
 from sqakd.terminal import printable, program
 
 README = Path("README.md")
@@ -43,8 +42,6 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="SVG file for accuracy against bits")
     options = parser.parse_args()
     with errors_in_one_line():
-        if IS_INSTALLED:  # a checkout has the folder
-            options.results.mkdir(parents=True, exist_ok=True)
         files = write_report(
             options.runs or [Path("runs")],
             options.results,

@@ -121,6 +121,8 @@ def write_report(
     if picture is not None:
         texts[picture] = headline(found)
     parts = sections(found)
+    if IS_INSTALLED:  # a checkout has the folder
+        results.mkdir(parents=True, exist_ok=True)
     tables = ((results / name, CSV if name.endswith(".csv") else MARKDOWN) for name in tables_by_file)
     check_outputs([(page, PAGE), *tables, *_given(readme, None), *_given(picture, PICTURE)])
     for file, text in texts.items():

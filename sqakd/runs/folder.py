@@ -122,7 +122,7 @@ class RunFolder:
 
     @property
     def compilation(self) -> Path:
-        """Whether an unfinished training is compiled, and from which step on."""
+        """The file with the decision about compilation, until the run is finished."""
         return self.path / "checkpoints" / "compilation.json"
 
     def export(self, profile: str) -> Path:

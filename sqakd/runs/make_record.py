@@ -33,6 +33,7 @@ def make_record(
     device: torch.device,
     devices: int = 1,
     initial: Mapping[str, float] | None = None,
+    compiled_from: int | None = None,
 ) -> Record:
     """Return the record of a finished run, without the checksum of its weights.
 
@@ -50,6 +51,7 @@ def make_record(
         devices: how many devices trained it together.
         initial: scores before the training, e.g. {"top1": 0.85}; None if they were not measured. Without a training
             they are the scores of the run.
+        compiled_from: the step from which on steps were compiled code; None if none was.
     """
     config, initial = spec.config, initial or {}
     rows_of_scores = rows or [{f"val/{name}": value for name, value in initial.items() if math.isfinite(value)}]
@@ -96,6 +98,7 @@ def make_record(
         device=device_name(device),
         devices=devices,
         threads=torch.get_num_threads(),
+        compiled_from=compiled_from,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join([*program("python train.py").split(), *spec.overrides]),
         drop_from_float=float_top1.last - top1.last if float_top1 and top1 else None,

@@ -21,7 +21,7 @@ VERSION = 2
 # Written only where they are known: earlier versions did so, and readers of record.json ask whether the key is there.
 ONLY_IF_KNOWN = (
     *("drop_from_float", "difference_from_paper", "weights_sha256"),
-    *("top1_before_training", "agreement_before_training"),
+    *("top1_before_training", "agreement_before_training", "compiled_from"),
 )
 ROUNDING = "quantizer/rounding="
 ITS_OWN, WITHOUT_RELEASED = "its own", "without _released"
@@ -72,7 +72,7 @@ class FloatRun:
         return cls(name=fields.text("name"), seed=fields.whole("seed"), scores=_scores(fields), precision=precision)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data as in record.json; another precision is there only if there is one."""
+        """Return plain data as in record.json, without `precision` if it is None."""
         plain = asdict(self)
         return {key: value for key, value in plain.items() if value is not None}
 
@@ -139,6 +139,7 @@ class Record:
         device: name of the device.
         devices: how many devices trained together.
         threads: of torch on the processor.
+        compiled_from: the step from which on steps were compiled code, from 0; None if none was, and in older records.
         finished: time of day, ISO 8601, UTC.
         command: the command that trains the run again.
         drop_from_float: the float run's last top-1 minus the run's own.
@@ -170,6 +171,7 @@ class Record:
     device: str | None = None
     devices: int | None = None
     threads: int | None = None
+    compiled_from: int | None = None
     finished: str | None = None
     command: str
     drop_from_float: float | None = None
@@ -266,7 +268,7 @@ class Record:
         optional = fields.optional(
             {
                 fields.text: ("commit", "device", "finished", "weights_sha256"),
-                fields.whole: ("parameters", "devices", "threads"),
+                fields.whole: ("parameters", "devices", "threads", "compiled_from"),
                 fields.number: (
                     *("images_per_second", "training_seconds", "drop_from_float", "difference_from_paper"),
                     *("top1_before_training", "agreement_before_training"),

@@ -2,7 +2,7 @@
 
 torch finds compiled code by the graph that it was compiled from. The folder's name also contains a digest of the
 quantizers, because their gradients are written by hand, and torch stores such graphs only on request. The folder also
-keeps how long each kind of step took to compile and to run, which tells later runs whether compilation pays.
+keeps how long each kind of step took to compile and to run, from which later runs estimate whether compilation pays.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class CodeCache:
         Returns:
             Why the folder cannot be used; "" if it can be used.
         """
-        torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
+        # Graphs with our own gradients may be stored only where the folder's name has the digest.
+        torch._functorch.config.autograd_cache_allow_custom_autograd_functions = False
         if _chosen_by_user():
             return ""
         try:
@@ -74,6 +75,7 @@ class CodeCache:
             return f"compiled code is not kept for later runs: cannot write to {self.folder}: {error.strerror}"
         os.environ[VARIABLE] = str(self.folder.absolute())
         _opened.add(os.environ[VARIABLE])
+        torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True
         return ""
 
     def times(self, kind: str) -> Times:

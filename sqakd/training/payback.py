@@ -1,4 +1,4 @@
-"""Whether the compilation of the training step saves more time than it takes."""
+"""Estimate of the time that compiling the training step saves and costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqakd.quantization.layers import QuantLayer
 from sqakd.terminal import duration
 from sqakd.training.code_cache import Times
 
-# For steps that were never compiled. Measured with ResNet-20 on two cores (benchmarks/README.md).
+# For steps that were never compiled: cautious guesses of the order of the times in benchmarks/README.md.
 SECONDS_PER_LAYER = 1.0
 SECONDS_PER_QUANTIZED_LAYER = 4.0
 WARM = 0.15  # share of the time of compilation that loading compiled code takes
@@ -22,7 +22,7 @@ MARGIN = 1.5  # both sides are estimates, and a long wait for a small gain helps
 
 @dataclass(frozen=True)
 class Payback:
-    """What the compilation of the rest of a training brings and costs.
+    """Seconds that compilation saves and costs in the rest of a training.
 
     Attributes:
         steps: steps that are left.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch
@@ -215,7 +216,9 @@ class Task(pl.LightningModule):
         return None if self.teacher is None else self.teacher(images)
 
     def on_fit_start(self) -> None:
-        self.known_logits = {}
+        # Other loaders may shuffle or augment their validation images.
+        fixed = isinstance(getattr(self.trainer, "datamodule", None), ImageDataModule)
+        self.known_logits = {} if fixed else None
 
     def on_fit_end(self) -> None:
         self.known_logits = None
@@ -224,8 +227,8 @@ class Task(pl.LightningModule):
     def validation_logits(self, images: Tensor, batch_idx: int) -> Tensor | None:
         """Return teacher logits [N, classes] of a validation batch, or None without a teacher.
 
-        In a training each batch is computed once, because neither the images nor the teacher change from epoch to
-        epoch. Logits beyond `KNOWN_BYTES` are not kept.
+        In a training on one of this project's data sets each batch is computed once, because neither the images nor the
+        teacher change from epoch to epoch. Logits beyond `KNOWN_BYTES` are not kept.
         """
         if self.teacher is None:
             return None

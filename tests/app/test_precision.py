@@ -38,7 +38,7 @@ def test_a_finished_float32_run_serves_a_student_in_bf16(tmp_path: Path) -> None
     assert precision_note(own, found) == "float run in precision 32-true, student in bf16-mixed"
 
 
-def test_a_float_run_in_the_students_own_precision_comes_first(tmp_path: Path) -> None:
+def test_a_float_run_in_the_students_own_precision_serves(tmp_path: Path) -> None:
     own = float_run(tmp_path, "bf16-mixed")
     finish(own)
     assert available_float_run(own) is own

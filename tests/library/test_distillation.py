@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import library_parts
@@ -15,6 +16,8 @@ from sqakd.kd.attention import AttentionTransfer
 from sqakd.kd.kl import distillation_kl
 from sqakd.library.presets import composed
 
+WORD: Any = "kl"
+OUTPUTS: Any = {"a": 1}
 LAYERS = ["0", "1", "3", "5:input"]
 
 
@@ -148,3 +151,34 @@ def test_the_student_has_to_run_before_each_call() -> None:
     distiller(images, output)
     with pytest.raises(sqakd.SqakdError, match="the student has not run since the last call"):
         distiller(images, output)
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda: sqakd.Distiller(library_parts.network(), loss=WORD), "loss='kl': expected a function"),
+        (lambda: sqakd.distillation_loss(OUTPUTS, OUTPUTS), "the outputs are dict; expected logits, or a loss="),
+        (lambda: sqakd.distillation_loss(logits(4, 1), logits(4, 1)), "at least one image and two classes"),
+        (lambda: sqakd.distillation_loss(logits(0, 5), logits(0, 5)), "at least one image and two classes"),
+        (lambda: feature_distiller(7), "feature_loss=7: expected a name under conf/kd, or a FeatureLoss"),
+    ],
+)
+def test_nonsense_is_refused(action: Callable[[], Any], message: str) -> None:
+    with pytest.raises(sqakd.SqakdError, match=re.escape(message)):
+        action()
+
+
+def feature_distiller(loss: Any) -> sqakd.Distiller:
+    teacher = library_parts.network()
+    student, images = library_parts.network(seed=1), library_parts.images()
+    return sqakd.Distiller(teacher, feature_loss=loss, student=student, layers=LAYERS, example=images)
+
+
+def test_a_distiller_leaves_random_numbers_and_gradients_of_the_program_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    teacher, student = library_parts.network(), library_parts.network(seed=1)
+    torch.set_rng_state(before)
+    sqakd.Distiller(teacher, feature_loss="at", student=student, layers=LAYERS, example=library_parts.images())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(parameter.requires_grad for parameter in teacher.parameters())

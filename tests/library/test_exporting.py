@@ -92,7 +92,7 @@ def nested() -> nn.Module:
         (student, {"images": []}, "the images end before the first batch"),
         (student, {"images": [library_parts.images()[..., :7]]}, "[3, 8, 7] follow images of shape [3, 8, 8]"),
         (student, {"images": [library_parts.images() / 0]}, "values that are NaN or infinite"),
-        (student, {"mean": [0.5]}, "mean has 1 numbers and the images 3 channels"),
+        (student, {"mean": [0.5]}, "mean=[0.5]: expected 3 numbers from 0 to 1, one per channel"),
         (student, {"profile": "tiny"}, "profile='tiny': expected exact, int8, trt"),
     ],
 )
@@ -108,3 +108,25 @@ def test_bad_input_is_refused_and_nothing_is_written(
 def test_a_missing_model_is_a_library_error(tmp_path: Path) -> None:
     with pytest.raises(sqakd.SqakdError, match=r"no file .*model\.onnx"):
         sqakd.predict(tmp_path, "image.png")
+
+
+def test_a_network_with_one_channel_needs_no_statistics(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5))
+    made, images = sqakd.quantize(network, "lsq", bits=2), library_parts.images()[:, :1]
+    sqakd.calibrate(made, images)
+    assert sqakd.export(made, images, tmp_path / "made").verify[0].agreement == 1
+
+
+@pytest.mark.parametrize(
+    "statistics", [{"mean": [0.5]}, {"mean": [float("nan")] * 3}, {"mean": [128.0] * 3}, {"std": [0.0] * 3}]
+)
+def test_statistics_that_no_image_has_are_refused(statistics: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(sqakd.SqakdError, match=r"expected 3 numbers from .* to 1, one per channel"):
+        sqakd.export(student(), library_parts.images(), tmp_path / "made", **statistics)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5])
+def test_the_size_of_a_batch_is_checked(batch: Any) -> None:
+    with pytest.raises(sqakd.SqakdError, match=f"batch={batch}: expected a whole number"):
+        sqakd.predict("nowhere.onnx", "photo.png", batch=batch)

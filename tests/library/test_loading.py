@@ -57,3 +57,17 @@ def test_what_is_no_run_or_fits_no_network_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run" / "record.json").unlink()
     with pytest.raises(sqakd.SqakdError, match="is not finished"):
         sqakd.load(tmp_path / "run")
+
+
+def test_a_file_that_is_not_there_is_refused_beside_a_run() -> None:
+    with pytest.raises(sqakd.SqakdError, match=r"typo.pt is not the file weights.pt of a run; expected model="):
+        sqakd.load(RUN / "typo.pt")
+
+
+def test_the_choice_among_several_weights_is_said(tmp_path: Path) -> None:
+    network = library_parts.network()
+    torch.save(
+        {"model": network.state_dict(), "model_ema": library_parts.network(seed=2).state_dict()}, tmp_path / "two.pt"
+    )
+    with pytest.warns(UserWarning, match="model_ema"):
+        sqakd.load(tmp_path / "two.pt", library_parts.network(seed=1))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import sqakd
 from sqakd.app.configuration import own_configuration
+from sqakd.errors import SqakdError
 from sqakd.library.presets import preset_names
 from sqakd.quantization import convert
 from sqakd.quantization.calibrate import calibrate
@@ -192,3 +195,40 @@ def test_bad_networks_and_names_are_refused() -> None:
     for call, message in refused:
         with pytest.raises(sqakd.SqakdError, match=re.escape(message)):
             call()
+
+
+def test_the_number_of_calibration_batches_is_checked() -> None:
+    student = sqakd.quantize(library_parts.network())
+    for count in (0, -1, 1.5):
+        with pytest.raises(SqakdError, match=f"batches={count}: expected a whole number"):
+            sqakd.calibrate(student, library_parts.batches(), batches=count)  # type: ignore[arg-type]
+
+
+def test_a_calibration_that_fails_can_be_repeated() -> None:
+    network = library_parts.network()
+    student = sqakd.quantize(nn.Sequential(*network[:4], nn.Conv2d(4, 4, 1), *network[4:]))
+    student[3].register_forward_hook(lambda *_: torch.zeros(8, 4, 4, 4))
+    with pytest.raises(SqakdError, match="layer 4: "):
+        sqakd.calibrate(student, library_parts.images())
+    student[3]._forward_hooks.clear()
+    sqakd.calibrate(student, library_parts.images())
+
+
+def test_only_networks_are_quantized() -> None:
+    with pytest.raises(SqakdError, match="found int; expected a network"):
+        sqakd.quantize(3)  # type: ignore[type-var]
+
+
+def test_another_application_of_hydra_and_omegaconf_is_left_alone() -> None:
+    code = """
+from hydra import version
+from omegaconf import OmegaConf
+OmegaConf.register_new_resolver("home", lambda x: "mine")
+version.setbase("1.2")
+import sqakd
+from torch import nn
+sqakd.quantize(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)), "ewgs", bits=5)
+print(OmegaConf.create({"a": "${home:x}"}).a, version.VersionBase.instance().getbase())
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "mine 1.2\n"

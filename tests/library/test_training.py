@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import sqakd
+from sqakd.errors import SqakdError
 from sqakd.library.presets import composed
 from sqakd.library.stream import Stream
 from sqakd.quantization.layers import quantizers
@@ -61,6 +62,13 @@ def test_labels_of_validation_batches_give_the_accuracy() -> None:
     assert set(result.scores) == {"agreement", "kl", "top1", "top5"}
     assert result.scores["top5"] == 1.0
     assert result.history[-1]["val/top1"] == pytest.approx(result.scores["top1"])
+
+
+def test_validation_images_may_come_in_another_order_in_each_epoch() -> None:
+    """The teacher's logits of an epoch belong to the images of that epoch."""
+    shuffled = DataLoader(TensorDataset(torch.cat(library_parts.batches(8))), batch_size=8, shuffle=True)
+    result = sqakd.distill(library_parts.network(), library_parts.batches(), bits=8, validation=shuffled, **QUICK)
+    assert result.history[-1]["val/kl"] == pytest.approx(result.scores["kl"], rel=1e-3)
 
 
 def test_the_same_images_in_another_form_give_the_same_student() -> None:
@@ -171,3 +179,78 @@ def test_an_iterator_goes_on_from_epoch_to_epoch() -> None:
     stream = Stream(iter(library_parts.batches(4)), steps=2, epochs=2)
     seen = [batch.image for _ in range(2) for batch in stream]
     assert torch.equal(torch.cat(seen), torch.cat(library_parts.batches(4)))
+
+
+def test_nothing_is_compiled_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiles(*_: object, **__: object) -> None:
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(torch, "compile", compiles)
+    sqakd.distill(library_parts.network(), library_parts.batches(), **QUICK)
+    with pytest.raises(AssertionError, match="compiled"):
+        sqakd.distill(library_parts.network(), library_parts.batches(), **QUICK | {"trainer": CPU | {"compile": True}})
+
+
+@pytest.mark.parametrize("key", ["compile", "channels_last"])
+def test_a_word_is_no_truth_value(key: str) -> None:
+    with pytest.raises(SqakdError, match=f"{key}='auto': expected True or False"):
+        sqakd.distill(library_parts.network(), library_parts.batches(), **QUICK | {"trainer": CPU | {key: "auto"}})
+
+
+def test_a_frozen_teacher_has_a_student_that_learns() -> None:
+    teacher = library_parts.network().requires_grad_(False)
+    result = sqakd.distill(teacher, library_parts.batches(), **QUICK)
+    learned = dict(result.student.named_parameters())
+    assert not torch.equal(learned["0.weight"], dict(teacher.named_parameters())["0.weight"])
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_settings_of_torch_stay() -> None:
+    torch.use_deterministic_algorithms(True)
+    try:
+        sqakd.distill(library_parts.network(), library_parts.batches(), **QUICK)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    sqakd.distill(
+        library_parts.network(), library_parts.batches(), **QUICK | {"trainer": CPU | {"deterministic": True}}
+    )
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_ctrl_c_reaches_the_program() -> None:
+    class Interrupted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise KeyboardInterrupt
+            return x
+
+    teacher = library_parts.network()
+    student = sqakd.quantize(teacher)
+    sqakd.calibrate(student, library_parts.images())
+    student.append(Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        sqakd.distill(teacher, library_parts.batches(), student=student, **QUICK)
+
+
+def test_several_devices_and_networks_of_one_class_are_refused() -> None:
+    with pytest.raises(SqakdError, match="expected one device"):
+        sqakd.distill(
+            library_parts.network(),
+            library_parts.batches(),
+            **QUICK | {"trainer": CPU | {"devices": 2, "strategy": "ddp"}},
+        )
+    one = nn.Sequential(*library_parts.network()[:-1], nn.Linear(64, 1))
+    with pytest.raises(SqakdError, match="at least two classes"):
+        sqakd.distill(one, library_parts.batches(), **QUICK)
+
+
+def test_the_weight_decay_reaches_the_ranges() -> None:
+    result = sqakd.distill(library_parts.network(), library_parts.batches(), "pact", weight_decay=0.25, **QUICK)
+    assert {q.decay for q in quantizers(result.student)} == {0.0, 0.25}
+
+
+def test_wrong_values_are_named_as_arguments() -> None:
+    for arguments, message in (({"lr": -1}, "lr=-1: "), ({"temperature": 0}, "temperature=0: ")):
+        with pytest.raises(SqakdError, match=f"^{message}"):
+            sqakd.distill(library_parts.network(), library_parts.batches(), **QUICK | arguments)

@@ -50,7 +50,7 @@ def test_batches_of_another_size_are_not_compiled(graphs: list[int]) -> None:
 def test_code_is_for_one_size_also_after_a_run_with_another_size(graphs: list[int]) -> None:
     for size in (4, 6, 8):
         CompiledStep(twice, size=size)(torch.ones(size))
-    assert graphs == [4, 6, 8], "torch generalises to any size after the second one, unless told otherwise"
+    assert graphs == [4, 6, 8], "torch generalises to any size after the second one, unless `dynamic=False`"
 
 
 def test_a_failed_compilation_is_reported_once_and_the_step_stays_eager(no_compiler: None) -> None:

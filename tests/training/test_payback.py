@@ -6,7 +6,7 @@ import pytest
 import small
 
 from sqakd.training.code_cache import Times
-from sqakd.training.payback import MARGIN, count_layers, payback
+from sqakd.training.payback import count_layers, payback
 
 
 def pays(known: Times, *, steps: int, eager: float = 0.1, graphs: int = 1) -> bool:
@@ -15,7 +15,7 @@ def pays(known: Times, *, steps: int, eager: float = 0.1, graphs: int = 1) -> bo
 
 def test_known_times_decide() -> None:
     known = Times(cold=60, warm=6, eager=0.1, compiled=0.05)
-    least = int(MARGIN * 6 / 0.05)  # each step saves half of its time, and the code is there already
+    least = 180  # 1.5 * 6 / 0.05: each step saves half of its time, and the code is there already
     assert pays(known, steps=least + 2)
     assert not pays(known, steps=least - 2)
     assert not pays(known, steps=least + 2, graphs=2)

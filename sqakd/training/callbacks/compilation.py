@@ -39,7 +39,7 @@ DECIDES_AT = WARM_UP + MEASURED  # step before which the decision is taken
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the training step is compiled, and from which step on. A step is one batch."""
+    """The choice between eager and compiled steps, with the step of the change. A step is one batch."""
 
     compile: bool
     step: int
@@ -61,7 +61,7 @@ class Compilation(Checkpoint):
         self.eager = float("inf")  # seconds of the fastest eager step
         self.compiled = float("inf")
         self.step: CompiledStep | None = None
-        self.kind = ""
+        self.kind, self.is_first = "", True
         self.started = 0.0
         self.measured = 0  # steps since the start or since the compilation
 
@@ -75,9 +75,9 @@ class Compilation(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.decision is None:
-            self.decision = _read(self.file)
+            self.decision = trainer.strategy.broadcast(_read(self.file))
         assert isinstance(pl_module, Task)
-        self.kind = kind(pl_module, trainer)
+        self.kind, self.is_first = kind(pl_module, trainer), trainer.is_global_zero
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -94,9 +94,13 @@ class Compilation(Checkpoint):
             self.started = _now(pl_module.device)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: object, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: object, batch: Any, batch_idx: int
     ) -> None:
         if not self._measures:
+            return
+        loader = trainer.train_dataloader
+        assert isinstance(loader, Loader)
+        if len(batch.image) != loader.part_size:  # a smaller last batch is faster, and is never compiled
             return
         seconds, self.measured = _now(pl_module.device) - self.started, self.measured + 1
         if self.step is None:
@@ -117,7 +121,8 @@ class Compilation(Checkpoint):
     def _decide(self, trainer: pl.Trainer, task: Task, position: int) -> None:
         """Decide about the rest of the training; rank 0 decides for all."""
         estimate = self._estimate(trainer, task, position)
-        compiles: bool = trainer.strategy.broadcast(estimate.pays)
+        measured = self.eager < float("inf")  # not if the run was interrupted again and again in its first steps
+        compiles: bool = trainer.strategy.broadcast(measured and estimate.pays)
         self.decision = Decision(compiles, position)
         if trainer.is_global_zero:
             _write(self.file, self.decision)
@@ -154,9 +159,10 @@ class Compilation(Checkpoint):
             raise SqakdError(f"the training step cannot be compiled: {reason}", topic="trainer.compile")
         assert self.decision is not None
         self.decision, self.measured = Decision(False, self.decision.step), DECIDES_AT  # nothing is left to measure
-        with contextlib.suppress(SqakdError):
-            _write(self.file, self.decision)
-        self._say(f"the training step cannot be compiled, the run continues without: {reason}")
+        if self.is_first:
+            with contextlib.suppress(SqakdError):
+                _write(self.file, self.decision)
+        self._say(f"the training step cannot be compiled; the run continues with eager steps: {reason}")
 
     def _remember(self) -> None:
         """Store what was measured for later runs of the same kind."""
@@ -183,6 +189,13 @@ def kind(task: Task, trainer: pl.Trainer) -> str:
     return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()[:16]
 
 
+def compiled_from(trainer: pl.Trainer) -> int | None:
+    """Return the step from which on a training ran compiled code; None if it ran none."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    decisions = [callback.decision for callback in callbacks if isinstance(callback, Compilation)]
+    return next((found.step for found in decisions if found is not None and found.compile), None)
+
+
 def _graphs(trainer: pl.Trainer) -> int:
     """Return how often the step is compiled until the end: again at each change of the bits."""
     last = max_epochs(trainer)
@@ -196,6 +209,8 @@ def _now(device: torch.device) -> float:
     """Return the time when the device has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 

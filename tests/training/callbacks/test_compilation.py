@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_the_step_is_compiled_if_that_pays(tmp_path: Path, known: Callable[[Time
     known(PAYS)
     weights, said = fit(tmp_path)
     assert len(said) == 1
-    assert said[0].startswith(f"compiling: {EPOCHS * STEPS - DECIDES_AT} steps left, saves about 0 s, costs about 0 s")
+    assert said[0].startswith(f"compiling: {EPOCHS * STEPS - DECIDES_AT} steps left, saves about ")
     assert not same(weights, fit(tmp_path / "eager", False)[0])
     assert not same(weights, fit(tmp_path / "compiled", True)[0]), "the first steps were eager"
 
@@ -158,7 +159,7 @@ def test_a_failed_compilation_is_reported_and_the_training_continues_eagerly(
     known(PAYS)
     weights, said = fit(tmp_path)
     assert same(weights, fit(tmp_path / "eager", False)[0])
-    assert said[1:] == ["the training step cannot be compiled, the run continues without: no C++ compiler"]
+    assert said[1:] == ["the training step cannot be compiled; the run continues with eager steps: no C++ compiler"]
     assert json.loads((tmp_path / FILE).read_text()) == {"compile": False, "step": DECIDES_AT}
     with pytest.raises(SqakdError, match="the training step cannot be compiled: no C") as caught:
         fit(tmp_path / "true", True)
@@ -170,6 +171,40 @@ def test_compilation_at_once_is_announced_and_measured_for_later_runs(tmp_path: 
     assert said == ["compiling the training step: costs about 8 s"]
     (times,) = json.loads(next(tmp_path.glob("cache/*/times.json")).read_text()).values()
     assert times["warm"] > 0
+
+
+def test_a_smaller_last_batch_is_not_measured(tmp_path: Path) -> None:
+    """Such a batch is the fastest, and would count as the whole step."""
+    compiles = Compilation("auto", cache=CodeCache(tmp_path), file=tmp_path / FILE, say=print)
+    task = small.make_task(small.network(), None, "quantizer=none")
+    (whole,) = small.images().probe_batches(count=1, size=8, epoch=0)
+    for batch, measured in ((whole, 1), (whole._replace(image=whole.image[:4]), 1), (whole, 2)):
+        compiles.on_train_batch_end(running(), task, None, batch, 0)
+        assert compiles.measured == measured
+
+
+def test_without_a_measurement_nothing_is_compiled(
+    tmp_path: Path, known: Callable[[Times], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is interrupted in each of its first steps has no time of an eager step."""
+    monkeypatch.setattr(compilation, "WARM_UP", DECIDES_AT)
+    known(PAYS)
+    weights, said = fit(tmp_path)
+    assert said == []
+    assert same(weights, fit(tmp_path / "eager", False)[0])
+
+
+def test_other_bits_are_another_kind_of_step_and_another_seed_is_not() -> None:
+    two, three, seed = (
+        compilation.kind(small.make_task(small.quantized(*words[:1]), small.network(), *words), running())
+        for words in (("bits=2",), ("bits=3",), ("bits=2", "seed=5"))
+    )
+    assert two == seed != three
+
+
+def running() -> Any:
+    """Return what a trainer tells about a training on batches of 8."""
+    return SimpleNamespace(train_dataloader=small.images().train_dataloader(), precision="32-true", is_global_zero=True)
 
 
 def test_a_damaged_decision_is_taken_again(tmp_path: Path, known: Callable[[Times], None]) -> None:
