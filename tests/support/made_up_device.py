@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,6 +26,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import sqakd
+
+PACKAGE = Path(sqakd.__file__).parent
 DEVICE = torch.device("meta")
 CPU = torch.device("cpu")
 ATEN = torch.ops.aten
@@ -181,9 +185,10 @@ def place() -> str:
     """Return file and function of the innermost running function of `sqakd`, or "Lightning"."""
     frame: Any = sys._getframe()
     while frame is not None:
-        _, found, file = frame.f_code.co_filename.rpartition("/sqakd/")
-        if found and not frame.f_code.co_name.startswith(("<", "__torch")):  # comprehensions belong to their function
-            return f"{file} {frame.f_code.co_name}"
+        file = Path(frame.f_code.co_filename)
+        own = file.is_relative_to(PACKAGE)  # a checkout may have the package's name too
+        if own and not frame.f_code.co_name.startswith(("<", "__torch")):  # comprehensions belong to their function
+            return f"{file.relative_to(PACKAGE).as_posix()} {frame.f_code.co_name}"
         frame = frame.f_back
     return "Lightning"
 
