@@ -35,9 +35,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         (["train.py", "seed=0,1", "-m"], "sweep: seed=0,1\nlarge imports\n"),
         (["train.py", "bits=1,2", "plan=true", "-m"], "sweep: bits=1,2 plan=true\nlarge imports\n"),
         (["train.py", "name=mine", "plan=true"], "plan of runs/mine/seed0\nlarge imports\n"),
-        (["export.py", "run=there"], "exporting there as exact\nlarge imports\n"),
+        (["export.py", "run=there", "benchmark.rounds=0"], "exporting there as exact\nlarge imports\n"),
+        (
+            ["export.py", "run=there"],
+            "exporting there as exact, with a measurement of its speed, which takes minutes (benchmark.rounds=0 omits it)\n"
+            "large imports\n",
+        ),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_command_says_first_what_it_will_do(arguments: list[str], printed: str, tmp_path: Path) -> None:
     done = _script(arguments, tmp_path)

@@ -289,7 +289,7 @@ def test_the_file_of_row_values_names_existing_options_and_keys_that_are_read() 
             group, _, names = part.partition("=")
             assert set(names.split(",")) <= groups[group], row
         for key in values:
-            assert f"${{row:{key}," in text, key
+            assert f"${{sqakd.row:{key}," in text, key
 
 
 def test_no_two_entries_of_that_file_give_a_cell_the_same_value() -> None:
