@@ -38,8 +38,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
         (["export.py", "run=there", "benchmark.rounds=0"], "exporting there as exact\nlarge imports\n"),
         (
             ["export.py", "run=there"],
-            "exporting there as exact, with a measurement of its speed, which takes minutes (benchmark.rounds=0 omits it)\n"
-            "large imports\n",
+            "exporting there as exact, with a measurement of its speed, "
+            "which takes minutes (benchmark.rounds=0 omits it)\nlarge imports\n",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
