@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -47,6 +48,8 @@ class ImageDataModule(pl.LightningDataModule):
     Raises:
         SqakdError: if an argument has no such value.
     """
+
+    licence: ClassVar[str] = "their terms are not known to this program"  # in a model card, after "The images of ...: "
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ class CIFAR10(ImageDataModule):
 
     source: type[datasets.CIFAR10] = datasets.CIFAR10
 
+    licence = "their authors state no licence"
+
     def __init__(self, *, root: str, download: bool, **common: Any) -> None:
         super().__init__(**common)
         self.root, self.download = Path(root), download

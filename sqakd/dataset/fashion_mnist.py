@@ -52,6 +52,8 @@ class FashionMNIST(ImageDataModule):
         f"t10k-{LABELS}": "15d484375f8d13e6eb1aabb0c3f46965",
     }
 
+    licence = "MIT licence (Zalando SE)"
+
     def __init__(self, *, root: str, download: bool, **common: Any) -> None:
         super().__init__(**common)
         self.root, self.download = Path(root), download

@@ -54,6 +54,8 @@ class ImageFolder(ImageDataModule):
         SqakdError: if an argument has no such value.
     """
 
+    licence = "your own, so their terms are yours to state"
+
     def __init__(
         self,
         *,
@@ -62,8 +64,8 @@ class ImageFolder(ImageDataModule):
         cache: str,
         val_fraction: float,
         unreadable: Literal["refuse", "skip"],
-        resize: int | None = None,
-        classes: str | Sequence[str] | None = None,
+        resize: int | None,
+        classes: str | Sequence[str] | None,
         **common: Any,
     ) -> None:
         super().__init__(**common)

@@ -58,6 +58,8 @@ class TinyImageNet(ImageDataModule):
     url = f"http://cs231n.stanford.edu/{FOLDER}.zip"
     md5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
+    licence = "of ImageNet, whose terms of access allow non-commercial research and education"
+
     def __init__(
         self,
         *,

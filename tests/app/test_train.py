@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import sqakd
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import quantize
 
@@ -122,7 +123,7 @@ def test_fewer_bits_make_a_smaller_and_cheaper_network(runs: Path) -> None:
     assert found[8]["scores"]["agreement"]["last"] > found[1]["scores"]["agreement"]["last"]
 
 
-def test_a_run_without_epochs_is_only_calibrated(runs: Path) -> None:
+def test_a_run_without_epochs_is_only_calibrated(runs: Path, tmp_path: Path) -> None:
     done = train(runs, "recipe.epochs=0", "kd=ft", "bits=8", "name=calibrated")
     found = record(runs, "calibrated")
     assert found["epochs"] == 0
@@ -130,8 +131,12 @@ def test_a_run_without_epochs_is_only_calibrated(runs: Path) -> None:
     text = "after calibration, before training: top-1 {:.2f}% agreement {:.2f}%\n"
     assert text.format(*(100 * found[f"{score}_before_training"] for score in ("top1", "agreement"))) in done.stdout
     folder = runs / "calibrated" / "seed0"
-    assert {file.name for file in folder.iterdir()} >= {"weights.pt", "metrics.csv", "picture.png"}
+    written = {"weights.pt", "weights.safetensors", "metrics.csv", "picture.png", "README.md"}
+    assert {file.name for file in folder.iterdir()} >= written
     assert not (folder / "checkpoints").exists()
+    for file in ("weights.pt", "weights.safetensors"):
+        alone = shutil.copy(folder / file, tmp_path / file)
+        assert command.same_bits(sqakd.load(alone).state_dict(), command.weights(folder)), file
     trained = record(runs, "digits-resnet20-ewgs-w8a8-sqakd")
     assert trained["top1_before_training"] == found["top1_before_training"], "the seed and the calibration are the same"
 
