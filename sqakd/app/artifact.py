@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqakd.app.compose import make
 from sqakd.errors import SqakdError
 from sqakd.runs.export_record import ExportRecord
 from sqakd.runs.folder import RunFolder
-from sqakd.runs.targets import check_targets
 
-if TYPE_CHECKING:
-    from sqakd.training.loggers.wandb import WandbRun
+TARGET = "sqakd.training.loggers.wandb.wandb_logger"  # nothing else that a configuration names is called
 
 
 def check_logged(config: dict[str, Any], run: RunFolder) -> None:
@@ -25,12 +22,12 @@ def check_logged(config: dict[str, Any], run: RunFolder) -> None:
     Raises:
         SqakdError: if the run has no such logger.
     """
-    if "wandb" not in (config.get("logger") or {}):
+    node = (config.get("logger") or {}).get("wandb") or {}
+    if node.get("_target_") != TARGET:
         raise SqakdError(
             f"artifact=true: {run.path} was not logged to Weights & Biases; train it with logger=wandb, or export it"
             " without artifact=true"
         )
-    check_targets(config, ("logger",), file=run.config)
 
 
 def log_artifact(config: dict[str, Any], record: ExportRecord, folder: Path) -> str:
@@ -46,7 +43,9 @@ def log_artifact(config: dict[str, Any], record: ExportRecord, folder: Path) -> 
     """
     import wandb  # only if it is asked for
 
-    logger: WandbRun = make(config["logger"]["wandb"], "logger.wandb")
+    from sqakd.training.loggers.wandb import wandb_logger
+
+    logger = wandb_logger(**{key: value for key, value in config["logger"]["wandb"].items() if key != "_target_"})
     name = f"{record.name}-seed{record.seed}-{record.profile}"
     metadata = {"bits": [record.w_bits, record.a_bits], "agreement": [v.agreement for v in record.verify]}
     artifact = wandb.Artifact(name, type="model", metadata=metadata)

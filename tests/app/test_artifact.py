@@ -53,6 +53,6 @@ def test_a_run_without_that_logger_is_refused(logger: dict[str, Any] | None, tmp
 
 
 def test_a_foreign_logger_is_not_constructed(tmp_path: Path) -> None:
-    with pytest.raises(SqakdError, match=r"logger\.wandb\._target_ is 'os\.system'"):
+    with pytest.raises(SqakdError, match="was not logged to Weights & Biases"):
         check_logged({"logger": {"wandb": {"_target_": "os.system"}}}, RunFolder(tmp_path))
     check_logged(config(tmp_path), RunFolder(tmp_path))
