@@ -94,6 +94,13 @@ class ImageDataModule(pl.LightningDataModule):
     def load(self) -> None:
         """Fill images, labels and class names. `setup` calls this method once."""
 
+    def require(self) -> None:
+        """Refuse files that are missing and may not be downloaded, without reading any image.
+
+        Raises:
+            DataError: naming what is missing.
+        """
+
     def fingerprint(self) -> str | None:
         """Return a digest of the images that `load` would read, without reading them.
 

@@ -84,6 +84,9 @@ class ImageFolder(ImageDataModule):
         """The files of the folder, listed once, so that identity, split and pixels are of the same files."""
         return read_layout(self.folder)
 
+    def require(self) -> None:
+        assert self.layout  # listing the files refuses a folder without any
+
     @cached_property
     def _names(self) -> dict[Path, str]:
         """Each file's path from the folder, with slashes on every system."""

@@ -91,6 +91,11 @@ class TinyImageNet(ImageDataModule):
             self.train_images, self.train_labels = self._decode(tree, train, wnids)
             self.val_images, self.val_labels = self._decode(tree, val, wnids)
 
+    def require(self) -> None:
+        with self._archive.access():
+            if self._unpacked is None:
+                self._archive.require(layout=LAYOUT)
+
     def fingerprint(self) -> str | None:
         """Return a digest of the unpacked folder, which nothing else verifies; None for the archive.
 
@@ -114,11 +119,11 @@ class TinyImageNet(ImageDataModule):
 
     def _open(self) -> Tree:
         """Return the unpacked folder or, without unpacking it, the archive."""
+        self.require()
         archive, file = self._archive, self._archive.file
         with archive.access():
             if self._unpacked is not None:
                 return self._unpacked
-            archive.require(layout=LAYOUT)
             if file.exists():
                 archive.verify()  # without the lock, because its file cannot be made in a read-only folder
             else:
