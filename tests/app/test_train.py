@@ -153,6 +153,7 @@ def test_seeds_differ_but_share_their_teacher(runs: Path) -> None:
     assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
 
 
+@pytest.mark.slow
 def test_gradient_scaling_0_equals_the_straight_through_estimator(runs: Path) -> None:
     train(runs, "quantizer=ste,ewgs_released", "kd=kd", "-m")
     names = [f"digits-resnet20-{quantizer}-w2a2-kd" for quantizer in ("ste", "ewgs_released")]
@@ -269,6 +270,7 @@ def test_gradients_are_accumulated_and_clipped(runs: Path) -> None:
     assert second < 0.7 * first
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
 def test_a_compiled_training_learns_and_saves_plain_names(runs: Path) -> None:
     # With drop_last there is one size of batch, so one graph to compile.
