@@ -77,8 +77,8 @@ def test_shipped_add_ons_are_found() -> None:
     assert {"cutmix", "trivial", "ema", "bn", "dampen", "progressive", "two_step"} <= set(NAMES)
 
 
-# Of the shipped add-ons each one alone takes long; together they cover the same states.
-ALONE_TOO_SLOW = {"bn", "cutmix", "dampen", "ema", "progressive", "trivial"}
+# Alone they are slow tests: trained together they resume the same states.
+ALONE_TOO_SLOW = {"bn", "dampen", "ema", "progressive"}
 
 
 @pytest.mark.parametrize(
