@@ -84,7 +84,12 @@ class Model:
                 f"{file} cannot be opened as an ONNX model ({_first_line(error)}); it may be damaged"
             ) from error
         self.input = _check_graph(self.session, self.facts, file)
-        self.prepare = Preparation(size=self.facts.image_shape[1:], stored=self.facts.stored, margin=self.facts.margin)
+        self.prepare = Preparation(
+            size=self.facts.image_shape[1:],
+            stored=self.facts.stored,
+            margin=self.facts.margin,
+            stored_margin=self.facts.stored_margin,
+        )
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the probabilities [N, classes] of pixels [N, 3, H, W]; each row sums to 1.

@@ -151,8 +151,12 @@ def trained_network(source: Source) -> Trained:
 def _preparation(data: ImageDataModule) -> Preparation:
     """Return how an image file becomes what the network gets in evaluation."""
     _, height, width = data.val_images.shape[1:]
-    margin = int(getattr(data.evaluate, "margin", 0))
-    return Preparation(size=data.image_shape[1:], stored=(height, width), margin=margin)
+    return Preparation(
+        size=data.image_shape[1:],
+        stored=(height, width),
+        margin=int(getattr(data.evaluate, "margin", 0)),
+        stored_margin=data.stored_margin,
+    )
 
 
 def _validation_batches(data: ImageDataModule) -> Iterator[ValidationBatch]:

@@ -84,6 +84,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.class_names: list[str] = []
         self.left_out: dict[str, list[Path]] = {}  # files and folders by the reason
         self.val_source: str | None = None  # see Summary
+        self.stored_margin = 0  # pixels that a centre crop removed when the images were stored
         self.loaded = False
 
     @abstractmethod

@@ -55,9 +55,17 @@ ADDED_KEYS: dict[str, Any] = {
     "quantizer.start": None,
     "quantizer.weight.start": "paper",
     "quantizer.input.start": "paper",
+    "dataset.resize": None,
+    "dataset.classes": None,
 }
-# Classes of ranges with the argument `start`.
 STARTING = ("WeightBounds", "ActivationBounds", "LearnedStep", "ClippedActivation")
+# The classes that have an added key, where a group has others too.
+OWNERS = {
+    "quantizer.weight.start": STARTING,
+    "quantizer.input.start": STARTING,
+    "dataset.resize": ("ImageFolder",),
+    "dataset.classes": ("ImageFolder",),
+}
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
 HELPER = "_"  # first character of a user's own keys at the top, which other values refer to by ${_key}
@@ -171,7 +179,7 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
             node = node.get(group) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             continue
-        if name != "start" or value is None or str(node.get(TARGET)).rpartition(".")[2] in STARTING:
+        if key not in OWNERS or str(node.get(TARGET)).rpartition(".")[2] in OWNERS[key]:
             node.setdefault(name, value)
     return filled
 

@@ -175,6 +175,13 @@ def test_unlabelled_images_need_a_teacher_checkpoint(tmp_path: Path) -> None:
     assert files(tmp_path / "runs") == {}
 
 
+def test_another_number_of_names_than_the_teacher_has_classes_is_refused(tmp_path: Path) -> None:
+    overrides = [*FOLDER, save_images(tmp_path / "images"), save_network(tmp_path / "teacher.pt")]
+    message = refusal(tmp_path, *overrides, "dataset.classes=[cat,dog]")
+    assert "dataset.classes has 2 names, but the teacher" in message
+    assert files(tmp_path / "runs") == {}
+
+
 def test_a_run_whose_teacher_or_images_changed_is_refused(tmp_path: Path) -> None:
     """A path says nothing about the file that lies there now."""
     overrides = [*FOLDER, save_images(tmp_path / "images"), save_network(tmp_path / "teacher.pt")]

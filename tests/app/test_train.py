@@ -201,13 +201,15 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
         "dataset.augment.flip=false",
     ]
     overrides += ["recipe.epochs=2", "recipe.batch_size=16", "trainer.precision=bf16-mixed", teacher_file(runs)]
-    (tmp_path / "labels.csv").touch()
+    names = [f"number{digit}" for digit in range(10)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    overrides += [f"dataset.classes={tmp_path / 'names.txt'}", "dataset.resize=40"]
     done = train(runs, *overrides, "bits=4")
     line = (
         r"data: \d+ training and \d+ validation images \(held out by file name\), no labels; 1 left out: 1 not an image"
     )
     assert len(re.findall(f"^{line}", done.stdout, re.MULTILINE)) == 1
-    seen = r"teacher resnet20 on (\d+) validation images: mean confidence [\d.]+%, predicted classes \d \(\d+%\)"
+    seen = r"teacher resnet20 on (\d+) validation images: mean confidence [\d.]+%, predicted classes number\d \(\d+%\)"
     (held_out,) = re.findall(f"^{seen}", done.stdout, re.MULTILINE)
     assert f"warning: the agreement is measured on {held_out} images" in done.stdout
     found = record(runs, "imagefolder-resnet20-ewgs-w4a4-sqakd")
@@ -215,6 +217,7 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
     assert "drop_from_float" not in found
     assert found["labels_used"] is False
     assert has_learned(found)
+    assert command.facts(runs / found["name"] / "seed0")["class_names"] == names
     weights = command.weights(runs / found["name"] / "seed0")
     assert weights["linear.weight"].shape[0] == 10
     assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}
