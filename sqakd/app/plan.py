@@ -24,6 +24,8 @@ from sqakd.app.schema import check_config
 from sqakd.app.teacher import needed_float_runs
 from sqakd.app.train import train
 from sqakd.errors import SqakdError
+from sqakd.quantization.convert import TWINS
+from sqakd.quantization.selection import select
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.listing import omitting, read_finished
 from sqakd.runs.spec import Spec
@@ -204,9 +206,12 @@ def refusal(spec: Spec) -> str | None:
         check_config(spec)
         make(spec.config["kd"], "kd")
         check_length(spec, spec.config.get("plus", {}))
-        check_bits(spec, make(spec.config["quantizer"], "quantizer"))
+        scheme = make(spec.config["quantizer"], "quantizer")
+        check_bits(spec, scheme)
         with torch.device("meta"):
-            make(network, "model.net", num_classes=2)
+            built = make(network, "model.net", num_classes=2)
+        if scheme is not None:
+            scheme.bits_of_layers(select(built, types=TWINS, first=spec.config["model"]["first"], image_shape=None))
     except SqakdError as error:
         return explain(error)
     return None

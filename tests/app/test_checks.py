@@ -93,6 +93,8 @@ def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> N
         (["bits=2.5"], "bits=2.5: expected a whole number"),
         (["w_bits=0"], "bits=0: expected a whole number from 1 to 8"),
         (["a_bits=two"], "a_bits=two: expected a whole number"),
+        (["layer_bits={layer3:4}"], "layer_bits has 'layer3', which is a module and no layer; layer3.* matches"),
+        (["quantizer=none", "layer_bits={conv1:8}"], "layer_bits has no effect with quantizer=none"),
         (["quantizer=none", "bits=2"], "bits are w2 a2; omit bits, or choose a quantizer"),
         (["dataset=imagefolder"], "use dataset.folder=VALUE"),
         (["dataset=imagefolder", "dataset.folder=absent"], "absent is not a folder; expected train/"),

@@ -70,6 +70,13 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
     }
 
 
+def test_bits_of_single_layers_are_part_of_the_identity_in_their_order() -> None:
+    one, other, none = ({"quantizer": {"layer_bits": bits}} for bits in ({"a": 8, "*": 4}, {"*": 4, "a": 8}, None))
+    assert identity(one) == {"quantizer.layer_bits": "a:8, *:4"}
+    assert identity(other) == {"quantizer.layer_bits": "*:4, a:8"}
+    assert identity(none) == {}, "a run without them is the run of a version that had no such key"
+
+
 def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:
     found = []
     for key, value in config.items():
