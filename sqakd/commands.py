@@ -42,11 +42,10 @@ def predict() -> int:
 
 def sensitivity() -> None:
     """Run sqakd-sensitivity, which is `python -m sqakd.sensitivity`."""
-    exit_on_interrupt(AGAIN)
     os.environ[PROGRAM] = "sqakd-sensitivity"
-    from sqakd.app.hydra_main import run_sensitivity
+    from sqakd.sensitivity import main
 
-    run_sensitivity()
+    main()
 
 
 def report() -> None:

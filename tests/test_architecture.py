@@ -44,7 +44,7 @@ ROOMS: dict[str, set[str]] = {
         *GROUND,
         *("allocation", "models", "quantization", "kd", "dataset", "runs", "training", "report", "dashboard", "export"),
     },
-    "commands": {"app", "dashboard", "report", "predict", "interrupts", "terminal"},
+    "commands": {"app", "dashboard", "report", "predict", "sensitivity", "interrupts", "terminal"},
     "hydra_plugins": {"app", "interrupts", "runs"},
 }
 # Packages that only some rooms may import.
@@ -57,6 +57,7 @@ PACKAGES: dict[str, set[str]] = {
     "onnxruntime": {"predict", "export"},
     "openvino": {"export"},
     "matplotlib": {"report"},
+    "scipy": {"allocation"},
 }
 # The report must start fast and run on machines without these packages.
 HEAVY = ("torch", "pytorch_lightning", "numpy")

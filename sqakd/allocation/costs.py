@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch import Tensor, nn
+
 from sqakd.allocation.table import LayerSensitivity
+from sqakd.quantization.probe import hooks_removed, run_on_black_image
 
 
 class Pair(NamedTuple):
@@ -42,3 +45,27 @@ def average_bits(layers: Sequence[LayerSensitivity], chosen: Mapping[str, Pair])
         sum(layer.weights * chosen[layer.name].weight for layer in layers) / weights,
         sum(layer.inputs * chosen[layer.name].input for layer in layers) / inputs,
     )
+
+
+def counts(layers: Mapping[nn.Module, str], model: nn.Module, shape: tuple[int, int, int]) -> list[LayerSensitivity]:
+    """Return the counts of layers without any losses, from one pass of the network.
+
+    Args:
+        layers: name of each layer.
+        model: network that contains them.
+        shape: channels, height, width of an image.
+    """
+    found: dict[str, tuple[int, int, int]] = {}
+
+    def look(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        assert isinstance(layer.weight, Tensor)
+        before = found.get(layers[layer], (0, 0, args[0].numel()))
+        multiply_adds = before[1] + output.numel() * layer.weight[0].numel()
+        found[layers[layer]] = layer.weight.numel(), multiply_adds, before[2]
+
+    with hooks_removed(layer.register_forward_hook(look) for layer in layers):
+        run_on_black_image(model, shape)
+    return [
+        LayerSensitivity(name=name, weights=weights, multiply_adds=operations, inputs=inputs, weight={}, input={})
+        for name, (weights, operations, inputs) in found.items()
+    ]

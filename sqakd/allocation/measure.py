@@ -70,7 +70,7 @@ def measure(
     model = copy.deepcopy(model).eval().requires_grad_(criterion == "curvature")
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
         layers = make_candidates(model, scheme, images, widths, first)
-        report = progress or (lambda done, total: None)
+        report = progress or _ignore
         batches = list(torch.split(images, _batch_size(model, images)))
         losses = (_divergences if criterion == "kl" else weighted_errors)(model, layers, batches, report)
     return Sensitivity(
@@ -79,6 +79,10 @@ def measure(
         widths=widths,
         layers=tuple(_row(layer, losses, widths) for layer in layers),
     )
+
+
+def _ignore(_done: int, _total: int) -> None:
+    """Report nothing."""
 
 
 def checked_widths(widths: Sequence[int], name: str = "widths") -> tuple[int, ...]:

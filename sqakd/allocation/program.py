@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -26,18 +24,11 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from sqakd.allocation.budget import Budget
 from sqakd.allocation.costs import Pair, Rest
+from sqakd.allocation.limits import Limit, limits_of, pairs_of
 from sqakd.allocation.table import LayerSensitivity
 from sqakd.errors import SqakdError
 
 TRIES = 8
-
-
-class _Limit(NamedTuple):
-    """One row of the program: the cost of each choice, and the largest sum. All numbers are whole."""
-
-    argument: str
-    costs: list[list[int]]
-    most: int
 
 
 def allocate(
@@ -62,10 +53,8 @@ def allocate(
     """
     if not layers:
         raise SqakdError("there is no layer whose bits could be chosen; the first and the last layer stay float")
-    pairs = [Pair(w, a) for w, a in product(w_widths or budget.widths, a_widths or budget.widths)]
-    limits = _limits(layers, budget, rest, pairs)
-    for limit in limits:
-        _check_possible(limit, layers, budget, rest, pairs)
+    pairs = pairs_of(budget, w_widths, a_widths)
+    limits = limits_of(layers, budget, rest, pairs)
     losses = [[layer.weight[w] + layer.input[a] for w, a in pairs] for layer in layers]
     chosen = _solve(losses, limits)
     if chosen is None:
@@ -76,49 +65,7 @@ def allocate(
     return {layer.name: pairs[choice] for layer, choice in zip(layers, chosen, strict=True)}
 
 
-def _limits(layers: Sequence[LayerSensitivity], budget: Budget, rest: Rest, pairs: Sequence[Pair]) -> list[_Limit]:
-    """Return the rows of the program."""
-    limits = []
-    sizes = [[layer.weights * w for w, _ in pairs] for layer in layers]
-    if budget.bytes is not None:
-        limits.append(_Limit("size", sizes, 8 * budget.bytes - rest.bits))
-    if budget.operations is not None:
-        operations = [[layer.multiply_adds * w * a for w, a in pairs] for layer in layers]
-        limits.append(_Limit("bit_operations", operations, budget.operations - rest.bit_operations))
-    if budget.average_bits is not None:
-        inputs = [[layer.inputs * a for _, a in pairs] for layer in layers]
-        for costs, total in (
-            (sizes, sum(layer.weights for layer in layers)),
-            (inputs, sum(layer.inputs for layer in layers)),
-        ):
-            limits.append(_Limit("average_bits", costs, math.floor(budget.average_bits * total + 1e-6)))
-    return limits
-
-
-def _check_possible(
-    limit: _Limit, layers: Sequence[LayerSensitivity], budget: Budget, rest: Rest, pairs: Sequence[Pair]
-) -> None:
-    """Refuse a limit below the smallest possible value.
-
-    Raises:
-        SqakdError: with that value.
-    """
-    least = sum(min(costs) for costs in limit.costs)
-    if least <= limit.most:
-        return
-    few = f"{min(w for w, _ in pairs)} bits for each weight and {min(a for _, a in pairs)} for each input"
-    smallest = {
-        "size": f"{math.ceil((least + rest.bits) / 8)} bytes",
-        "bit_operations": f"{least + rest.bit_operations}",
-        "average_bits": f"{max(min(w for w, _ in pairs), min(a for _, a in pairs))}",
-    }[limit.argument]
-    raise SqakdError(
-        f"{limit.argument}={getattr(budget, limit.argument)}: expected at least {smallest}, the smallest possible, with"
-        f" {few}"
-    )
-
-
-def _solve(losses: list[list[float]], limits: Sequence[_Limit]) -> list[int] | None:
+def _solve(losses: list[list[float]], limits: Sequence[Limit]) -> list[int] | None:
     """Return the choice of each layer; None if there is none.
 
     The solver accepts sums that exceed a limit by a rounding error. A solution that does so is refused here, and the

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from sqakd.allocation.costs import Pair, Rest, average_bits
+from sqakd.allocation.costs import Pair, average_bits
 from sqakd.allocation.table import LayerSensitivity, Sensitivity, aligned
+from sqakd.app.budget import fixed_bits, free_layers, rest_of
 from sqakd.app.compose import located, make
 from sqakd.app.console import say
 from sqakd.app.parts import Parts
 from sqakd.app.sensitivity import Measurement, picture_of, sensitivity_of, training_images
 from sqakd.app.teacher import Networks
 from sqakd.numbers import is_whole
-from sqakd.quantization.convert import TWINS, Scheme, quantize
-from sqakd.quantization.cost import FLOAT_BITS, cost
-from sqakd.quantization.layers import quant_layers
-from sqakd.quantization.selection import select
-from sqakd.quantization.widths import Bits
 from sqakd.report.sensitivity_picture import draw_sensitivity
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.spec import Spec
 
-Shape = tuple[int, int, int]
 TENSORS = {"weights": "weight", "inputs": "input"}
 
 
@@ -57,7 +50,6 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
         assert parts.scheme is not None
         shape, first = parts.data.image_shape, spec.config["model"]["first"]
         network = copy.deepcopy(networks.student).to(_device(spec)).eval()
-        own_bits = [[bits] if is_whole(bits) else None for bits in spec.bits]
         widths = [*parts.budget.widths, *(bits for bits in spec.bits if is_whole(bits))]
         how = Measurement(
             quantizer=spec.choices["quantizer"],
@@ -68,11 +60,11 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
         )
         images = training_images(parts.data, parts.budget.images, spec.config["teacher"]["seed"]).to(_device(spec))
         found, _ = sensitivity_of(_float_folder(networks, folder), network, parts.scheme, images, how)
-        free = _free_layers(network, parts.scheme, first, shape)
+        free = set(free_layers(network, parts.scheme, first, shape).values())
         layers = [layer for layer in found.layers if layer.name in free]
         rest = rest_of(network, parts.scheme, first, shape, layers)
         with located("budget"):
-            chosen = allocate(layers, parts.budget, rest, w_widths=own_bits[0], a_widths=own_bits[1])
+            chosen = allocate(layers, parts.budget, rest, **fixed_bits(spec))
         decided = spec.with_layer_bits(
             {
                 "layer_w_bits": {name: pair.weight for name, pair in chosen.items()},
@@ -93,29 +85,6 @@ def _float_folder(networks: Networks, folder: RunFolder) -> Path:
     record = networks.float_run
     float_run = None if record is None else folder.sibling(record.name, record.seed)
     return folder.path if float_run is None or not float_run.finished else float_run.path
-
-
-def _free_layers(network: nn.Module, scheme: Scheme, first: Sequence[str] | None, shape: Shape) -> set[str]:
-    """Return the names of the layers whose bits are not fixed by `first_last`."""
-    found = select(network, types=TWINS, first=first, image_shape=shape)
-    return {found.layers[layer] for layer, bits in scheme.bits_of_layers(found).items() if bits == Bits()}
-
-
-def rest_of(
-    network: nn.Module, scheme: Scheme, first: Sequence[str] | None, shape: Shape, layers: Sequence[LayerSensitivity]
-) -> Rest:
-    """Return the cost of everything in a quantized network but the given layers."""
-    quantized, names = copy.deepcopy(network), {layer.name: layer for layer in layers}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about layers that stay float; it was given before
-        quantize(quantized, scheme, first=first, image_shape=shape)
-    measured = cost(quantized, shape)
-    bits, operations = measured.parameters * FLOAT_BITS, measured.bit_operations
-    for name, layer in quant_layers(quantized):
-        w_bits, a_bits = (quantizer.bits for quantizer in layer.quantizers)
-        bits -= layer.weight.numel() * (FLOAT_BITS - (0 if name in names else w_bits))
-        operations -= names[name].multiply_adds * w_bits * a_bits if name in names else 0
-    return Rest(bits=bits, bit_operations=operations)
 
 
 def _report(

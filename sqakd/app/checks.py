@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sqakd.allocation.budget import Budget
+from sqakd.app.budget import check_budget
 from sqakd.app.compose import located, make
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.app.tasks import make_task, set_up_feature_loss
@@ -157,6 +158,8 @@ def build_float_network(spec: Spec, parts: Parts) -> nn.Module:
     network = make_network(spec.config["model"], image_shape, classes, pretrained=parts.is_float)
     student = copy.deepcopy(network)
     if parts.scheme is not None:
+        if spec.undecided:
+            check_budget(spec, parts, network)
         quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=False)
     if parts.objective.feature_loss is not None:
         teacher = make_network(parts.teacher_model, image_shape, classes)

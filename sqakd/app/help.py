@@ -62,7 +62,7 @@ def help_text(command: str) -> str:
         >>> help_text("export").splitlines()[0]
         'python export.py run=FOLDER [KEY=VALUE ...]: write a finished run as an ONNX file of integers'
     """
-    name = program(f"python {command}.py")
+    name = program("python -m sqakd.sensitivity" if command == "sensitivity" else f"python {command}.py")
     if command in WITH_KEYS:
         lines = (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8").splitlines()
         first = next(i for i, line in enumerate(lines) if line.startswith("run:"))
