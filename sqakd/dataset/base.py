@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -47,6 +48,8 @@ class ImageDataModule(pl.LightningDataModule):
     Raises:
         SqakdError: if an argument has no such value.
     """
+
+    licence: ClassVar[str] = "their terms are not known to this program"  # in a model card, after "The images of ...: "
 
     def __init__(
         self,
@@ -90,6 +93,13 @@ class ImageDataModule(pl.LightningDataModule):
     @abstractmethod
     def load(self) -> None:
         """Fill images, labels and class names. `setup` calls this method once."""
+
+    def require(self) -> None:
+        """Refuse files that are missing and may not be downloaded, without reading any image.
+
+        Raises:
+            DataError: naming what is missing.
+        """
 
     def fingerprint(self) -> str | None:
         """Return a digest of the images that `load` would read, without reading them.

@@ -54,6 +54,8 @@ class ImageFolder(ImageDataModule):
         SqakdError: if an argument has no such value.
     """
 
+    licence = "your own, so their terms are yours to state"
+
     def __init__(
         self,
         *,
@@ -62,8 +64,8 @@ class ImageFolder(ImageDataModule):
         cache: str,
         val_fraction: float,
         unreadable: Literal["refuse", "skip"],
-        resize: int | None = None,
-        classes: str | Sequence[str] | None = None,
+        resize: int | None,
+        classes: str | Sequence[str] | None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
@@ -81,6 +83,9 @@ class ImageFolder(ImageDataModule):
     def layout(self) -> Layout:
         """The files of the folder, listed once, so that identity, split and pixels are of the same files."""
         return read_layout(self.folder)
+
+    def require(self) -> None:
+        assert self.layout  # listing the files refuses a folder without any
 
     @cached_property
     def _names(self) -> dict[Path, str]:

@@ -45,6 +45,7 @@ METRICS = {
     "layers/TENSOR/clip_high": "mean over the quantized layers",
     "layers/TENSOR/entropy": "mean over the quantized layers",
     "layers/TENSOR/used": "mean over the quantized layers",
+    "quantizers": "table of the ranges, scales and codes of each layer, as in quantizers.csv",
     "histogram/LAYER/TENSOR": "histogram of the float values, 64 bins",
     "record/SCORE/AGGREGATE": "scores of the run, once, at the end",
     "record/before_training/top1": "top-1 after calibration, before any training",
@@ -56,6 +57,7 @@ METRICS = {
     "record/bit_operations": "bit-operations for one image",
     "record/images_per_second": "median over the epochs",
     "record/training_seconds": "of all epochs, over all starts of the run",
+    "picture": "the run's picture.png",
 }
 PLACEHOLDERS = {
     "LAYER": r"[^/]+",

@@ -299,6 +299,7 @@ def test_divergence_names_the_layer(trained: Path) -> None:
     assert left.keys() <= {"config.yaml", "metrics.csv"}
 
 
+@pytest.mark.slow
 def test_divergence_keeps_the_last_whole_epoch(trained: Path) -> None:
     layer = "layer2.0.conv1"
     poison: list[str] = ["callbacks.progress._target_=poison.Poison", f"+callbacks.progress.layer={layer}"]
