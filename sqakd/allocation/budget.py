@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from sqakd.allocation.measure import WIDTHS, Criterion, checked_widths
+from sqakd.allocation.measure import Criterion, checked_widths
 from sqakd.errors import SqakdError
 from sqakd.numbers import check_whole, is_number
 
@@ -34,17 +34,18 @@ class Budget:
         SqakdError: if an argument has another value.
 
     Example:
-        >>> budget = Budget(size="40kB", bit_operations="12.5M")
+        >>> measured = {"widths": [1, 2, 3, 4, 8], "criterion": "kl", "images": 256}
+        >>> budget = Budget(size="40kB", bit_operations="12.5M", average_bits=None, **measured)
         >>> budget.bytes, budget.operations, budget.text()
         (40000, 12500000, 'size=40kB, bit_operations=12.5M')
     """
 
-    size: str | float | None = None
-    bit_operations: str | float | None = None
-    average_bits: float | None = None
-    widths: Sequence[int] = WIDTHS
-    criterion: Criterion = "kl"
-    images: int = 256
+    size: str | float | None
+    bit_operations: str | float | None
+    average_bits: float | None
+    widths: Sequence[int]
+    criterion: Criterion
+    images: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", checked_widths(self.widths))

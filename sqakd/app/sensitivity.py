@@ -209,7 +209,8 @@ def run_sensitivity(config: Mapping[str, Any]) -> Sensitivity:
     folder = RunFolder(Path(config["run"]))
     if not folder.finished:
         raise SqakdError(f"{folder.path} is no finished run: it has no {folder.record.name}")
-    budget = Budget(widths=config["widths"], criterion=config["criterion"], images=config["images"])
+    own = {key: config[key] for key in ("widths", "criterion", "images")}
+    budget = Budget(size=None, bit_operations=None, average_bits=None, **own)
     saved = folder.read_config()
     check_targets(saved, ("dataset", "model"), file=folder.config)
     if saved.get("quantizer") is not None:
