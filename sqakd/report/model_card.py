@@ -75,10 +75,17 @@ def _description(record: Record) -> str:
         None: "trained by an earlier version, which did not record whether it read labels",
     }[record.labels_used]
     return (
-        f"A {record.model} with {record.w_bits}-bit weights and {record.a_bits}-bit activations"
-        f" (quantizer `{record.quantizer}`, loss `{record.kd}`), {labels}, on images of `{record.dataset}`. All"
-        f" parameters, with quantized weights at their bits, take {record.packed_bytes / 1000:.1f} kB."
+        f"A {record.model} with {_bits(record)} (quantizer `{record.quantizer}`, loss `{record.kd}`), {labels}, on"
+        f" images of `{record.dataset}`. All parameters, with quantized weights at their bits, take"
+        f" {record.packed_bytes / 1000:.1f} kB."
     )
+
+
+def _bits(record: Record) -> str:
+    if not record.layer_bits:
+        return f"{record.w_bits}-bit weights and {record.a_bits}-bit activations"
+    ranges = [f"{min(own)} to {max(own)} bits" for own in zip(*record.layer_bits.values(), strict=True)]
+    return f"bits for each layer: weights of {ranges[0]} and activations of {ranges[1]}"
 
 
 def _input(facts: Mapping[str, Any]) -> str:

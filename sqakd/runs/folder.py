@@ -25,7 +25,7 @@ from sqakd.files import ReadError, read_errors, write_text
 from sqakd.runs.plain import check_plain, read_limited
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
-from sqakd.runs.spec import Spec, differences, identity, with_added_keys
+from sqakd.runs.spec import LAYER_BITS, Spec, differences, identity, with_added_keys
 from sqakd.runs.state_files import has_state
 from sqakd.terminal import printable
 
@@ -252,11 +252,26 @@ class RunFolder:
                     topic="run.other",
                 )
             return
-        if changes := differences(identity(self.read_config()), spec.identity):
+        if changes := differences(identity(self.read_config()), self.decided(spec).identity):
             raise RunError(
                 f"{self.path} holds another run: {'; '.join(changes)}. Its files stay as they are",
                 topic="run.other",
             )
+
+    def decided(self, spec: Spec) -> Spec:
+        """Return a specification whose bits are still to be chosen with the bits that this folder's run has chosen.
+
+        Any other specification is returned as it is, also if the folder has no configuration yet.
+
+        Raises:
+            RunError: if the folder's configuration cannot be read.
+        """
+        if not spec.undecided or not self.config.exists():
+            return spec
+        quantizer = self.read_config().get("quantizer")
+        if not isinstance(quantizer, dict):
+            return spec
+        return spec.with_layer_bits({key: quantizer[key] for key in LAYER_BITS if isinstance(quantizer.get(key), dict)})
 
     def claim(self, spec: Spec) -> None:
         """Write the configuration, so that the folder belongs to it.

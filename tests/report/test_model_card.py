@@ -48,6 +48,11 @@ def test_a_student_s_card_says_how_it_was_trained_and_scored() -> None:
     assert "[0.5, 0.4, 0.3]" in body
 
 
+def test_the_card_of_a_run_with_bits_for_each_layer_says_so() -> None:
+    _, body = card(replace(STUDENT, layer_bits={"conv1": [8, 4], "conv2": [1, 2]}))
+    assert "A resnet20 with bits for each layer: weights of 1 to 8 bits and activations of 2 to 4 bits" in body
+
+
 def test_a_float_run_s_card_does_not_speak_of_bits() -> None:
     front, body = card(FLOAT)
     assert "quantization" not in front["tags"]
