@@ -128,6 +128,8 @@ def bits_name(config: Mapping[str, Any]) -> str:
         'w2a2+mixedc7e6'
         >>> bits_name({"w_bits": "auto", "a_bits": "auto", "budget": {"size": "40kB", "average_bits": 2.5}})
         'auto+40kB+2.5bits'
+        >>> bits_name({"w_bits": "auto", "a_bits": 4, "budget": {"size": "40kB", "criterion": "curvature"}})
+        'wautoa4+40kB+curvature'
     """
     if is_auto(config):
         both, budget = {config["w_bits"], config["a_bits"]} == {AUTO}, config.get("budget") or {}
