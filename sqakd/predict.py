@@ -59,12 +59,14 @@ class Model:
         file: ONNX file, written by export.py.
 
     Raises:
-        PredictError: if the file is missing, damaged, or not written by export.py.
+        PredictError: if the file is missing, damaged, or not written by export.py, or onnxruntime is not installed.
     """
 
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise PredictError(f"no file {file}; expected the model.onnx that export.py wrote")
+        if onnxruntime is None:
+            raise PredictError("a prediction needs the package onnxruntime, which is not installed")
         self.file = file
         try:
             if (size := file.stat().st_size) > LARGEST_MODEL:
