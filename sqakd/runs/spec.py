@@ -106,7 +106,7 @@ class Spec:
     @property
     def undecided(self) -> bool:
         """Whether the bits of the layers are still to be chosen."""
-        quantizer = self.config["quantizer"]
+        quantizer = self.config.get("quantizer")
         return is_auto(self.config) and quantizer is not None and not any(map(quantizer.get, LAYER_BITS))
 
     def with_layer_bits(self, patterns: Mapping[str, Mapping[str, int]]) -> Spec:
