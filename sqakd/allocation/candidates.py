@@ -77,9 +77,7 @@ class Layer:
 
 
 @torch.no_grad()
-def make_candidates(
-    model: nn.Module, scheme: Scheme, images: Tensor, widths: Sequence[int], first: Sequence[str] | None
-) -> list[Layer]:
+def make_candidates(model: nn.Module, scheme: Scheme, images: Tensor, widths: Sequence[int]) -> list[Layer]:
     """Calibrate all candidates in one pass of the float network, so that each sees the inputs of float layers.
 
     Args:
@@ -87,7 +85,6 @@ def make_candidates(
         scheme: makes the quantizers.
         images: normalised images [N, C, H, W].
         widths: numbers of bits.
-        first: modules whose layers count as first, which only matters for their names.
 
     Returns:
         The layers that run, in network order.
@@ -96,7 +93,7 @@ def make_candidates(
         SqakdError: if the network has no layer that runs, or a tensor has no range.
     """
     channels_, height, width = images.shape[1:]
-    found = select(model, types=TWINS, first=first, image_shape=(channels_, height, width))
+    found = select(model, types=TWINS, first=None, image_shape=(channels_, height, width))
     layers = {module: Layer(name, module) for module, name in found.layers.items()}
     if not layers:
         raise SqakdError("the network has no Conv2d and no Linear layer that runs; expected at least one")

@@ -44,7 +44,6 @@ def measure(
     *,
     widths: Sequence[int] = WIDTHS,
     criterion: Criterion = "kl",
-    first: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Sensitivity:
     """Measure the sensitivity of each layer that can be quantized, also of the first and the last.
@@ -55,7 +54,6 @@ def measure(
         images: normalised training images [N, C, H, W], without labels.
         widths: numbers of bits to try.
         criterion: "kl" or "curvature".
-        first: see `sqakd.quantization.selection.select`.
         progress: called after each step.
 
     Raises:
@@ -69,7 +67,7 @@ def measure(
         raise SqakdError("the network is quantized already; expected a float network")
     model = copy.deepcopy(model).eval().requires_grad_(criterion == "curvature")
     with torch.random.fork_rng(devices=[images.device] if images.device.type == "cuda" else []):
-        layers = make_candidates(model, scheme, images, widths, first)
+        layers = make_candidates(model, scheme, images, widths)
         report = progress or _ignore
         batches = list(torch.split(images, _batch_size(model, images)))
         losses = (_divergences if criterion == "kl" else weighted_errors)(model, layers, batches, report)

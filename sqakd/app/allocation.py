@@ -56,7 +56,6 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
             node=spec.config["quantizer"],
             widths=sorted(set(widths)),
             criterion=parts.budget.criterion,
-            first=first,
         )
         images = training_images(parts.data, parts.budget.images, spec.config["teacher"]["seed"]).to(_device(spec))
         found, _ = sensitivity_of(_float_folder(networks, folder), network, parts.scheme, images, how)

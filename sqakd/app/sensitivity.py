@@ -63,14 +63,12 @@ class Measurement:
         node: its node in the configuration.
         widths: numbers of bits.
         criterion: "kl" or "curvature".
-        first: modules whose layers count as first.
     """
 
     quantizer: str
     node: Mapping[str, Any]
     widths: Sequence[int]
     criterion: Criterion
-    first: Sequence[str] | None
 
     @property
     def name(self) -> str:
@@ -110,7 +108,6 @@ def sensitivity_of(
             images,
             widths=how.widths,
             criterion=how.criterion,
-            first=how.first,
             progress=progress_bar("sensitivity"),
         )
         _write(file, key, found)
@@ -240,7 +237,6 @@ def run_sensitivity(config: Mapping[str, Any]) -> Sensitivity:
             node=node,
             widths=budget.widths,
             criterion=budget.criterion,
-            first=saved["model"]["first"],
         ),
     )
     for line in found.text().splitlines():

@@ -81,6 +81,7 @@ GROUP_KEYS = {
     "changes": "other values that differ from those of the choices",
 }
 NONE = "none"
+USUAL_CRITERION = "kl"  # another one is part of the name
 # Limits of a budget as they stand in a name: the value with this unit.
 BUDGET_UNITS = {"size": "", "bit_operations": "bitops", "average_bits": "bits"}
 
@@ -127,11 +128,14 @@ def bits_name(config: Mapping[str, Any]) -> str:
         'w2a2+mixedc7e6'
         >>> bits_name({"w_bits": "auto", "a_bits": "auto", "budget": {"size": "40kB", "average_bits": 2.5}})
         'auto+40kB+2.5bits'
+        >>> bits_name({"w_bits": "auto", "a_bits": 4, "budget": {"size": "40kB", "criterion": "curvature"}})
+        'wautoa4+40kB+curvature'
     """
     if is_auto(config):
         both, budget = {config["w_bits"], config["a_bits"]} == {AUTO}, config.get("budget") or {}
         limits = [f"{budget[key]}{unit}" for key, unit in BUDGET_UNITS.items() if budget.get(key) is not None]
-        return "+".join([AUTO if both else f"w{config['w_bits']}a{config['a_bits']}", *limits])
+        criterion = [budget["criterion"]] if budget.get("criterion", USUAL_CRITERION) != USUAL_CRITERION else []
+        return "+".join([AUTO if both else f"w{config['w_bits']}a{config['a_bits']}", *limits, *criterion])
     quantizer = config["quantizer"] or {}
     patterns = [f"{key}={patterns_text(quantizer[key])}" for key in LAYER_BITS if quantizer.get(key)]
     digest = hashlib.sha256("; ".join(patterns).encode()).hexdigest()[:4]

@@ -107,7 +107,8 @@ class Spec:
     @property
     def undecided(self) -> bool:
         """Whether the bits of the layers are still to be chosen."""
-        return is_auto(self.config) and not any((self.config["quantizer"] or {}).get(key) for key in LAYER_BITS)
+        quantizer = self.config.get("quantizer")
+        return is_auto(self.config) and quantizer is not None and not any(map(quantizer.get, LAYER_BITS))
 
     def with_layer_bits(self, patterns: Mapping[str, Mapping[str, int]]) -> Spec:
         """Return the specification with bits of single layers, by key of `LAYER_BITS`."""

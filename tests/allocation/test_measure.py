@@ -45,7 +45,7 @@ def network(kind: str) -> nn.Module:
 def by_hand(model: nn.Module, name: str, tensor: str, bits: int, method: str) -> float:
     """Return the divergence with one tensor rounded by a hook, or in the weight itself."""
     scheme = small.scheme(f"quantizer={method}")
-    (layer,) = [one for one in make_candidates(model, scheme, IMAGES, [bits], None) if one.name == name]
+    (layer,) = [one for one in make_candidates(model, scheme, IMAGES, [bits]) if one.name == name]
     candidate, module = layer.candidates[tensor, bits], model.get_submodule(name)
     teacher = F.log_softmax(model(IMAGES), dim=1)
     kept = layer.weight.clone()
@@ -105,7 +105,7 @@ def test_the_weighted_error_is_that_of_the_exact_diagonal(monkeypatch: pytest.Mo
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     images = torch.randn(3, 3, 2, 2)
     found = measure.measure(model, SCHEME, images, widths=[2], criterion="curvature").layers[0]
-    (layer,) = make_candidates(model, SCHEME, images, [2], None)
+    (layer,) = make_candidates(model, SCHEME, images, [2])
     x, weight = images.flatten(1), layer.weight.detach()
     p = F.softmax(model(images), dim=1).detach()
     error = layer.candidates["weight", 2].rounded(weight).detach() - weight
