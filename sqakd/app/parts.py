@@ -104,7 +104,10 @@ def with_inputs(spec: Spec, data: ImageDataModule) -> Spec:
         images = data.fingerprint()
     if images is not None:
         inputs["images"] = images
-    return replace(spec, inputs=inputs)
+    config = spec.config
+    if names := getattr(data, "given_names", None):  # the names, not the path of a file that the run may outlive
+        config = config | {"dataset": config["dataset"] | {"classes": names}}
+    return replace(spec, config=config, inputs=inputs)
 
 
 def make_network(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sqakd.advice import explain
 from sqakd.app.checks import check_length
 from sqakd.app.compose import changes, compose_spec, make
-from sqakd.app.console import say
+from sqakd.app.console import FLOAT_FIRST, say
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.parts import Parts, make_network, with_inputs
 from sqakd.app.precision import available_float_run, precision_note, precision_of
@@ -207,7 +207,7 @@ def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train:
     own = _float_run(spec, parts, role)
     folder = RunFolder.of_spec(own)
     if not folder.finished:
-        say(f"the float network comes first: {folder.path}")
+        say(f"{FLOAT_FIRST}{folder.path}")
     if note := precision_note(spec, own):
         say(note)
     with _named_as_float_run():

@@ -81,7 +81,7 @@ def train(spec: Spec) -> Record:
 
 
 def _done_before(folder: RunFolder, record: Record) -> Record:
-    remove_abandoned(folder.path)  # of a process that was killed while it drew the picture
+    remove_abandoned(folder.path)  # a kill while the picture was drawn, after the record
     say(f"done before: {record.summary()}")
     return record
 
@@ -92,7 +92,9 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     task = make_task(spec, parts, student, networks.teacher, parts.objective, networks.classes)
     history = History(folder.metrics)
     result = Result(
-        lambda: record_of(spec, parts, networks, task, history, reference), lambda record: draw_picture(folder, record)
+        make=lambda: record_of(spec, parts, networks, task, history, reference),
+        write=lambda record, trainer: write_results(spec, parts, networks, task, record, folder, trainer),
+        draw=lambda record: draw_picture(folder, record),
     )
     run = f"{spec.name} seed {spec.seed}"
     resume = _resume(folder.checkpoint, run)
@@ -130,7 +132,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     if result.record is None:
         done = trainer.current_epoch
         raise RunError(f"stopped after {done} of {parts.recipe.epochs} epochs; the same command continues it")
-    return write_results(spec, parts, networks, task, result.record, folder, trainer)
+    return result.record
 
 
 def _resume(file: Path, run: str) -> Resume:

@@ -32,6 +32,7 @@ from sqakd.terminal import printable
 NAMES = {type(None): "nothing", list: "a list", str: "text", int: "a number", float: "a number", bool: "a flag"}
 # Keys of a configuration that hold further keys.
 GROUPS = ("dataset", "model", "teacher", "kd", "recipe", "trainer", "paths", "choices", "inputs")
+AWAITED = " is being trained by another process; waiting for it"  # a sweep finds this line in a job's log
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer than the name
 
 
@@ -110,7 +111,7 @@ class RunFolder:
 
     @property
     def shared_weights(self) -> Path:
-        """The same tensors as in `weights`, for other programs."""
+        """A second file with the tensors of `weights`, for other programs."""
         return self.path / "weights.safetensors"
 
     @property
@@ -224,7 +225,7 @@ class RunFolder:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                sys.stdout.write(f"{printable(self.path)} is being trained by another process; waiting for it\n")
+                sys.stdout.write(f"{printable(self.path)}{AWAITED}\n")
                 sys.stdout.flush()
                 lock.acquire()
         except OSError as error:

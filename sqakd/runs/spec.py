@@ -21,6 +21,7 @@ NOT_IDENTITY = (
     "plan",
     "cell",
     "released",
+    "dataset.classes",  # the digest of the images has the names, wherever they came from
     "callbacks.progress",
     "callbacks.quantizer_statistics",
     "callbacks.histograms",

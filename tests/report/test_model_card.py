@@ -59,6 +59,22 @@ def test_a_float_run_s_card_does_not_speak_of_bits() -> None:
     assert "A float resnet20, trained with labels" in body
 
 
+def test_a_float_run_with_a_teacher_did_not_read_labels() -> None:
+    assert "A float resnet20, trained without labels" in card(replace(FLOAT, labels_used=False))[1]
+
+
+def test_a_calibrated_network_was_not_trained_and_has_one_score() -> None:
+    body = card(replace(STUDENT, epochs=0))[1]
+    assert "calibrated on training images, without labels and without a training" in body
+    assert "| score | value |" in body
+    assert "best" not in body
+
+
+def test_the_card_of_a_hub_folder_names_the_exported_file() -> None:
+    text = model_card(STUDENT, FACTS, use=loading("model.safetensors"), onnx="model.onnx")
+    assert "`python -m sqakd.predict model.onnx IMAGE`" in text
+
+
 @pytest.mark.parametrize(
     ("labels_used", "text"),
     [(False, "without labels"), (True, "trained with labels"), (None, "did not record whether it read labels")],
