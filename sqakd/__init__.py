@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqakd.library.distillation import distillation_loss as distillation_loss
     from sqakd.library.exporting import export as export
     from sqakd.library.loading import load as load
+    from sqakd.library.measuring import allocate as allocate
     from sqakd.library.measuring import sensitivity as sensitivity
     from sqakd.library.predicting import predict as predict
     from sqakd.library.quantizing import calibrate as calibrate
@@ -36,6 +37,7 @@ __all__ = [
     "Scheme",
     "SqakdError",
     "__version__",
+    "allocate",
     "calibrate",
     "dequantize",
     "distill",

@@ -26,6 +26,7 @@ FACE = {
     "distill": "sqakd.library.training",
     "load": "sqakd.library.loading",
     "sensitivity": "sqakd.library.measuring",
+    "allocate": "sqakd.library.measuring",
     "export": "sqakd.library.exporting",
     "predict": "sqakd.library.predicting",
     "SqakdError": "sqakd.errors",
