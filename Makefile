@@ -8,7 +8,7 @@ STAMP := $(VENV)/.sqakd-installed$(subst /,-,$(CURDIR))
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo quick test test-all check bench browser clean
+.PHONY: help install demo quick test test-all check docs bench browser clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ check: $(STAMP)  ## check style, types and spelling; .pre-commit-config.yaml run
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+docs: $(STAMP)  ## build the documentation and the reference of the library as a site, build/site
+	$(BIN)/python docs/site/build.py
 
 # Some tests open the report in a headless Chromium. Debian's package is installed if we may install packages; without
 # a browser those tests are skipped.

@@ -68,6 +68,7 @@ DATASET: dict[str, str] = {
     "data.emptied": "replace these files, or remove the class",
     "data.spelling": "rename the folder",
     "data.one_class": "for images without labels put them directly into train/ and val/, without class folders",
+    "data.classes": "name all folders in dataset.classes, in the order of the teacher's logits",
     "data.statistics": "divide values on the scale 0 .. 255 by 255",
     "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
     "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",

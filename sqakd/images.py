@@ -68,9 +68,14 @@ def read_rgb(file: Path | BinaryIO) -> Image.Image:
         raise ImageError(_reason(error)) from error
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Resize an image so that it just covers `height` x `width`, and crop the centre."""
-    return ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+def fit(image: Image.Image, height: int, width: int, margin: int = 0) -> Image.Image:
+    """Resize an image so that it just covers `height` x `width` and `margin` more pixels, and crop the centre.
+
+    Pretrained networks of torchvision expect a shorter side of 256 and a crop of 224, so a margin of 32.
+    """
+    covered = ImageOps.fit(image, (width + margin, height + margin), method=Image.Resampling.BILINEAR)
+    start = round(margin / 2)
+    return covered.crop((start, start, start + width, start + height)) if margin else covered
 
 
 def channels_first(image: Image.Image) -> NDArray[np.uint8]:
@@ -87,11 +92,13 @@ class Preparation:
         stored: height and width at which the data set keeps its images; None if unknown. An image is brought to this
             size first, because the network has only seen images that were.
         margin: pixels that the centre crop of the evaluation removes, both sides together.
+        stored_margin: pixels that the centre crop removes when the data set stores an image.
     """
 
     size: tuple[int, int]
     stored: tuple[int, int] | None
     margin: int
+    stored_margin: int = 0
 
     def __call__(self, file: Path | BinaryIO) -> NDArray[np.uint8]:
         """Return the pixels [3, height, width] of an image file.
@@ -101,12 +108,9 @@ class Preparation:
         """
         image = read_rgb(file)
         if self.stored is not None:
-            image = fit(image, *self.stored)
+            image = fit(image, *self.stored, self.stored_margin)
         if self.stored != self.size:  # images stored at the network's size are neither resized again nor cropped
-            height, width = self.size
-            image = fit(image, height + self.margin, width + self.margin)
-            start = round(self.margin / 2)
-            image = image.crop((start, start, start + width, start + height))
+            image = fit(image, *self.size, self.margin)
         return channels_first(image)
 
 

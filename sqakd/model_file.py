@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 METADATA = "sqakd"  # key of the description in the file's metadata
 FORMAT = 2  # of the description: 1 had no format, no digest and no stored size
@@ -38,6 +38,7 @@ class Description:
         std: standard deviation of each channel.
         stored: height and width at which the data set keeps its images; None in files of format 1.
         margin: pixels that the centre crop of the evaluation removes.
+        stored_margin: pixels that the centre crop removes when the data set stores an image.
         takes_pixels: whether the file takes pixels and normalises them itself.
     """
 
@@ -47,6 +48,7 @@ class Description:
     std: list[float]
     stored: tuple[int, int] | None
     margin: int
+    stored_margin: int
     takes_pixels: bool
 
 
@@ -125,8 +127,9 @@ def _checked(facts: Mapping[str, Any]) -> Description:
         raise refuse("std", "three numbers above 0")
     if not isinstance(facts.get("preprocess"), bool):
         raise refuse("preprocess", "true or false")
-    margin, stored = (resize.get("margin"), resize.get("stored")) if isinstance(resize, dict) else (None, None)
-    if type(margin) is not int or not 0 <= margin <= LARGEST_SIDE:
+    given: dict[str, Any] = resize if isinstance(resize, dict) else {}
+    margin, stored, stored_margin = given.get("margin"), given.get("stored"), given.get("stored_margin", 0)
+    if not _is_margin(margin) or not _is_margin(stored_margin):
         raise refuse("resize", f"a margin of 0 to {LARGEST_SIDE} pixels")
     if stored is not None and (not isinstance(stored, list) or len(stored) != 2 or not all(map(_is_side, stored))):
         raise refuse("resize", f"stored as [height, width] with sides of 1 to {LARGEST_SIDE} pixels")
@@ -137,12 +140,17 @@ def _checked(facts: Mapping[str, Any]) -> Description:
         std=facts["std"],
         stored=(stored[0], stored[1]) if stored else None,
         margin=margin,
+        stored_margin=stored_margin,
         takes_pixels=facts["preprocess"],
     )
 
 
 def _is_side(value: object) -> bool:
     return type(value) is int and 1 <= value <= LARGEST_SIDE
+
+
+def _is_margin(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= LARGEST_SIDE
 
 
 def _is_finite(value: object) -> bool:

@@ -59,12 +59,14 @@ class Model:
         file: ONNX file, written by export.py.
 
     Raises:
-        PredictError: if the file is missing, damaged, or not written by export.py.
+        PredictError: if the file is missing, damaged, or not written by export.py, or onnxruntime is not installed.
     """
 
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise PredictError(f"no file {file}; expected the model.onnx that export.py wrote")
+        if onnxruntime is None:
+            raise PredictError("a prediction needs the package onnxruntime, which is not installed")
         self.file = file
         try:
             if (size := file.stat().st_size) > LARGEST_MODEL:
@@ -84,7 +86,12 @@ class Model:
                 f"{file} cannot be opened as an ONNX model ({_first_line(error)}); it may be damaged"
             ) from error
         self.input = _check_graph(self.session, self.facts, file)
-        self.prepare = Preparation(size=self.facts.image_shape[1:], stored=self.facts.stored, margin=self.facts.margin)
+        self.prepare = Preparation(
+            size=self.facts.image_shape[1:],
+            stored=self.facts.stored,
+            margin=self.facts.margin,
+            stored_margin=self.facts.stored_margin,
+        )
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the probabilities [N, classes] of pixels [N, 3, H, W]; each row sums to 1.

@@ -12,8 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 
 PROJECT = tomllib.loads((command.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# Files whose packages are an extra: the exporter, `python -m sqakd.predict`, and the workspace of the dashboard.
-EXTRAS = ("sqakd.export", "sqakd.predict", "sqakd.library.predicting", "sqakd.dashboard.workspace")
+# Files whose packages are an extra: the exporter, and the workspace of the dashboard.
+EXTRAS = ("sqakd.export", "sqakd.dashboard.workspace")
 # Imports every module in a process in which only some packages exist.
 CODE = """
 import sys
@@ -31,6 +31,8 @@ import importlib
 
 for name in sys.argv[2].split(","):
     importlib.import_module(name)
+import tempfile
+
 import torch
 from torch import nn
 import sqakd
@@ -42,6 +44,11 @@ try:
     sqakd.export(network, images[0], "made")
 except sqakd.SqakdError as error:
     print(error)
+with tempfile.NamedTemporaryFile() as model:
+    try:
+        sqakd.predict(model.name, "photo.png")
+    except sqakd.SqakdError as error:
+        print(error)
 """
 
 
@@ -85,6 +92,7 @@ def test_the_package_works_without_extras() -> None:
     done = command.script("-c", CODE, ",".join(sorted(blocked)), ",".join(modules()), folder=command.ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the export needs a package that is not installed" in done.stdout
+    assert "a prediction needs the package onnxruntime, which is not installed" in done.stdout
 
 
 @pytest.mark.parametrize("text", PROJECT["dependencies"])

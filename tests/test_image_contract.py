@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms as T
 from image_sets import load_folder, make_folder, refusal, save
 from numpy.typing import NDArray
 from PIL import Image, features
@@ -124,9 +125,9 @@ def test_image_is_read_upright_with_its_colours(folder: Path, suffix: str, mode:
     assert np.abs(seen - wanted).max() <= (8 if suffix in LOSSY else 1)
 
 
-@pytest.mark.parametrize("size", [8, 5, 32])
-def test_data_set_and_exported_model_see_the_same_pixels(folder: Path, size: int) -> None:
-    data = load_folder(folder, image_size=size)
+@pytest.mark.parametrize(("size", "resize"), [(8, None), (5, None), (32, None), (8, 8), (8, 13), (32, 40)])
+def test_data_set_and_exported_model_see_the_same_pixels(folder: Path, size: int, resize: int | None) -> None:
+    data = load_folder(folder, image_size=size, resize=resize)
     prepare = _preparation(data)
     assert data.train_files is not None
     assert data.val_files is not None
@@ -134,6 +135,17 @@ def test_data_set_and_exported_model_see_the_same_pixels(folder: Path, size: int
     assert {file.name for file, _ in pairs} == {name(*case) for case in cases()}
     for file, pixels in pairs:
         assert np.array_equal(prepare(file), pixels.numpy()), file.name
+
+
+def test_resize_is_that_of_pretrained_networks(tmp_path: Path) -> None:
+    """Shorter side to 256, centre crop of 224, as torchvision prepares images."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    smooth = Image.fromarray(pixels).resize((384, 256), Image.Resampling.BICUBIC)
+    for i in range(2):
+        smooth.save(tmp_path / f"{i}.png")
+    data = load_folder(tmp_path, image_size=224, resize=256)
+    wanted = T.Compose([T.Resize(256), T.CenterCrop(224), T.PILToTensor()])(smooth)
+    assert torch.equal(data.train_images[0], wanted)
 
 
 @pytest.mark.parametrize(("stored", "size", "margin"), [(40, 24, 8), (32, 24, 8), (20, 24, 6), (24, 24, 8), (8, 24, 4)])

@@ -77,7 +77,18 @@ def test_shipped_add_ons_are_found() -> None:
     assert {"cutmix", "trivial", "ema", "bn", "dampen", "progressive", "two_step"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("names", GROUPS, ids="+".join)
+# Alone they are slow tests: trained together they resume the same states.
+ALONE_TOO_SLOW = {"bn", "dampen", "ema", "progressive"}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(group, marks=pytest.mark.slow if {*group} <= ALONE_TOO_SLOW and len(group) == 1 else ())
+        for group in GROUPS
+    ],
+    ids="+".join,
+)
 def test_resumed_training_ends_in_the_same_bits(names: list[str], tmp_path: Path) -> None:
     expected, whole = run(names, tmp_path / "whole")
     stops = [StopAt(1, 1), StopAt(2, 0), StopAt(3, 2), StopAfter()]

@@ -26,7 +26,7 @@ from sqakd.app.start import large_imports
 from sqakd.app.sweep.job import failure_reason, run_job
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
 from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore, killed_reason
-from sqakd.app.sweep.view import show_progress, summary
+from sqakd.app.sweep.view import show_outcome, show_progress
 from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts, errors_in_one_line
 from sqakd.runs.folder import RunFolder
 
@@ -78,7 +78,7 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         raise SystemExit(INTERRUPT_STATUS) from None
     finally:  # also if the sweep is interrupted
         _record_failures(store, results)
-        print(summary(store.jobs(), time.monotonic() - started), flush=True)  # noqa: T201
+        show_outcome(store, time.monotonic() - started, sys.stdout)
     failed = sum(result.status != JobStatus.COMPLETED for result in results)
     if failed and not is_search:
         raise SystemExit(f"{failed} of {len(results)} runs failed")

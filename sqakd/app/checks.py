@@ -15,7 +15,7 @@ from sqakd.app.tasks import make_task, set_up_feature_loss
 from sqakd.errors import SqakdError
 from sqakd.quantization.convert import Scheme
 from sqakd.randomness import stream_seed
-from sqakd.runs.spec import Spec
+from sqakd.runs.spec import LAYER_BITS, Spec
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.callbacks.ema import WeightAverage
 from sqakd.training.trainer import check_trainer_config
@@ -27,6 +27,12 @@ def check_bits(spec: Spec, scheme: Scheme | None) -> None:
     Raises:
         SqakdError: naming the override that helps.
     """
+    for key in LAYER_BITS:
+        if spec.config[key] and scheme is None:
+            raise SqakdError(f"{key} has no effect with quantizer=none, which trains the float network; remove {key}=")
+        if spec.config[key] and key not in spec.config["quantizer"]:
+            name = spec.choices["quantizer"]
+            raise SqakdError(f"{key} has no effect with quantizer={name}; add the line '{key}: ${{{key}}}' to its file")
     if scheme is not None:
         scheme.check()
     elif spec.bits != (32, 32):

@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from sqakd.advice import install, left_out
+from sqakd.app.artifact import check_logged, log_artifact
 from sqakd.app.compose import located, make
 from sqakd.app.console import say
+from sqakd.app.hub import check_hub_folder, write_hub_folder
 from sqakd.app.parts import quantize_network
 from sqakd.app.signatures import check_arguments, check_values
 from sqakd.dataset.base import ImageDataModule
@@ -43,6 +45,8 @@ class Others(TypedDict):
 
     run: str
     folder: str | None
+    hub: str | None
+    artifact: bool
     benchmark: Mapping[str, Any]
 
 
@@ -69,7 +73,7 @@ def export_run(config: Mapping[str, Any]) -> float:
         advice = f"use {install('export')} in the checkout of sqakd"
         raise SqakdError(f"the export needs a package that is not installed ({error}); {advice}") from error
     values = {field.name: config[field.name] for field in fields(Options) if field.name != "benchmark"}
-    check_values({key: config[key] for key in ("run", "folder", "benchmark")}, Others)
+    check_values({key: config[key] for key in Others.__annotations__}, Others)
     check_arguments(config["benchmark"], Timing, "benchmark")
     check_arguments(values, Options, "")
     with located("benchmark"):
@@ -78,10 +82,24 @@ def export_run(config: Mapping[str, Any]) -> float:
     source = read_run(Path(config["run"]))
     folder = Path(config["folder"] or source.folder.export(options.profile))
     check_folder(folder)  # before the network and its data are loaded, which takes long
+    if config["artifact"]:
+        check_logged(source.config, source.folder)
+    hub = None if config["hub"] is None else Path(config["hub"])
+    if hub is not None:
+        check_hub_folder(hub)
     trained = trained_network(source)
     others = list(read_exports(RunFolder(source.folder.path.resolve()).runs, left_out))
     record = pipeline.export(trained, options, folder, others)
     _report(record, folder)
+    if hub is not None:
+        # Runs of earlier versions recorded less in their weights.
+        own = {"model": source.config["model"], "quantizer": source.config["quantizer"]}
+        facts = own | {"image_shape": list(trained.image_shape)} | source.facts
+        files = [folder / "model.onnx", source.folder.picture]
+        write_hub_folder(hub, trained.network, source.record, facts, trained.preparation, files)
+        say(f"{hub}: weights, ONNX file and model card in the layout of a model hub")
+    if config["artifact"]:
+        say(f"artifact {log_artifact(source.config, record, folder)}: the files, in Weights & Biases")
     return min(verdict.agreement for verdict in record.verify)
 
 
@@ -151,8 +169,12 @@ def trained_network(source: Source) -> Trained:
 def _preparation(data: ImageDataModule) -> Preparation:
     """Return how an image file becomes what the network gets in evaluation."""
     _, height, width = data.val_images.shape[1:]
-    margin = int(getattr(data.evaluate, "margin", 0))
-    return Preparation(size=data.image_shape[1:], stored=(height, width), margin=margin)
+    return Preparation(
+        size=data.image_shape[1:],
+        stored=(height, width),
+        margin=int(getattr(data.evaluate, "margin", 0)),
+        stored_margin=data.stored_margin,
+    )
 
 
 def _validation_batches(data: ImageDataModule) -> Iterator[ValidationBatch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -23,6 +24,8 @@ from sqakd.app.schema import check_config
 from sqakd.app.teacher import needed_float_runs
 from sqakd.app.train import train
 from sqakd.errors import SqakdError
+from sqakd.quantization.convert import TWINS
+from sqakd.quantization.selection import select
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.listing import omitting, read_finished
 from sqakd.runs.spec import Spec
@@ -31,6 +34,7 @@ from sqakd.terminal import duration
 
 DONE, RESUME, TRAIN, REFUSED = "done", "resume", "train", "refused"
 MEASURED_STEPS = 4  # of a run whose time is not known
+PLACES = ("root", "folder", "download")  # keys of a data set that say where its files are
 # What the time of an epoch depends on, as paths into the configuration.
 WORK_DATA = ("image_size", "limit", "holdout")
 WORK_RECIPE = ("batch_size", "accumulate")
@@ -38,7 +42,7 @@ WORK_TRAINER = ("precision", "compile", "channels_last", "devices", "num_nodes")
 
 
 def plan_runs(specs: Iterable[Spec]) -> None:
-    """Print a line for each run, the float runs it needs first, and the sum at the end.
+    """Print a line for each run and each float run it needs first, for data sets without their files, and the sum.
 
     Args:
         specs: the runs of a sweep. With plan=measure a few steps of each unknown kind of run are trained.
@@ -54,6 +58,8 @@ def plan_runs(specs: Iterable[Spec]) -> None:
                 if plan.states[RunFolder.of_spec(float_run).path] == REFUSED:
                     problem = "its float run is refused"
         plan.add(spec, problem, measured)
+    for line in filter(None, plan.missing.values()):
+        say(line)
     say(plan.total())
 
 
@@ -74,6 +80,7 @@ class Plan:
         self.times: dict[Path, list[tuple[Any, float]]] = {}
         self.seconds = 0.0
         self.unknown = 0
+        self.missing: dict[str, str] = {}  # a line for each data set without its files, or "", by its configuration
 
     def float_runs(self, spec: Spec) -> Iterator[Spec]:
         """Yield the float runs that a student needs."""
@@ -107,6 +114,7 @@ class Plan:
         self.states[folder.path] = state
         note = reason or note
         if state in (RESUME, TRAIN):
+            self._look_for_data(spec)
             per_epoch = self.seconds_per_epoch(spec)
             if epochs == 0:
                 note = "without a training"
@@ -117,6 +125,19 @@ class Plan:
                 self.seconds += seconds
                 note = f"about {duration(seconds)}"
         say(f"{state:8} {folder.path}{'  ' + note if note else ''}")
+
+    def _look_for_data(self, spec: Spec) -> None:
+        """Note if the files of a run's data set are missing; each data set is looked for once."""
+        node = spec.config["dataset"]
+        places = {key: value for key, value in node.items() if key in PLACES}
+        name = spec.choices.get("dataset", "")
+        key = json.dumps([name, places], default=str)
+        if key not in self.missing:
+            try:
+                make(node, "dataset").require()
+                self.missing[key] = ""
+            except SqakdError as error:
+                self.missing[key] = f"no data  dataset={name}: {explain(error)}"
 
     def seconds_per_epoch(self, spec: Spec) -> float | None:
         """Return the time of an epoch of the same kind of run, or None if none is known."""
@@ -185,9 +206,12 @@ def refusal(spec: Spec) -> str | None:
         check_config(spec)
         make(spec.config["kd"], "kd")
         check_length(spec, spec.config.get("plus", {}))
-        check_bits(spec, make(spec.config["quantizer"], "quantizer"))
+        scheme = make(spec.config["quantizer"], "quantizer")
+        check_bits(spec, scheme)
         with torch.device("meta"):
-            make(network, "model.net", num_classes=2)
+            built = make(network, "model.net", num_classes=2)
+        if scheme is not None:
+            scheme.bits_of_layers(select(built, types=TWINS, first=spec.config["model"]["first"], image_shape=None))
     except SqakdError as error:
         return explain(error)
     return None

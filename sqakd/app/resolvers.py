@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sqakd.app.help import help_text
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.names import bits_name
 from sqakd.runs.spec import TARGET
 
 ROWS = Path(__file__).with_name("rows.yaml")
@@ -43,8 +44,7 @@ def cell(config: Mapping[str, Any]) -> str:
     """
     choices = HydraConfig.get().runtime.choices
     quantizer = choices["quantizer"] + typed("quantizer/rounding", "+")
-    bits = f"w{config['w_bits']}a{config['a_bits']}"
-    parts = [choices["dataset"], str(config["model"]["name"]), quantizer, bits, choices["kd"]]
+    parts = [choices["dataset"], str(config["model"]["name"]), quantizer, bits_name(config), choices["kd"]]
     add_ons = addon_names(config.get("plus"))
     return "-".join([*parts, *(["+".join(add_ons)] if add_ons else [])])
 

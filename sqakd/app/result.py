@@ -1,9 +1,10 @@
-"""The results of a finished run: its record, weights and picture."""
+"""The results of a finished run: its record, weights, model card and picture."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,15 +16,17 @@ from sqakd.app.parts import Parts
 from sqakd.app.teacher import Networks
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
-from sqakd.files import sha256
+from sqakd.files import sha256, write_text
 from sqakd.quantization.cost import cost
+from sqakd.quantization.layers import layer_bits
+from sqakd.report.model_card import loading, model_card
 from sqakd.report.run_picture import draw_run
-from sqakd.runs.checkpoint import save_weights
+from sqakd.runs.checkpoint import save_safetensors, save_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.make_record import make_record
 from sqakd.runs.paper import published
 from sqakd.runs.record import Published, Record
-from sqakd.runs.spec import Spec
+from sqakd.runs.spec import LAYER_BITS, Spec
 from sqakd.runs.state_files import previous
 from sqakd.training.callbacks.compilation import compiled_from
 from sqakd.training.callbacks.history import History
@@ -58,6 +61,7 @@ def record_of(
     spec: Spec, parts: Parts, networks: Networks, task: Task, history: History, reference: Reference
 ) -> Record:
     """Return the record of a training that is over."""
+    given = any((spec.config["quantizer"] or {}).get(key) for key in LAYER_BITS)
     devices = history.devices or [task.trainer.world_size]
     apart = device_changes(devices, sync_batchnorm=spec.config["trainer"]["sync_batchnorm"])
     return make_record(
@@ -74,6 +78,7 @@ def record_of(
         devices=task.trainer.world_size,
         initial=history.initial,
         compiled_from=compiled_from(task.trainer),
+        layer_bits=layer_bits(task.student) if given else None,
     )
 
 
@@ -110,13 +115,25 @@ def device_changes(devices: Sequence[int], *, sync_batchnorm: bool) -> dict[str,
     return {"trainer.devices": devices[0] if len(devices) == 1 else list(devices)}
 
 
+def draw_picture(folder: RunFolder, record: Record) -> Path | None:
+    """Draw the picture of a run. One that cannot be drawn does not matter: it can be drawn again from the run's files.
+
+    Returns:
+        The file, or None if nothing was drawn.
+    """
+    try:
+        return draw_run(folder.path, record)
+    except SqakdError as error:
+        say(f"no picture: {explain(error)}")
+        return None
+
+
 def write_results(
     spec: Spec, parts: Parts, networks: Networks, task: Task, record: Record, folder: RunFolder, trainer: pl.Trainer
 ) -> Record:
-    """Write weights, record and picture; of several processes only the first one writes.
+    """Write weights, model card and record; of several processes only the first one writes.
 
-    The record comes last of the files that make a run finished. A picture that cannot be drawn does not matter: it can
-    be drawn again from the other files.
+    The record comes last of the files that make a run finished.
 
     Returns:
         The record with the checksum of the weights.
@@ -129,16 +146,15 @@ def write_results(
             "mean": parts.data.mean,
             "std": parts.data.std,
             "image_shape": list(parts.data.image_shape),
+            "licence": parts.data.licence,
             "model": spec.config["model"],
             "quantizer": spec.config["quantizer"],
         }
         save_weights(folder.weights, task.student, facts)
+        save_safetensors(folder.shared_weights, task.student, facts)
+        write_text(folder.card, model_card(record, facts, use=loading(folder.shared_weights.name)))
         record = replace(record, weights_sha256=sha256(folder.weights))
         folder.finish(record)
-        try:
-            draw_run(folder.path, record)
-        except SqakdError as error:
-            say(f"no picture: {explain(error)}")
         # The training's own checkpoint has long replaced them.
         old = (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining), folder.compilation)
         for file in old:

@@ -81,6 +81,9 @@ class Train(Parts):
     bits: int
     w_bits: int
     a_bits: int
+    layer_bits: Mapping[str, int] | None
+    layer_w_bits: Mapping[str, int] | None
+    layer_a_bits: Mapping[str, int] | None
     seed: int
     plan: bool | Literal["measure"]
     cell: str

@@ -129,6 +129,11 @@ def load_teacher_file(spec: Spec, parts: Parts) -> FloatWeights | None:
             f"the teacher ({file}) has {found.classes} classes, but the data set has {parts.data.num_classes}; use a"
             f" teacher trained on these classes, or another data set"
         )
+    if len(parts.data.class_names) not in (0, found.classes):
+        raise CheckpointError(
+            f"dataset.classes has {len(parts.data.class_names)} names, but the teacher ({file}) has {found.classes}"
+            f" classes; use one name for each logit of the teacher, in their order"
+        )
     network = make_network(parts.teacher_model, parts.data.image_shape, found.classes)
     restore(network, found.tensors, source=str(file))
     if found.note:

@@ -13,7 +13,7 @@ from sqakd.app.compose import located, make
 from sqakd.app.console import first_process, say
 from sqakd.app.modes import shared
 from sqakd.app.parts import Parts, make_parts, with_inputs
-from sqakd.app.result import Reference, record_of, reference_of, report_initial, write_results
+from sqakd.app.result import Reference, draw_picture, record_of, reference_of, report_initial, write_results
 from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
 from sqakd.app.teacher import Networks, check_float_runs, find_networks, load_teacher_file, report_teacher
@@ -72,7 +72,7 @@ def train(spec: Spec) -> Record:
 
 
 def _done_before(folder: RunFolder, record: Record) -> Record:
-    remove_abandoned(folder.path)  # a kill while the picture was drawn, after the record
+    remove_abandoned(folder.path)  # of a process that was killed while it drew the picture
     say(f"done before: {record.summary()}")
     return record
 
@@ -82,7 +82,9 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     student, data = networks.student, parts.data
     task = make_task(spec, parts, student, networks.teacher, parts.objective, networks.classes)
     history = History(folder.metrics)
-    result = Result(lambda: record_of(spec, parts, networks, task, history, reference))
+    result = Result(
+        lambda: record_of(spec, parts, networks, task, history, reference), lambda record: draw_picture(folder, record)
+    )
     run = f"{spec.name} seed {spec.seed}"
     resume = _resume(folder.checkpoint, run)
     resumed = resume.start.file is not None

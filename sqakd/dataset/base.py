@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -48,6 +49,8 @@ class ImageDataModule(pl.LightningDataModule):
         SqakdError: if an argument has no such value.
     """
 
+    licence: ClassVar[str] = "their terms are not known to this program"  # in a model card, after "The images of ...: "
+
     def __init__(
         self,
         *,
@@ -84,11 +87,19 @@ class ImageDataModule(pl.LightningDataModule):
         self.class_names: list[str] = []
         self.left_out: dict[str, list[Path]] = {}  # files and folders by the reason
         self.val_source: str | None = None  # see Summary
+        self.stored_margin = 0  # pixels that a centre crop removed when the images were stored
         self.loaded = False
 
     @abstractmethod
     def load(self) -> None:
         """Fill images, labels and class names. `setup` calls this method once."""
+
+    def require(self) -> None:
+        """Refuse files that are missing and may not be downloaded, without reading any image.
+
+        Raises:
+            DataError: naming what is missing.
+        """
 
     def fingerprint(self) -> str | None:
         """Return a digest of the images that `load` would read, without reading them.

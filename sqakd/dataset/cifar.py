@@ -31,6 +31,8 @@ class CIFAR10(ImageDataModule):
 
     source: type[datasets.CIFAR10] = datasets.CIFAR10
 
+    licence = "their authors state no licence"
+
     def __init__(self, *, root: str, download: bool, **common: Any) -> None:
         super().__init__(**common)
         self.root, self.download = Path(root), download
@@ -40,17 +42,24 @@ class CIFAR10(ImageDataModule):
         self.train_images, self.train_labels, self.class_names = self._read(train=True)
         self.val_images, self.val_labels, _ = self._read(train=False)
 
-    def _unpack(self) -> None:
-        """Make sure that every file is there and has the right checksum."""
-        folder = self.root / self.source.base_folder
-        archive = Archive(
+    def require(self) -> None:
+        if not (self.root / self.source.base_folder).is_dir():
+            self._archive.require()
+
+    @property
+    def _archive(self) -> Archive:
+        return Archive(
             dataset=self.source.__name__,
             file=self.root / self.source.filename,
-            folder=folder.name,
+            folder=self.source.base_folder,
             url=self.source.url,
             md5=self.source.tgz_md5,
             download=self.download,
         )
+
+    def _unpack(self) -> None:
+        """Make sure that every file is there and has the right checksum."""
+        folder, archive = self.root / self.source.base_folder, self._archive
         missing = self._missing(folder)
         if not missing:
             return

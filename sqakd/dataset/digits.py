@@ -32,6 +32,8 @@ class Digits(ImageDataModule):
         **common: see `ImageDataModule`.
     """
 
+    licence = "CC BY 4.0 (Optical Recognition of Handwritten Digits, UCI Machine Learning Repository)"
+
     def __init__(self, *, image_size: int, **common: Any) -> None:
         super().__init__(**common)
         check_side("image_size", image_size, minimum=ORIGINAL_SIZE)

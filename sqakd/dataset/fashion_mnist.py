@@ -52,6 +52,8 @@ class FashionMNIST(ImageDataModule):
         f"t10k-{LABELS}": "15d484375f8d13e6eb1aabb0c3f46965",
     }
 
+    licence = "MIT licence (Zalando SE)"
+
     def __init__(self, *, root: str, download: bool, **common: Any) -> None:
         super().__init__(**common)
         self.root, self.download = Path(root), download
@@ -62,23 +64,26 @@ class FashionMNIST(ImageDataModule):
         self.val_images, self.val_labels = self._read(files, "t10k")
         self.class_names = list(self.source.classes)
 
+    def require(self) -> None:
+        folders = (self.root, self.root / RAW, DEBIAN)
+        if not self.download and all(self._missing(folder) for folder in folders):
+            found = "; ".join(f"{folder} lacks {', '.join(self._missing(folder))}" for folder in folders)
+            raise DataError(
+                f"Fashion-MNIST is not complete in any folder: {found}. Each file may end in .gz",
+                topic="fashion_mnist.missing",
+            )
+
     def _files(self) -> dict[str, Path]:
         """Return the path of each file, by the name of the uncompressed file.
 
         Raises:
             DataError: if no folder has all of them, and they may not be downloaded.
         """
+        self.require()
         target = self.root / RAW
-        folders = (self.root, target, DEBIAN)
-        for folder in folders:
+        for folder in (self.root, target, DEBIAN):
             if not self._missing(folder):
                 return self._present(folder)
-        if not self.download:
-            found = "; ".join(f"{folder} lacks {', '.join(self._missing(folder))}" for folder in folders)
-            raise DataError(
-                f"Fashion-MNIST is not complete in any folder: {found}. Each file may end in .gz",
-                topic="fashion_mnist.missing",
-            )
         for name in self._missing(target):
             self._fetch(target / f"{name}.gz")
         return self._present(target)

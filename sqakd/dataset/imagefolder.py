@@ -2,14 +2,15 @@
 
 `sqakd.dataset.layout` lists the layouts of the folder. If it has no validation images, a share of the training images,
 chosen by file name, is held out; of each class at least one image is held out and at least one is kept. Each image is
-decoded once into a uint8 file that later runs map into memory: the shorter side is resized to `image_size`, then the
-centre is cropped. `sqakd.images` says how files become pixels, and `sqakd.image_files` which files are images.
+decoded once into a uint8 file that later runs map into memory: the shorter side is resized to `image_size` or to
+`resize`, then the centre is cropped. `sqakd.images` says how files become pixels, and `sqakd.image_files` which files
+are images.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.checks import check_classes, check_side
+from sqakd.dataset.class_names import in_order_of, read_class_names
 from sqakd.dataset.decoded import UNREADABLE_FILE, Decoder
 from sqakd.dataset.errors import DataError
 from sqakd.dataset.layout import Layout, read_layout
@@ -40,6 +42,10 @@ class ImageFolder(ImageDataModule):
         cache: folder of the decoded images.
         val_fraction: probability of each image to be held out for validation if there is no `val/`; the image's name
             decides.
+        resize: length of the shorter side before the centre is cropped, in pixels; None for `image_size`.
+        classes: names of the classes in the order of the teacher's logits: a list, or a file with one name per line.
+            Class folders get their labels in this order; None sorts them by name. Images without labels have no other
+            names of classes.
         unreadable: "refuse" raises an error for damaged images and for formats that cannot be read here, "skip" omits
             and reports them. No class may become empty.
         **common: see `ImageDataModule`.
@@ -47,6 +53,8 @@ class ImageFolder(ImageDataModule):
     Raises:
         SqakdError: if an argument has no such value.
     """
+
+    licence = "your own, so their terms are yours to state"
 
     def __init__(
         self,
@@ -56,19 +64,28 @@ class ImageFolder(ImageDataModule):
         cache: str,
         val_fraction: float,
         unreadable: Literal["refuse", "skip"],
+        resize: int | None,
+        classes: str | Sequence[str] | None,
         **common: Any,
     ) -> None:
         super().__init__(**common)
         check_side("image_size", image_size)
         if not is_number(val_fraction) or not 0 < val_fraction < 1:
             raise DataError(f"val_fraction={val_fraction!r}: expected a number between 0 and 1")
+        if resize is not None:
+            check_side("resize", resize, minimum=image_size)
+            self.stored_margin = resize - image_size
         self.folder, self.image_size, self.val_fraction = Path(folder), image_size, val_fraction
+        self.given_names = None if classes is None else read_class_names(classes)
         self.decoder = Decoder(cache=cache, unreadable=unreadable)
 
     @cached_property
     def layout(self) -> Layout:
         """The files of the folder, listed once, so that identity, split and pixels are of the same files."""
         return read_layout(self.folder)
+
+    def require(self) -> None:
+        assert self.layout  # listing the files refuses a folder without any
 
     @cached_property
     def _names(self) -> dict[Path, str]:
@@ -92,7 +109,7 @@ class ImageFolder(ImageDataModule):
             )
         if layout.classes:
             check_classes(layout.classes)
-        self.class_names, self.left_out = layout.classes, dict(layout.left_out)
+        self.class_names, self.left_out = self._class_names(), dict(layout.left_out)
         train, val = self._parts
         if not layout.val:
             self.val_source = "held out by file name"
@@ -119,7 +136,20 @@ class ImageFolder(ImageDataModule):
             digest.update(f"{self._names[path]}\0{self.layout.facts[path][0]}\n".encode(errors="surrogateescape"))
         if self.layout.classes and self._is_repaired():
             digest.update(b"every class in both parts\n")
+        if self.given_names is not None:
+            digest.update("\n".join(["classes", *self.given_names]).encode())
         return digest.hexdigest()
+
+    def _class_names(self) -> list[str]:
+        """Return the names of the classes in the order of their labels; none if the images have neither.
+
+        Raises:
+            DataError: if the given names are not those of the class folders.
+        """
+        folders = self.layout.classes
+        if self.given_names is None:
+            return folders
+        return in_order_of(self.given_names, folders) if folders else self.given_names
 
     def _is_repaired(self) -> bool:
         """Return whether images are held out that would not be held out without a regard for classes."""
@@ -154,20 +184,20 @@ class ImageFolder(ImageDataModule):
 
     def _decode(self, files: list[Path]) -> tuple[list[Path], Tensor]:
         """Return the files that could be read, and their pixels as uint8 [N, 3, image_size, image_size]."""
-        size = self.image_size
+        size, margin = self.image_size, self.stored_margin
         facts = [(self._names[path], *self.layout.facts[path]) for path in files]
         return self.decoder.decode(
             files,
-            lambda p: _read(p, size),
+            lambda path: _read(path, size, margin),
             shape=(3, size, size),
-            facts=[size, facts],
-            group=self._class_of if self.class_names else None,
+            facts=[[size, margin] if margin else size, facts],
+            group=self._class_of if self.layout.classes else None,
         )
 
 
-def _read(path: Path, size: int) -> NDArray[np.uint8] | str:
+def _read(path: Path, size: int, margin: int) -> NDArray[np.uint8] | str:
     """Return the pixels [3, size, size] of an image, or a description of the file if it is not an image."""
     try:
-        return channels_first(fit(read_rgb(path), size, size))
+        return channels_first(fit(read_rgb(path), size, size, margin))
     except ImageError as error:
         return f"{path} ({error})"

@@ -58,6 +58,8 @@ class TinyImageNet(ImageDataModule):
     url = f"http://cs231n.stanford.edu/{FOLDER}.zip"
     md5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
+    licence = "of ImageNet, whose terms of access allow non-commercial research and education"
+
     def __init__(
         self,
         *,
@@ -89,6 +91,11 @@ class TinyImageNet(ImageDataModule):
             self.train_images, self.train_labels = self._decode(tree, train, wnids)
             self.val_images, self.val_labels = self._decode(tree, val, wnids)
 
+    def require(self) -> None:
+        with self._archive.access():
+            if self._unpacked is None:
+                self._archive.require(layout=LAYOUT)
+
     def fingerprint(self) -> str | None:
         """Return a digest of the unpacked folder, which nothing else verifies; None for the archive.
 
@@ -112,11 +119,11 @@ class TinyImageNet(ImageDataModule):
 
     def _open(self) -> Tree:
         """Return the unpacked folder or, without unpacking it, the archive."""
+        self.require()
         archive, file = self._archive, self._archive.file
         with archive.access():
             if self._unpacked is not None:
                 return self._unpacked
-            archive.require(layout=LAYOUT)
             if file.exists():
                 archive.verify()  # without the lock, because its file cannot be made in a read-only folder
             else:

@@ -46,14 +46,18 @@ def deployed(trained: Trained, network: nn.Module, options: Options) -> Deployed
 
 def _facts(trained: Trained, options: Options, layers: Iterable[IntegerLayer]) -> dict[str, Any]:
     """Return what `python -m sqakd.predict` and other programs need to know to use the file."""
-    stored = trained.preparation.stored
+    preparation = trained.preparation
     return trained.identity | {
         "format": FORMAT,
         "classes": trained.class_names,
         "mean": trained.mean,
         "std": trained.std,
         "image_shape": list(trained.image_shape),
-        "resize": {"stored": list(stored) if stored else None, "margin": trained.preparation.margin},
+        "resize": {
+            "stored": list(preparation.stored) if preparation.stored else None,
+            "margin": preparation.margin,
+            "stored_margin": preparation.stored_margin,
+        },
         "preprocess": options.preprocess,
         "profile": options.profile,
         "bits": {layer.name: [layer.integer_weight.bits, layer.stored.input.bits] for layer in layers},

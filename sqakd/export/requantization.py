@@ -14,6 +14,7 @@ units that are k times finer.
 
 Why a search: rounding b to the nearest whole number is not always best, because M is rounded to float32 too. All
 candidates within half a k of the exact bias are tried, and the one whose stairs agree best with the reference wins.
+Where even that one leaves wrong levels, M is changed together with b (`sqakd.export.slope`).
 
 The certificate counts, over every accumulator that any input can produce, how many get another level. Let P be the
 smallest whole number whose product with M reaches a level. The runtime's stair is where k acc + b first reaches P, that
@@ -30,6 +31,7 @@ from torch import Tensor
 from sqakd.export.errors import ExportError
 from sqakd.export.integer_input import IntegerInput
 from sqakd.export.integer_weight import INT8_HIGH, head_room, per_channel
+from sqakd.export.slope import best_slope
 from sqakd.export.staircase import (
     ACCUMULATOR,
     count_differing,
@@ -126,11 +128,21 @@ def solve_requantization(
     exact_bias = (middle - output.origin) / stored_unit.double()
     if int((k * torch.maximum(lowest.abs(), highest.abs()) + exact_bias.abs().ceil().long()).max()) > ACCUMULATOR:
         raise ExportError("sums do not fit 32-bit integers; the weights or the inputs need fewer bits")
-    edges = runtime_edges(stored_unit / torch.tensor(output.step, dtype=torch.float32), levels - output.shift)
+    edges = runtime_edges(_factor(input, weight_scale, output), levels - output.shift)
     # Another k to either side would shift the staircase by a whole accumulator, so half a k is enough.
     around = torch.arange(-(k // 2) - 1, k // 2 + 2) if search else torch.zeros(1, dtype=torch.long)
     candidates = exact_bias.round().long()[:, None] + around
     bias, wrong = _best_bias(candidates, edges, reference, k, constant, lowest, highest)
+    if search:
+        around = torch.arange(-k - 1, k + 2)
+        biases = exact_bias.round().long()[:, None] + around
+        other, factor = best_slope(biases, reference, levels - output.shift - 0.5, k, lowest, highest)
+        other_scale = (factor * output.step / input.scale).float()
+        other_edges = runtime_edges(_factor(input, other_scale, output), levels - output.shift)
+        other_bias, other_wrong = _best_bias(other[:, None], other_edges, reference, k, constant, lowest, highest)
+        better = ~constant & (other_wrong < wrong)
+        weight_scale = torch.where(better, other_scale, weight_scale)
+        bias, wrong = torch.where(better, other_bias, bias), torch.where(better, other_wrong, wrong)
 
     weights = k * integers
     # The sign that is stored: 1 where the scale is to be positive, otherwise the sign of the trained scale, which gives
@@ -147,6 +159,12 @@ def solve_requantization(
         stairs=reference,
         sign=torch.where(constant, 0, sign * stored_sign),
     )
+
+
+def _factor(input: IntegerInput, weight_scale: Tensor, output: IntegerInput) -> Tensor:
+    """Return the factor M of each channel, with the runtime's rounding, float32 [C]."""
+    unit = torch.tensor(input.scale, dtype=torch.float32) * weight_scale
+    return unit / torch.tensor(output.step, dtype=torch.float32)
 
 
 def _best_bias(

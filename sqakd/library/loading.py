@@ -14,7 +14,7 @@ from sqakd.app.compose import make
 from sqakd.app.parts import quantize_network
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
-from sqakd.runs.checkpoint import restore
+from sqakd.runs.checkpoint import load_weights, read_checkpoint, restore
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.foreign import find_weights
 from sqakd.runs.layout import Layout
@@ -31,10 +31,11 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     No code in the file runs: it is read as plain tensors and numbers.
 
     Args:
-        path: folder of a finished run, runs/NAME/seed0, or its weights.pt; or, with `model`, any file of torch.save or
-            safetensors with the weights of such a network, however its trainer has named and nested them.
+        path: folder of a finished run, runs/NAME/seed0; or a weights.pt or weights.safetensors that a run wrote,
+            wherever it lies now; or, with `model`, any file of torch.save or safetensors with the weights of such a
+            network, however its trainer has named and nested them.
         model: network that the weights belong to, float or the result of `quantize`. It is not changed. Without it the
-            network is constructed as the run's configuration says.
+            network is constructed as the run's configuration says, or the facts in the file.
 
     Returns:
         The network in evaluation mode on the CPU. A quantized network is calibrated, because its ranges are saved with
@@ -61,22 +62,49 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
             warnings.warn(found.note, stacklevel=2)
         return made.eval()
     folder = RunFolder(path if path.is_dir() else path.parent)
+    if not path.is_dir() and not (folder.config.is_file() and path == folder.weights):
+        return _described(path)
     if not folder.config.is_file():
-        raise SqakdError(f"{path} is not a run or the weights of one: it has no config.yaml; expected model= as well")
-    if not path.is_dir() and path != folder.weights:
-        raise SqakdError(f"{path} is not the file {folder.weights.name} of a run; expected model= as well")
+        raise SqakdError(f"{path} is not a run: it has no config.yaml")
     if not folder.finished:
         raise SqakdError(f"the run {folder.path} is not finished: it has no record.json")
     config = folder.read_config()
     check_targets(config, CONSTRUCTED, file=folder.config)
     weights, facts = load_run_weights(folder, read_record(folder.record))
-    net = dict(config["model"]["net"]) | ({"weights": None} if "weights" in config["model"]["net"] else {})
-    network: nn.Module = make(net, "model.net", num_classes=facts["num_classes"])
-    if config["quantizer"] is not None:
-        scheme = make(config["quantizer"], "quantizer")
-        quantize_network(network, scheme, config["model"]["first"], _image_shape(config, facts, folder), quietly=True)
+    network = _construct(config, facts["num_classes"], _image_shape(config, facts, folder))
     restore(network, weights, source=str(folder.weights))
     return network.eval()
+
+
+def _described(file: Path) -> nn.Module:
+    """Return the network that a weights file describes, without the run that wrote it.
+
+    Raises:
+        SqakdError: if no run of this project wrote the file, or an earlier version did.
+    """
+    content = read_checkpoint(file)
+    facts = content.get("facts") if isinstance(content, dict) else None
+    facts = facts if isinstance(facts, dict) else {}
+    missing = [key for key in (*CONSTRUCTED, "num_classes", "image_shape") if key not in facts]
+    if missing:
+        raise SqakdError(
+            f"{file} does not describe its network (it lacks {', '.join(missing)}): expected a file that a run wrote,"
+            " or model= as well"
+        )
+    check_targets(facts, CONSTRUCTED, file=file)
+    network = _construct(facts, facts["num_classes"], tuple(facts["image_shape"]))
+    restore(network, load_weights(file)[0], source=str(file))
+    return network.eval()
+
+
+def _construct(config: Mapping[str, Any], classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Return the network of a run's nodes `model` and `quantizer`, without the weights of pretraining."""
+    net = dict(config["model"]["net"]) | ({"weights": None} if "weights" in config["model"]["net"] else {})
+    network: nn.Module = make(net, "model.net", num_classes=classes)
+    if config["quantizer"] is not None:
+        scheme = make(config["quantizer"], "quantizer")
+        quantize_network(network, scheme, config["model"]["first"], image_shape, quietly=True)
+    return network
 
 
 def _image_shape(config: Mapping[str, Any], facts: Mapping[str, Any], folder: RunFolder) -> tuple[int, int, int]:

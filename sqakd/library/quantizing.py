@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from sqakd.quantization import calibrate as calibration
 from sqakd.quantization import convert
 from sqakd.quantization.convert import Scheme
 from sqakd.quantization.layers import quant_layers, quantizers
+from sqakd.quantization.widths import Patterns
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,6 +28,9 @@ def quantize(
     bits: int = 2,
     w_bits: int | None = None,
     a_bits: int | None = None,
+    layer_bits: Patterns | None = None,
+    layer_w_bits: Patterns | None = None,
+    layer_a_bits: Patterns | None = None,
     example: Tensor | None = None,
     first: Sequence[str] | None = None,
 ) -> Network:
@@ -43,13 +48,17 @@ def quantize(
         bits: of weights and inputs, 1 to 8.
         w_bits: of the weights, where they differ from `bits`.
         a_bits: of the inputs, where they differ from `bits`.
+        layer_bits: of single layers, by pattern over their names: {"layer3.*": 4, "fc": 8}. The last pattern that
+            matches counts. A first or last layer that a pattern matches is quantized too.
+        layer_w_bits: of the weights of single layers; they precede `layer_bits`.
+        layer_a_bits: of the inputs of single layers; they precede `layer_bits`.
         example: one batch of images [N, C, H, W]. If given, the network runs once on an image of zeros of that size,
             and layers that are never called stay float: some networks read a layer's weights instead of calling it.
         first: names of modules whose layers count as the first and stay float; by default the first layer alone.
 
     Raises:
         SqakdError: if the name is unknown, bits are not whole numbers from 1 to 8, the network has no layer to quantize
-            or is quantized already, or a module of `first` does not exist.
+            or is quantized already, a module of `first` does not exist, or a pattern matches no layer.
 
     Example:
         >>> from torch import nn
@@ -64,6 +73,8 @@ def quantize(
     else:
         own = {"w_bits": bits if w_bits is None else w_bits, "a_bits": bits if a_bits is None else a_bits}
         scheme = preset(quantizer, **own)
+    patterns = {"layer_bits": layer_bits, "layer_w_bits": layer_w_bits, "layer_a_bits": layer_a_bits}
+    scheme = replace(scheme, **{key: given for key, given in patterns.items() if given is not None})  # type: ignore[arg-type]
     if scheme.outer == "released" and example is None:
         raise SqakdError("outer='released' follows the tensors through the network; expected example=images")
     student = copy.deepcopy(model).requires_grad_(True)  # a frozen teacher would give a student that never learns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
@@ -15,7 +15,8 @@ from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, chan
 from sqakd.quantization.outer import OUTER, OuterConv2d, OuterLinear, remove_entries, share_inputs, to_float
 from sqakd.quantization.quantizers.base import Quantizer, Start, checked_start
 from sqakd.quantization.quantizers.rounding import Rounding, StraightThrough
-from sqakd.quantization.selection import by_kind, select
+from sqakd.quantization.selection import Selection, by_kind, select
+from sqakd.quantization.widths import Bits, Patterns, bits_by_name, checked_patterns
 
 TWINS: dict[type[nn.Module], type[QuantLayer]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
 FirstLast = Literal["float", "8", "same", "first"]
@@ -27,7 +28,7 @@ class Scheme:
     """The quantization of a network: range and rounding rule of weights and inputs, and treatment of the outer layers.
 
     Attributes:
-        weight: makes a weight quantizer when called with `rounding=`, `shape=` (and `bits=` for 8-bit outer layers).
+        weight: makes a weight quantizer when called with `rounding=`, `shape=` (and `bits=` for layers of other bits).
         input: makes an input quantizer in the same way.
         rounding: makes a rounding rule; each quantizer gets its own.
         per_channel: whether each output channel of a weight has its own range.
@@ -38,6 +39,10 @@ class Scheme:
             each of them may have another one. None if no range of the method has a choice.
         outer: what surrounds the quantized layers. "float" leaves it as it is in the float network, "released" makes it
             as in SQAKD's published code (`sqakd.quantization.outer`).
+        layer_bits: bits of weight and input of single layers, by pattern over their names, such as {"layer3.*": 4}. The
+            last pattern that matches counts. The first and the last layer are quantized too if a pattern matches.
+        layer_w_bits: bits of the weights in the same way; they precede `layer_bits`.
+        layer_a_bits: bits of the inputs in the same way; they precede `layer_bits`.
 
     Raises:
         SqakdError: if an argument has another value, no range has the choice that `start` makes, or `outer` is
@@ -59,8 +64,13 @@ class Scheme:
     first_last: FirstLast = "float"
     start: Start | None = None
     outer: Outer = "float"
+    layer_bits: Patterns | None = field(default=None, hash=False)
+    layer_w_bits: Patterns | None = field(default=None, hash=False)
+    layer_a_bits: Patterns | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
+        for key in ("layer_bits", "layer_w_bits", "layer_a_bits"):
+            object.__setattr__(self, key, checked_patterns(key, getattr(self, key)))
         if str(self.first_last) not in ("float", "8", "same", "first"):
             raise SqakdError(f"first_last={self.first_last!r}: expected float, 8, same or first")
         if self.outer not in ("float", "released"):
@@ -104,19 +114,64 @@ class Scheme:
         made.map_weight, made.map_input = weight.unrounded, input.unrounded
         return made
 
-    def convert(self, layer: nn.Module, **bits: int) -> QuantLayer:
-        """Return the quantized twin of a Conv2d or Linear; `bits=8` overrides the scheme's own bits."""
+    def convert(
+        self, layer: nn.Module, *, bits: int | None = None, w_bits: int | None = None, a_bits: int | None = None
+    ) -> QuantLayer:
+        """Return the quantized twin of a Conv2d or Linear.
 
-        def make(quantizer: Callable[..., Quantizer], shape: tuple[int, ...]) -> Quantizer:
-            return quantizer(rounding=self.rounding(), shape=shape, **bits)
+        Args:
+            layer: float.
+            bits: of weight and input, where they are not those of the scheme.
+            w_bits: of the weight, where they differ from `bits`.
+            a_bits: of the input, where they differ from `bits`.
+        """
+
+        def factory(quantizer: Callable[..., Quantizer], own: int | None) -> Callable[[tuple[int, ...]], Quantizer]:
+            given = {} if own is None else {"bits": own}
+            return lambda shape: quantizer(rounding=self.rounding(), shape=shape, **given)
 
         return TWINS[type(layer)].from_float(
             layer,
-            weight=partial(make, self.weight),
-            input=partial(make, self.input),
+            weight=factory(self.weight, bits if w_bits is None else w_bits),
+            input=factory(self.input, bits if a_bits is None else a_bits),
             output_scale=self.output_scale,
             per_channel=self.per_channel,
         )
+
+    def bits_of_layers(self, found: Selection) -> dict[nn.Module, Bits | None]:
+        """Return the bits of each layer that can be quantized, in network order; None for a layer that stays float.
+
+        Raises:
+            SqakdError: if a pattern matches no layer, or gives a float layer bits for its weight or its input alone.
+        """
+        by_name = bits_by_name(
+            found.layers.values(),
+            found.others,
+            both=self.layer_bits or {},
+            weights=self.layer_w_bits or {},
+            inputs=self.layer_a_bits or {},
+        )
+        bits: dict[nn.Module, Bits | None] = {}
+        for layer, name in found.layers.items():
+            usual, own = self._usual_bits(found, layer), by_name.get(name)
+            if own is None:
+                bits[layer] = usual
+            elif usual is None and None in own:
+                raise SqakdError(
+                    f"layer {name} stays float with first_last={self.first_last}, and its"
+                    f" {'weight' if own.weight is None else 'input'} has no bits of its own; expected a pattern of"
+                    f" layer_bits, or of both layer_w_bits and layer_a_bits, that matches the layer"
+                )
+            else:
+                bits[layer] = Bits(*(mine or other for mine, other in zip(own, usual or Bits(), strict=True)))
+        return bits
+
+    def _usual_bits(self, found: Selection, layer: nn.Module) -> Bits | None:
+        """Return the bits that a layer has without any pattern, as `first_last` says; None if it stays float."""
+        policy = str(self.first_last)  # YAML may give the number 8 instead of the string
+        if (layer in found.outer and policy == "float") or (layer in found.first and policy == "first"):
+            return None
+        return Bits(8, 8) if layer in found.outer and policy == "8" else Bits()
 
 
 def _has_range(make: Callable[..., Quantizer]) -> bool:
@@ -151,21 +206,18 @@ def quantize(
         Names of the layers that are quantized now, in order.
 
     Raises:
-        SqakdError: if the network has no layer to quantize, lacks a module of `first`, or is quantized already.
+        SqakdError: if the network has no layer to quantize, lacks a module of `first` or a layer that a pattern of the
+            scheme matches, or is quantized already.
     """
     if any(True for _ in quant_layers(model)):
         raise SqakdError("the network is quantized already; expected a float network")
     found = select(model, types=TWINS, first=first, image_shape=image_shape)
     swapped, outer = {}, {}
-    for layer in found.layers:
-        if (layer in found.outer and scheme.first_last == "float") or (
-            layer in found.first and scheme.first_last == "first"
-        ):
+    for layer, bits in scheme.bits_of_layers(found).items():
+        if bits is None:
             outer[layer] = scheme.convert_outer(layer)
-            continue
-        # YAML may give the number 8 instead of the string.
-        bits = {"bits": 8} if layer in found.outer and str(scheme.first_last) == "8" else {}
-        swapped[layer] = scheme.convert(layer, **bits)
+        else:
+            swapped[layer] = scheme.convert(layer, w_bits=bits.weight, a_bits=bits.input)
     if not swapped:
         raise SqakdError(
             f"found {len(found.layers)} Conv2d and Linear layers and none to quantize with"

@@ -181,6 +181,11 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
     return list(dict.fromkeys(quantizer for _, layer in quant_layers(model) for quantizer in layer.quantizers))
 
 
+def layer_bits(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return the bits of weight and input of each quantized layer, by name."""
+    return {name: (layer.weight_quantizer.bits, layer.input_quantizer.bits) for name, layer in quant_layers(model)}
+
+
 def twin(layer: nn.Module, to: type[Layer]) -> Layer:
     """Return a layer of another class with the same parameters, settings and hooks.
 

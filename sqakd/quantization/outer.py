@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.dropout import _DropoutNd
 
+from sqakd.errors import SqakdError
 from sqakd.quantization.layers import QuantLayer, quant_layers, twin
 from sqakd.quantization.probe import hooks_removed, in_mode
 from sqakd.quantization.quantizers.base import Quantizer
@@ -91,7 +92,11 @@ def share_inputs(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
     Args:
         model: quantized network, not calibrated yet.
         image_shape: channels, height, width.
+
+    Raises:
+        SqakdError: if layers that read the same tensor have inputs of different bits.
     """
+    names = {layer: name for name, layer in quant_layers(model)}
     for _, layer in quant_layers(model):
         layer.calibrates_in_float = True
     readers = _readers(model, image_shape)
@@ -101,6 +106,13 @@ def share_inputs(model: nn.Module, image_shape: tuple[int, int, int]) -> None:
         entries = [module for module in modules if not any(module in _inside(other) for other in modules)]
         if not layers or entries == layers[:1] or any(calls[layer] > 1 for layer in layers):
             continue
+        for layer in layers[1:]:
+            bits, others = layers[0].input_quantizer.bits, layer.input_quantizer.bits
+            if bits != others:
+                raise SqakdError(
+                    f"layers {names[layers[0]]} and {names[layer]} read the same tensor, which has one quantizer with"
+                    f" outer=released, but their inputs have {bits} and {others} bits; expected the same"
+                )
         for layer in layers:
             layer.input_quantizer, layer.shares_input = layers[0].input_quantizer, True
         for entry in entries:

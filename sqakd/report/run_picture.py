@@ -7,7 +7,7 @@ charts.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -81,7 +81,8 @@ def _quantizer_panels(folder: RunFolder, record: Record) -> list[Panel]:
     """Return the charts of the codes and ranges of the layers."""
     quantizers = [row for row in read_quantizers(folder.quantizers, "layer", "is_weight") if used_codes(row)]
     tensors = {name: [row for row in quantizers if row["is_weight"] == is_weight] for is_weight, name in TENSORS}
-    panels: list[Panel] = [
+    panels: list[Panel] = [partial(_layer_bits, layers=record.layer_bits)] if record.layer_bits else []
+    panels += [
         partial(_codes, rows=rows, title=f"{name.removesuffix('s')} codes, share per layer")
         for name, rows in tensors.items()
         if rows
@@ -172,6 +173,17 @@ def _codes(axes: Axes, *, rows: Numbers, title: str) -> None:
     axes.set(title=title, xlabel="quantized layer", ylabel="share", ylim=(0, 1))
     if len(codes) <= 8:
         axes.legend(title="code", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _layer_bits(axes: Axes, *, layers: Mapping[str, Sequence[int]]) -> None:
+    """Draw the bits of each layer: a bar for the weight and one for the input."""
+    places = range(len(layers))
+    for i, (name, color) in enumerate((("weights", THIS_RUN), ("inputs", FLOAT_RUN))):
+        heights = [bits[i] for bits in layers.values()]
+        axes.bar([place + 0.4 * i - 0.2 for place in places], heights, width=0.4, color=color, label=name)
+    axes.set(title="bits of each layer", xlabel="quantized layer", ylabel="bits")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
 
 
 def _ranges(axes: Axes, *, ranges: Mapping[float, tuple[float, float]], deltas: Mapping[float, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import warnings
 from pathlib import Path
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from sqakd.errors import SqakdError, some
 from sqakd.files import ReadError, read_errors, write_bytes
 from sqakd.runs.seal import DamagedError, check_seal
+
+FACTS = "sqakd"  # key of the facts in the metadata of a safetensors file
 
 
 class CheckpointError(SqakdError):
@@ -31,14 +34,34 @@ def save_weights(path: Path, model: nn.Module, facts: dict[str, Any]) -> None:
     Raises:
         WriteError: if the file cannot be written.
     """
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     buffer = io.BytesIO()  # torch.save itself would turn a full disk into an error without a reason
-    torch.save({"weights": weights, "facts": facts}, buffer)
+    torch.save({"weights": _tensors(model), "facts": facts}, buffer)
     write_bytes(path, buffer.getbuffer())
 
 
+def save_safetensors(path: Path, model: nn.Module, facts: dict[str, Any]) -> None:
+    """Write the same tensors and facts as `save_weights`, in the format that model hubs prefer.
+
+    Args:
+        path: file to write.
+        model: network whose state dict is written.
+        facts: plain data that JSON can hold; they become the entry `FACTS` of the file's metadata.
+
+    Raises:
+        WriteError: if the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    tensors = {name: tensor.clone() for name, tensor in _tensors(model).items()}  # the format refuses shared memory
+    write_bytes(path, save(tensors, {"format": "pt", FACTS: json.dumps(facts)}))
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+
+
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors by name and the facts, from a file that `save_weights` wrote.
+    """Return the tensors by name and the facts, from a file that `save_weights` or `save_safetensors` wrote.
 
     Raises:
         CheckpointError: if the file is missing, damaged, or holds anything but plain data.
@@ -87,9 +110,12 @@ def read_checkpoint(path: Path) -> Any:
 
 def _content(path: Path) -> Any:
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from safetensors import safe_open
 
-        return load_file(path)
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no mapping)
+            facts = (opened.metadata() or {}).get(FACTS)
+        return tensors if facts is None else {"weights": tensors, "facts": json.loads(facts)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of old pickles before it reads them
         return torch.load(path, map_location="cpu", weights_only=True)

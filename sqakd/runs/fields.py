@@ -72,6 +72,15 @@ class Fields:
         """Return an object whose values are strings."""
         return {name: inner.text(name) for inner in [self.inside(key)] for name in inner.content}
 
+    def whole_lists(self, key: str) -> dict[str, list[int]]:
+        """Return an object whose values are lists of whole numbers."""
+        inner = self.inside(key)
+        for name in inner.content:
+            inner._get(
+                name, "a list of whole numbers", lambda value: isinstance(value, list) and all(map(is_whole, value))
+            )
+        return inner.content
+
     def plain_list(self, key: str) -> list[dict[str, Any]]:
         """Return a list of objects as they are, without a check of their fields."""
         return [inner.content for inner in self.inside_list(key)]

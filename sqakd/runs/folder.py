@@ -1,6 +1,7 @@
 """The folder of one run, and the only place that knows where a run and its files lie.
 
-    runs/<name>/seed<k>/  config.yaml  metrics.csv  record.json  weights.pt  checkpoints/last.ckpt  export-<profile>/
+    runs/<name>/seed<k>/  config.yaml  metrics.csv  record.json  weights.pt  weights.safetensors  README.md
+                           checkpoints/last.ckpt  export-<profile>/
 
 The folder is named after the run's choices. The same configuration again is skipped if it is finished and resumed if it
 is not; a different one is refused, so nothing is ever overwritten.
@@ -106,6 +107,16 @@ class RunFolder:
     @property
     def weights(self) -> Path:
         return self.path / "weights.pt"
+
+    @property
+    def shared_weights(self) -> Path:
+        """The same tensors as in `weights`, for other programs."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / "README.md"
 
     @property
     def picture(self) -> Path:

@@ -34,6 +34,7 @@ def make_record(
     devices: int = 1,
     initial: Mapping[str, float] | None = None,
     compiled_from: int | None = None,
+    layer_bits: Mapping[str, Sequence[int]] | None = None,
 ) -> Record:
     """Return the record of a finished run, without the checksum of its weights.
 
@@ -52,6 +53,7 @@ def make_record(
         initial: scores before the training, e.g. {"top1": 0.85}; None if they were not measured. Without a training
             they are the scores of the run.
         compiled_from: the step from which on steps were compiled code; None if none was.
+        layer_bits: bits of weight and input of each quantized layer, if single layers have bits of their own.
     """
     config, initial = spec.config, initial or {}
     rows_of_scores = rows or [{f"val/{name}": value for name, value in initial.items() if math.isfinite(value)}]
@@ -81,6 +83,7 @@ def make_record(
         model=config["model"]["name"],
         w_bits=config["w_bits"],
         a_bits=config["a_bits"],
+        layer_bits=layer_bits,
         epochs=len(rows),
         scores=scores,
         top1_before_training=initial.get("top1"),

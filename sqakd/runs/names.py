@@ -7,11 +7,13 @@ differences between -1 and 1. docs/dashboard.md shows the same table.
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from sqakd.runs.record import changes_text
-from sqakd.runs.spec import Spec
+from sqakd.runs.spec import LAYER_BITS, Spec, patterns_text
 
 METRICS = {
     "epoch": "number of the epoch, from 0; part of every row of an epoch",
@@ -43,6 +45,7 @@ METRICS = {
     "layers/TENSOR/clip_high": "mean over the quantized layers",
     "layers/TENSOR/entropy": "mean over the quantized layers",
     "layers/TENSOR/used": "mean over the quantized layers",
+    "quantizers": "table of the ranges, scales and codes of each layer, as in quantizers.csv",
     "histogram/LAYER/TENSOR": "histogram of the float values, 64 bins",
     "record/SCORE/AGGREGATE": "scores of the run, once, at the end",
     "record/before_training/top1": "top-1 after calibration, before any training",
@@ -54,6 +57,7 @@ METRICS = {
     "record/bit_operations": "bit-operations for one image",
     "record/images_per_second": "median over the epochs",
     "record/training_seconds": "of all epochs, over all starts of the run",
+    "picture": "the run's picture.png",
 }
 PLACEHOLDERS = {
     "LAYER": r"[^/]+",
@@ -71,7 +75,7 @@ GROUP_KEYS = {
     "quantizer": "the chosen quantizer",
     "kd": "the chosen loss",
     "plus": "the chosen add-ons, joined by +",
-    "bits": "e.g. w2a2; w32a32 for a float run",
+    "bits": "e.g. w2a2; w32a32 for a float run; w2a2+mixed3f1c if single layers have other bits",
     "experiment": "the chosen experiment",
     "table": "the table that the run is part of",
     "changes": "other values that differ from those of the choices",
@@ -102,7 +106,25 @@ def group_values(spec: Spec, changes: dict[str, Any]) -> dict[str, str]:
     chosen |= {
         "cell": " ".join(part for part in (config["cell"], others) if part),
         "model": config["model"]["name"],
-        "bits": f"w{config['w_bits']}a{config['a_bits']}",
+        "bits": bits_name(config),
         "changes": others,
     }
     return {key: chosen.get(key) or NONE for key in GROUP_KEYS}
+
+
+def bits_name(config: Mapping[str, Any]) -> str:
+    """Return the bits of a run as they stand in its name; a digest stands for the bits of single layers.
+
+    Args:
+        config: the configuration.
+
+    Example:
+        >>> bits_name({"w_bits": 1, "a_bits": 4, "quantizer": {}})
+        'w1a4'
+        >>> bits_name({"w_bits": 2, "a_bits": 2, "quantizer": {"layer_bits": {"conv1": 8}}})
+        'w2a2+mixedc7e6'
+    """
+    quantizer = config["quantizer"] or {}
+    patterns = [f"{key}={patterns_text(quantizer[key])}" for key in LAYER_BITS if quantizer.get(key)]
+    digest = hashlib.sha256("; ".join(patterns).encode()).hexdigest()[:4]
+    return f"w{config['w_bits']}a{config['a_bits']}" + (f"+mixed{digest}" if patterns else "")

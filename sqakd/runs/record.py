@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ VERSION = 2
 # Written only where they are known: earlier versions did so, and readers of record.json ask whether the key is there.
 ONLY_IF_KNOWN = (
     *("drop_from_float", "difference_from_paper", "weights_sha256"),
-    *("top1_before_training", "agreement_before_training", "compiled_from"),
+    *("top1_before_training", "agreement_before_training", "compiled_from", "layer_bits"),
 )
 ROUNDING = "quantizer/rounding="
 ITS_OWN, WITHOUT_RELEASED = "its own", "without _released"
@@ -122,6 +122,8 @@ class Record:
         model: name of the network.
         w_bits: bits of the weights; 32 for a float run.
         a_bits: bits of the activations; 32 for a float run.
+        layer_bits: bits of weight and input of each quantized layer, in network order; None if no single layer
+            was given bits of its own.
         epochs: how many were trained; 0 for a run that was only calibrated.
         scores: top1, top5, agreement, kl; without labels only agreement and kl.
         top1_before_training: top-1 after calibration, before any training step; older records lack it.
@@ -154,6 +156,7 @@ class Record:
     model: str
     w_bits: int
     a_bits: int
+    layer_bits: Mapping[str, Sequence[int]] | None = None
     epochs: int
     scores: Mapping[str, Score]
     top1_before_training: float | None = None
@@ -274,6 +277,7 @@ class Record:
                     *("top1_before_training", "agreement_before_training"),
                 ),
                 fields.flag: ("labels_used",),
+                fields.whole_lists: ("layer_bits",),
                 fields.texts: ("versions",),
             }
         )

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-# Keys that decide how or where a run is executed, not what it computes; and a key that only hands its value on to
-# others: quantizer.start is in quantizer.weight.start and quantizer.input.start.
+# Keys that decide how or where a run is executed, not what it computes; and keys that only hand their value on to
+# others: quantizer.start is in quantizer.weight.start and quantizer.input.start, layer_bits in quantizer.layer_bits.
 NOT_IDENTITY = (
     "paths",
     "logger",
@@ -25,6 +25,9 @@ NOT_IDENTITY = (
     "callbacks.quantizer_statistics",
     "callbacks.histograms",
     "quantizer.start",
+    "layer_bits",
+    "layer_w_bits",
+    "layer_a_bits",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -38,6 +41,9 @@ NOT_IDENTITY = (
 )
 # The callback that estimates EWGS's scaling factors computes nothing unless a rounding rule asks for the estimate.
 ESTIMATE, ESTIMATED = "callbacks.hessian_scaling", "hessian"
+# Bits of single layers, by pattern. They are part of the identity as one text, because the order of the patterns
+# counts, and only if there are any, so that a run is the same whether its quantizer's file has these keys or not.
+LAYER_BITS = ("layer_bits", "layer_w_bits", "layer_a_bits")
 # Configuration groups whose option chooses a class. The option stands for the class in the identity.
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
 # Keys that older runs lack, and the value that each of them had implicitly. A group that is absent or null stays so.
@@ -49,9 +55,17 @@ ADDED_KEYS: dict[str, Any] = {
     "quantizer.start": None,
     "quantizer.weight.start": "paper",
     "quantizer.input.start": "paper",
+    "dataset.resize": None,
+    "dataset.classes": None,
 }
-# Classes of ranges with the argument `start`.
 STARTING = ("WeightBounds", "ActivationBounds", "LearnedStep", "ClippedActivation")
+# The classes that have an added key, where a group has others too.
+OWNERS = {
+    "quantizer.weight.start": STARTING,
+    "quantizer.input.start": STARTING,
+    "dataset.resize": ("ImageFolder",),
+    "dataset.classes": ("ImageFolder",),
+}
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project
 HELPER = "_"  # first character of a user's own keys at the top, which other values refer to by ${_key}
@@ -122,7 +136,10 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
             return
         if prefix.rpartition(".")[2] == TARGET and str(value).startswith(OWN) and not prefix.startswith("choices."):
             return
-        if isinstance(value, Mapping) and value:
+        if prefix.rpartition(".")[2] in LAYER_BITS:
+            if value:
+                flat[prefix] = patterns_text(value)
+        elif isinstance(value, Mapping) and value:
             for key, inner in value.items():
                 walk(f"{prefix}.{key}" if prefix else str(key), inner)
         else:
@@ -132,6 +149,17 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
     if not any(key.startswith("quantizer.") and value == ESTIMATED for key, value in flat.items()):
         flat = {key: value for key, value in flat.items() if not key.startswith(ESTIMATE)}
     return flat
+
+
+def patterns_text(patterns: Any) -> str:
+    """Return the bits of single layers as text.
+
+    Example:
+        >>> patterns_text({"conv1": 8, "layer3.*": 4})
+        'conv1:8, layer3.*:4'
+    """
+    pairs = patterns.items() if isinstance(patterns, Mapping) else [(patterns, "?")]
+    return ", ".join(f"{pattern}:{bits}" for pattern, bits in pairs)
 
 
 def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +179,7 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
             node = node.get(group) if isinstance(node, dict) else None
         if not isinstance(node, dict):
             continue
-        if name != "start" or value is None or str(node.get(TARGET)).rpartition(".")[2] in STARTING:
+        if key not in OWNERS or str(node.get(TARGET)).rpartition(".")[2] in OWNERS[key]:
             node.setdefault(name, value)
     return filled
 

@@ -7,6 +7,7 @@ same class for almost all of them.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,10 +26,12 @@ class Confidence:
     Attributes:
         mean: mean probability of the predicted class, 0 to 1.
         counts: number of images for which each class is predicted.
+        names: of the classes; empty to name them by their numbers.
     """
 
     mean: float
     counts: list[int]
+    names: Sequence[str] = ()
 
     @property
     def images(self) -> int:
@@ -44,13 +47,16 @@ class Confidence:
         """
         order = sorted(range(len(self.counts)), key=lambda i: -self.counts[i])
         found = [i for i in order if self.counts[i]]
-        never = [str(i) for i in order if not self.counts[i]]
-        shown = ", ".join(f"{i} ({self.counts[i] / self.images:.0%})" for i in found[:SHOWN])
+        never = [self._name(i) for i in order if not self.counts[i]]
+        shown = ", ".join(f"{self._name(i)} ({self.counts[i] / self.images:.0%})" for i in found[:SHOWN])
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         absent = (
             f"; never {', '.join(never)}" if 0 < len(never) <= SHOWN else f"; never {len(never)} others" * bool(never)
         )
         return f"mean confidence {self.mean:.1%}, predicted classes {shown}{more}{absent}"
+
+    def _name(self, index: int) -> str:
+        return self.names[index] if self.names else str(index)
 
     def problem(self) -> str | None:
         """Return why the agreement will mean little, or None.
@@ -85,4 +91,4 @@ def confidence(network: nn.Module, data: ImageDataModule, device: torch.device) 
         best.append(highest)
         predicted.append(index)
     counts: list[int] = torch.bincount(torch.cat(predicted), minlength=classes).tolist()
-    return Confidence(float(torch.cat(best).mean()), counts)
+    return Confidence(float(torch.cat(best).mean()), counts, data.class_names)

@@ -93,6 +93,8 @@ def test_a_refused_command_exits_with_status_1_and_one_line(tmp_path: Path) -> N
         (["bits=2.5"], "bits=2.5: expected a whole number"),
         (["w_bits=0"], "bits=0: expected a whole number from 1 to 8"),
         (["a_bits=two"], "a_bits=two: expected a whole number"),
+        (["layer_bits={layer3:4}"], "layer_bits has 'layer3', which is a module and no layer; layer3.* matches"),
+        (["quantizer=none", "layer_bits={conv1:8}"], "layer_bits has no effect with quantizer=none"),
         (["quantizer=none", "bits=2"], "bits are w2 a2; omit bits, or choose a quantizer"),
         (["dataset=imagefolder"], "use dataset.folder=VALUE"),
         (["dataset=imagefolder", "dataset.folder=absent"], "absent is not a folder; expected train/"),
@@ -170,6 +172,13 @@ def test_a_kd_with_labels_is_refused_on_unlabelled_images(kd: str, tmp_path: Pat
 def test_unlabelled_images_need_a_teacher_checkpoint(tmp_path: Path) -> None:
     message = refusal(tmp_path, *FOLDER, save_images(tmp_path / "images"))
     assert "use teacher.checkpoint=FILE" in message
+    assert files(tmp_path / "runs") == {}
+
+
+def test_another_number_of_names_than_the_teacher_has_classes_is_refused(tmp_path: Path) -> None:
+    overrides = [*FOLDER, save_images(tmp_path / "images"), save_network(tmp_path / "teacher.pt")]
+    message = refusal(tmp_path, *overrides, "dataset.classes=[cat,dog]")
+    assert "dataset.classes has 2 names, but the teacher" in message
     assert files(tmp_path / "runs") == {}
 
 
@@ -290,6 +299,7 @@ def test_divergence_names_the_layer(trained: Path) -> None:
     assert left.keys() <= {"config.yaml", "metrics.csv"}
 
 
+@pytest.mark.slow
 def test_divergence_keeps_the_last_whole_epoch(trained: Path) -> None:
     layer = "layer2.0.conv1"
     poison: list[str] = ["callbacks.progress._target_=poison.Poison", f"+callbacks.progress.layer={layer}"]

@@ -83,6 +83,7 @@ def test_an_old_interrupted_run_is_resumed(runs: Path) -> None:
     assert (len(rows), rows[1]) == (3, first_epoch)
 
 
+@pytest.mark.slow
 def test_an_old_finished_run_is_exported(runs: Path) -> None:
     """Its configuration names classes by their old import paths, which are translated when it is read."""
     run = RunFolder.of(runs, FINISHED, 0)

@@ -99,6 +99,14 @@ def test_a_run_with_a_damaged_record_is_refused(plan: Plan, tmp_path: Path, caps
     assert line(plan, spec(tmp_path), capsys).startswith(f"refused  {record.parent}  {record} is not a record of a run")
 
 
+def test_the_plan_says_once_which_data_are_missing(tmp_path: Path) -> None:
+    done = command.train("plan=true", "dataset=cifar10,digits", "seed=0,1", "-m", runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines if line.startswith("no data")] == ["no data  dataset=cifar10"]
+    assert sum(line.startswith("train ") for line in lines) == 6, "they are planned all the same"
+
+
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
 def test_an_unknown_value_of_plan_is_refused(sweep: list[str], tmp_path: Path) -> None:
     done = command.train("plan=mesure", *sweep, runs=tmp_path / "runs")

@@ -32,7 +32,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param(STUDENT, 2, 22, "SIGKILL", marks=pytest.mark.slow),
         pytest.param(STUDENT, 1, 9, "SIGTERM", marks=pytest.mark.slow),
         pytest.param(STUDENT, 1, 22, "SIGTERM", marks=pytest.mark.slow),
-        (TEACHER, 0, 5, "SIGTERM"),
+        pytest.param(TEACHER, 0, 5, "SIGTERM", marks=pytest.mark.slow),
     ],
 )
 def test_resumed_run_ends_in_the_same_weights(

@@ -68,7 +68,7 @@ def train_row(table: str, narrower: list[str], runs: Path) -> int:
     ("table", "narrower", "number"),
     [
         pytest.param("table4", "model=vgg8 bits=1 kd=sqakd", 2, marks=pytest.mark.slow),
-        ("table5", "model=resnet18 bits=3 quantizer=lsq,pact,dorefa kd=sqakd", 4),
+        pytest.param("table5", "model=resnet18 bits=3 quantizer=lsq,pact,dorefa kd=sqakd", 4, marks=pytest.mark.slow),
         pytest.param(
             "table6_released",
             "model=shufflenet_v2_x0_5 bits=8 kd=sqakd_released,none_matched",

@@ -459,6 +459,7 @@ def test_a_table_without_such_a_row_is_refused_in_one_line(tmp_path: Path) -> No
     assert done.stderr.strip() == "error: no row of this table has bits=2; its rows have bits=3,4,8"
 
 
+@pytest.mark.slow
 def test_a_plan_can_measure(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     done = command.train("dataset=digits16", "bits=1,2", "kd=none,sqakd", "plan=measure", "-m", runs=runs)

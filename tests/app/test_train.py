@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import sqakd
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import quantize
 
@@ -122,7 +123,7 @@ def test_fewer_bits_make_a_smaller_and_cheaper_network(runs: Path) -> None:
     assert found[8]["scores"]["agreement"]["last"] > found[1]["scores"]["agreement"]["last"]
 
 
-def test_a_run_without_epochs_is_only_calibrated(runs: Path) -> None:
+def test_a_run_without_epochs_is_only_calibrated(runs: Path, tmp_path: Path) -> None:
     done = train(runs, "recipe.epochs=0", "kd=ft", "bits=8", "name=calibrated")
     found = record(runs, "calibrated")
     assert found["epochs"] == 0
@@ -130,8 +131,12 @@ def test_a_run_without_epochs_is_only_calibrated(runs: Path) -> None:
     text = "after calibration, before training: top-1 {:.2f}% agreement {:.2f}%\n"
     assert text.format(*(100 * found[f"{score}_before_training"] for score in ("top1", "agreement"))) in done.stdout
     folder = runs / "calibrated" / "seed0"
-    assert {file.name for file in folder.iterdir()} >= {"weights.pt", "metrics.csv", "picture.png"}
+    written = {"weights.pt", "weights.safetensors", "metrics.csv", "picture.png", "README.md"}
+    assert {file.name for file in folder.iterdir()} >= written
     assert not (folder / "checkpoints").exists()
+    for file in ("weights.pt", "weights.safetensors"):
+        alone = shutil.copy(folder / file, tmp_path / file)
+        assert command.same_bits(sqakd.load(alone).state_dict(), command.weights(folder)), file
     trained = record(runs, "digits-resnet20-ewgs-w8a8-sqakd")
     assert trained["top1_before_training"] == found["top1_before_training"], "the seed and the calibration are the same"
 
@@ -148,6 +153,7 @@ def test_seeds_differ_but_share_their_teacher(runs: Path) -> None:
     assert not torch.equal(first["conv1.weight"], second["conv1.weight"])
 
 
+@pytest.mark.slow
 def test_gradient_scaling_0_equals_the_straight_through_estimator(runs: Path) -> None:
     train(runs, "quantizer=ste,ewgs_released", "kd=kd", "-m")
     names = [f"digits-resnet20-{quantizer}-w2a2-kd" for quantizer in ("ste", "ewgs_released")]
@@ -201,13 +207,15 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
         "dataset.augment.flip=false",
     ]
     overrides += ["recipe.epochs=2", "recipe.batch_size=16", "trainer.precision=bf16-mixed", teacher_file(runs)]
-    (tmp_path / "labels.csv").touch()
+    names = [f"number{digit}" for digit in range(10)]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    overrides += [f"dataset.classes={tmp_path / 'names.txt'}", "dataset.resize=40"]
     done = train(runs, *overrides, "bits=4")
     line = (
         r"data: \d+ training and \d+ validation images \(held out by file name\), no labels; 1 left out: 1 not an image"
     )
     assert len(re.findall(f"^{line}", done.stdout, re.MULTILINE)) == 1
-    seen = r"teacher resnet20 on (\d+) validation images: mean confidence [\d.]+%, predicted classes \d \(\d+%\)"
+    seen = r"teacher resnet20 on (\d+) validation images: mean confidence [\d.]+%, predicted classes number\d \(\d+%\)"
     (held_out,) = re.findall(f"^{seen}", done.stdout, re.MULTILINE)
     assert f"warning: the agreement is measured on {held_out} images" in done.stdout
     found = record(runs, "imagefolder-resnet20-ewgs-w4a4-sqakd")
@@ -215,6 +223,7 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
     assert "drop_from_float" not in found
     assert found["labels_used"] is False
     assert has_learned(found)
+    assert command.facts(runs / found["name"] / "seed0")["class_names"] == names
     weights = command.weights(runs / found["name"] / "seed0")
     assert weights["linear.weight"].shape[0] == 10
     assert {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()} == {torch.float32}
@@ -261,6 +270,7 @@ def test_gradients_are_accumulated_and_clipped(runs: Path) -> None:
     assert second < 0.7 * first
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
 def test_a_compiled_training_learns_and_saves_plain_names(runs: Path) -> None:
     # With drop_last there is one size of batch, so one graph to compile.

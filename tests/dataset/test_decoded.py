@@ -30,7 +30,7 @@ def unfinished(cache: Path) -> list[str]:
 
 def read(file: Path, size: int = SIZE) -> NDArray[np.uint8]:
     """Return the pixels [size, size, 3] of a file."""
-    pixels = imagefolder._read(file, size)
+    pixels = imagefolder._read(file, size, 0)
     assert not isinstance(pixels, str), pixels
     assert pixels.shape == (3, size, size)
     assert pixels.dtype == np.uint8
@@ -195,9 +195,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = imagefolder._read
 
-    def noted(path: Path, size: int) -> NDArray[np.uint8] | str:
+    def noted(path: Path, size: int, margin: int) -> NDArray[np.uint8] | str:
         names.append(path.name)
-        return original(path, size)
+        return original(path, size, margin)
 
     monkeypatch.setattr(imagefolder, "_read", noted)
     return names
@@ -291,10 +291,10 @@ def load_in_process(folder: Path) -> tuple[int, list[int]]:
     calls = []
     original = imagefolder._read
 
-    def slowly(path: Path, size: int) -> NDArray[np.uint8] | str:
+    def slowly(path: Path, size: int, margin: int) -> NDArray[np.uint8] | str:
         calls.append(path)
         time.sleep(0.05)  # time for the other process to arrive
-        return original(path, size)
+        return original(path, size, margin)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(imagefolder, "_read", slowly)

@@ -179,7 +179,15 @@ def test_missing_folder_is_refused_and_nothing_is_written(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"image_size": 0}, {"image_size": 2.5}, {"val_fraction": 0.0}, {"val_fraction": 1}, {"unreadable": "ignore"}],
+    [
+        {"image_size": 0},
+        {"image_size": 2.5},
+        {"val_fraction": 0.0},
+        {"val_fraction": 1},
+        {"unreadable": "ignore"},
+        {"resize": SIZE - 1},
+        {"classes": 3},
+    ],
 )
 def test_wrong_options_are_refused_at_construction(flat: Path, wrong: dict[str, Any]) -> None:
     ((name, value),) = wrong.items()

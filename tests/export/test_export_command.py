@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
+import sqakd
 from sqakd.advice import explain
 from sqakd.app.export import export_run
 from sqakd.dataset.digits import Digits
@@ -36,6 +37,7 @@ OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=ewgs", "bits=2",
 QUICK = {"rounds": 1, "seconds": 0.01, "batches": [2], "threads": [1]}
 FILES = {"model.onnx", "model.float.onnx", "weights_int.npz", "layers.json", "record.json", "report.md", "report.html"}
 FILES |= {"layers.svg", "latency.svg", "pareto.svg"}
+HUB_FILES = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors"}
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,29 @@ def test_the_record_has_sizes_layers_and_float_parts(trained: Path) -> None:
     assert all(layer["wrong_sums"] <= 1e-3 * layer["reachable_sums"] for layer in integers)
     assert max(layer["codes_that_differ"] for layer in content["layers"]) <= 1e-3
     assert min(verdict["agreement"] for verdict in content["verify"]) >= 0.995
+
+
+def test_a_hub_folder_has_everything_to_use_the_network(trained: Path, tmp_path: Path) -> None:
+    for _ in range(2):  # an earlier hub folder is replaced
+        export(trained, folder=str(tmp_path / "export"), hub=str(tmp_path / "hub"), images=8)
+    found = {file.name for file in (tmp_path / "hub").iterdir()}
+    assert found == {*HUB_FILES, "model.onnx", "picture.png"}
+    config, preparation = (
+        json.loads((tmp_path / "hub" / name).read_text()) for name in ("config.json", "preprocessor_config.json")
+    )
+    assert (config["num_labels"], config["id2label"]["7"], config["weight_bits"]) == (10, "7", 2)
+    assert preparation["size"] == {"shortest_edge": 16}
+    assert preparation["crop_size"] == {"height": 16, "width": 16}
+    assert (tmp_path / "hub" / "README.md").read_text().startswith("---\nlibrary_name: sqakd\n")
+    network = sqakd.load(tmp_path / "hub" / "model.safetensors")
+    assert command.same_bits(network.state_dict(), command.weights(run_folder(trained)))
+
+
+def test_a_hub_folder_of_anything_else_is_refused_before_the_export(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "README.md").write_text("mine")
+    assert "hub holds README.md, which no export wrote" in refused(copy, hub=str(tmp_path / "hub"))
+    assert (tmp_path / "hub" / "README.md").read_text() == "mine"
 
 
 def test_the_report_shows_the_measured_times(trained: Path) -> None:

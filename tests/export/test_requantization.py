@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sqakd.export.integer_input import IntegerInput
 from sqakd.export.requantization import Requantization, solve_requantization
+from sqakd.export.slope import allowed_factors
 from sqakd.export.staircase import reachable_sums
 
 
@@ -94,6 +95,42 @@ def test_head_room_and_search_leave_nothing_wrong_at_few_bits(bits: int) -> None
     assert wrong[True, True] <= min(wrong.values())
     assert wrong[True, True] <= (0 if bits < 3 else 2)
     assert wrong[False, False] > 0
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_bias_and_factor_together_make_nearly_all_levels_of_four_bits_right(odd: bool) -> None:
+    """With outputs that use all levels, a whole bias alone leaves 4 and 16 wrong sums of 2.2 and 4.4 million."""
+    generator = torch.Generator().manual_seed(1)
+    level = torch.randint(0, 16, (64, 64, 3, 3), generator=generator)
+    weight = 2 * level - 15 if odd else level - 8
+    a, b = grid(4), grid(4, origin=0.13)
+    deviation = (weight.double().square().sum(dim=(1, 2, 3)) * (a.levels**2 / 3)).sqrt()
+    swing = b.levels * b.step / 2 / deviation
+    scale = swing * (torch.rand(64, generator=generator).double() - 0.5).sign() * 0.8
+    offset = torch.randn(64, generator=generator, dtype=torch.float64)
+    got = solve_requantization(weight, scale=scale, offset=offset, input=a, output=b, low=0, high=b.levels)
+    assert int(got.wrong.sum()) <= 1
+    assert torch.equal(got.wrong[:4], walk(got, weight, scale, offset, a, b, 0, b.levels)[:4])
+
+
+def test_every_factor_within_its_interval_makes_all_stairs_right() -> None:
+    stairs, lowest, highest, k = torch.tensor([[-7, 2, 11]]), torch.tensor([-20]), torch.tensor([20]), 5
+    edges = torch.tensor([-0.5, 0.5, 1.5])
+    biases = torch.arange(0, 26)[None]
+    low, high = allowed_factors(biases, stairs, edges, k, lowest, highest)
+    acc = torch.arange(-20, 21)
+    wanted = (acc[:, None] >= stairs[0]).sum(dim=1)
+    right = 0
+    for bias, lower, upper in zip(biases[0], low[0], high[0], strict=True):
+        for share in (-0.02, 0.01, 0.5, 0.99, 1.02):
+            factor = lower + share * (upper - lower)
+            reached = ((k * acc + bias)[:, None] * factor >= edges).sum(dim=1)
+            if lower < upper:
+                right += 1
+                assert torch.equal(reached, wanted) == (0 < share < 1)
+            else:
+                assert not torch.equal(reached, wanted)
+    assert right
 
 
 def test_stored_integers_are_k_times_the_weights() -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 import library_parts
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+import small
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 import sqakd
+from sqakd.quantization.layers import layer_bits, quant_layers
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
 
@@ -130,3 +133,21 @@ def test_statistics_that_no_image_has_are_refused(statistics: dict[str, Any], tm
 def test_the_size_of_a_batch_is_checked(batch: Any) -> None:
     with pytest.raises(sqakd.SqakdError, match=f"batch={batch}: expected a whole number"):
         sqakd.predict("nowhere.onnx", "photo.png", batch=batch)
+
+
+def test_layers_of_different_bits_are_packed_at_their_own_and_computed_exactly(tmp_path: Path) -> None:
+    network = sqakd.quantize(small.network().eval(), "lsq", layer_bits={"layer1.*": 3, "layer3.0.conv1": 1, "conv1": 4})
+    sqakd.calibrate(network, small.batch(32))
+    record = sqakd.export(network.eval(), small.batch(16), tmp_path / "made", images=[small.batch(64, 1)])
+    assert [verdict.agreement for verdict in record.verify] == [1.0] * len(record.verify)
+    layers = {layer["name"]: (layer["w_bits"], layer["a_bits"]) for layer in record.layers}
+    assert layers == layer_bits(network)
+    assert set(layers.values()) == {(4, 4), (3, 3), (2, 2), (1, 1)}
+    assert (record.w_bits, record.a_bits) == (None, None), "the layers differ"
+    report = (tmp_path / "made" / "report.md").read_text()
+    assert all(f"| {w}/{a} |" in report for w, a in layers.values())
+    initializers = onnx.load(tmp_path / "made" / "model.onnx").graph.initializer
+    packed = sum(len(part.raw_data) for part in initializers if part.name.endswith(".packed"))
+    stored = {1: 1, 2: 2, 3: 4, 4: 4}  # bits of one weight in the file
+    weights = [(layer.weight.numel(), layer.weight_quantizer.bits) for _, layer in quant_layers(network)]
+    assert packed == sum(count * stored[bits] // 8 for count, bits in weights)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import sqakd
 from sqakd.quantization.layers import quantizers
-from sqakd.runs.checkpoint import load_weights
+from sqakd.runs.checkpoint import load_weights, save_safetensors
 
 RUN = command.ROOT / "tests" / "old_runs" / "version1" / "digits16-resnet20-ewgs-w2a2-sqakd" / "seed0"
 
@@ -47,7 +47,7 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 
 def test_what_is_no_run_or_fits_no_network_is_refused(tmp_path: Path) -> None:
     torch.save(library_parts.network().state_dict(), tmp_path / "mine.pt")
-    with pytest.raises(sqakd.SqakdError, match="is not a run or the weights of one"):
+    with pytest.raises(sqakd.SqakdError, match="does not describe its network \\(it lacks model, quantizer"):
         sqakd.load(tmp_path / "mine.pt")
     with pytest.raises(sqakd.SqakdError, match="no checkpoint at"):
         sqakd.load(tmp_path / "other.pt", library_parts.network())
@@ -60,8 +60,22 @@ def test_what_is_no_run_or_fits_no_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_refused_beside_a_run() -> None:
-    with pytest.raises(sqakd.SqakdError, match=r"typo.pt is not the file weights.pt of a run; expected model="):
+    with pytest.raises(sqakd.SqakdError, match=r"no checkpoint at .*typo\.pt"):
         sqakd.load(RUN / "typo.pt")
+
+
+def test_a_file_of_an_earlier_version_that_lies_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(sqakd.SqakdError, match=r"it lacks image_shape\): expected a file that a run wrote"):
+        sqakd.load(shutil.copy(RUN / "weights.pt", tmp_path))
+
+
+def test_a_file_whose_facts_name_foreign_classes_is_refused(tmp_path: Path) -> None:
+    network = library_parts.network()
+    model = {"net": {"_target_": "os.system", "command": "true"}}
+    facts = {"model": model, "quantizer": None, "num_classes": 2, "image_shape": [3, 8, 8]}
+    save_safetensors(tmp_path / "weights.safetensors", network, facts)
+    with pytest.raises(sqakd.SqakdError, match=r"model\.net\._target_ is 'os\.system'"):
+        sqakd.load(tmp_path / "weights.safetensors")
 
 
 def test_the_choice_among_several_weights_is_said(tmp_path: Path) -> None:

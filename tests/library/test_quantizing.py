@@ -26,7 +26,7 @@ from sqakd.errors import SqakdError
 from sqakd.library.presets import preset_names
 from sqakd.quantization import convert
 from sqakd.quantization.calibrate import calibrate
-from sqakd.quantization.layers import quantizers
+from sqakd.quantization.layers import layer_bits, quantizers
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.dorefa import TanhRange, TanhWeights, UnitActivations
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
@@ -64,6 +64,13 @@ def test_a_quantizer_needs_its_bits_alone(made: type[Quantizer]) -> None:
 def test_bits_of_weights_and_inputs_may_differ() -> None:
     student = sqakd.quantize(library_parts.network(), "lsq", w_bits=1, a_bits=4)
     assert [q.bits for q in quantizers(student)] == [1, 4]
+
+
+def test_single_layers_may_have_bits_of_their_own() -> None:
+    student = sqakd.quantize(library_parts.network(), "lsq", bits=3, layer_bits={"0": 8}, layer_w_bits={"3": 1})
+    assert layer_bits(student) == {"0": (8, 8), "3": (1, 3)}
+    with pytest.raises(sqakd.SqakdError, match=r"layer_a_bits has 'conv\*', which matches no layer; the layers are"):
+        sqakd.quantize(library_parts.network(), layer_a_bits={"conv*": 2})
 
 
 def test_a_scheme_is_taken_as_it_is() -> None:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from sqakd.advice import explain
 from sqakd.files import WriteError
 from sqakd.models.resnet import CifarResNet
-from sqakd.runs.checkpoint import CheckpointError, load_weights, restore, save_weights
+from sqakd.runs.checkpoint import CheckpointError, load_weights, restore, save_safetensors, save_weights
 
+Save = Callable[[Path, nn.Module, dict[str, Any]], None]
 FACTS: dict[str, Any] = {"num_classes": 10, "class_names": ["a", "b"], "mean": [0.1, 0.2], "record": {"seed": 3}}
 
 
@@ -32,20 +33,28 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def same_tensors(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return list(a) == list(b) and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
 
 
-def test_saved_weights_and_facts_come_back_unchanged(tmp_path: Path) -> None:
-    file, saved, other = tmp_path / "weights.pt", network(seed=1), network(seed=2)
+@pytest.mark.parametrize(("name", "save"), [("weights.pt", save_weights), ("weights.safetensors", save_safetensors)])
+def test_saved_weights_and_facts_come_back_unchanged(name: str, save: Save, tmp_path: Path) -> None:
+    file, saved, other = tmp_path / name, network(seed=1), network(seed=2)
     saved(torch.randn(4, 3, 32, 32))  # batch norm's statistics are no longer their initial values
-    save_weights(file, saved, FACTS)
+    save(file, saved, FACTS)
     weights, facts = load_weights(file)
     assert facts == FACTS
     assert same_tensors(weights, saved.state_dict())
     assert not same_tensors(weights, other.state_dict())
     restore(other, weights, source=str(file))
     assert same_tensors(other.state_dict(), saved.state_dict())
-    assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_tensors_that_share_memory_are_saved_as_safetensors(tmp_path: Path) -> None:
+    tied = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+    tied[1].weight = tied[0].weight
+    save_safetensors(tmp_path / "weights.safetensors", tied, FACTS)
+    assert same_tensors(load_weights(tmp_path / "weights.safetensors")[0], tied.state_dict())
 
 
 def test_the_file_is_plain_data(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from sqakd.dashboard.definition import CONFIG, KEYS
 from sqakd.quantization.layers import quant_layers
 from sqakd.runs import paper
 from sqakd.runs.names import GROUP_KEYS, METRICS, group_values, listed_name, pattern
-from sqakd.training.callbacks.quantizer_statistics import named, statistics
+from sqakd.training.callbacks.quantizer_statistics import means, named, statistics
 
 STUDENT, TEACHER = "digits16-resnet20-ewgs-w2a2-sqakd", "digits16-resnet20-none-w32a32-none"
 WORDS = ["dataset=digits16", "bits=2", "model.net.blocks=1", "logger=wandb", "trainer.accelerator=cpu"]
@@ -33,7 +33,7 @@ table4,digits16,resnet20,ewgs,2,sqakd,62.5,,paper,here
 """
 # Logged by other runs: other objectives, other quantizers, add-ons.
 ELSEWHERE = {"preliminary", "train/ce", "train/feature", "train/distance_to_grid"}
-ELSEWHERE |= {f"quantizer/LAYER/TENSOR/{own}" for own in ("step", "alpha")}
+ELSEWHERE |= {name for name in METRICS if name.startswith("quantizer/")}  # on request only
 DASHBOARD = definition.read()
 QUANTIZERS = sorted(f.stem for f in (command.ROOT / "conf" / "quantizer").glob("*.yaml") if f.stem != "none")
 
@@ -88,7 +88,8 @@ def test_a_run_logs_the_names_of_the_table_and_no_others(student: Logged, teache
 def test_every_quantizer_logs_names_of_the_table(quantizer: str) -> None:
     model = small.quantized(f"quantizer={quantizer}", "bits=2")
     layers = [name for name, _ in quant_layers(model)]
-    logged = named(statistics(model, small.batch(4)), layers)
+    rows = statistics(model, small.batch(4))
+    logged = named(rows, layers) | means(rows)
     assert [metric for metric in logged if listed_name(metric) is None] == []
     assert {f"quantizer/{layers[-1]}/input/clip_high", "layers/weight/used"} <= logged.keys()
 

@@ -46,6 +46,7 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
     old = {
         "quantizer": {"rounding": {"delta": "hessian"}, **ranges},
         "callbacks": {"hessian_scaling": {"batches": 3}},
+        "dataset": {"_target_": "sqakd.any.ImageFolder"},
         "recipe": {"lr": 0.1},
         "teacher": {"recipe": {"lr": 0.1}},
     }
@@ -64,6 +65,16 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
     filled = with_added_keys({"quantizer": dorefa})["quantizer"]
     assert filled["start"] is None
     assert "start" not in filled["weight"], "the class has no such argument"
+    assert with_added_keys({"dataset": {"_target_": "sqakd.any.CIFAR10"}}) == {
+        "dataset": {"_target_": "sqakd.any.CIFAR10"}
+    }
+
+
+def test_bits_of_single_layers_are_part_of_the_identity_in_their_order() -> None:
+    one, other, none = ({"quantizer": {"layer_bits": bits}} for bits in ({"a": 8, "*": 4}, {"*": 4, "a": 8}, None))
+    assert identity(one) == {"quantizer.layer_bits": "a:8, *:4"}
+    assert identity(other) == {"quantizer.layer_bits": "*:4, a:8"}
+    assert identity(none) == {}, "a run without them is the run of a version that had no such key"
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> list[str]:

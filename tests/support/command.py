@@ -68,9 +68,19 @@ def kill_at(victim: str, epoch: int, step: int, signal_name: str) -> list[str]:
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     """Read the tensors of a run's weights.pt."""
-    content: dict[str, Any] = torch.load(run / "weights.pt", weights_only=True)
-    tensors: dict[str, torch.Tensor] = content["weights"]
+    tensors: dict[str, torch.Tensor] = _weights_file(run)["weights"]
     return tensors
+
+
+def facts(run: Path) -> dict[str, Any]:
+    """Read what a run's weights.pt says about the network."""
+    found: dict[str, Any] = _weights_file(run)["facts"]
+    return found
+
+
+def _weights_file(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(run / "weights.pt", weights_only=True)
+    return content
 
 
 def same_bits(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

@@ -68,6 +68,8 @@ def make_folder(folder: Path, **changes: Any) -> ImageFolder:
         "cache": str(folder.parent / "cache"),
         "val_fraction": 0.2,
         "unreadable": "refuse",
+        "resize": None,
+        "classes": None,
     }
     return ImageFolder(**arguments | changes)
 

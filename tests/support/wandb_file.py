@@ -51,6 +51,7 @@ class Logged:
         config: top-level keys with their values.
         history: the rows that were logged, in order.
         summary: last values.
+        artifacts: paths of the files of each artifact, except those that wandb makes itself for tables.
     """
 
     run_id: str = ""
@@ -60,13 +61,14 @@ class Logged:
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> set[str]:
-        """Names in the history, without wandb's own; a histogram's fields are one name."""
+        """Names in the history, without wandb's own; the fields of a histogram, a table or a picture are one name."""
         names = {name for row in self.history for name in row}
         own = {"trainer/global_step", *(name for name in names if name.startswith("_"))}
-        return {re.sub(r"^(histogram/.*)\.(_type|bins|values)$", r"\1", name) for name in names - own}
+        return {re.sub(r"^(histogram/.*|quantizers|picture)\.\w+$", r"\1", name) for name in names - own}
 
 
 def read(folder: Path) -> Logged:
@@ -84,6 +86,8 @@ def read(folder: Path) -> Logged:
             logged.config |= {name(i): json.loads(i.value_json) for i in record.config.update}
         elif kind == "history":
             logged.history.append({name(i): json.loads(i.value_json) for i in record.history.item})
+        elif kind == "artifact" and not record.artifact.name.startswith("run-"):
+            logged.artifacts[record.artifact.name] = sorted(e.path for e in record.artifact.manifest.contents)
         elif kind == "summary":
             logged.summary |= {name(i): json.loads(i.value_json) for i in record.summary.update}
     return logged

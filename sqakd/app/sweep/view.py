@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,11 +18,16 @@ from rich.text import Text
 
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
 from sqakd.runs.folder import RunFolder
-from sqakd.terminal import duration
+from sqakd.terminal import duration, program
 
 REFRESH_SECONDS = 1.0
 MAX_ROWS = 16  # of running jobs, and as many of failed ones
 BEST_ROWS = 3  # of finished runs
+WIDE = 200  # characters
+MAX_SCORES = 60  # rows of the table at the end
+LOOKED_AT = 65536  # characters at the beginning of a job's log
+# Lines of a job's log, see `sqakd.app.teacher` and `sqakd.runs.folder`.
+FLOAT_FIRST, ELSEWHERE = "the float network comes first: ", " is being trained by another process; waiting for it"
 PENDING = (WAITING, SET_ASIDE)
 
 
@@ -70,15 +76,16 @@ class _Changes:
     """The changes between two states of a sweep: one line for each job that started, ended or was lost."""
 
     def __init__(self) -> None:
-        self.states: dict[int, tuple[str, int]] = {}
+        self.states: dict[int, tuple[str, int, str]] = {}
 
     def lines(self, jobs: Sequence[Job]) -> list[str]:
         """Return a line for each job that has changed since the last call."""
         lines = []
         for job in jobs:
-            state = (job.state, job.losses)
-            if self.states.get(job.number, (WAITING, 0)) != state:
-                lines.append(f"{_fraction_ended(jobs)}  {_line(job)}")
+            now = _stage(job) if job.state == RUNNING else ""
+            state = (job.state, job.losses, now)
+            if self.states.get(job.number, (WAITING, 0, "")) != state:
+                lines.append(f"{_fraction_ended(jobs)}  {f'{job.name}: {now}' if now else _line(job)}")
             self.states[job.number] = state
         return lines
 
@@ -159,13 +166,79 @@ def progress_table(jobs: Sequence[Job], now: float) -> RenderableType:
         body.add_column(title, justify="left" if title in ("", "run") else "right", overflow="fold")
     for job in [job for job in jobs if job.state == RUNNING][:MAX_ROWS]:
         rest = duration(left[job.number]) if job.number in left else ""
-        body.add_row(Text("running", "cyan"), Text(job.name), f"{_epochs_done(job)}/{job.epochs}", "", rest)
+        before = _stage(job)
+        name = f"{job.name}: {before}" if before else job.name
+        body.add_row(Text("running", "cyan"), Text(name), f"{_epochs_done(job)}/{job.epochs}", "", rest)
     for job in [job for job in jobs if job.state == FAILED][-MAX_ROWS:]:
         body.add_row(Text("failed", "red"), Text(f"{job.name}: {job.reason}"), "", "", "")
     finished = [job for job in jobs if job.state == DONE and job.score is not None]
     for job in sorted(finished, key=lambda job: -(job.score or 0.0))[:BEST_ROWS]:
         body.add_row(Text("best so far", "green"), Text(job.name), "", _percent(job.score), "")
     return Group(head, body)
+
+
+def stage(log: str) -> str:
+    """Return what a running job does before its own training, by its log: "" once that has begun.
+
+    Example:
+        >>> stage("the float network comes first: runs/a/seed0\\nrun runs/a/seed0\\n")
+        'trains its float run first'
+        >>> stage("runs/a/seed0 is being trained by another process; waiting for it\\n")
+        'waits for runs/a/seed0'
+        >>> stage("the float network comes first: runs/a/seed0\\nfinished: a seed 0\\n")
+        ''
+    """
+    found = ""
+    for line in log.splitlines():
+        if line.startswith(FLOAT_FIRST):
+            found = "trains its float run first"
+        elif line.endswith(ELSEWHERE):
+            found = f"waits for {line.removesuffix(ELSEWHERE)}"
+        elif line.startswith(("finished: ", "done before: ")):
+            found = ""
+    return found
+
+
+def _stage(job: Job) -> str:
+    """Return the stage of a running job; its float run comes at the beginning of its log."""
+    with suppress(OSError), Path(job.log).open(encoding="utf-8", errors="replace") as log:
+        return stage(log.read(LOOKED_AT))
+    return ""
+
+
+def scores(jobs: Sequence[Job]) -> RenderableType | None:
+    """Return the scores of all finished jobs as a table, in the order of the sweep; None if there are none."""
+    finished = [job for job in jobs if job.state == DONE and job.score is not None]
+    if not finished:
+        return None
+    body = Table(box=None, padding=(0, 2), pad_edge=False, show_edge=False)
+    body.add_column("run", overflow="fold")
+    body.add_column("top-1", justify="right")
+    for job in finished[:MAX_SCORES]:
+        body.add_row(Text(job.name), _percent(job.score))
+    if len(finished) > MAX_SCORES:
+        body.add_row(f"and {len(finished) - MAX_SCORES} more", "")
+    return body
+
+
+def show_outcome(store: JobStore, seconds: float, out: TextIO) -> None:
+    """Show the scores and the outcome of a sweep, and the command for the report of its runs.
+
+    Args:
+        store: states of the sweep's jobs.
+        seconds: how long the sweep took.
+        out: where to show them.
+    """
+    jobs = store.jobs()
+    if table := scores(jobs):
+        width = None if out.isatty() else WIDE  # rich would fold a file's lines at 80 characters
+        Console(file=out, highlight=False, width=width).print(table)
+    out.write(f"{summary(jobs, seconds)}\n")
+    folders = {str(RunFolder(Path(job.folder)).runs) for job in jobs if job.state == DONE and job.folder}
+    for folder in sorted(folders):
+        report = "sqakd-report" if program("") else "python -m sqakd.report"
+        out.write(f"all results: {report} {shlex.quote(folder)}\n")
+    out.flush()
 
 
 def summary(jobs: Sequence[Job], seconds: float) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytorch_lightning as pl
 from numpy.typing import NDArray
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from sqakd.quantization.calibrate import visit
 from sqakd.quantization.layers import QuantLayer
 from sqakd.training.callbacks.first_batch import FirstBatch
+from sqakd.training.loggers.send import send_histogram, shows_media
 from sqakd.training.task import Task
 
 BINS = 64
@@ -27,7 +27,7 @@ class Histograms(FirstBatch):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Task)
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
+        loggers = [logger for logger in trainer.loggers if shows_media(logger)]
         if not self.due(trainer) or not loggers or not trainer.is_global_zero or self.images is None:
             return
 
@@ -35,7 +35,7 @@ class Histograms(FirstBatch):
             for kind, tensor in (("weight", layer.weight), ("input", x)):
                 counts, edges = histogram(tensor)
                 for logger in loggers:
-                    send(logger, f"histogram/{name}/{kind}", counts, edges, trainer.global_step)
+                    send_histogram(logger, f"histogram/{name}/{kind}", counts, edges, trainer.global_step)
 
         visit(pl_module.student, self.images, look, training=False)
 
@@ -43,24 +43,3 @@ class Histograms(FirstBatch):
 def histogram(x: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return counts [BINS] and edges [BINS + 1] of a tensor's values."""
     return np.histogram(x.detach().float().cpu().numpy(), bins=BINS)
-
-
-def send(logger: Logger, name: str, counts: NDArray[np.int64], edges: NDArray[np.float64], step: int) -> None:
-    """Send one histogram in the format of the logger's service."""
-    if isinstance(logger, WandbLogger):
-        import wandb  # only if it is the chosen logger
-
-        logger.experiment.log({name: wandb.Histogram(np_histogram=(counts, edges)), "trainer/global_step": step})
-    elif isinstance(logger, TensorBoardLogger):
-        centres = (edges[:-1] + edges[1:]) / 2  # a value counts as the centre of its bin
-        logger.experiment.add_histogram_raw(
-            name,
-            min=edges[0],
-            max=edges[-1],
-            num=int(counts.sum()),
-            sum=float(counts @ centres),
-            sum_squares=float(counts @ centres**2),
-            bucket_limits=edges[1:].tolist(),
-            bucket_counts=counts.tolist(),
-            global_step=step,
-        )

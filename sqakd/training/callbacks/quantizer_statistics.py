@@ -18,14 +18,17 @@ from sqakd.quantization.calibrate import visit
 from sqakd.quantization.layers import QuantLayer, quant_layers
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.training.callbacks.first_batch import FirstBatch
+from sqakd.training.loggers.send import send_table, shows_media
 from sqakd.training.task import Task
 from sqakd.training.trainer import max_epochs
 
+TENSORS = {1.0: "weight", 0.0: "input"}  # by the number `is_weight`
+POSITION = ("layer", "is_weight")
 COMMON = ("clip_low", "clip_high", "entropy", "used")  # numbers of every method; their means over layers are logged
 
 
 class QuantizerStatistics(FirstBatch):
-    """Writes quantizers.csv and logs its numbers.
+    """Writes quantizers.csv, and logs its rows as one table per snapshot and their means over the layers as numbers.
 
     The file has a row for each layer and tensor of each snapshot. The rows are also kept in the checkpoint, so that a
     resumed run continues them. The codes of the inputs are counted on the first validation batch.
@@ -33,11 +36,13 @@ class QuantizerStatistics(FirstBatch):
     Args:
         every_n_epochs: distance of the snapshots; the last epoch always has one.
         file: quantizers.csv of the run, or None to log only.
+        names: whether each number of each layer is logged under a name of its own, too, so that a logger can draw its
+            curve: about 600 names for ResNet-20.
     """
 
-    def __init__(self, *, every_n_epochs: int, file: str | None) -> None:
+    def __init__(self, *, every_n_epochs: int, file: str | None, names: bool) -> None:
         super().__init__(every_n_epochs=every_n_epochs)
-        self.file = None if file is None else Path(file)
+        self.file, self.names = None if file is None else Path(file), names
         self.rows = Rows()
 
     def state_dict(self) -> dict[str, Any]:
@@ -59,10 +64,11 @@ class QuantizerStatistics(FirstBatch):
             for row in rows:
                 self.rows.add({"epoch": trainer.current_epoch, "name": layers[int(row["layer"])], **row})
             write_text(self.file, self.rows.csv())
-        numbers = named(rows, layers)
-        numbers["epoch"] = float(trainer.current_epoch)
+        numbers = {"epoch": float(trainer.current_epoch), **means(rows), **(named(rows, layers) if self.names else {})}
         for logger in trainer.loggers:
             logger.log_metrics(numbers, step=trainer.global_step)
+            if shows_media(logger):
+                send_table(logger, "quantizers", *table(rows, layers), step=trainer.global_step)
 
 
 class Rows:
@@ -92,22 +98,44 @@ class Rows:
 
 
 def named(rows: list[dict[str, float]], layers: list[str]) -> dict[str, float]:
-    """Return rows as named numbers for a logger, and the means over all layers.
-
-    The names are of the form quantizer/LAYER/weight/clip_high and layers/weight/entropy.
+    """Return rows as numbers with names of the form quantizer/LAYER/weight/clip_high.
 
     Args:
         rows: result of `statistics`.
         layers: names of the quantized layers, in network order.
     """
+    return {
+        f"quantizer/{layers[int(row['layer'])]}/{TENSORS[row['is_weight']]}/{key}": value
+        for row in rows
+        for key, value in row.items()
+        if key not in (*POSITION, "bits")
+    }
+
+
+def means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Return the means over all layers, with names of the form layers/weight/entropy.
+
+    Args:
+        rows: result of `statistics`.
+    """
     numbers: dict[str, float] = {}
-    for tensor, is_weight in (("weight", 1.0), ("input", 0.0)):
+    for is_weight, tensor in TENSORS.items():
         chosen = [row for row in rows if row["is_weight"] == is_weight]
-        for row in chosen:
-            own = {key: value for key, value in row.items() if key not in ("layer", "is_weight", "bits")}
-            numbers |= {f"quantizer/{layers[int(row['layer'])]}/{tensor}/{key}": own[key] for key in own}
         numbers |= {f"layers/{tensor}/{key}": sum(row[key] for row in chosen) / len(chosen) for key in COMMON}
     return numbers
+
+
+def table(rows: list[dict[str, float]], layers: list[str]) -> tuple[list[str], list[list[float | str | None]]]:
+    """Return the columns and the rows of a table. A number that a layer does not have is None.
+
+    Args:
+        rows: result of `statistics`.
+        layers: names of the quantized layers, in network order.
+    """
+    numbers = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in POSITION]
+    return ["layer", "tensor", *numbers], [
+        [layers[int(row["layer"])], TENSORS[row["is_weight"]], *(row.get(key) for key in numbers)] for row in rows
+    ]
 
 
 def statistics(model: nn.Module, images: Tensor) -> list[dict[str, float]]:

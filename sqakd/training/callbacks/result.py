@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytorch_lightning as pl
 
 from sqakd.runs.record import Record
+from sqakd.training.loggers.send import send_picture
 from sqakd.training.trainer import max_epochs
 
 
 class Result(pl.Callback):
-    """Makes the record at the end of a training that had all its epochs.
+    """Makes the record at the end of a training that had all its epochs, and a picture for loggers that show pictures.
 
     A training that another callback ended early has no record, so that its run does not count as finished.
 
     Args:
         make: returns the record.
+        draw: draws the picture of the run and returns its file, None if there is nothing to draw; only the first of
+            several processes calls it.
     """
 
-    def __init__(self, make: Callable[[], Record]) -> None:
-        self.make = make
+    def __init__(self, make: Callable[[], Record], draw: Callable[[Record], Path | None]) -> None:
+        self.make, self.draw = make, draw
         self.record: Record | None = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch < max_epochs(trainer):
             return
         record = self.record = self.make()
+        picture = self.draw(record) if trainer.is_global_zero else None
         for logger in trainer.loggers:
             logger.log_metrics(record.metrics(), step=trainer.global_step)
+            if picture is not None:
+                send_picture(logger, "picture", picture, trainer.global_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
@@ -14,6 +15,10 @@ from sqakd.runs.login import has_login
 
 class WandbRun(WandbLogger):
     """Lightning's logger, closed when its run ends, because a sweep trains several runs in one process."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._wandb_init.pop("anonymous", None)  # wandb warns of this argument, even if it is None
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sqakd.app.sweep.job import JobError, run_job
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
-from sqakd.app.sweep.view import progress_table, seconds_left, show_progress, summary
+from sqakd.app.sweep.view import _Changes, progress_table, seconds_left, show_outcome, show_progress, summary
 
 
 def some_jobs(tmp_path: Path) -> list[Job]:
@@ -50,6 +50,45 @@ def test_table_shows_counts_epochs_failures_and_best_runs(tmp_path: Path) -> Non
     assert "before" in best[0]
     assert "95.00%" in best[0]
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
+
+
+def test_a_job_that_waits_for_a_float_run_says_so(tmp_path: Path) -> None:
+    log = tmp_path / "job.log"
+    log.write_text("runs/teacher/seed0 is being trained by another process; waiting for it\n")
+    job = Job(2, "", RUNNING, run="student", folder=str(tmp_path / "none"), log=str(log), started=50, epochs=10)
+    out = io.StringIO()
+    Console(file=out, width=120).print(progress_table([job], 100))
+    assert "student: waits for runs/teacher/seed0" in out.getvalue()
+
+
+def test_a_file_gets_a_line_when_a_job_trains_its_float_run_first(store: JobStore) -> None:
+    log = store.folder / "job.log"
+    log.write_text("the float network comes first: runs/teacher/seed0\n")
+    job = replace(store.jobs()[0], state=RUNNING, run="student", log=str(log))
+    changes = _Changes()
+    assert changes.lines([job]) == ["[0/1]  student: trains its float run first"]
+    assert changes.lines([job]) == []
+    log.write_text(log.read_text() + "finished: teacher seed 0, top-1 99.00%\n")
+    assert changes.lines([job]) == ["[0/1]  started: student"]
+
+
+def test_scores_and_the_command_of_the_report_stay_at_the_end(store: JobStore, tmp_path: Path) -> None:
+    for job in store.jobs():
+        folder = tmp_path / "my runs" / f"cell{job.number}" / "seed0"
+        store.write(replace(job, state=DONE, run=f"cell{job.number} seed 0", folder=str(folder), score=0.5))
+    out = io.StringIO()
+    show_outcome(store, 60, out)
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    assert lines[0] == ["run", "top-1"]
+    assert lines[1] == ["cell0", "seed", "0", "50.00%"]
+    assert out.getvalue().endswith(f"all results: python -m sqakd.report '{tmp_path / 'my runs'}'\n")
+
+
+def test_a_sweep_without_scores_ends_in_its_summary_alone(store: JobStore) -> None:
+    out = io.StringIO()
+    show_outcome(store, 60, out)
+    assert "top-1" not in out.getvalue()
+    assert "all results" not in out.getvalue()
 
 
 def succeed() -> float:

@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import small
 import torch
 from hydra.utils import instantiate
+from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 
@@ -26,7 +27,16 @@ from sqakd.training.callbacks.divergence import Divergence, DivergenceError, fir
 from sqakd.training.callbacks.hessian_scaling import HessianScaling
 from sqakd.training.callbacks.histograms import Histograms
 from sqakd.training.callbacks.history import History, as_csv
-from sqakd.training.callbacks.quantizer_statistics import QuantizerStatistics, Rows, named, statistics
+from sqakd.training.callbacks.quantizer_statistics import (
+    COMMON,
+    QuantizerStatistics,
+    Rows,
+    means,
+    named,
+    statistics,
+    table,
+)
+from sqakd.training.loggers.send import send_picture
 from sqakd.training.task import Task
 
 CONVS = [f"layer{stage}.0.conv{i}" for stage in (1, 2, 3) for i in (1, 2)]
@@ -170,18 +180,56 @@ def test_entropy_and_use_of_the_codes() -> None:
 def test_means_over_layers_are_named_without_a_layer() -> None:
     common = {"clip_low": -1.0, "clip_high": 1.0, "entropy": 1.0, "used": 1.0, "bits": 2.0}
     rows = [{"layer": i, "is_weight": w, **common, "entropy": 1.0 + i + w} for i in (0.0, 1.0) for w in (1.0, 0.0)]
-    logged = named(rows, ["one", "two"])
+    logged = named(rows, ["one", "two"]) | means(rows)
     assert logged["quantizer/two/weight/entropy"] == 3
     assert logged["quantizer/one/input/entropy"] == 1
     assert (logged["layers/weight/entropy"], logged["layers/input/entropy"]) == (2.5, 1.5)
     assert not any(name.endswith(("/bits", "/layer", "/is_weight")) for name in logged)
 
 
+def logged_events(folder: Path) -> Any:
+    """Return what TensorBoard reads from a folder."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder), size_guidance={"histograms": 0})
+    events.Reload()
+    return events
+
+
+def test_a_table_has_a_row_for_each_tensor_and_no_number_where_a_layer_has_none() -> None:
+    rows = [{"layer": 1.0, "is_weight": 1.0, "bits": 2.0, "upper": 0.5}, {"layer": 0.0, "is_weight": 0.0, "bits": 1.0}]
+    columns, data = table(rows, ["one", "two"])
+    assert columns == ["layer", "tensor", "bits", "upper"]
+    assert data == [["two", "weight", 2.0, 0.5], ["one", "input", 1.0, None]]
+
+
+def test_tensorboard_gets_the_means_and_one_table_per_epoch(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name=None, version="events")
+    task = distilling()
+    small.fit(
+        task, tmp_path, callbacks=[QuantizerStatistics(every_n_epochs=1, file=None, names=False)], loggers=[logger]
+    )
+    events = logged_events(tmp_path / "events")
+    names = {tag for tag in events.Tags()["scalars"] if tag.startswith(("layers/", "quantizer"))}
+    assert names == {f"layers/{tensor}/{key}" for tensor in ("weight", "input") for key in COMMON}
+    texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("quantizers/text_summary")]
+    assert [text.count(f"{CONVS[0]}|weight|") for text in texts] == [1, 1]
+
+
+def test_a_picture_is_sent_to_loggers_that_show_pictures(tmp_path: Path) -> None:
+    Image.new("RGB", (6, 4), (255, 0, 0)).save(tmp_path / "picture.png")
+    logger = TensorBoardLogger(tmp_path, name=None, version="events")
+    send_picture(logger, "picture", tmp_path / "picture.png", 3)
+    logger.finalize("success")
+    events = logged_events(tmp_path / "events")
+    (shown,) = events.Images("picture")
+    assert (shown.step, shown.width, shown.height) == (3, 6, 4)
+
+
 def test_statistics_are_written_and_logged(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, name=None, version="")
     file = tmp_path / "quantizers.csv"
     task = distilling()
-    callback = QuantizerStatistics(every_n_epochs=1, file=str(file))
+    callback = QuantizerStatistics(every_n_epochs=1, file=str(file), names=True)
     small.fit(task, tmp_path, callbacks=[callback], loggers=[logger])
     written = read(file.read_text())
     assert [(row["epoch"], row["name"]) for row in written] == [(e, name) for e in "01" for name in CONVS for _ in "wi"]
@@ -209,7 +257,7 @@ def test_rows_of_statistics_continue_after_a_resume() -> None:
         whole.add(row)
     for row in rows[:2]:
         first.add(row)
-    callback = QuantizerStatistics(every_n_epochs=1, file="quantizers.csv")
+    callback = QuantizerStatistics(every_n_epochs=1, file="quantizers.csv", names=False)
     callback.load_state_dict({"rows": first.csv()})
     callback.rows.add(rows[2])
     assert callback.state_dict() == {"rows": whole.csv()}
@@ -227,7 +275,7 @@ def test_statistics_are_written_every_few_epochs_and_at_the_end(
     every: int, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epochs: list[int] = []
-    task, callback = distilling(epochs=3), QuantizerStatistics(every_n_epochs=every, file=None)
+    task, callback = distilling(epochs=3), QuantizerStatistics(every_n_epochs=every, file=None, names=False)
 
     def note(*_: object) -> list[dict[str, float]]:
         epochs.append(task.current_epoch + 1)
@@ -240,7 +288,11 @@ def test_statistics_are_written_every_few_epochs_and_at_the_end(
 
 def test_float_network_has_no_statistics(tmp_path: Path) -> None:
     task = small.make_task(small.network(), None, "quantizer=none", "recipe.epochs=1")
-    small.fit(task, tmp_path, callbacks=[QuantizerStatistics(every_n_epochs=1, file=str(tmp_path / "quantizers.csv"))])
+    small.fit(
+        task,
+        tmp_path,
+        callbacks=[QuantizerStatistics(every_n_epochs=1, file=str(tmp_path / "quantizers.csv"), names=False)],
+    )
     assert not (tmp_path / "quantizers.csv").exists()
     assert statistics(small.network(), small.batch(2)) == []
 
@@ -249,12 +301,10 @@ def test_float_network_has_no_statistics(tmp_path: Path) -> None:
 
 
 def test_histograms_are_written_to_tensorboard(tmp_path: Path) -> None:
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     task = distilling()
     logger = TensorBoardLogger(tmp_path, name=None, version="events")
     small.fit(task, tmp_path, callbacks=[Histograms(every_n_epochs=1)], loggers=[logger])
-    events = accumulator.EventAccumulator(str(tmp_path / "events"), size_guidance={"histograms": 0})
-    events.Reload()
+    events = logged_events(tmp_path / "events")
     assert set(events.Tags()["histograms"]) == {f"histogram/{c}/{kind}" for c in CONVS for kind in ("weight", "input")}
     for name in CONVS:
         weight = task.student.get_parameter(f"{name}.weight").detach()
@@ -278,7 +328,8 @@ def test_no_histogram_is_computed_without_a_logger_for_it(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    "make", [lambda n: Histograms(every_n_epochs=n), lambda n: QuantizerStatistics(every_n_epochs=n, file=None)]
+    "make",
+    [lambda n: Histograms(every_n_epochs=n), lambda n: QuantizerStatistics(every_n_epochs=n, file=None, names=False)],
 )
 def test_snapshots_every_zero_epochs_are_refused(make: Callable[[int], object]) -> None:
     with pytest.raises(ValueError, match="every_n_epochs=0: expected a whole number of at least 1"):

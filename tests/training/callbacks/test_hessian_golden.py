@@ -24,6 +24,8 @@ from sqakd.training.callbacks.hessian_scaling import HessianScaling
 from sqakd.training.task import Task
 
 FILES = ["02_hessian_bn_w1a1_prior", "02_hessian_bn_w2a2", "02_hessian_nobn_w2a2"]
+# Estimates from many probes take long, so the others run with all slow tests.
+SAMPLED = [*(pytest.param(file, marks=pytest.mark.slow) for file in FILES[:2]), FILES[2]]
 
 
 class TinyNet(nn.Module):
@@ -113,7 +115,7 @@ def test_gradients_and_diagonal(file: str) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", SAMPLED)
 def test_joint_probes_are_unbiased(file: str) -> None:
     """With one product for all tensors, the mean of many probes is within five standard errors of each exact trace."""
     d = golden.load(file)
@@ -138,7 +140,7 @@ def test_joint_probes_are_unbiased(file: str) -> None:
     assert (standard_error < 0.15 * np.abs(d["trace_exact"][0]).max()).all()
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", SAMPLED)
 def test_deltas(file: str) -> None:
     d = golden.load(file)
     model = TinyNet(d).train()

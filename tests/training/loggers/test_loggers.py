@@ -120,6 +120,17 @@ def test_two_runs_in_one_process_are_separate(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_no_prompts")
+def test_the_logger_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = logger(tmp_path)
+    run.log_metrics({"val/top1": 0.5}, step=1)
+    run.finalize("success")
+    wandb.teardown()
+    printed = "".join(capfd.readouterr())
+    assert "WARNING" not in printed
+    assert "anonymous" not in printed
+
+
+@pytest.mark.usefixtures("_no_prompts")
 def test_unused_logger_opens_no_run(tmp_path: Path) -> None:
     run = logger(tmp_path)
     run.finalize("success")

@@ -1,0 +1,115 @@
+"""A folder in the layout of Hugging Face's model hub, made of a finished run and its export. Nothing is sent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sqakd.errors import SqakdError, some
+from sqakd.files import replacing, write_errors, write_text
+from sqakd.images import Preparation
+from sqakd.report.model_card import loading, model_card
+from sqakd.runs.checkpoint import save_safetensors
+from sqakd.runs.record import Record
+
+CONFIG, WEIGHTS, MODEL, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
+PREPROCESSOR, PICTURE = "preprocessor_config.json", "picture.png"
+LIBRARY = "library_name"  # key of config.json that says who wrote the folder
+
+
+def check_hub_folder(folder: Path) -> None:
+    """Refuse a folder that holds anything but an earlier hub folder of this program, before anything is written.
+
+    Raises:
+        SqakdError: naming what the folder holds.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise SqakdError(f"hub={folder}: expected a folder")
+    names = {path.name for path in folder.iterdir()} - {".git", ".gitattributes"}
+    foreign = names - {CONFIG, WEIGHTS, MODEL, CARD, PREPROCESSOR, PICTURE}
+    if foreign or (names and not _is_own(folder / CONFIG)):
+        raise SqakdError(
+            f"hub={folder} holds {some(sorted(foreign or names))}, which no export wrote; nothing there is"
+            " replaced; use a folder that is absent, empty or an earlier one"
+        )
+
+
+def write_hub_folder(
+    folder: Path, network: nn.Module, record: Record, facts: dict[str, Any], preparation: Preparation, files: list[Path]
+) -> None:
+    """Write weights, configuration, preprocessing and model card, and copy other files.
+
+    Args:
+        folder: where to write; each file is replaced at once.
+        network: the trained network.
+        record: of its run.
+        facts: of its weights file.
+        preparation: how an image file becomes the pixels that the network gets.
+        files: the exported file and the run's picture; one that is missing is left out.
+
+    Raises:
+        SqakdError: if the folder cannot be written or is another's.
+    """
+    check_hub_folder(folder)
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, _json(_config(record, facts)))  # first: it makes the folder ours
+    save_safetensors(folder / WEIGHTS, network, facts)
+    write_text(folder / PREPROCESSOR, _json(_preprocessing(facts, preparation)))
+    write_text(folder / CARD, model_card(record, facts, use=loading(WEIGHTS)))
+    for file in files:
+        if file.exists():
+            with replacing(folder / file.name, size=file.stat().st_size) as temporary:
+                shutil.copyfile(file, temporary)
+
+
+def _config(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
+    names = facts["class_names"] or [f"class {i}" for i in range(facts["num_classes"])]
+    return {
+        LIBRARY: "sqakd",
+        "architectures": [record.model],
+        "num_labels": facts["num_classes"],
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "weight_bits": record.w_bits,
+        "activation_bits": record.a_bits,
+        "model": facts["model"],
+        "quantizer": facts["quantizer"],
+    }
+
+
+def _preprocessing(facts: Mapping[str, Any], preparation: Preparation) -> dict[str, Any]:
+    """Return the way from an image to the network's input, under the keys of image processors for PyTorch."""
+    height, width = preparation.size
+    margin = preparation.stored_margin if preparation.stored == preparation.size else preparation.margin
+    return {
+        "do_resize": True,
+        "size": {"shortest_edge": min(height, width) + margin},
+        "resample": 2,  # bilinear, as numbered by pillow
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": facts["mean"],
+        "image_std": facts["std"],
+    }
+
+
+def _is_own(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get(LIBRARY) == "sqakd"
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
