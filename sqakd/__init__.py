@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqakd.library.distillation import distillation_loss as distillation_loss
     from sqakd.library.exporting import export as export
     from sqakd.library.loading import load as load
+    from sqakd.library.measuring import sensitivity as sensitivity
     from sqakd.library.predicting import predict as predict
     from sqakd.library.quantizing import calibrate as calibrate
     from sqakd.library.quantizing import dequantize as dequantize
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "predict",
     "quantize",
+    "sensitivity",
     "split_parameters",
 ]
 
@@ -55,7 +57,7 @@ def __getattr__(name: str) -> Any:
     """
     if name not in FACE:
         raise AttributeError(f"module 'sqakd' has no attribute {name!r}")
-    if name in ("export", "predict"):  # modules of this package that are callable
+    if name in ("export", "predict", "sensitivity"):  # modules of this package that are callable
         from importlib import import_module
 
         return import_module(f"sqakd.{name}")

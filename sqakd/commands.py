@@ -1,4 +1,4 @@
-"""The commands that an installation provides: sqakd-train, sqakd-export, sqakd-predict, sqakd-report, sqakd-dashboard.
+"""The commands that an installation provides: sqakd-train, sqakd-export, sqakd-predict, sqakd-sensitivity and others.
 
 Each function imports its program only after Ctrl-C is handled, because the import takes seconds.
 """
@@ -38,6 +38,14 @@ def predict() -> int:
     from sqakd.predict import main
 
     return main()
+
+
+def sensitivity() -> None:
+    """Run sqakd-sensitivity, which is `python -m sqakd.sensitivity`."""
+    os.environ[PROGRAM] = "sqakd-sensitivity"
+    from sqakd.sensitivity import main
+
+    main()
 
 
 def report() -> None:

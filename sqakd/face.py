@@ -2,9 +2,9 @@
 
 A name is imported when it is used first, so that `import sqakd` itself takes a few milliseconds.
 
-Two of the names, `export` and `predict`, are also modules of this package, and Python binds an imported module under
-its name in the package. These two modules are therefore callable: `sqakd.export(...)` calls the function
-`sqakd.library.exporting.export`.
+Three of the names, `export`, `predict` and `sensitivity`, are also modules of this package, and Python binds an
+imported module under its name in the package. These modules are therefore callable: `sqakd.export(...)` calls the
+function `sqakd.library.exporting.export`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ FACE = {
     "Distiller": "sqakd.library.distillation",
     "distill": "sqakd.library.training",
     "load": "sqakd.library.loading",
+    "sensitivity": "sqakd.library.measuring",
     "export": "sqakd.library.exporting",
     "predict": "sqakd.library.predicting",
     "SqakdError": "sqakd.errors",

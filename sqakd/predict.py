@@ -28,7 +28,7 @@ from PIL import Image
 
 try:
     import onnxruntime
-except ModuleNotFoundError:  # the library has this name also where the extra is not installed
+except ModuleNotFoundError:  # `sqakd.predict` exists without it, and says what is missing when it is called
     onnxruntime = None
 
 from sqakd.errors import SqakdError
@@ -66,7 +66,7 @@ class Model:
         if not file.is_file():
             raise PredictError(f"no file {file}; expected the model.onnx that export.py wrote")
         if onnxruntime is None:
-            raise PredictError("a prediction needs the package onnxruntime, which is not installed")
+            raise PredictError("a prediction needs the package onnxruntime; use pip install onnxruntime")
         self.file = file
         try:
             if (size := file.stat().st_size) > LARGEST_MODEL:

@@ -37,12 +37,14 @@ ROOMS: dict[str, set[str]] = {
     "report": GROUND | {"runs"},
     "dashboard": GROUND | {"runs", "report"},
     "export": GROUND | {"quantization", "runs", "report"},
-    "library": GROUND | {"quantization", "kd", "dataset", "runs", "training", "export", "predict", "app"},
+    "allocation": GROUND | {"quantization", "runs"},
+    "sensitivity": {"app", "face", "interrupts", "terminal"},
+    "library": GROUND | {"allocation", "quantization", "kd", "dataset", "runs", "training", "export", "predict", "app"},
     "app": {
         *GROUND,
-        *("models", "quantization", "kd", "dataset", "runs", "training", "report", "dashboard", "export"),
+        *("allocation", "models", "quantization", "kd", "dataset", "runs", "training", "report", "dashboard", "export"),
     },
-    "commands": {"app", "dashboard", "report", "predict", "interrupts", "terminal"},
+    "commands": {"app", "dashboard", "report", "predict", "sensitivity", "interrupts", "terminal"},
     "hydra_plugins": {"app", "interrupts", "runs"},
 }
 # Packages that only some rooms may import.
@@ -55,6 +57,7 @@ PACKAGES: dict[str, set[str]] = {
     "onnxruntime": {"predict", "export"},
     "openvino": {"export"},
     "matplotlib": {"report"},
+    "scipy": {"allocation"},
 }
 # The report must start fast and run on machines without these packages.
 HEAVY = ("torch", "pytorch_lightning", "numpy")

@@ -33,6 +33,8 @@ from omegaconf import OmegaConf
 from sqakd.app.checks import check_bits
 from sqakd.app.command import as_typed
 from sqakd.app.compose import compose_spec
+from sqakd.app.sensitivity import Keys
+from sqakd.app.signatures import check_values
 
 CONF = command.ROOT / "conf"
 EXTRAS = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -55,6 +57,10 @@ NEEDS = {
     "dataset.root": "dataset=cifar10",
     "hydra.launcher.n_jobs": "hydra/launcher=joblib",
     "model.weights": "model=torchvision",
+    "budget.size": "bits=auto",
+    "budget.bit_operations": "bits=auto",
+    "budget.average_bits": "bits=auto",
+    "bits=auto": "budget.size=80kB",
 }
 # Hydra's own flags, and how many arguments follow each.
 FLAGS = {"-m": 0, "--help": 0, "--cfg": 1, "--package": 1}
@@ -136,6 +142,12 @@ def check_export(overrides: list[str]) -> None:
     Options(**{key: config[key] for key in keys} | {"benchmark": Timing(**config["benchmark"])})
 
 
+def check_sensitivity(overrides: list[str]) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("sensitivity", overrides))
+    check_values({key: value for key, value in config.items() if key != "paths"}, Keys)
+
+
 # programs
 
 
@@ -174,6 +186,8 @@ def check_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
             check_train(arguments)
         case ["python", "export.py", *arguments]:
             check_export(arguments)
+        case ["python", "-m", "sqakd.sensitivity", *arguments]:
+            check_sensitivity(arguments)
         case ["python", "-m", str(name), *arguments] if name.startswith(("sqakd.", "tests.")):
             check_program(module_named(name), arguments, monkeypatch)
         case ["python", str(script), *arguments] if script.startswith(("benchmarks/", "examples/", "tests/")):
@@ -239,7 +253,7 @@ def test_override_is_valid(span: str) -> None:
     if {key.split(".")[0] for key in keys} <= EXPORT_KEYS:
         check_export([*overrides, *([] if "run" in keys else ["run=runs/any"])])
         return
-    needs = [NEEDS[key] for key in keys if key in NEEDS and NEEDS[key].partition("=")[0] not in keys]
+    needs = [NEEDS[key] for key in (*keys, *overrides) if key in NEEDS and NEEDS[key].partition("=")[0] not in keys]
     for run in flags_and_runs([*needs, *overrides])[1]:
         check_run(*run)
 

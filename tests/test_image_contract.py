@@ -140,12 +140,15 @@ def test_data_set_and_exported_model_see_the_same_pixels(folder: Path, size: int
 def test_resize_is_that_of_pretrained_networks(tmp_path: Path) -> None:
     """Shorter side to 256, centre crop of 224, as torchvision prepares images."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    smooth = Image.fromarray(pixels).resize((384, 256), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(pixels).resize((600, 400), Image.Resampling.BICUBIC)
     for i in range(2):
         smooth.save(tmp_path / f"{i}.png")
     data = load_folder(tmp_path, image_size=224, resize=256)
     wanted = T.Compose([T.Resize(256), T.CenterCrop(224), T.PILToTensor()])(smooth)
-    assert torch.equal(data.train_images[0], wanted)
+    difference = (data.train_images[0].int() - wanted.int()).abs()
+    assert int(difference.max()) <= 2  # both sides are scaled by the same factor here, and rounded alike
+    without = load_folder(tmp_path, image_size=224).train_images[0].int()
+    assert int((without - wanted.int()).abs().max()) > 20
 
 
 @pytest.mark.parametrize(("stored", "size", "margin"), [(40, 24, 8), (32, 24, 8), (20, 24, 6), (24, 24, 8), (8, 24, 4)])

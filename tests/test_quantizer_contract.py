@@ -209,7 +209,11 @@ def test_any_range_combines_with_any_rounding(case: Case) -> None:
         assert (gradient != 0).any()
 
 
-@pytest.mark.parametrize("method", METHODS)
+# The released ones are slow: they have the ranges and the roundings of the others.
+COMPILED = [pytest.param(m, marks=pytest.mark.slow if m.endswith("_released") else ()) for m in METHODS]
+
+
+@pytest.mark.parametrize("method", COMPILED)
 def test_compiled_quantizers_give_the_same_results_in_one_graph(method: str) -> None:
     cases = [Case(method, "weight", 1), Case(method, "weight", 2), Case(method, "input", 2)]
     quantizers = [case.calibrated() for case in cases]

@@ -1,4 +1,4 @@
-"""Our docstrings call their examples "Example:", the plural is what griffe shows as code."""
+"""A change of docstrings for the site: griffe shows "Examples:" as code, and ours say "Example:"."""
 
 from __future__ import annotations
 

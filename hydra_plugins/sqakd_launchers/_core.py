@@ -78,7 +78,7 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         raise SystemExit(INTERRUPT_STATUS) from None
     finally:  # also if the sweep is interrupted
         _record_failures(store, results)
-        show_outcome(store, time.monotonic() - started, sys.stdout)
+        show_outcome(store, time.monotonic() - started, sys.stdout, scored=not is_search)
     failed = sum(result.status != JobStatus.COMPLETED for result in results)
     if failed and not is_search:
         raise SystemExit(f"{failed} of {len(results)} runs failed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from sqakd.errors import SqakdError
 from sqakd.runs.export_record import ExportRecord
 from sqakd.runs.folder import RunFolder
 
+LONGEST = 128  # letters of an artifact's name
 TARGET = "sqakd.training.loggers.wandb.wandb_logger"  # nothing else that a configuration names is called
 
 
@@ -30,12 +33,26 @@ def check_logged(config: dict[str, Any], run: RunFolder) -> None:
         )
 
 
-def log_artifact(config: dict[str, Any], record: ExportRecord, folder: Path) -> str:
+def artifact_name(text: str) -> str:
+    """Return a text as the name of an artifact, which has only letters, digits and -_., and at most 128 of them.
+
+    Example:
+        >>> artifact_name("my run-w2a2-bn+ema"), len(artifact_name("x" * 200))
+        ('my-run-w2a2-bn-ema', 128)
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", text)
+    if len(name) <= LONGEST:
+        return name
+    return f"{name[: LONGEST - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def log_artifact(config: dict[str, Any], record: ExportRecord, run: RunFolder, folder: Path) -> str:
     """Add the files of an export to the run, online with a login and offline without one.
 
     Args:
         config: of the run.
         record: of the export.
+        run: folder of the run, where an offline run lies.
         folder: of the export.
 
     Returns:
@@ -45,8 +62,10 @@ def log_artifact(config: dict[str, Any], record: ExportRecord, folder: Path) -> 
 
     from sqakd.training.loggers.wandb import wandb_logger
 
-    logger = wandb_logger(**{key: value for key, value in config["logger"]["wandb"].items() if key != "_target_"})
-    name = f"{record.name}-seed{record.seed}-{record.profile}"
+    logger = wandb_logger(
+        **{key: value for key, value in config["logger"]["wandb"].items() if key != "_target_"}, save_dir=str(run.path)
+    )
+    name = artifact_name(f"{record.name}-seed{record.seed}-{record.profile}")
     metadata = {"bits": [record.w_bits, record.a_bits], "agreement": [v.agreement for v in record.verify]}
     artifact = wandb.Artifact(name, type="model", metadata=metadata)
     artifact.add_dir(str(folder))

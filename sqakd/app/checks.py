@@ -9,16 +9,34 @@ from collections.abc import Collection
 import torch
 from torch import nn
 
+from sqakd.allocation.budget import Budget
+from sqakd.app.budget import check_budget
 from sqakd.app.compose import located, make
 from sqakd.app.parts import Parts, make_network, quantize_network
 from sqakd.app.tasks import make_task, set_up_feature_loss
 from sqakd.errors import SqakdError
 from sqakd.quantization.convert import Scheme
 from sqakd.randomness import stream_seed
-from sqakd.runs.spec import LAYER_BITS, Spec
+from sqakd.runs.spec import LAYER_BITS, Spec, is_auto
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.callbacks.ema import WeightAverage
 from sqakd.training.trainer import check_trainer_config
+
+
+def _check_automatic(spec: Spec, scheme: Scheme | None, budget: Budget) -> None:
+    """Refuse a choice of bits that cannot work.
+
+    Raises:
+        SqakdError: naming the override that helps.
+    """
+    if scheme is None:
+        raise SqakdError("bits=auto has no effect with quantizer=none, which trains the float network; omit bits")
+    if not budget.limited:
+        raise SqakdError("bits=auto needs a budget; use for instance budget.size=40kB or budget.average_bits=2.5")
+    if given := [key for key in LAYER_BITS if spec.config[key]]:
+        raise SqakdError(f"bits=auto chooses the bits of each layer; remove {given[0]}=")
+    if scheme.outer == "released":
+        raise SqakdError("bits=auto chooses bits for each layer, but layers share inputs with quantizer.outer=released")
 
 
 def check_bits(spec: Spec, scheme: Scheme | None) -> None:
@@ -27,12 +45,17 @@ def check_bits(spec: Spec, scheme: Scheme | None) -> None:
     Raises:
         SqakdError: naming the override that helps.
     """
+    budget: Budget = make(spec.config["budget"], "budget")
     for key in LAYER_BITS:
         if spec.config[key] and scheme is None:
             raise SqakdError(f"{key} has no effect with quantizer=none, which trains the float network; remove {key}=")
         if spec.config[key] and key not in spec.config["quantizer"]:
             name = spec.choices["quantizer"]
             raise SqakdError(f"{key} has no effect with quantizer={name}; add the line '{key}: ${{{key}}}' to its file")
+    if is_auto(spec.config):
+        _check_automatic(spec, scheme, budget)
+    elif budget.limited:
+        raise SqakdError(f"budget.{budget.text().split('=')[0]} has no effect without bits=auto; add it")
     if scheme is not None:
         scheme.check()
     elif spec.bits != (32, 32):
@@ -135,6 +158,8 @@ def build_float_network(spec: Spec, parts: Parts) -> nn.Module:
     network = make_network(spec.config["model"], image_shape, classes, pretrained=parts.is_float)
     student = copy.deepcopy(network)
     if parts.scheme is not None:
+        if spec.undecided:
+            check_budget(spec, parts, network)
         quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=False)
     if parts.objective.feature_loss is not None:
         teacher = make_network(parts.teacher_model, image_shape, classes)

@@ -28,11 +28,13 @@ from sqakd.app import resolvers
 from sqakd.app.overrides import cell_overrides
 from sqakd.app.signatures import check_node
 from sqakd.errors import SqakdError
-from sqakd.runs.spec import TARGET, Spec, identity
+from sqakd.numbers import is_whole
+from sqakd.runs.spec import AUTO, LAYER_BITS, TARGET, Spec, identity, is_auto
 
 resolvers.register()
 
 PACKAGE = Path(sqakd.__file__).parent
+MOST_BITS = 8
 # Values that are paths; "~" at their beginning is the home folder.
 PATHS = [
     *(("paths", key) for key in ("runs", "data", "cache")),
@@ -71,6 +73,7 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
             node[key] = resolvers.home(node[key])
             if not node[key].strip():
                 raise SqakdError(f"{group}.{key}=''".lstrip(".") + ": expected a path")
+    _set_bits_to_choose(config)
     addons = config.pop("plus", {})
     for name, part in addons.items():
         if not isinstance(part, dict):
@@ -85,6 +88,17 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
     if names:
         choices["plus"] = "+".join(names)
     return Spec({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
+
+
+def _set_bits_to_choose(config: dict[Any, Any]) -> None:
+    """Give quantizers whose bits are to be chosen the most bits of the budget, so that they can be constructed."""
+    for tensor, key in (("weight", "w_bits"), ("input", "a_bits")):
+        quantizer = config.get("quantizer")
+        node = quantizer.get(tensor) if isinstance(quantizer, dict) else None
+        if config.get(key) == AUTO and isinstance(node, dict) and node.get("bits") == AUTO:
+            widths = config["budget"]["widths"] if isinstance(config.get("budget"), dict) else None
+            whole = [bits for bits in widths if is_whole(bits)] if isinstance(widths, list) else []
+            node["bits"] = max(whole, default=MOST_BITS)
 
 
 def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:
@@ -117,6 +131,8 @@ def changes(spec: Spec) -> dict[str, Any]:
     plain = identity(compose_spec(cell_overrides(spec), complete=False).config)
     own = identity(spec.config)
     keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))
+    if is_auto(spec.config):  # the budget is the change, and the bits of the layers follow from it
+        keys = [key for key in keys if key.rpartition(".")[2] not in LAYER_BITS]
     return {key: own.get(key) for key in keys if key not in ("name", "seed", "bits")}
 
 

@@ -13,6 +13,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from sqakd.terminal import printable
 
+FLOAT_FIRST = "the float network comes first: "  # a sweep finds this line in a job's log
 # Variables in which launchers give a process its rank; Lightning takes the first one that is set.
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 

@@ -16,7 +16,7 @@ from sqakd.advice import install, left_out
 from sqakd.app.artifact import check_logged, log_artifact
 from sqakd.app.compose import located, make
 from sqakd.app.console import say
-from sqakd.app.hub import check_hub_folder, write_hub_folder
+from sqakd.app.hub import CARD, check_hub_folder, write_hub_folder
 from sqakd.app.parts import quantize_network
 from sqakd.app.signatures import check_arguments, check_values
 from sqakd.dataset.base import ImageDataModule
@@ -30,6 +30,7 @@ from sqakd.runs.export_record import ExportRecord, read_exports
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import read_record
 from sqakd.runs.run_weights import load_run_weights
+from sqakd.training.confidence import FEW
 
 if TYPE_CHECKING:
     from sqakd.export.source import Source
@@ -84,9 +85,9 @@ def export_run(config: Mapping[str, Any]) -> float:
     check_folder(folder)  # before the network and its data are loaded, which takes long
     if config["artifact"]:
         check_logged(source.config, source.folder)
-    hub = None if config["hub"] is None else Path(config["hub"])
+    hub = None if config["hub"] is None else Path(config["hub"] or ".")
     if hub is not None:
-        check_hub_folder(hub)
+        check_hub_folder(hub, folder)
     trained = trained_network(source)
     others = list(read_exports(RunFolder(source.folder.path.resolve()).runs, left_out))
     record = pipeline.export(trained, options, folder, others)
@@ -96,10 +97,11 @@ def export_run(config: Mapping[str, Any]) -> float:
         own = {"model": source.config["model"], "quantizer": source.config["quantizer"]}
         facts = own | {"image_shape": list(trained.image_shape)} | source.facts
         files = [folder / "model.onnx", source.folder.picture]
-        write_hub_folder(hub, trained.network, source.record, facts, trained.preparation, files)
-        say(f"{hub}: weights, ONNX file and model card in the layout of a model hub")
+        kept = write_hub_folder(hub, trained.network, source.record, facts, trained.preparation, files)
+        note = f"; {CARD} is yours and stays" if kept else ""
+        say(f"{hub}: weights, ONNX file and model card in the layout of a model hub{note}")
     if config["artifact"]:
-        say(f"artifact {log_artifact(source.config, record, folder)}: the files, in Weights & Biases")
+        say(f"artifact {log_artifact(source.config, record, source.folder, folder)}: the files, in Weights & Biases")
     return min(verdict.agreement for verdict in record.verify)
 
 
@@ -111,6 +113,9 @@ def _report(record: ExportRecord, folder: Path) -> None:
             f"{verdict.runtime} agrees with the trained network on {100 * verdict.agreement:.2f}% of"
             f" {verdict.images} validation images ({int8_instructions(record.machine.get('isa'))})"
         )
+    images = min(verdict.images for verdict in record.verify)
+    if images < FEW:
+        say(f"warning: the proof rests on {images} images, so one image is {100 / images:.1f} points")
     sizes = record.sizes
     say(f"{folder / 'report.html'}: proof, sizes and speed")
     say(f"{folder / 'model.onnx'}: {sizes.file / 1000:.1f} kB, float {sizes.float / 1000:.1f} kB")

@@ -44,18 +44,29 @@ EXPORT = """{name} run=FOLDER [KEY=VALUE ...]: write a finished run as an ONNX f
 """
 
 
+SENSITIVITY = """{name} run=FOLDER [KEY=VALUE ...]: measure what fewer bits cost, for each layer of a float run
+
+  {name} run=runs/digits-resnet20-none-w32a32-none/seed0
+  {name} run=runs/digits-resnet20-none-w32a32-none/seed0 method=lsq criterion=curvature
+
+{keys}
+"""
+# Commands whose help lists the keys of their own file.
+WITH_KEYS = {"export": EXPORT, "sensitivity": SENSITIVITY}
+
+
 def help_text(command: str) -> str:
-    """Return the text of --help of "train" or "export".
+    """Return the text of --help of "train", "export" or "sensitivity".
 
     Example:
         >>> help_text("export").splitlines()[0]
         'python export.py run=FOLDER [KEY=VALUE ...]: write a finished run as an ONNX file of integers'
     """
-    name = program(f"python {command}.py")
-    if command == "export":
-        lines = (conf_folder() / "export.yaml").read_text(encoding="utf-8").splitlines()
+    name = program("python -m sqakd.sensitivity" if command == "sensitivity" else f"python {command}.py")
+    if command in WITH_KEYS:
+        lines = (conf_folder() / f"{command}.yaml").read_text(encoding="utf-8").splitlines()
         first = next(i for i, line in enumerate(lines) if line.startswith("run:"))
-        return EXPORT.format(name=name, keys="\n".join(f"  {line}" for line in lines[first:]))
+        return WITH_KEYS[command].format(name=name, keys="\n".join(f"  {line}" for line in lines[first:]))
     return TRAIN.format(name=name, groups="\n".join(map(_group_line, GROUPS)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from sqakd.errors import SqakdError, some
-from sqakd.files import replacing, write_errors, write_text
+from sqakd.files import remove_abandoned, replacing, sha256, write_errors, write_text
 from sqakd.images import Preparation
 from sqakd.report.model_card import loading, model_card
 from sqakd.runs.checkpoint import save_safetensors
@@ -19,22 +20,32 @@ from sqakd.runs.record import Record
 
 CONFIG, WEIGHTS, MODEL, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
 PREPROCESSOR, PICTURE = "preprocessor_config.json", "picture.png"
-LIBRARY = "library_name"  # key of config.json that says who wrote the folder
+# Keys of config.json: who wrote the folder, and the SHA-256 of the model card as it was written.
+LIBRARY, CARD_DIGEST = "library_name", "sqakd_card_sha256"
+FREE = {"LICENSE", "LICENSE.txt", "LICENSE.md"}  # files of the user beside ours
 
 
-def check_hub_folder(folder: Path) -> None:
+def check_hub_folder(folder: Path, export: Path) -> None:
     """Refuse a folder that holds anything but an earlier hub folder of this program, before anything is written.
+
+    Hidden files, such as those of Git and of killed exports, do not count, and neither does a licence.
+
+    Args:
+        folder: where the files shall go.
+        export: folder of the export.
 
     Raises:
         SqakdError: naming what the folder holds.
     """
+    if folder.resolve() == export.resolve():
+        raise SqakdError(f"hub={folder} is the folder of the export; use another one")
     if not folder.exists():
         return
     if not folder.is_dir():
         raise SqakdError(f"hub={folder}: expected a folder")
-    names = {path.name for path in folder.iterdir()} - {".git", ".gitattributes"}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - FREE
     foreign = names - {CONFIG, WEIGHTS, MODEL, CARD, PREPROCESSOR, PICTURE}
-    if foreign or (names and not _is_own(folder / CONFIG)):
+    if foreign or (names and LIBRARY not in _read(folder / CONFIG)):
         raise SqakdError(
             f"hub={folder} holds {some(sorted(foreign or names))}, which no export wrote; nothing there is"
             " replaced; use a folder that is absent, empty or an earlier one"
@@ -43,31 +54,44 @@ def check_hub_folder(folder: Path) -> None:
 
 def write_hub_folder(
     folder: Path, network: nn.Module, record: Record, facts: dict[str, Any], preparation: Preparation, files: list[Path]
-) -> None:
+) -> bool:
     """Write weights, configuration, preprocessing and model card, and copy other files.
 
     Args:
-        folder: where to write; each file is replaced at once.
+        folder: where to write; each file is replaced at once, except a model card that was changed since it was
+            written.
         network: the trained network.
         record: of its run.
         facts: of its weights file.
         preparation: how an image file becomes the pixels that the network gets.
-        files: the exported file and the run's picture; one that is missing is left out.
+        files: the exported file and the run's picture. One that is missing is left out, and deleted in the folder.
+
+    Returns:
+        Whether a changed model card was kept.
 
     Raises:
-        SqakdError: if the folder cannot be written or is another's.
+        SqakdError: if the folder cannot be written.
     """
-    check_hub_folder(folder)
+    earlier, card = _read(folder / CONFIG), folder / CARD
+    kept = card.exists() and sha256(card) != earlier.get(CARD_DIGEST)
+    text = model_card(record, facts, use=loading(WEIGHTS), onnx=MODEL)
+    digest = hashlib.sha256(text.encode()).hexdigest()
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, _json(_config(record, facts)))  # first: it makes the folder ours
+    # The configuration comes first, because it marks the folder as one of this program.
+    write_text(folder / CONFIG, _json(_config(record, facts) | {CARD_DIGEST: digest}))
     save_safetensors(folder / WEIGHTS, network, facts)
     write_text(folder / PREPROCESSOR, _json(_preprocessing(facts, preparation)))
-    write_text(folder / CARD, model_card(record, facts, use=loading(WEIGHTS)))
+    if not kept:
+        write_text(card, text)
     for file in files:
         if file.exists():
             with replacing(folder / file.name, size=file.stat().st_size) as temporary:
                 shutil.copyfile(file, temporary)
+        else:
+            (folder / file.name).unlink(missing_ok=True)
+    remove_abandoned(folder)
+    return kept
 
 
 def _config(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,13 +127,14 @@ def _preprocessing(facts: Mapping[str, Any], preparation: Preparation) -> dict[s
     }
 
 
-def _is_own(file: Path) -> bool:
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of config.json, empty if there is none that can be read."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and content.get(LIBRARY) == "sqakd"
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _json(content: Mapping[str, Any]) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""The two applications of Hydra as an installed package has them; train.py and export.py are those of a checkout."""
+"""The applications of Hydra as an installed package has them; train.py and export.py are those of a checkout."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ def train(cfg: DictConfig) -> float | None:
 def export(cfg: DictConfig) -> float | None:
     """Hydra calls this once per run."""
     return start.export(cfg)
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="sensitivity")
+def sensitivity(cfg: DictConfig) -> float | None:
+    """Hydra calls this once per run."""
+    return start.sensitivity(cfg)
+
+
+def run_sensitivity() -> None:
+    """Measure the sensitivity of a float run, with the arguments of this process."""
+    _add_own_folder()
+    run_command(sensitivity, conf_folder())
 
 
 def run_train() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import nn
 
+from sqakd.allocation.budget import Budget
 from sqakd.app.compose import compose_spec, located, make
 from sqakd.app.overrides import float_run_overrides
 from sqakd.dataset.base import ImageDataModule
@@ -32,6 +33,7 @@ class Parts:
         recipe: optimizer and schedule.
         objective: loss parts and their weights.
         scheme: how the student is quantized; None for a float network.
+        budget: limits for bits that are chosen.
         addons: chosen add-ons by name, augmentations and callbacks.
         callbacks: of the add-ons first, because others look at what these have changed.
         teacher_run: specification of the teacher's own float run.
@@ -41,6 +43,7 @@ class Parts:
     recipe: Recipe
     objective: Objective
     scheme: Scheme | None
+    budget: Budget
     addons: Mapping[str, Any]
     callbacks: tuple[pl.Callback, ...]
     teacher_run: Spec
@@ -71,6 +74,7 @@ def make_parts(spec: Spec) -> Parts:
         recipe=make(config["recipe"], "recipe"),
         objective=make(config["kd"], "kd"),
         scheme=make(config["quantizer"], "quantizer"),
+        budget=make(config["budget"], "budget"),
         addons=addons,
         callbacks=(
             *(part for part in addons.values() if isinstance(part, pl.Callback)),
@@ -100,7 +104,10 @@ def with_inputs(spec: Spec, data: ImageDataModule) -> Spec:
         images = data.fingerprint()
     if images is not None:
         inputs["images"] = images
-    return replace(spec, inputs=inputs)
+    config = spec.config
+    if names := getattr(data, "given_names", None):  # the names, not the path of a file that the run may outlive
+        config = config | {"dataset": config["dataset"] | {"classes": names}}
+    return replace(spec, config=config, inputs=inputs)
 
 
 def make_network(

@@ -42,7 +42,7 @@ WORK_TRAINER = ("precision", "compile", "channels_last", "devices", "num_nodes")
 
 
 def plan_runs(specs: Iterable[Spec]) -> None:
-    """Print a line for each run and each float run it needs first, for data sets without their files, and the sum.
+    """Print a line for each run, each float run that comes first and each data set without its files; then the sum.
 
     Args:
         specs: the runs of a sweep. With plan=measure a few steps of each unknown kind of run are trained.
@@ -198,13 +198,14 @@ def measure(spec: Spec) -> float:
 
 
 def refusal(spec: Spec) -> str | None:
-    """Return why a run would be refused whatever its data, judged by quantizer, network and loss; None if it is not."""
+    """Return why a run would be refused whatever its images, judged by its parts; None if it is not."""
     network = dict(spec.config["model"]["net"])
     if "weights" in network:
         network["weights"] = None  # a plan downloads nothing
     try:
         check_config(spec)
         make(spec.config["kd"], "kd")
+        make(spec.config["dataset"], "dataset")
         check_length(spec, spec.config.get("plus", {}))
         scheme = make(spec.config["quantizer"], "quantizer")
         check_bits(spec, scheme)

@@ -18,7 +18,7 @@ from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.files import sha256, write_text
 from sqakd.quantization.cost import cost
-from sqakd.quantization.layers import layer_bits
+from sqakd.quantization.layers import average_bits, layer_bits
 from sqakd.report.model_card import loading, model_card
 from sqakd.report.run_picture import draw_run
 from sqakd.runs.checkpoint import save_safetensors, save_weights
@@ -26,7 +26,7 @@ from sqakd.runs.folder import RunFolder
 from sqakd.runs.make_record import make_record
 from sqakd.runs.paper import published
 from sqakd.runs.record import Published, Record
-from sqakd.runs.spec import LAYER_BITS, Spec
+from sqakd.runs.spec import LAYER_BITS, Spec, is_auto
 from sqakd.runs.state_files import previous
 from sqakd.training.callbacks.compilation import compiled_from
 from sqakd.training.callbacks.history import History
@@ -79,6 +79,7 @@ def record_of(
         initial=history.initial,
         compiled_from=compiled_from(task.trainer),
         layer_bits=layer_bits(task.student) if given else None,
+        average_bits=average_bits(task.student) if is_auto(spec.config) else None,
     )
 
 

@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from sqakd.allocation.budget import Budget
 from sqakd.app.modes import check_folder
 from sqakd.app.signatures import check_arguments, check_not_nan, check_values
 from sqakd.dataset.base import ImageDataModule
@@ -78,9 +79,10 @@ class Parts(TypedDict, total=False):
 class Train(Parts):
     """conf/train.yaml."""
 
-    bits: int
-    w_bits: int
-    a_bits: int
+    bits: int | Literal["auto"]
+    w_bits: int | Literal["auto"]
+    a_bits: int | Literal["auto"]
+    budget: Budget
     layer_bits: Mapping[str, int] | None
     layer_w_bits: Mapping[str, int] | None
     layer_a_bits: Mapping[str, int] | None

@@ -89,3 +89,16 @@ def export(cfg: DictConfig) -> float | None:
         return export_run(config)
 
     return report_errors(run, stopped=NOTHING_REPLACED)
+
+
+def sensitivity(cfg: DictConfig) -> float | None:
+    """Measure the sensitivity of the float run that a composed configuration names."""
+
+    def run() -> None:
+        config = spec_of(cfg, HydraConfig.get()).config
+        say(f"sensitivity of {config['run']} to {config['method']}")
+        with large_imports():
+            from sqakd.app.sensitivity import run_sensitivity
+        run_sensitivity(config)
+
+    return report_errors(run, stopped=NOTHING_REPLACED)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from sqakd.advice import explain
 from sqakd.app.checks import check_length
 from sqakd.app.compose import changes, compose_spec, make
-from sqakd.app.console import say
+from sqakd.app.console import FLOAT_FIRST, say
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import Parts, make_network, quantize_network, with_inputs
+from sqakd.app.parts import Parts, make_network, with_inputs
 from sqakd.app.precision import available_float_run, precision_note, precision_of
 from sqakd.app.schema import check_config
 from sqakd.errors import SqakdError
@@ -60,7 +60,7 @@ class Networks:
     """The networks of one training.
 
     Attributes:
-        student: with its initial weights; quantized but not yet calibrated, unless the run is a float run.
+        student: with its initial weights, float.
         teacher: float, trained; None for a float run.
         classes: width of the logits.
         float_run: record of the float run that the student starts from, if known.
@@ -174,8 +174,6 @@ def find_networks(
         student_weights = _float_run_weights(spec, parts, "model", classes, train)
         student = make_network(spec.config["model"], image_shape, classes)
         restore(student, student_weights.tensors, source=student_weights.source)
-    if parts.scheme is not None:
-        quantize_network(student, parts.scheme, spec.config["model"]["first"], image_shape, quietly=True)
     return Networks(student, teacher, classes, student_weights.record, student_weights.precision)
 
 
@@ -209,7 +207,7 @@ def _float_run_weights(spec: Spec, parts: Parts, role: str, classes: int, train:
     own = _float_run(spec, parts, role)
     folder = RunFolder.of_spec(own)
     if not folder.finished:
-        say(f"the float network comes first: {folder.path}")
+        say(f"{FLOAT_FIRST}{folder.path}")
     if note := precision_note(spec, own):
         say(note)
     with _named_as_float_run():

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sqakd.app.allocation import choose_bits
 from sqakd.app.checks import build_float_network, check_data, check_parts
 from sqakd.app.compose import located, make
 from sqakd.app.console import first_process, say
 from sqakd.app.modes import shared
-from sqakd.app.parts import Parts, make_parts, with_inputs
+from sqakd.app.parts import Parts, make_parts, quantize_network, with_inputs
 from sqakd.app.result import Reference, draw_picture, record_of, reference_of, report_initial, write_results
 from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
@@ -49,7 +50,9 @@ def train(spec: Spec) -> Record:
         SIGTERMException: after SIGTERM, once the state is saved.
     """
     check_config(spec)
-    folder, parts = RunFolder.of_spec(spec), make_parts(spec)
+    folder = RunFolder.of_spec(spec)
+    spec = folder.decided(spec)
+    parts = make_parts(spec)
     spec = with_inputs(spec, parts.data)
     if record := folder.finished_record(spec):
         return _done_before(folder, record)
@@ -66,13 +69,19 @@ def train(spec: Spec) -> Record:
             return _done_before(folder, record)
         say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)
+        if spec.undecided:
+            spec, parts = choose_bits(spec, parts, networks, folder)
+            reference = reference_of(spec)
+        if parts.scheme is not None:
+            first, shape = spec.config["model"]["first"], parts.data.image_shape
+            quantize_network(networks.student, parts.scheme, first, shape, quietly=True)
         record = fit(spec, parts, networks, reference, folder)
         say(f"finished: {record.summary()}")
         return record
 
 
 def _done_before(folder: RunFolder, record: Record) -> Record:
-    remove_abandoned(folder.path)  # of a process that was killed while it drew the picture
+    remove_abandoned(folder.path)  # a kill while the picture was drawn, after the record
     say(f"done before: {record.summary()}")
     return record
 
@@ -83,7 +92,9 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     task = make_task(spec, parts, student, networks.teacher, parts.objective, networks.classes)
     history = History(folder.metrics)
     result = Result(
-        lambda: record_of(spec, parts, networks, task, history, reference), lambda record: draw_picture(folder, record)
+        make=lambda: record_of(spec, parts, networks, task, history, reference),
+        write=lambda record, trainer: write_results(spec, parts, networks, task, record, folder, trainer),
+        draw=lambda record: draw_picture(folder, record),
     )
     run = f"{spec.name} seed {spec.seed}"
     resume = _resume(folder.checkpoint, run)
@@ -121,7 +132,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     if result.record is None:
         done = trainer.current_epoch
         raise RunError(f"stopped after {done} of {parts.recipe.epochs} epochs; the same command continues it")
-    return write_results(spec, parts, networks, task, result.record, folder, trainer)
+    return result.record
 
 
 def _resume(file: Path, run: str) -> Resume:

@@ -43,8 +43,23 @@ class CIFAR10(ImageDataModule):
         self.val_images, self.val_labels, _ = self._read(train=False)
 
     def require(self) -> None:
-        if not (self.root / self.source.base_folder).is_dir():
+        folder = self.root / self.source.base_folder
+        missing = [name for name in self._listed() if not (folder / name).exists()]
+        if missing:
+            self._refuse_incomplete(folder, missing)
             self._archive.require()
+
+    def _refuse_incomplete(self, folder: Path, missing: list[str]) -> None:
+        """Refuse a folder without some files if they cannot come from the archive."""
+        archive = self._archive
+        if folder.is_dir() and not archive.file.exists() and not self.download:
+            raise DataError(
+                f"{folder} lacks {len(missing)} of the {len(self._listed())} files of {archive.dataset}:"
+                f" {', '.join(missing)}",
+                topic="data.incomplete",
+                archive=archive.file.name,
+                root=self.root,
+            )
 
     @property
     def _archive(self) -> Archive:
@@ -63,14 +78,7 @@ class CIFAR10(ImageDataModule):
         missing = self._missing(folder)
         if not missing:
             return
-        if folder.is_dir() and not archive.file.exists() and not self.download:
-            raise DataError(
-                f"{folder} lacks {len(missing)} of the {len(self._listed())} files of {archive.dataset}:"
-                f" {', '.join(missing)}",
-                topic="data.incomplete",
-                archive=archive.file.name,
-                root=self.root,
-            )
+        self._refuse_incomplete(folder, missing)
         archive.require()
         with archive.locked():
             if self._missing(folder):  # another process may have unpacked the archive in the meantime

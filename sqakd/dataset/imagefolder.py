@@ -54,7 +54,7 @@ class ImageFolder(ImageDataModule):
         SqakdError: if an argument has no such value.
     """
 
-    licence = "your own, so their terms are yours to state"
+    licence = "images of whoever trained this network; their terms are not recorded"
 
     def __init__(
         self,

@@ -37,8 +37,7 @@ BIT_OPERATIONS = (
     "sum over layers of multiply-adds x weight bits x input bits, for one image; float layers count 32 x 32"
 )
 NOTE_SPEED = (
-    "No CPU runtime here has a convolution with fewer than 8 bits. Fewer bits make the file smaller, but not"
-    " faster than 8 bits."
+    "ONNX has no convolution with fewer than 8 bits. Fewer bits make the file smaller, but not faster than 8 bits."
 )
 NOTES = {
     "exact": "Every layer that was trained on integers runs on integers. What was real in training (first and last"

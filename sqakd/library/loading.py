@@ -88,13 +88,33 @@ def _described(file: Path) -> nn.Module:
     missing = [key for key in (*CONSTRUCTED, "num_classes", "image_shape") if key not in facts]
     if missing:
         raise SqakdError(
-            f"{file} does not describe its network (it lacks {', '.join(missing)}): expected a file that a run wrote,"
-            " or model= as well"
+            f"{file} does not describe its network (it lacks {', '.join(missing)}): expected a file that a run of this"
+            " version wrote, the folder of its run, or model= as well"
         )
+    _check_facts(facts, file)
     check_targets(facts, CONSTRUCTED, file=file)
     network = _construct(facts, facts["num_classes"], tuple(facts["image_shape"]))
     restore(network, load_weights(file)[0], source=str(file))
     return network.eval()
+
+
+def _check_facts(facts: Mapping[str, Any], file: Path) -> None:
+    """Refuse facts of wrong types: such a file may come from anybody.
+
+    Raises:
+        SqakdError: naming the fact.
+    """
+    model, quantizer, shape = facts["model"], facts["quantizer"], facts["image_shape"]
+    classes = facts["num_classes"]
+    right = {
+        "model": isinstance(model, dict) and isinstance(model.get("net"), dict) and "first" in model,
+        "quantizer": quantizer is None or isinstance(quantizer, dict),
+        "num_classes": type(classes) is int and classes > 0,
+        "image_shape": isinstance(shape, list | tuple) and [type(side) for side in shape] == [int] * 3,
+    }
+    wrong = [key for key, is_right in right.items() if not is_right]
+    if wrong:
+        raise SqakdError(f"{file} has a wrong description of its network: {wrong[0]} is {facts[wrong[0]]!r:.60}")
 
 
 def _construct(config: Mapping[str, Any], classes: int, image_shape: tuple[int, int, int]) -> nn.Module:

@@ -186,6 +186,14 @@ def layer_bits(model: nn.Module) -> dict[str, tuple[int, int]]:
     return {name: (layer.weight_quantizer.bits, layer.input_quantizer.bits) for name, layer in quant_layers(model)}
 
 
+def average_bits(model: nn.Module) -> tuple[float, float]:
+    """Return the average bits of a quantized network: over all weights of its layers, and over the layers' inputs."""
+    layers = [layer for _, layer in quant_layers(model)]
+    weights = sum(layer.weight.numel() for layer in layers)
+    w_bits = sum(layer.weight.numel() * layer.weight_quantizer.bits for layer in layers) / weights
+    return w_bits, sum(layer.input_quantizer.bits for layer in layers) / len(layers)
+
+
 def twin(layer: nn.Module, to: type[Layer]) -> Layer:
     """Return a layer of another class with the same parameters, settings and hooks.
 

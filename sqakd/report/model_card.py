@@ -18,19 +18,21 @@ from sqakd.terminal import printable
 SHOWN_CLASSES = 20
 
 
-def model_card(record: Record, facts: Mapping[str, Any], *, use: str) -> str:
+def model_card(record: Record, facts: Mapping[str, Any], *, use: str, onnx: str | None = None) -> str:
     """Return the Markdown text of a model card.
 
     Args:
         record: of a finished run.
         facts: of its weights file.
         use: lines of Python that load the network.
+        onnx: name of an exported file beside the card; None if there is none.
     """
+    program = "" if onnx is None else f"\n\n`{onnx}` needs no torch: `python -m sqakd.predict {onnx} IMAGE`."
     front = yaml.safe_dump(_front_matter(record), sort_keys=False, allow_unicode=True)
     sections = [
         f"# {printable(record.name)}, seed {record.seed}",
         _description(record),
-        f"## Use\n\n```python\n{use}\n```\n\n{_input(facts)}",
+        f"## Use\n\n```python\n{use}\n```{program}\n\n{_input(facts)}",
         f"## Training\n\n```sh\n{record.command}\n```\n\n{_training(record)}",
         f"## Results\n\n{_results(record)}",
         f"## Images and licence\n\n{_licence(record, facts)}",
@@ -67,18 +69,28 @@ def _front_matter(record: Record) -> dict[str, Any]:
 
 
 def _description(record: Record) -> str:
+    if record.epochs == 0:
+        labels = "calibrated on training images, without labels and without a training"
+    else:
+        labels = {
+            True: "trained with labels",
+            False: "trained without labels: a float network was the teacher",
+            None: "trained by an earlier version, which did not record whether it read labels",
+        }[record.labels_used]
     if record.quantizer == "none":
-        return f"A float {record.model}, trained with labels on `{record.dataset}`."
-    labels = {
-        True: "trained with labels",
-        False: "trained without labels: its own float copy or another float network was the teacher",
-        None: "trained by an earlier version, which did not record whether it read labels",
-    }[record.labels_used]
+        return f"A float {record.model}, {labels}, on images of `{record.dataset}`."
     return (
-        f"A {record.model} with {record.w_bits}-bit weights and {record.a_bits}-bit activations"
-        f" (quantizer `{record.quantizer}`, loss `{record.kd}`), {labels}, on images of `{record.dataset}`. All"
-        f" parameters, with quantized weights at their bits, take {record.packed_bytes / 1000:.1f} kB."
+        f"A {record.model} with {_bits(record)} (quantizer `{record.quantizer}`, loss `{record.kd}`), {labels}, on"
+        f" images of `{record.dataset}`. All parameters, with quantized weights at their bits, take"
+        f" {record.packed_bytes / 1000:.1f} kB."
     )
+
+
+def _bits(record: Record) -> str:
+    if not record.layer_bits:
+        return f"{record.w_bits}-bit weights and {record.a_bits}-bit activations"
+    ranges = [f"{min(own)} to {max(own)} bits" for own in zip(*record.layer_bits.values(), strict=True)]
+    return f"bits for each layer: weights of {ranges[0]} and activations of {ranges[1]}"
 
 
 def _input(facts: Mapping[str, Any]) -> str:
@@ -115,13 +127,17 @@ def _results(record: Record) -> str:
         "agreement": "agreement: share of validation images for which network and teacher predict the same class",
         "kl": "kl: divergence of the network's prediction from its teacher's, in nats, mean over the validation images",
     }
-    lines = ["| score | last epoch | best epoch |", "|---|---|---|"]
+    trained = record.epochs > 0
+    lines = ["| score | last epoch | best epoch |", "|---|---|---|"] if trained else ["| score | value |", "|---|---|"]
     for name, score in record.scores.items():
-        shown = [f"{value:.4f}" if name == "kl" else _percent(value) for value in (score.last, score.best)]
-        lines.append(f"| {meanings.get(name, name)} | {shown[0]} | {shown[1]} |")
+        values = (score.last, score.best) if trained else (score.last,)
+        shown = " | ".join(f"{value:.4f}" if name == "kl" else _percent(value) for value in values)
+        lines.append(f"| {meanings.get(name, name)} | {shown} |")
     text = "\n".join(lines)
     if record.float_run and "top1" in record.float_run.scores:
         text += f"\n\nThe float network has top-1 {_percent(record.float_run.scores['top1'].last)}."
+    if not trained:
+        return text
     return (
         f"{text}\n\nThe weights are those of the last epoch. The best epoch was chosen by the same validation images,"
         " so it is optimistic."

@@ -104,7 +104,7 @@ def read_checkpoint(path: Path) -> Any:
     except Exception as error:  # damaged bytes can be read as almost anything, so any exception may be raised
         reason = "it ends too early" if isinstance(error, EOFError) else "it is damaged"
         raise CheckpointError(
-            f"{path} is not a readable checkpoint: {reason}, or was not written by torch.save"
+            f"{path} is not a readable checkpoint: {reason}, or was not written by torch.save or safetensors"
         ) from error
 
 

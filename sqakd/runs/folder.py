@@ -25,13 +25,14 @@ from sqakd.files import ReadError, read_errors, write_text
 from sqakd.runs.plain import check_plain, read_limited
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
-from sqakd.runs.spec import Spec, differences, identity, with_added_keys
+from sqakd.runs.spec import LAYER_BITS, Spec, differences, identity, with_added_keys
 from sqakd.runs.state_files import has_state
 from sqakd.terminal import printable
 
 NAMES = {type(None): "nothing", list: "a list", str: "text", int: "a number", float: "a number", bool: "a flag"}
 # Keys of a configuration that hold further keys.
 GROUPS = ("dataset", "model", "teacher", "kd", "recipe", "trainer", "paths", "choices", "inputs")
+AWAITED = " is being trained by another process; waiting for it"  # a sweep finds this line in a job's log
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer than the name
 
 
@@ -110,7 +111,7 @@ class RunFolder:
 
     @property
     def shared_weights(self) -> Path:
-        """The same tensors as in `weights`, for other programs."""
+        """A second file with the tensors of `weights`, for other programs."""
         return self.path / "weights.safetensors"
 
     @property
@@ -224,7 +225,7 @@ class RunFolder:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                sys.stdout.write(f"{printable(self.path)} is being trained by another process; waiting for it\n")
+                sys.stdout.write(f"{printable(self.path)}{AWAITED}\n")
                 sys.stdout.flush()
                 lock.acquire()
         except OSError as error:
@@ -252,11 +253,26 @@ class RunFolder:
                     topic="run.other",
                 )
             return
-        if changes := differences(identity(self.read_config()), spec.identity):
+        if changes := differences(identity(self.read_config()), self.decided(spec).identity):
             raise RunError(
                 f"{self.path} holds another run: {'; '.join(changes)}. Its files stay as they are",
                 topic="run.other",
             )
+
+    def decided(self, spec: Spec) -> Spec:
+        """Return a specification whose bits are still to be chosen with the bits that this folder's run has chosen.
+
+        Any other specification is returned as it is, also if the folder has no configuration yet.
+
+        Raises:
+            RunError: if the folder's configuration cannot be read.
+        """
+        if not spec.undecided or not self.config.exists():
+            return spec
+        quantizer = self.read_config().get("quantizer")
+        if not isinstance(quantizer, dict):
+            return spec
+        return spec.with_layer_bits({key: quantizer[key] for key in LAYER_BITS if isinstance(quantizer.get(key), dict)})
 
     def claim(self, spec: Spec) -> None:
         """Write the configuration, so that the folder belongs to it.

@@ -35,6 +35,7 @@ def make_record(
     initial: Mapping[str, float] | None = None,
     compiled_from: int | None = None,
     layer_bits: Mapping[str, Sequence[int]] | None = None,
+    average_bits: tuple[float, float] | None = None,
 ) -> Record:
     """Return the record of a finished run, without the checksum of its weights.
 
@@ -54,6 +55,7 @@ def make_record(
             they are the scores of the run.
         compiled_from: the step from which on steps were compiled code; None if none was.
         layer_bits: bits of weight and input of each quantized layer, if single layers have bits of their own.
+        average_bits: of weights and of inputs, if they were chosen for each layer.
     """
     config, initial = spec.config, initial or {}
     rows_of_scores = rows or [{f"val/{name}": value for name, value in initial.items() if math.isfinite(value)}]
@@ -81,8 +83,8 @@ def make_record(
         choices=spec.choices,
         changes=changes,
         model=config["model"]["name"],
-        w_bits=config["w_bits"],
-        a_bits=config["a_bits"],
+        w_bits=round(average_bits[0]) if average_bits else config["w_bits"],
+        a_bits=round(average_bits[1]) if average_bits else config["a_bits"],
         layer_bits=layer_bits,
         epochs=len(rows),
         scores=scores,

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqakd.runs.record import changes_text
-from sqakd.runs.spec import LAYER_BITS, Spec, patterns_text
+from sqakd.runs.spec import AUTO, LAYER_BITS, Spec, is_auto, patterns_text
 
 METRICS = {
     "epoch": "number of the epoch, from 0; part of every row of an epoch",
@@ -81,6 +81,9 @@ GROUP_KEYS = {
     "changes": "other values that differ from those of the choices",
 }
 NONE = "none"
+USUAL_CRITERION = "kl"  # another one is part of the name
+# Limits of a budget as they stand in a name: the value with this unit.
+BUDGET_UNITS = {"size": "", "bit_operations": "bitops", "average_bits": "bits"}
 
 
 def pattern(name: str) -> re.Pattern[str]:
@@ -123,7 +126,16 @@ def bits_name(config: Mapping[str, Any]) -> str:
         'w1a4'
         >>> bits_name({"w_bits": 2, "a_bits": 2, "quantizer": {"layer_bits": {"conv1": 8}}})
         'w2a2+mixedc7e6'
+        >>> bits_name({"w_bits": "auto", "a_bits": "auto", "budget": {"size": "40kB", "average_bits": 2.5}})
+        'auto+40kB+2.5bits'
+        >>> bits_name({"w_bits": "auto", "a_bits": 4, "budget": {"size": "40kB", "criterion": "curvature"}})
+        'wautoa4+40kB+curvature'
     """
+    if is_auto(config):
+        both, budget = {config["w_bits"], config["a_bits"]} == {AUTO}, config.get("budget") or {}
+        limits = [f"{budget[key]}{unit}" for key, unit in BUDGET_UNITS.items() if budget.get(key) is not None]
+        criterion = [budget["criterion"]] if budget.get("criterion", USUAL_CRITERION) != USUAL_CRITERION else []
+        return "+".join([AUTO if both else f"w{config['w_bits']}a{config['a_bits']}", *limits, *criterion])
     quantizer = config["quantizer"] or {}
     patterns = [f"{key}={patterns_text(quantizer[key])}" for key in LAYER_BITS if quantizer.get(key)]
     digest = hashlib.sha256("; ".join(patterns).encode()).hexdigest()[:4]

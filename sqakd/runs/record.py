@@ -120,8 +120,8 @@ class Record:
         choices: the chosen option of each configuration group.
         changes: values that differ from those of the choices alone.
         model: name of the network.
-        w_bits: bits of the weights; 32 for a float run.
-        a_bits: bits of the activations; 32 for a float run.
+        w_bits: bits of the weights; 32 for a float run; the rounded average if they were chosen for each layer.
+        a_bits: bits of the activations in the same way.
         layer_bits: bits of weight and input of each quantized layer, in network order; None if no single layer
             was given bits of its own.
         epochs: how many were trained; 0 for a run that was only calibrated.

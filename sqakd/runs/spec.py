@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ NOT_IDENTITY = (
     "plan",
     "cell",
     "released",
+    "dataset.classes",  # the digest of the images has the names, wherever they came from
     "callbacks.progress",
     "callbacks.quantizer_statistics",
     "callbacks.histograms",
@@ -44,6 +45,7 @@ ESTIMATE, ESTIMATED = "callbacks.hessian_scaling", "hessian"
 # Bits of single layers, by pattern. They are part of the identity as one text, because the order of the patterns
 # counts, and only if there are any, so that a run is the same whether its quantizer's file has these keys or not.
 LAYER_BITS = ("layer_bits", "layer_w_bits", "layer_a_bits")
+AUTO = "auto"  # bits that are chosen for each layer under a budget
 # Configuration groups whose option chooses a class. The option stands for the class in the identity.
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
 # Keys that older runs lack, and the value that each of them had implicitly. A group that is absent or null stays so.
@@ -98,9 +100,19 @@ class Spec:
         return seed
 
     @property
-    def bits(self) -> tuple[int, int]:
-        """Bits of weights and of activations; 32 for a float network."""
+    def bits(self) -> tuple[int | str, int | str]:
+        """Bits of weights and of activations; 32 for a float network, "auto" if they are chosen for each layer."""
         return self.config["w_bits"], self.config["a_bits"]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the bits of the layers are still to be chosen."""
+        quantizer = self.config.get("quantizer")
+        return is_auto(self.config) and quantizer is not None and not any(map(quantizer.get, LAYER_BITS))
+
+    def with_layer_bits(self, patterns: Mapping[str, Mapping[str, int]]) -> Spec:
+        """Return the specification with bits of single layers, by key of `LAYER_BITS`."""
+        return replace(self, config=self.config | {"quantizer": self.config["quantizer"] | dict(patterns)})
 
     @property
     def saved(self) -> dict[str, Any]:
@@ -146,9 +158,16 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
             flat[prefix] = value
 
     walk("", saved)
+    if not is_auto(saved):
+        flat = {key: value for key, value in flat.items() if not key.startswith("budget")}
     if not any(key.startswith("quantizer.") and value == ESTIMATED for key, value in flat.items()):
         flat = {key: value for key, value in flat.items() if not key.startswith(ESTIMATE)}
     return flat
+
+
+def is_auto(config: Mapping[str, Any]) -> bool:
+    """Return whether the bits of single layers are chosen under a budget, which has no meaning otherwise."""
+    return AUTO in (config.get("w_bits"), config.get("a_bits"))
 
 
 def patterns_text(patterns: Any) -> str:

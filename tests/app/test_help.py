@@ -47,11 +47,12 @@ def test_the_examples_of_the_help_compose() -> None:
                 compose("train", [f"{override.key_or_group}={values[0]}"])
 
 
-def test_the_help_of_an_export_lists_its_own_keys_alone() -> None:
-    keys = set(OmegaConf.load(conf_folder() / "export.yaml")) - {"defaults"}
-    listed = {line.strip().partition(":")[0] for line in help_text("export").splitlines() if line[2:3].isalpha()}
+@pytest.mark.parametrize("name", ["export", "sensitivity"])
+def test_the_help_of_an_application_lists_its_own_keys_alone(name: str) -> None:
+    keys = set(OmegaConf.load(conf_folder() / f"{name}.yaml")) - {"defaults"}
+    listed = {line.strip().partition(":")[0] for line in help_text(name).splitlines() if line[2:3].isalpha()}
     assert {str(key) for key in keys} <= listed
-    assert not any(group in help_text("export") for group in ("model=", "quantizer=", "dataset="))
+    assert not any(group in help_text(name) for group in ("model=", "quantizer=", "dataset="))
 
 
 def test_an_installed_command_names_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def test_resumed_run_ends_in_the_same_weights(
         assert command.metrics(there) == command.metrics(here)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(uninterrupted: Path, tmp_path: Path) -> None:
     """One flipped bit in the last checkpoint is seen, and the end is the same."""
     runs = tmp_path / "runs"

@@ -281,6 +281,7 @@ def test_a_compiled_training_learns_and_saves_plain_names(runs: Path) -> None:
     assert command.weights(runs / "compiled" / "seed0").keys() == eager.keys(), "no name of a compiled module"
 
 
+@pytest.mark.slow
 def test_the_score_in_a_checkpoint_counts_only_on_the_same_images(tmp_path: Path) -> None:
     """The accuracy on another data set is no reference for the drop from float."""
     runs = tmp_path / "runs"

@@ -143,6 +143,29 @@ def test_a_hub_folder_has_everything_to_use_the_network(trained: Path, tmp_path:
     assert command.same_bits(network.state_dict(), command.weights(run_folder(trained)))
 
 
+def test_a_card_that_the_user_changed_stays(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hub = tmp_path / "hub"
+    export(trained, folder=str(tmp_path / "export"), hub=str(hub), images=8)
+    (hub / "README.md").write_text("my own words")
+    (hub / "LICENSE").write_text("mine")
+    (hub / ".model.safetensors.0123abcd.part").touch()  # of a killed export
+    (run_folder(trained) / "picture.png").rename(tmp_path / "picture.png")
+    try:
+        export(trained, folder=str(tmp_path / "export"), hub=str(hub), images=8)
+    finally:
+        (tmp_path / "picture.png").rename(run_folder(trained) / "picture.png")
+    assert (hub / "README.md").read_text() == "my own words"
+    assert {file.name for file in hub.iterdir()} == {*HUB_FILES, "model.onnx", "LICENSE"}
+    printed = capsys.readouterr().out
+    assert "README.md is yours and stays" in printed
+    assert "warning: the proof rests on 8 images, so one image is 12.5 points" in printed
+
+
+def test_the_hub_folder_is_not_that_of_the_export(copy: Path, tmp_path: Path) -> None:
+    message = refused(copy, folder=str(tmp_path / "same"), hub=str(tmp_path / "same"))
+    assert "is the folder of the export" in message
+
+
 def test_a_hub_folder_of_anything_else_is_refused_before_the_export(copy: Path, tmp_path: Path) -> None:
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub" / "README.md").write_text("mine")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import small
 import torch
 from small_crd import crd, random, step
@@ -52,6 +53,7 @@ def two_steps(rank: int) -> list[dict[str, Tensor]]:
     return states
 
 
+@pytest.mark.slow
 def test_two_ranks_have_the_memory_banks_of_one_process(tmp_path: Path) -> None:
     one, other = on_two_ranks(tmp_path, two_steps)
     alone = crd()

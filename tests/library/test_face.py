@@ -12,6 +12,7 @@ import pytest
 import sqakd
 import sqakd.export.pipeline
 import sqakd.predict
+import sqakd.sensitivity
 from sqakd.face import FACE, find
 
 
@@ -41,7 +42,7 @@ def test_each_name_has_types_and_a_docstring_with_an_example(name: str) -> None:
         assert inspect.signature(made).return_annotation is not inspect.Signature.empty
 
 
-@pytest.mark.parametrize("name", ["export", "predict"])
+@pytest.mark.parametrize("name", ["export", "predict", "sensitivity"])
 def test_a_module_of_the_face_can_be_called_after_its_import(name: str) -> None:
     assert getattr(sqakd, name) is sys.modules[f"sqakd.{name}"]
     module: Any = getattr(sqakd, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import command
 import library_parts
@@ -65,16 +66,35 @@ def test_a_file_that_is_not_there_is_refused_beside_a_run() -> None:
 
 
 def test_a_file_of_an_earlier_version_that_lies_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(sqakd.SqakdError, match=r"it lacks image_shape\): expected a file that a run wrote"):
+    with pytest.raises(sqakd.SqakdError, match=r"it lacks image_shape\): expected a file that a run"):
         sqakd.load(shutil.copy(RUN / "weights.pt", tmp_path))
 
 
 def test_a_file_whose_facts_name_foreign_classes_is_refused(tmp_path: Path) -> None:
     network = library_parts.network()
-    model = {"net": {"_target_": "os.system", "command": "true"}}
+    model = {"net": {"_target_": "os.system", "command": "true"}, "first": None}
     facts = {"model": model, "quantizer": None, "num_classes": 2, "image_shape": [3, 8, 8]}
     save_safetensors(tmp_path / "weights.safetensors", network, facts)
     with pytest.raises(sqakd.SqakdError, match=r"model\.net\._target_ is 'os\.system'"):
+        sqakd.load(tmp_path / "weights.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_shape", 5),
+        ("image_shape", ["a", 1, 2]),
+        ("model", "x"),
+        ("model", {}),
+        ("quantizer", 3),
+        ("num_classes", "ten"),
+    ],
+)
+def test_facts_of_wrong_types_are_refused_in_one_line(key: str, value: object, tmp_path: Path) -> None:
+    right: dict[str, Any] = {"model": {"net": {}, "first": None}, "quantizer": None, "num_classes": 2}
+    facts = right | {"image_shape": [3, 8, 8]}
+    save_safetensors(tmp_path / "weights.safetensors", library_parts.network(), facts | {key: value})
+    with pytest.raises(sqakd.SqakdError, match=f"has a wrong description of its network: {key} is "):
         sqakd.load(tmp_path / "weights.safetensors")
 
 

@@ -48,10 +48,31 @@ def test_a_student_s_card_says_how_it_was_trained_and_scored() -> None:
     assert "[0.5, 0.4, 0.3]" in body
 
 
+def test_the_card_of_a_run_with_bits_for_each_layer_says_so() -> None:
+    _, body = card(replace(STUDENT, layer_bits={"conv1": [8, 4], "conv2": [1, 2]}))
+    assert "A resnet20 with bits for each layer: weights of 1 to 8 bits and activations of 2 to 4 bits" in body
+
+
 def test_a_float_run_s_card_does_not_speak_of_bits() -> None:
     front, body = card(FLOAT)
     assert "quantization" not in front["tags"]
     assert "A float resnet20, trained with labels" in body
+
+
+def test_a_float_run_with_a_teacher_did_not_read_labels() -> None:
+    assert "A float resnet20, trained without labels" in card(replace(FLOAT, labels_used=False))[1]
+
+
+def test_a_calibrated_network_was_not_trained_and_has_one_score() -> None:
+    body = card(replace(STUDENT, epochs=0))[1]
+    assert "calibrated on training images, without labels and without a training" in body
+    assert "| score | value |" in body
+    assert "best" not in body
+
+
+def test_the_card_of_a_hub_folder_names_the_exported_file() -> None:
+    text = model_card(STUDENT, FACTS, use=loading("model.safetensors"), onnx="model.onnx")
+    assert "`python -m sqakd.predict model.onnx IMAGE`" in text
 
 
 @pytest.mark.parametrize(

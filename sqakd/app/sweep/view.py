@@ -16,18 +16,18 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sqakd.app.console import FLOAT_FIRST
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
-from sqakd.runs.folder import RunFolder
+from sqakd.runs.folder import AWAITED, RunFolder
 from sqakd.terminal import duration, program
 
 REFRESH_SECONDS = 1.0
 MAX_ROWS = 16  # of running jobs, and as many of failed ones
 BEST_ROWS = 3  # of finished runs
 WIDE = 200  # characters
+SCORE = "top-1, without labels the agreement"  # of the last epoch
 MAX_SCORES = 60  # rows of the table at the end
 LOOKED_AT = 65536  # characters at the beginning of a job's log
-# Lines of a job's log, see `sqakd.app.teacher` and `sqakd.runs.folder`.
-FLOAT_FIRST, ELSEWHERE = "the float network comes first: ", " is being trained by another process; waiting for it"
 PENDING = (WAITING, SET_ASIDE)
 
 
@@ -83,9 +83,11 @@ class _Changes:
         lines = []
         for job in jobs:
             now = _stage(job) if job.state == RUNNING else ""
-            state = (job.state, job.losses, now)
-            if self.states.get(job.number, (WAITING, 0, "")) != state:
-                lines.append(f"{_fraction_ended(jobs)}  {f'{job.name}: {now}' if now else _line(job)}")
+            state, before = (job.state, job.losses, now), self.states.get(job.number, (WAITING, 0, ""))
+            if state != before:
+                own = state[:2] == before[:2] and not now  # the job's own training begins
+                line = f"{job.name}: {now or 'its own training begins'}" if now or own else _line(job)
+                lines.append(f"{_fraction_ended(jobs)}  {line}")
             self.states[job.number] = state
         return lines
 
@@ -99,7 +101,7 @@ def _line(job: Job) -> str:
     """Return one line about a job that has changed."""
     if job.state == DONE:
         outcome = "done before" if job.skipped else f"done in {duration(job.ended - job.started)}"
-        return f"{outcome}: {job.name}" + ("" if job.score is None else f", top-1 {_percent(job.score)}")
+        return f"{outcome}: {job.name}" + ("" if job.score is None else f", score {_percent(job.score)}")
     if job.state == FAILED:
         return f"FAILED: {job.name}: {job.reason}" + (f" (log: {job.log})" if job.log else "")
     if job.state in PENDING:
@@ -162,7 +164,7 @@ def progress_table(jobs: Sequence[Job], now: float) -> RenderableType:
     rest = f"about {duration(left[None])} left" if None in left else ""
     head.add_row(ProgressBar(total=len(jobs), completed=ended, width=30), f"{ended}/{len(jobs)}", counts, rest)
     body = Table(box=None, padding=(0, 2), pad_edge=False, show_edge=False)
-    for title in ("", "run", "epoch", "top-1", "left"):
+    for title in ("", "run", "epoch", "score", "left"):
         body.add_column(title, justify="left" if title in ("", "run") else "right", overflow="fold")
     for job in [job for job in jobs if job.state == RUNNING][:MAX_ROWS]:
         rest = duration(left[job.number]) if job.number in left else ""
@@ -192,8 +194,8 @@ def stage(log: str) -> str:
     for line in log.splitlines():
         if line.startswith(FLOAT_FIRST):
             found = "trains its float run first"
-        elif line.endswith(ELSEWHERE):
-            found = f"waits for {line.removesuffix(ELSEWHERE)}"
+        elif line.endswith(AWAITED):
+            found = f"waits for {line.removesuffix(AWAITED)}"
         elif line.startswith(("finished: ", "done before: ")):
             found = ""
     return found
@@ -213,7 +215,7 @@ def scores(jobs: Sequence[Job]) -> RenderableType | None:
         return None
     body = Table(box=None, padding=(0, 2), pad_edge=False, show_edge=False)
     body.add_column("run", overflow="fold")
-    body.add_column("top-1", justify="right")
+    body.add_column(SCORE, justify="right")
     for job in finished[:MAX_SCORES]:
         body.add_row(Text(job.name), _percent(job.score))
     if len(finished) > MAX_SCORES:
@@ -221,20 +223,21 @@ def scores(jobs: Sequence[Job]) -> RenderableType | None:
     return body
 
 
-def show_outcome(store: JobStore, seconds: float, out: TextIO) -> None:
+def show_outcome(store: JobStore, seconds: float, out: TextIO, *, scored: bool = True) -> None:
     """Show the scores and the outcome of a sweep, and the command for the report of its runs.
 
     Args:
         store: states of the sweep's jobs.
         seconds: how long the sweep took.
         out: where to show them.
+        scored: whether to show more than the outcome; a search, which is a sweep for each batch of trials, does not.
     """
     jobs = store.jobs()
-    if table := scores(jobs):
+    if scored and (table := scores(jobs)):
         width = None if out.isatty() else WIDE  # rich would fold a file's lines at 80 characters
         Console(file=out, highlight=False, width=width).print(table)
     out.write(f"{summary(jobs, seconds)}\n")
-    folders = {str(RunFolder(Path(job.folder)).runs) for job in jobs if job.state == DONE and job.folder}
+    folders = {str(RunFolder(Path(job.folder)).runs) for job in jobs if scored and job.state == DONE and job.folder}
     for folder in sorted(folders):
         report = "sqakd-report" if program("") else "python -m sqakd.report"
         out.write(f"all results: {report} {shlex.quote(folder)}\n")

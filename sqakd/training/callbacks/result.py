@@ -19,18 +19,25 @@ class Result(pl.Callback):
 
     Args:
         make: returns the record.
+        write: writes what a finished run leaves behind and returns the record with what it adds. It comes before
+            everything that may fail, so that no picture and no logger can lose a training.
         draw: draws the picture of the run and returns its file, None if there is nothing to draw; only the first of
             several processes calls it.
     """
 
-    def __init__(self, make: Callable[[], Record], draw: Callable[[Record], Path | None]) -> None:
-        self.make, self.draw = make, draw
+    def __init__(
+        self,
+        make: Callable[[], Record],
+        write: Callable[[Record, pl.Trainer], Record],
+        draw: Callable[[Record], Path | None],
+    ) -> None:
+        self.make, self.write, self.draw = make, write, draw
         self.record: Record | None = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch < max_epochs(trainer):
             return
-        record = self.record = self.make()
+        record = self.record = self.write(self.make(), trainer)
         picture = self.draw(record) if trainer.is_global_zero else None
         for logger in trainer.loggers:
             logger.log_metrics(record.metrics(), step=trainer.global_step)

@@ -59,4 +59,6 @@ def send_picture(logger: Logger, name: str, file: Path, step: int) -> None:
 
 
 def _cell(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -38,6 +38,7 @@ def wandb_logger(
     tags: list[str],
     plus: list[str],
     folder: str,
+    save_dir: str | None = None,
 ) -> WandbRun:
     """Return a logger whose run id depends on name, seed and folder, so that a resumed run continues the same curve.
 
@@ -49,9 +50,11 @@ def wandb_logger(
         job_type: the larger task that the run belongs to, e.g. a table; None for none.
         tags: labels of the run.
         plus: names of the run's add-ons, shown as more tags.
-        folder: where offline files go.
+        folder: of the run; part of its id.
+        save_dir: where offline files go; None for `folder`. A run that was moved keeps its id.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    place = save_dir or folder
+    Path(place).mkdir(parents=True, exist_ok=True)
     return WandbRun(
         project=project,
         name=f"{name}-seed{seed}",
@@ -59,7 +62,7 @@ def wandb_logger(
         group=group,
         job_type=job_type,
         tags=list(dict.fromkeys([*tags, *plus])),
-        save_dir=folder,
+        save_dir=place,
         offline=not has_login(),
         resume="allow",
         settings=wandb.Settings(quiet=True, console="off"),

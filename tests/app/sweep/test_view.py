@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sqakd.app.console import FLOAT_FIRST
 from sqakd.app.sweep.job import JobError, run_job
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
 from sqakd.app.sweep.view import _Changes, progress_table, seconds_left, show_outcome, show_progress, summary
+from sqakd.runs.folder import AWAITED
 
 
 def some_jobs(tmp_path: Path) -> list[Job]:
@@ -54,7 +56,7 @@ def test_table_shows_counts_epochs_failures_and_best_runs(tmp_path: Path) -> Non
 
 def test_a_job_that_waits_for_a_float_run_says_so(tmp_path: Path) -> None:
     log = tmp_path / "job.log"
-    log.write_text("runs/teacher/seed0 is being trained by another process; waiting for it\n")
+    log.write_text(f"runs/teacher/seed0{AWAITED}\n")
     job = Job(2, "", RUNNING, run="student", folder=str(tmp_path / "none"), log=str(log), started=50, epochs=10)
     out = io.StringIO()
     Console(file=out, width=120).print(progress_table([job], 100))
@@ -63,13 +65,13 @@ def test_a_job_that_waits_for_a_float_run_says_so(tmp_path: Path) -> None:
 
 def test_a_file_gets_a_line_when_a_job_trains_its_float_run_first(store: JobStore) -> None:
     log = store.folder / "job.log"
-    log.write_text("the float network comes first: runs/teacher/seed0\n")
+    log.write_text(f"{FLOAT_FIRST}runs/teacher/seed0\n")
     job = replace(store.jobs()[0], state=RUNNING, run="student", log=str(log))
     changes = _Changes()
     assert changes.lines([job]) == ["[0/1]  student: trains its float run first"]
     assert changes.lines([job]) == []
     log.write_text(log.read_text() + "finished: teacher seed 0, top-1 99.00%\n")
-    assert changes.lines([job]) == ["[0/1]  started: student"]
+    assert changes.lines([job]) == ["[0/1]  student: its own training begins"]
 
 
 def test_scores_and_the_command_of_the_report_stay_at_the_end(store: JobStore, tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_scores_and_the_command_of_the_report_stay_at_the_end(store: JobStore, t
     out = io.StringIO()
     show_outcome(store, 60, out)
     lines = [line.split() for line in out.getvalue().splitlines()]
-    assert lines[0] == ["run", "top-1"]
+    assert lines[0][:2] == ["run", "top-1,"]
     assert lines[1] == ["cell0", "seed", "0", "50.00%"]
     assert out.getvalue().endswith(f"all results: python -m sqakd.report '{tmp_path / 'my runs'}'\n")
 
@@ -110,7 +112,7 @@ def test_file_gets_one_line_for_each_change(store: JobStore, monkeypatch: pytest
         store.write(replace(store.jobs()[2], state=SET_ASIDE, losses=2))
     lines = out.getvalue().splitlines()
     assert lines[0] == "[0/3]  started: good"
-    assert lines[1].startswith("[1/3]  done in 0 s: good, top-1 50.00%") or "[2/3]" in lines[1]
+    assert lines[1].startswith("[1/3]  done in 0 s: good, score 50.00%") or "[2/3]" in lines[1]
     assert any("FAILED: bad: RuntimeError: mistake (log: " in line for line in lines)
     assert lines[-1].endswith("process killed, starting again at the end, alone: seed=2")
     assert len(lines) <= 5
