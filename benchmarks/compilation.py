@@ -25,10 +25,10 @@ from torch._inductor import metrics
 from sqakd.training.code_cache import CodeCache
 
 
-def cpu_seconds() -> float:
-    """Return the processor time of this process and of the processes that it started and that have ended."""
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+def cpu_seconds() -> tuple[float, float]:
+    """Return the processor time of this process, and of the processes that it started and that have ended."""
+    own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return own.ru_utime + own.ru_stime, others.ru_utime + others.ru_stime
 
 
 def measure(folder: Path, *, quantized: bool, bf16: bool) -> dict[str, float]:
@@ -39,7 +39,10 @@ def measure(folder: Path, *, quantized: bool, bf16: bool) -> dict[str, float]:
     for _ in range(2):
         take_step()
         times.append(cpu_seconds())
-    return {"seconds": times[1] - times[0] - (times[2] - times[1]), "kernels": metrics.generated_kernel_count}
+    own, others = zip(*times, strict=True)
+    compilers = others[1] - others[0]
+    seconds = compilers + own[1] - own[0] - (own[2] - own[1])
+    return {"seconds": seconds, "compilers": compilers, "kernels": metrics.generated_kernel_count}
 
 
 def main() -> None:
@@ -62,12 +65,13 @@ def main() -> None:
                     for _ in ("cold", "warm")
                 ]
             cold, warm = (json.loads(output.splitlines()[-1]) for output in outputs)
-            rows.append((cold["seconds"], warm["seconds"], cold["kernels"]))
+            rows.append((cold["seconds"], cold["compilers"], warm["seconds"], cold["kernels"]))
     print(f"torch {torch.__version__}, {'bf16' if arguments.bf16 else 'float32'}, n = {arguments.rounds}")
-    print(f"{'processor seconds, median (min - max)':40} {'cold':>20} {'warm':>20} {'kernels':>8}")
+    heads = ("cold", "of it C++ compiler", "warm")
+    print(f"{'processor seconds, median (min - max)':40} {' '.join(f'{head:>20}' for head in heads)} {'kernels':>8}")
     for student, rows in found.items():
-        cold_seconds, warm_seconds, kernels = zip(*rows, strict=True)
-        print(f"{student:40} {_spread(cold_seconds):>20} {_spread(warm_seconds):>20} {kernels[0]:8.0f}")
+        *seconds, kernels = zip(*rows, strict=True)
+        print(f"{student:40} {' '.join(f'{_spread(values):>20}' for values in seconds)} {kernels[0]:8.0f}")
 
 
 def _spread(values: tuple[float, ...]) -> str:

@@ -1,9 +1,11 @@
 """Images per second of a training step: a W2A2 ResNet-20 compared with a float one, both with the same teacher.
 
-    python benchmarks/step.py [--rounds 5] [--steps 3]
+    python benchmarks/step.py [--rounds 7] [--steps 2] [--cpu-time]
 
 All variants are built first. Each round then times every variant once, so that a change in the machine's speed affects
 all of them. A step is the teacher's forward pass, the student's forward and backward pass, and the optimizer's step.
+With --cpu-time, a step's time is that of the processor, which other jobs on the machine disturb less; the figures of
+several threads include their waiting, so use one (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -94,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true", help="measure seconds of the processor, not of a clock")
     arguments = parser.parse_args()
     variants = {
         "eager float32": {"compile": False, "bf16": False, "channels_last": False},
@@ -111,21 +114,26 @@ def main() -> None:
     for step in tqdm(steps.values(), desc="compiling and warming up", disable=None):
         step()
         step()
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     rates: dict[tuple[str, bool], list[float]] = {key: [] for key in steps}
     for _ in tqdm(range(arguments.rounds), desc="timing", disable=None):
         for key, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             for _ in range(arguments.steps):
                 step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            rates[key].append(BATCH * arguments.steps / (time.perf_counter() - start))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, n = {arguments.rounds}")
-    print(f"{'images/s, median (min - max)':32} {'W2A2 student':>22} {'float student':>22} {'time W2A2 / float':>18}")
+            rates[key].append(BATCH * arguments.steps / (clock() - start))
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()}, load average"
+        f" {os.getloadavg()[0]:.1f}, n = {arguments.rounds}"
+    )
+    print(f"{'images/s, median (min - max)':32} {'W2A2 student':>22} {'float student':>22} {'time W2A2 / float':>20}")
     for name in variants:
         quantized, floats = rates[name, True], rates[name, False]
-        ratio = statistics.median(f / q for f, q in zip(floats, quantized, strict=True))
-        print(f"{name:32} {_spread(quantized):>22} {_spread(floats):>22} {ratio:18.2f}")
+        ratios = [f / q for f, q in zip(floats, quantized, strict=True)]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})"
+        print(f"{name:32} {_spread(quantized):>22} {_spread(floats):>22} {ratio:>20}")
 
 
 def _spread(values: list[float]) -> str:

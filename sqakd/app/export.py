@@ -16,7 +16,7 @@ from sqakd.advice import install, left_out
 from sqakd.app.artifact import check_logged, log_artifact
 from sqakd.app.compose import located, make
 from sqakd.app.console import say
-from sqakd.app.hub import CARD, check_hub_folder, write_hub_folder
+from sqakd.app.hub import CARD, check_hub_folder, own_paths, write_hub_folder
 from sqakd.app.parts import quantize_network
 from sqakd.app.signatures import check_arguments, check_values
 from sqakd.dataset.base import ImageDataModule
@@ -100,6 +100,8 @@ def export_run(config: Mapping[str, Any]) -> float:
         kept = write_hub_folder(hub, trained.network, source.record, facts, trained.preparation, files)
         note = f"; {CARD} is yours and stays" if kept else ""
         say(f"{hub}: weights, ONNX file and model card in the layout of a model hub{note}")
+        if paths := own_paths(source.record.command):
+            say(f"warning: its card and its weights name paths of this machine: {', '.join(paths)}")
     if config["artifact"]:
         say(f"artifact {log_artifact(source.config, record, source.folder, folder)}: the files, in Weights & Biases")
     return min(verdict.agreement for verdict in record.verify)

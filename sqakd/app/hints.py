@@ -58,6 +58,8 @@ def expected(hint: Any) -> str:
         ('true or false', 'a whole number or null', 'value or code')
         >>> expected(Sequence[float]), expected(Callable[..., Any])
         ('a list, each item a finite number', 'a node with _target_, the class to construct')
+        >>> expected(bool | Literal["auto"]), expected(bool | None)
+        ('true, false or auto', 'true, false or null')
     """
     origin, inner = get_origin(hint), get_args(hint)
     if hint in SIMPLE:
@@ -79,6 +81,8 @@ def _options(hint: Any) -> list[str]:
     """Return the descriptions of all alternatives; null comes last."""
     if get_origin(hint) is Literal:
         return [str(one) for one in get_args(hint)]
+    if hint is bool:  # two alternatives of their own, as in "true, false or auto"
+        return ["true", "false"]
     if len(found := alternatives(hint)) == 1:
         return [expected(hint)]
     return [option for one in sorted(found, key=lambda one: one is type(None)) for option in _options(one)]

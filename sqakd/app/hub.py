@@ -16,7 +16,7 @@ from sqakd.files import remove_abandoned, replacing, sha256, write_errors, write
 from sqakd.images import Preparation
 from sqakd.report.model_card import loading, model_card
 from sqakd.runs.checkpoint import save_safetensors
-from sqakd.runs.record import Record
+from sqakd.runs.record import Record, split_command
 
 CONFIG, WEIGHTS, MODEL, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
 PREPROCESSOR, PICTURE = "preprocessor_config.json", "picture.png"
@@ -92,6 +92,17 @@ def write_hub_folder(
             (folder / file.name).unlink(missing_ok=True)
     remove_abandoned(folder)
     return kept
+
+
+def own_paths(command: str) -> list[str]:
+    """Return the overrides of a run's command whose value is a path that means something on one machine only.
+
+    Example:
+        >>> own_paths("python train.py dataset.folder=/home/me/photos 'paths.data=~/my data' bits=2")
+        ['dataset.folder=/home/me/photos', 'paths.data=~/my data']
+    """
+    words = split_command(command)
+    return [word for word in words if word.partition("=")[2].startswith(("/", "~"))]
 
 
 def _config(record: Record, facts: Mapping[str, Any]) -> dict[str, Any]:

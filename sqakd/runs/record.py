@@ -204,7 +204,7 @@ class Record:
     @property
     def rounding(self) -> str:
         """The rounding rule that the command names, e.g. "ste"; empty for the quantizer's own."""
-        words = (word for word in _words(self.command) if word.startswith(ROUNDING))
+        words = (word for word in split_command(self.command) if word.startswith(ROUNDING))
         return next(words, "").removeprefix(ROUNDING)
 
     @property
@@ -309,10 +309,10 @@ def changes_text(changes: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={json.dumps(value)}" for key, value in changes.items())
 
 
-def _words(command: str) -> list[str]:
+def split_command(command: str) -> list[str]:
     """Split a command as a shell does; commands in early records were written without quotes.
 
-    >>> _words("python train.py 'name=my run' bits=1"), _words("python train.py name=it's")
+    >>> split_command("python train.py 'name=my run' bits=1"), split_command("python train.py name=it's")
     (['python', 'train.py', 'name=my run', 'bits=1'], ['python', 'train.py', "name=it's"])
     """
     try:

@@ -19,6 +19,14 @@ MISSES = (
     ("inductor", "fxgraph_cache_bypass"),
 )
 
+# On a CPU, the largest number of reads of a value that is computed again in each loop that needs it. Beyond it, torch
+# writes the value to memory. A clipped gradient has about 15 reads, most of them of single numbers such as the range.
+# With torch's own limits of 4 and 12, each gradient is written, and read again by two loops.
+READS: dict[str, str | int | bool | Callable[..., Any]] = {
+    "realize_reads_threshold": 24,
+    "realize_acc_reads_threshold": 24,
+}
+
 
 class CompiledStep:
     """Calls compiled code for batches of one size, and the function itself for all others.
@@ -40,15 +48,19 @@ class CompiledStep:
         self, eager: Callable[..., Any], *, size: int | None, on_failure: Callable[[str], None] | None = None
     ) -> None:
         self.eager, self.size, self.on_failure = eager, size, on_failure
-        # One process may train several runs whose batches differ. Code for batches of any size would be slower.
-        self.compiled: Callable[..., Any] | None = torch.compile(eager, dynamic=False)
+        self.compiled: Callable[..., Any] | None = None
+        self.failed = False
         self.seconds, self.cold = 0.0, False
         # Otherwise torch compiles the backward pass in the middle of the first one, where no way back is left.
         torch._functorch.config.force_non_lazy_backward_lowering = True
 
     def __call__(self, images: Tensor, *others: Any) -> Any:
-        if self.compiled is None or self.size not in (None, len(images)):
+        if self.failed or self.size not in (None, len(images)):
             return self.eager(images, *others)
+        if self.compiled is None:
+            # One process may train several runs whose batches differ. Code for batches of any size would be slower.
+            options = READS if images.device.type == "cpu" else None
+            self.compiled = torch.compile(self.eager, dynamic=False, options=options)
         if self.seconds:
             return self._call(images, *others)
         started, missed = time.perf_counter(), _misses()
@@ -63,7 +75,7 @@ class CompiledStep:
         except TorchDynamoException as error:
             if self.on_failure is None:
                 raise
-            self.compiled = None
+            self.failed = True
             self.on_failure(_reason(error))
             return self.eager(*arguments)
 

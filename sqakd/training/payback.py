@@ -40,6 +40,17 @@ class Payback:
     def pays(self) -> bool:
         return self.saves > MARGIN * self.costs
 
+    def pays_for(self, share: float) -> bool:
+        """Return whether compiling the evaluation pays as well.
+
+        An evaluation is a forward pass of the student, about a quarter of a step. Its compilation costs about a quarter
+        too, so that the two quarters cancel out.
+
+        Args:
+            share: images that are left to evaluate, relative to those that are left to train on.
+        """
+        return share * self.saves > MARGIN * self.costs
+
     @property
     def price(self) -> str:
         return f"costs about {duration(self.costs)}{' (cached)' if self.cached else ''}"

@@ -54,6 +54,7 @@ class Task(pl.LightningModule):
 
     teacher: nn.Module | None
     losses: Callable[..., dict[str, Tensor]]
+    evaluated_logits: Callable[[Tensor], Tensor]
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Task(pl.LightningModule):
         self.student.to(memory_format=self.format)
         self.__dict__["teacher"] = None if teacher is None else _freeze(teacher).to(memory_format=self.format)
         self.__dict__["losses"] = self.eager_losses
+        self.__dict__["evaluated_logits"] = self.eager_logits
         if compile:
             self.compile_losses(size=None)
         self.features: tuple[Features, Features] | None = None
@@ -147,6 +149,10 @@ class Task(pl.LightningModule):
         self.__dict__["losses"] = step
         return step
 
+    def compile_evaluation(self, *, size: int, on_failure: Callable[[str], None]) -> None:
+        """Compute the student's logits of validation batches of one size by compiled code from now on."""
+        self.__dict__["evaluated_logits"] = CompiledStep(self.eager_logits, size=size, on_failure=on_failure)
+
     def configure_optimizers(self) -> Optimizer:
         network, quantizer = split_parameters(self.student)
         own = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
@@ -183,6 +189,16 @@ class Task(pl.LightningModule):
                 self.features[0].take()
         losses: dict[str, Tensor] = self.objective(student, teacher, label, features)
         return losses
+
+    def eager_logits(self, images: Tensor) -> Tensor:
+        """Return student logits [N, classes] of validation images [N, C, H, W].
+
+        `evaluated_logits` is this method, or its compiled form.
+        """
+        logits: Tensor = self.student(images)
+        if self.features is not None:
+            self.features[0].take()  # no score reads them
+        return logits
 
     def _feature_batch(
         self, student: Tensor, teacher: Tensor | None, index: Tensor | None, draws: dict[str, Tensor] | None
@@ -273,9 +289,7 @@ class Task(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images = batch.image.to(memory_format=self.format)
-        logits, teacher = self.student(images), self.validation_logits(images, batch_idx)
-        if self.features is not None:
-            self.features[0].take()
+        logits, teacher = self.evaluated_logits(images), self.validation_logits(images, batch_idx)
         self.scores.add(logits, teacher, batch.label)
 
     def on_validation_epoch_end(self) -> None:

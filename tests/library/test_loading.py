@@ -66,7 +66,7 @@ def test_a_file_that_is_not_there_is_refused_beside_a_run() -> None:
 
 
 def test_a_file_of_an_earlier_version_that_lies_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(sqakd.SqakdError, match=r"it lacks image_shape\): expected a file that a run of this version wrote"):
+    with pytest.raises(sqakd.SqakdError, match=r"it lacks image_shape\): expected a file that a run"):
         sqakd.load(shutil.copy(RUN / "weights.pt", tmp_path))
 
 

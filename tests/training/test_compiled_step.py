@@ -24,7 +24,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     found: list[int] = []
     compile = torch.compile
 
-    def backend(graph: Any, inputs: list[Tensor]) -> Any:
+    def backend(graph: Any, inputs: list[Tensor], **options: Any) -> Any:
         found.append(len(inputs[0]))
         return graph.forward
 

@@ -43,6 +43,13 @@ def test_estimates_replace_unknown_times() -> None:
     assert floats.saves < new.saves < 100
 
 
+def test_evaluation_pays_by_its_share_of_the_images() -> None:
+    estimate = payback(Times(warm=6, eager=1, compiled=0.5), eager=0.1, steps=1000, networks=[], graphs=1)
+    least = 1.5 * 6 / 50  # the step saves 50 s
+    assert estimate.pays_for(1.1 * least)
+    assert not estimate.pays_for(0.9 * least)
+
+
 def test_the_digits_demo_is_not_compiled_and_a_long_run_is() -> None:
     networks = [small.quantized(), small.network()]
     assert not payback(Times(), eager=0.2, steps=16 * 23, networks=networks, graphs=1).pays

@@ -175,7 +175,7 @@ def test_every_run_of_a_sweep_is_compiled(monkeypatch: pytest.MonkeyPatch) -> No
     """Without a higher limit, torch runs the ninth different network of a process uncompiled, with only a warning."""
     graphs: list[int] = []
 
-    def backend(graph: Any, _: Any) -> Any:
+    def backend(graph: Any, _: Any, **options: Any) -> Any:
         graphs.append(run)
         return graph.forward
 

@@ -19,6 +19,9 @@ from torch import Tensor
 from sqakd.quantization.quantizers.pieces import pieces, splits
 
 Mask = Literal["value", "code"]
+# A compiler puts all sums and the gradient of a small tensor, such as a weight, in one loop if the sums have one stage.
+SMALL = 2**18
+_clip_gradient = torch.ops.aten.hardtanh_backward.grad_input  # without this name, torch looks it up at each call
 
 
 class Reach(NamedTuple):
@@ -94,7 +97,11 @@ def _gradient(
 def _codes_in_pieces(x: Tensor, origin: Tensor | None, density: Tensor, reach: Reach) -> Tensor:
     codes = torch.empty_like(x)
     for part, code, (h,) in pieces(x, codes, buffers=1, dtype=density.dtype):
-        code.copy_(_position(part, origin, density, out=h).round_().clamp_(reach.low, reach.high))
+        rounded = _position(part, origin, density, out=h).round_()
+        if code.dtype == h.dtype:
+            torch.clamp(rounded, reach.low, reach.high, out=code)
+        else:  # torch writes no clipped values in another precision
+            code.copy_(rounded.clamp_(reach.low, reach.high))
     return codes
 
 
@@ -108,7 +115,7 @@ def _gradient_in_pieces(
         _position(part, origin, density, out=h)
         torch.round(h, out=error)
         judged = h if reach.mask == "value" else error
-        torch.ops.aten.hardtanh_backward(_at_least_float(g), judged, *limits, grad_input=passed)
+        _clip_gradient(_at_least_float(g), judged, *limits, grad_input=passed)
         if weight is not None:
             torch.sub(h, error, out=error).mul_(weight)
             passed.addcmul_(torch.abs(passed, out=size), error)
@@ -139,5 +146,7 @@ def _sum_to(values: Tensor, like: Tensor) -> Tensor:
     """Sum `values` down to the shape of `like`: one number, or one per channel [C, 1, ...]."""
     if like.ndim:
         return values.sum_to_size(like.shape)
+    if torch.compiler.is_compiling() and values.numel() <= SMALL:
+        return values.sum()
     # Per channel first: the compiler then shares one pass with the reductions of a neighbouring batch norm.
     return values.sum(dim=(0, *range(2, values.ndim))).sum()

@@ -39,11 +39,11 @@ def pieces(x: Tensor, *others: Tensor, buffers: int, dtype: torch.dtype) -> Iter
         buffers: number of buffers.
         dtype: of the buffers.
     """
-    space = [x.new_empty(_piece(), dtype=dtype) for _ in range(buffers)]
-    rows = [_row(tensor, x) for tensor in (x, *others)]
-    for start in range(0, x.numel(), _piece()):
-        parts = [row[start : start + _piece()] for row in rows]
-        yield *parts, [buffer[: len(parts[0])] for buffer in space]
+    size = _piece()
+    space = [x.new_empty(size, dtype=dtype) for _ in range(buffers)]
+    for parts in zip(*(_row(tensor, x).split(size) for tensor in (x, *others)), strict=True):
+        length = len(parts[0])
+        yield *parts, space if length == size else [buffer[:length] for buffer in space]
 
 
 def _piece() -> int:

@@ -1,18 +1,18 @@
-"""Compilation of the training step: at once, never, or when the steps that are left make up for it.
+"""Compilation of the training step and of the evaluation: at once, never, or when the rest makes up for it.
 
 A training with `compile=auto` begins eagerly. At step 20, the measured time of a step and the time of a compilation
-decide about the rest. The decision is kept in a file and in the checkpoint, so that an interrupted training takes the
-same decision at the same step, and ends in the same bits.
+decide about the rest. The evaluation is compiled apart from the step, if enough images are left to evaluate. The
+decision is kept in a file and in the checkpoint, so that an interrupted training takes the same decision at the same
+step, and ends in the same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from sqakd.dataset.loader import Loader
 from sqakd.errors import SqakdError
-from sqakd.files import write_errors, write_text
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.code_cache import CodeCache
 from sqakd.training.compiled_step import CompiledStep
+from sqakd.training.decision import Decision, read_decision, write_decision
 from sqakd.training.payback import Payback, payback
 from sqakd.training.task import Task
 from sqakd.training.trainer import max_epochs
@@ -37,16 +37,8 @@ MEASURED = 15  # steps whose fastest counts
 DECIDES_AT = WARM_UP + MEASURED  # step before which the decision is taken
 
 
-@dataclass(frozen=True)
-class Decision:
-    """The choice between eager and compiled steps, with the step of the change. A step is one batch."""
-
-    compile: bool
-    step: int
-
-
 class Compilation(Checkpoint):
-    """Compiles the training step. The class is a Checkpoint only because Lightning calls those last.
+    """Compiles the training step and the evaluation. The class is a Checkpoint only because Lightning calls those last.
 
     Args:
         mode: whether to compile; "auto" decides by time.
@@ -57,10 +49,11 @@ class Compilation(Checkpoint):
 
     def __init__(self, mode: Mode, *, cache: CodeCache, file: Path, say: Callable[[str], None]) -> None:
         self.mode, self.cache, self.file, self.say = mode, cache, file, say
-        self.decision = None if mode == "auto" else Decision(mode, 0)
+        self.decision = None if mode == "auto" else Decision(mode, 0, evaluation=mode)
         self.eager = float("inf")  # seconds of the fastest eager step
         self.compiled = float("inf")
         self.step: CompiledStep | None = None
+        self.evaluates = False  # whether evaluations run compiled code
         self.kind, self.is_first = "", True
         self.started = 0.0
         self.measured = 0  # steps since the start or since the compilation
@@ -75,7 +68,7 @@ class Compilation(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.decision is None:
-            self.decision = trainer.strategy.broadcast(_read(self.file))
+            self.decision = trainer.strategy.broadcast(read_decision(self.file))
         assert isinstance(pl_module, Task)
         self.kind, self.is_first = kind(pl_module, trainer), trainer.is_global_zero
 
@@ -112,6 +105,21 @@ class Compilation(Checkpoint):
         if trainer.is_global_zero and self.measured in (1, DECIDES_AT):
             self._remember()
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.evaluates or self.decision is None or not self.decision.evaluation:
+            return
+        # A resumed training may know a decision that the uninterrupted one took only after this evaluation.
+        if (trainer.current_epoch + 1) * int(trainer.num_training_batches) <= self.decision.step:
+            return
+        assert isinstance(pl_module, Task)
+        loader = trainer.val_dataloaders
+        assert isinstance(loader, Loader)
+        pl_module.compile_evaluation(
+            size=loader.part_size,
+            on_failure=lambda reason: self._say(f"the evaluation cannot be compiled and stays eager: {reason}"),
+        )
+        self.evaluates = True
+
     @property
     def _measures(self) -> bool:
         """Whether the running step is measured: the first steps of an automatic training, eager and compiled."""
@@ -122,11 +130,12 @@ class Compilation(Checkpoint):
         """Decide about the rest of the training; rank 0 decides for all."""
         estimate = self._estimate(trainer, task, position)
         measured = self.eager < float("inf")  # not if the run was interrupted again and again in its first steps
-        compiles: bool = trainer.strategy.broadcast(measured and estimate.pays)
-        self.decision = Decision(compiles, position)
+        compiles = measured and estimate.pays
+        share = evaluated_share(trainer, position)
+        self.decision = trainer.strategy.broadcast(Decision(compiles, position, compiles and estimate.pays_for(share)))
         if trainer.is_global_zero:
-            _write(self.file, self.decision)
-        if compiles:
+            write_decision(self.file, self.decision)
+        if self.decision.compile:
             self._say(f"compiling: {estimate}")
 
     def _estimate(self, trainer: pl.Trainer, task: Task, position: int) -> Payback:
@@ -161,7 +170,7 @@ class Compilation(Checkpoint):
         self.decision, self.measured = Decision(False, self.decision.step), DECIDES_AT  # nothing is left to measure
         if self.is_first:
             with contextlib.suppress(SqakdError):
-                _write(self.file, self.decision)
+                write_decision(self.file, self.decision)
         self._say(f"the training step cannot be compiled; the run continues with eager steps: {reason}")
 
     def _remember(self) -> None:
@@ -196,6 +205,21 @@ def compiled_from(trainer: pl.Trainer) -> int | None:
     return next((found.step for found in decisions if found is not None and found.compile), None)
 
 
+def evaluated_share(trainer: pl.Trainer, position: int) -> float:
+    """Return the number of images left to evaluate, relative to those left to train on.
+
+    Args:
+        trainer: of a training that has begun.
+        position: number of batches that were trained on.
+    """
+    train, val = trainer.train_dataloader, trainer.val_dataloaders
+    if not isinstance(train, Loader) or not isinstance(val, Loader):
+        return 0.0
+    batches, epochs = int(trainer.num_training_batches), max_epochs(trainer)
+    evaluations = (epochs - position // batches) / (trainer.check_val_every_n_epoch or 1)
+    return evaluations * len(val.images) / ((epochs * batches - position) * train.batch_size)
+
+
 def _graphs(trainer: pl.Trainer) -> int:
     """Return how often the step is compiled until the end: again at each change of the bits."""
     last = max_epochs(trainer)
@@ -212,23 +236,3 @@ def _now(device: torch.device) -> float:
     elif device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter()
-
-
-def _write(file: Path, decision: Decision) -> None:
-    """Write a decision, possibly before the first checkpoint.
-
-    Raises:
-        WriteError: if the file cannot be written.
-    """
-    with write_errors(file):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(asdict(decision)))
-
-
-def _read(file: Path) -> Decision | None:
-    """Return the decision of an interrupted training; None without one, or if the file is damaged."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        return Decision(bool(found["compile"]), int(found["step"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None

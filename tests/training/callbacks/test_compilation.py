@@ -1,4 +1,4 @@
-"""When the training step is compiled, and that an interrupted training is compiled at the same step.
+"""When step and evaluation are compiled, and that an interrupted training is compiled at the same step.
 
 Nothing is compiled here: the compiled step is a stand-in whose loss is 1.5 times as large. So the final weights show at
 which step the training switched.
@@ -23,9 +23,11 @@ from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.runs.saved_state import find_start
 from sqakd.training.callbacks import compilation
-from sqakd.training.callbacks.compilation import Compilation, Decision, Mode
+from sqakd.training.callbacks.compilation import Compilation, Mode
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.code_cache import VARIABLE, CodeCache, Times
+from sqakd.training.compiled_step import CompiledStep
+from sqakd.training.decision import Decision, read_decision
 
 FILE = Path("checkpoints") / "compilation.json"
 EPOCHS, STEPS, DECIDES_AT = 4, 3, 4  # the decision is taken in the second epoch
@@ -55,9 +57,22 @@ class StopAt(pl.Callback):
             raise StopError
 
 
+class CompiledEvaluations(pl.Callback):
+    """Collects the epochs whose evaluation ran compiled code."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if isinstance(pl_module.evaluated_logits, CompiledStep):
+            self.epochs.append(trainer.current_epoch)
+
+
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        if function.__name__ == "eager_logits":
+            return function
         return lambda *arguments: {name: 1.5 * value for name, value in function(*arguments).items()}
 
     monkeypatch.setattr(torch, "compile", compile)
@@ -73,7 +88,7 @@ def known(monkeypatch: pytest.MonkeyPatch) -> Callable[[Times], None]:
 
 
 def fit(
-    folder: Path, mode: Mode = "auto", *, stop: int | None = None, saves: bool = False
+    folder: Path, mode: Mode = "auto", *, stop: int | None = None, saves: bool = False, look: Any = None
 ) -> tuple[Weights, list[str]]:
     """Train, or continue a training, and return the weights and the printed lines."""
     said: list[str] = []
@@ -81,7 +96,8 @@ def fit(
     compiles = Compilation(mode, cache=CodeCache(folder / "cache"), file=folder / FILE, say=said.append)
     task = small.make_task(small.network(), None, "quantizer=none", f"recipe.epochs={EPOCHS}", "recipe.batch_size=8")
     callbacks = [] if stop is None else [StopAt(stop, resume if saves else None)]
-    trainer = small.make_small_trainer(task, folder, [*callbacks, compiles, resume])
+    looks = [] if look is None else [look]
+    trainer = small.make_small_trainer(task, folder, [*callbacks, *looks, compiles, resume])
     try:
         trainer.fit(task, datamodule=small.images(), ckpt_path=resume.start.file, weights_only=True)
     except StopError:
@@ -136,6 +152,57 @@ def test_a_resumed_eager_training_stays_eager(stop: int, tmp_path: Path, known: 
     assert same(resumed, fit(tmp_path / "eager", False)[0])
 
 
+def evaluations(folder: Path, mode: Mode = "auto", **options: Any) -> list[int]:
+    """Train, or continue a training, and return the epochs whose evaluation was compiled."""
+    look = CompiledEvaluations()
+    fit(folder, mode, look=look, **options)
+    return look.epochs
+
+
+def test_the_evaluation_is_compiled_from_the_decision_on_also_after_a_resume(
+    tmp_path: Path, known: Callable[[Times], None]
+) -> None:
+    """The first checkpoint lies before the decision, which its file then keeps."""
+    known(PAYS)
+    assert evaluations(tmp_path / "whole") == [1, 2, 3]
+    for stop, rest in ((DECIDES_AT + 1, [1, 2, 3]), (2 * STEPS + 1, [2, 3])):
+        evaluations(tmp_path / f"run{stop}", stop=stop)
+        assert evaluations(tmp_path / f"run{stop}") == rest
+
+
+def test_no_evaluation_is_compiled_before_the_decision_of_the_uninterrupted_training(tmp_path: Path) -> None:
+    (tmp_path / FILE).parent.mkdir()
+    (tmp_path / FILE).write_text(json.dumps({"compile": True, "step": 2 * STEPS, "evaluation": True}))
+    assert evaluations(tmp_path) == [2, 3]
+
+
+@pytest.mark.parametrize(("share", "epochs"), [(0.0, []), (1.0, [1, 2, 3])])
+def test_the_evaluation_is_compiled_only_if_that_pays(
+    share: float, epochs: list[int], tmp_path: Path, known: Callable[[Times], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(PAYS)
+    monkeypatch.setattr(compilation, "evaluated_share", lambda *_: share)
+    assert evaluations(tmp_path) == epochs
+
+
+def test_evaluations_are_compiled_at_once_or_never_by_request(tmp_path: Path) -> None:
+    assert evaluations(tmp_path / "true", True) == [0, 1, 2, 3]
+    assert evaluations(tmp_path / "false", False) == []
+
+
+def test_images_left_to_evaluate_are_counted() -> None:
+    data = small.images()
+    trainer: Any = SimpleNamespace(
+        train_dataloader=data.train_dataloader(), val_dataloaders=data.val_dataloader(), max_epochs=EPOCHS
+    )
+    trainer.num_training_batches, trainer.check_val_every_n_epoch = STEPS, 1
+    assert compilation.evaluated_share(trainer, DECIDES_AT) == 3 * small.VAL / (small.TRAIN * EPOCHS - 8 * DECIDES_AT)
+    trainer.check_val_every_n_epoch = 2
+    assert compilation.evaluated_share(trainer, 0) == 2 * small.VAL / (small.TRAIN * EPOCHS)
+    trainer.val_dataloaders = None
+    assert compilation.evaluated_share(trainer, 0) == 0
+
+
 def test_a_checkpoint_of_an_earlier_version_continues_eagerly(tmp_path: Path, known: Callable[[Times], None]) -> None:
     known(PAYS)
     fit(tmp_path, False, stop=2 * STEPS + 1)
@@ -160,7 +227,7 @@ def test_a_failed_compilation_is_reported_and_the_training_continues_eagerly(
     weights, said = fit(tmp_path)
     assert same(weights, fit(tmp_path / "eager", False)[0])
     assert said[1:] == ["the training step cannot be compiled; the run continues with eager steps: no C++ compiler"]
-    assert json.loads((tmp_path / FILE).read_text()) == {"compile": False, "step": DECIDES_AT}
+    assert json.loads((tmp_path / FILE).read_text()) == {"compile": False, "step": DECIDES_AT, "evaluation": False}
     with pytest.raises(SqakdError, match="the training step cannot be compiled: no C") as caught:
         fit(tmp_path / "true", True)
     assert "trainer.compile=false" in explain(caught.value)
@@ -212,6 +279,9 @@ def test_a_damaged_decision_is_taken_again(tmp_path: Path, known: Callable[[Time
     (tmp_path / FILE).parent.mkdir()
     for text in ("", "[]", "{}", '{"compile": 1}'):
         (tmp_path / FILE).write_text(text)
-        assert compilation._read(tmp_path / FILE) is None
+        assert read_decision(tmp_path / FILE) is None
+    (tmp_path / FILE).write_text('{"compile": true, "step": 3}')
+    assert read_decision(tmp_path / FILE) == Decision(True, 3), "an earlier version never compiled the evaluation"
+    (tmp_path / FILE).write_text("")
     fit(tmp_path, stop=DECIDES_AT + 1)
-    assert compilation._read(tmp_path / FILE) == Decision(True, DECIDES_AT)
+    assert read_decision(tmp_path / FILE) == Decision(True, DECIDES_AT, evaluation=True)
