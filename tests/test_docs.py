@@ -33,7 +33,7 @@ from omegaconf import OmegaConf
 from sqakd.app.checks import check_bits
 from sqakd.app.command import as_typed
 from sqakd.app.compose import compose_spec
-from sqakd.app.sensitivity import Keys
+from sqakd.app.sensitivity_command import Keys
 from sqakd.app.signatures import check_values
 
 CONF = command.ROOT / "conf"

@@ -98,7 +98,7 @@ def sensitivity(cfg: DictConfig) -> float | None:
         config = spec_of(cfg, HydraConfig.get()).config
         say(f"sensitivity of {config['run']} to {config['method']}")
         with large_imports():
-            from sqakd.app.sensitivity import run_sensitivity
+            from sqakd.app.sensitivity_command import run_sensitivity
         run_sensitivity(config)
 
     return report_errors(run, stopped=NOTHING_REPLACED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -70,7 +69,7 @@ def sensitivity(
     scheme = quantizer if isinstance(quantizer, Scheme) else preset(quantizer, w_bits=2, a_bits=2)
     found = first_batches(images, batches, key).to(device_of(model))
     with refused_images(found):
-        return measure(copy.deepcopy(model), scheme, found, widths=widths, criterion=criterion)
+        return measure(model, scheme, found, widths=widths, criterion=criterion)
 
 
 def allocate(

@@ -12,7 +12,7 @@ import yaml
 
 from sqakd.runs.names import bits_name
 
-OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=lsq", *command.SMALL]
+OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=lsq", *command.SMALL, "teacher.recipe.epochs=1"]
 AUTO = [*OVERRIDES, "bits=auto", "budget.images=16", "budget.widths=[2,4]", "recipe.epochs=1"]
 MIXED = [*OVERRIDES, "recipe.epochs=0", "layer_bits={layer3.*:4,conv1:8}", "layer_a_bits={layer1.0.conv2:3}"]
 BITS = {
