@@ -41,7 +41,7 @@ def pieces(x: Tensor, *others: Tensor, buffers: int, dtype: torch.dtype) -> Iter
     """
     size = _piece()
     space = [x.new_empty(size, dtype=dtype) for _ in range(buffers)]
-    for parts in zip(*(_row(tensor, x).split(size) for tensor in (x, *others)), strict=True):
+    for parts in zip(*(torch.split(_row(tensor, x), size) for tensor in (x, *others)), strict=True):
         length = len(parts[0])
         yield *parts, space if length == size else [buffer[:length] for buffer in space]
 
