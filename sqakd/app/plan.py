@@ -21,8 +21,9 @@ from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
 from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
-from sqakd.app.teacher import needed_float_runs
+from sqakd.app.teacher import NO_LABELS, needed_float_runs
 from sqakd.app.train import train
+from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.quantization.convert import TWINS
 from sqakd.quantization.selection import select
@@ -205,7 +206,8 @@ def refusal(spec: Spec) -> str | None:
     try:
         check_config(spec)
         make(spec.config["kd"], "kd")
-        make(spec.config["dataset"], "dataset")
+        if spec.config["teacher"]["checkpoint"] is None and _is_unlabelled(make(spec.config["dataset"], "dataset")):
+            return NO_LABELS
         check_length(spec, spec.config.get("plus", {}))
         scheme = make(spec.config["quantizer"], "quantizer")
         check_bits(spec, scheme)
@@ -216,6 +218,14 @@ def refusal(spec: Spec) -> str | None:
     except SqakdError as error:
         return explain(error)
     return None
+
+
+def _is_unlabelled(data: ImageDataModule) -> bool:
+    """Return whether a data set has no labels; False if its files are missing, which has a line of its own."""
+    try:
+        return not data.has_labels()
+    except SqakdError:
+        return False
 
 
 def work(config: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -32,6 +32,10 @@ from sqakd.runs.spec import Spec
 from sqakd.training.confidence import confidence
 from sqakd.training.trainer import top1
 
+NO_LABELS = (
+    "a teacher cannot be trained on images without labels; use teacher.checkpoint=FILE"
+    " (weights of the float network chosen by model@teacher=)"
+)
 # Trains one run unless it is finished; passed in because the training of a student begins with its teacher's.
 Train = Callable[[Spec], Record]
 
@@ -119,10 +123,7 @@ def load_teacher_file(spec: Spec, parts: Parts) -> FloatWeights | None:
     if file is None:
         if parts.data.labelled:
             return None
-        raise SqakdError(
-            "a teacher cannot be trained on images without labels; use teacher.checkpoint=FILE"
-            " (weights of the float network chosen by model@teacher=)"
-        )
+        raise SqakdError(NO_LABELS)
     found = find_weights(Path(file), _teacher_layout(parts))
     if parts.data.num_classes not in (None, found.classes):
         raise CheckpointError(

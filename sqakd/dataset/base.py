@@ -101,6 +101,14 @@ class ImageDataModule(pl.LightningDataModule):
             DataError: naming what is missing.
         """
 
+    def has_labels(self) -> bool:
+        """Return whether the images have labels, without reading any image.
+
+        Raises:
+            DataError: if files are missing.
+        """
+        return True
+
     def fingerprint(self) -> str | None:
         """Return a digest of the images that `load` would read, without reading them.
 

@@ -87,6 +87,9 @@ class ImageFolder(ImageDataModule):
     def require(self) -> None:
         assert self.layout  # listing the files refuses a folder without any
 
+    def has_labels(self) -> bool:
+        return bool(self.layout.classes)
+
     @cached_property
     def _names(self) -> dict[Path, str]:
         """Each file's path from the folder, with slashes on every system."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import command
+import image_sets
 import pytest
 import yaml
 
@@ -105,6 +106,16 @@ def test_the_plan_says_once_which_data_are_missing(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines if line.startswith("no data")] == ["no data  dataset=cifar10"]
     assert sum(line.startswith("train ") for line in lines) == 6, "they are planned all the same"
+
+
+def test_a_student_of_unlabelled_images_without_a_teacher_is_refused(tmp_path: Path) -> None:
+    for i in range(3):
+        image_sets.save(tmp_path / "images" / f"{i}.png", i)
+    words = ["plan=true", "dataset=imagefolder", f"dataset.folder={tmp_path / 'images'}"]
+    done = command.train(*words, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert "a teacher cannot be trained on images without labels; use teacher.checkpoint=FILE" in done.stdout
+    assert "1 runs: 1 refused" in done.stdout
 
 
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
