@@ -44,7 +44,7 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["bit=2"], "bit=2: no such key; did you mean bits? expected "),
+        (["bit=2"], "bit=2: no such key; did you mean bits?"),
         (["recipe=null"], "recipe=null: expected cifar10, "),
         (["quantizer=1"], "quantizer=1: expected dorefa, "),
         (["plus=[emma]"], "plus=emma: no such option; did you mean ema? expected "),

@@ -38,7 +38,6 @@ def wandb_logger(
     tags: list[str],
     plus: list[str],
     folder: str,
-    save_dir: str | None = None,
 ) -> WandbRun:
     """Return a logger whose run id depends on name, seed and folder, so that a resumed run continues the same curve.
 
@@ -50,10 +49,39 @@ def wandb_logger(
         job_type: the larger task that the run belongs to, e.g. a table; None for none.
         tags: labels of the run.
         plus: names of the run's add-ons, shown as more tags.
-        folder: of the run; part of its id.
-        save_dir: where offline files go; None for `folder`. A run that was moved keeps its id.
+        folder: of the run, where offline files go; part of the run's id.
     """
-    place = save_dir or folder
+    return wandb_run(
+        project=project,
+        name=name,
+        seed=seed,
+        group=group,
+        job_type=job_type,
+        tags=tags,
+        plus=plus,
+        folder=folder,
+        place=folder,
+    )
+
+
+def wandb_run(
+    *,
+    project: str,
+    name: str,
+    seed: int,
+    group: str,
+    job_type: str | None,
+    tags: list[str],
+    plus: list[str],
+    folder: str,
+    place: str,
+) -> WandbRun:
+    """Return the logger of `wandb_logger` for a run that may have been moved since.
+
+    Args:
+        project: see `wandb_logger`, like the other arguments.
+        place: where the run's folder is now.
+    """
     Path(place).mkdir(parents=True, exist_ok=True)
     return WandbRun(
         project=project,
