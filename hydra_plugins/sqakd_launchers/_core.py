@@ -24,9 +24,10 @@ from hydra_plugins.sqakd_launchers.schemas import hide_schemas
 from sqakd.app.modes import SWEEPERS
 from sqakd.app.start import large_imports
 from sqakd.app.sweep.job import failure_reason, run_job
+from sqakd.app.sweep.outcome import show_outcome
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
 from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore, killed_reason
-from sqakd.app.sweep.view import show_outcome, show_progress
+from sqakd.app.sweep.view import show_progress
 from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts, errors_in_one_line
 from sqakd.runs.folder import RunFolder
 

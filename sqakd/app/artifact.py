@@ -60,11 +60,10 @@ def log_artifact(config: dict[str, Any], record: ExportRecord, run: RunFolder, f
     """
     import wandb  # only if it is asked for
 
-    from sqakd.training.loggers.wandb import wandb_run
+    from sqakd.training.loggers.wandb import WandbRun
 
-    logger = wandb_run(
-        **{key: value for key, value in config["logger"]["wandb"].items() if key != "_target_"}, place=str(run.path)
-    )
+    own = {key: config["logger"]["wandb"][key] for key in ("project", "name", "seed", "folder")}
+    logger = WandbRun(**own, place=str(run.path))
     name = artifact_name(f"{record.name}-seed{record.seed}-{record.profile}")
     metadata = {"bits": [record.w_bits, record.a_bits], "agreement": [v.agreement for v in record.verify]}
     artifact = wandb.Artifact(name, type="model", metadata=metadata)

@@ -101,7 +101,7 @@ def export_run(config: Mapping[str, Any]) -> float:
         note = f"; {CARD} is yours and stays" if kept else ""
         say(f"{hub}: weights, ONNX file and model card in the layout of a model hub{note}")
         if paths := own_paths(source.record.command):
-            say(f"warning: its card and its weights name paths of this machine: {', '.join(paths)}")
+            say(f"warning: the model card and the weights name paths of this machine: {', '.join(paths)}")
     if config["artifact"]:
         say(f"artifact {log_artifact(source.config, record, source.folder, folder)}: the files, in Weights & Biases")
     return min(verdict.agreement for verdict in record.verify)

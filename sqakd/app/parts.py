@@ -105,7 +105,7 @@ def with_inputs(spec: Spec, data: ImageDataModule) -> Spec:
     if images is not None:
         inputs["images"] = images
     config = spec.config
-    if names := getattr(data, "given_names", None):  # the names, not the path of a file that the run may outlive
+    if names := data.given_names:  # the names, not the path of a file that the run may outlive
         config = config | {"dataset": config["dataset"] | {"classes": names}}
     return replace(spec, config=config, inputs=inputs)
 

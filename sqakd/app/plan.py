@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -19,11 +18,11 @@ from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
+from sqakd.app.plan_data import PlannedData
 from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
 from sqakd.app.teacher import NO_LABELS, needed_float_runs
 from sqakd.app.train import train
-from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.quantization.convert import TWINS
 from sqakd.quantization.selection import select
@@ -35,7 +34,6 @@ from sqakd.terminal import duration
 
 DONE, RESUME, TRAIN, REFUSED = "done", "resume", "train", "refused"
 MEASURED_STEPS = 4  # of a run whose time is not known
-PLACES = ("root", "folder", "download")  # keys of a data set that say where its files are
 # What the time of an epoch depends on, as paths into the configuration.
 WORK_DATA = ("image_size", "limit", "holdout")
 WORK_RECIPE = ("batch_size", "accumulate")
@@ -52,15 +50,15 @@ def plan_runs(specs: Iterable[Spec]) -> None:
     for spec in specs:
         check_plan(spec)
         measured = spec.config["plan"] == "measure"
-        problem = refusal(spec)
+        problem = refusal(spec) or plan.without_teacher(spec)
         if not problem:
             for float_run in plan.float_runs(spec):
                 plan.add(float_run, refusal(float_run), measured, precision_note(spec, float_run))
                 if plan.states[RunFolder.of_spec(float_run).path] == REFUSED:
                     problem = "its float run is refused"
         plan.add(spec, problem, measured)
-    for line in filter(None, plan.missing.values()):
-        say(line)
+    for line in plan.missing:
+        say(f"no data  {line}")
     say(plan.total())
 
 
@@ -81,7 +79,13 @@ class Plan:
         self.times: dict[Path, list[tuple[Any, float]]] = {}
         self.seconds = 0.0
         self.unknown = 0
-        self.missing: dict[str, str] = {}  # a line for each data set without its files, or "", by its configuration
+        self.data = PlannedData()
+        self.missing: dict[str, None] = {}  # data sets without their files, in the order of the runs
+
+    def without_teacher(self, spec: Spec) -> str | None:
+        """Return why the teacher of a run that can otherwise be trained cannot be trained; None if it can."""
+        needs = spec.config["teacher"]["checkpoint"] is None
+        return NO_LABELS if needs and not self.data.look(spec).labelled else None
 
     def float_runs(self, spec: Spec) -> Iterator[Spec]:
         """Yield the float runs that a student needs."""
@@ -115,7 +119,8 @@ class Plan:
         self.states[folder.path] = state
         note = reason or note
         if state in (RESUME, TRAIN):
-            self._look_for_data(spec)
+            if missing := self.data.look(spec).missing:
+                self.missing[missing] = None
             per_epoch = self.seconds_per_epoch(spec)
             if epochs == 0:
                 note = "without a training"
@@ -126,19 +131,6 @@ class Plan:
                 self.seconds += seconds
                 note = f"about {duration(seconds)}"
         say(f"{state:8} {folder.path}{'  ' + note if note else ''}")
-
-    def _look_for_data(self, spec: Spec) -> None:
-        """Note if the files of a run's data set are missing; each data set is looked for once."""
-        node = spec.config["dataset"]
-        places = {key: value for key, value in node.items() if key in PLACES}
-        name = spec.choices.get("dataset", "")
-        key = json.dumps([name, places], default=str)
-        if key not in self.missing:
-            try:
-                make(node, "dataset").require()
-                self.missing[key] = ""
-            except SqakdError as error:
-                self.missing[key] = f"no data  dataset={name}: {explain(error)}"
 
     def seconds_per_epoch(self, spec: Spec) -> float | None:
         """Return the time of an epoch of the same kind of run, or None if none is known."""
@@ -206,8 +198,7 @@ def refusal(spec: Spec) -> str | None:
     try:
         check_config(spec)
         make(spec.config["kd"], "kd")
-        if spec.config["teacher"]["checkpoint"] is None and _is_unlabelled(make(spec.config["dataset"], "dataset")):
-            return NO_LABELS
+        make(spec.config["dataset"], "dataset")
         check_length(spec, spec.config.get("plus", {}))
         scheme = make(spec.config["quantizer"], "quantizer")
         check_bits(spec, scheme)
@@ -218,14 +209,6 @@ def refusal(spec: Spec) -> str | None:
     except SqakdError as error:
         return explain(error)
     return None
-
-
-def _is_unlabelled(data: ImageDataModule) -> bool:
-    """Return whether a data set has no labels; False if its files are missing, which has a line of its own."""
-    try:
-        return not data.has_labels()
-    except SqakdError:
-        return False
 
 
 def work(config: Mapping[str, Any]) -> tuple[Any, ...]:

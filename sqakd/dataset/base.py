@@ -85,6 +85,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.train_files: list[Path] | None = None
         self.val_files: list[Path] | None = None
         self.class_names: list[str] = []
+        self.given_names: list[str] | None = None  # of the classes, if the user gave them
         self.left_out: dict[str, list[Path]] = {}  # files and folders by the reason
         self.val_source: str | None = None  # see Summary
         self.stored_margin = 0  # pixels that a centre crop removed when the images were stored

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from sqakd.app.plan import Plan
+from sqakd.app.plan_data import Found, PlannedData
+from sqakd.dataset.imagefolder import ImageFolder
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, write_record
 from sqakd.runs.spec import Spec
@@ -106,6 +108,18 @@ def test_the_plan_says_once_which_data_are_missing(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines if line.startswith("no data")] == ["no data  dataset=cifar10"]
     assert sum(line.startswith("train ") for line in lines) == 6, "they are planned all the same"
+
+
+def test_each_data_set_is_looked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    monkeypatch.setattr(ImageFolder, "require", lambda data: looked.append(str(data.folder)))
+    monkeypatch.setattr(ImageFolder, "has_labels", lambda _: False)
+    node = {"_target_": "sqakd.dataset.imagefolder.ImageFolder", **image_sets.arguments(tmp_path / "a")}
+    data = PlannedData()
+    for seed in range(3):
+        assert data.look(spec(tmp_path, dataset=node | {"seed": seed})) == Found("", labelled=False)
+    data.look(spec(tmp_path, dataset=node | {"folder": "b"}))
+    assert looked == [str(tmp_path / "a"), "b"]
 
 
 def test_a_student_of_unlabelled_images_without_a_teacher_is_refused(tmp_path: Path) -> None:

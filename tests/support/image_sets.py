@@ -61,8 +61,9 @@ DAMAGES = {"truncated": truncate, "altered": alter}
 # folders of images
 
 
-def make_folder(folder: Path, **changes: Any) -> ImageFolder:
-    arguments = COMMON | {
+def arguments(folder: Path) -> dict[str, Any]:
+    """Return the arguments of `ImageFolder` for a folder."""
+    return COMMON | {
         "folder": str(folder),
         "image_size": SIZE,
         "cache": str(folder.parent / "cache"),
@@ -71,7 +72,10 @@ def make_folder(folder: Path, **changes: Any) -> ImageFolder:
         "resize": None,
         "classes": None,
     }
-    return ImageFolder(**arguments | changes)
+
+
+def make_folder(folder: Path, **changes: Any) -> ImageFolder:
+    return ImageFolder(**arguments(folder) | changes)
 
 
 def load_folder(folder: Path, **changes: Any) -> ImageFolder:

@@ -20,6 +20,7 @@ from sqakd.files import WriteError, write_errors, write_text
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 SET_ASIDE = "set aside"  # waits until the others have ended, because it may be the job that kills processes
+PENDING = (WAITING, SET_ASIDE)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,19 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sqakd.app.console import FLOAT_FIRST
-from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
-from sqakd.runs.folder import AWAITED, RunFolder
-from sqakd.terminal import duration, program
+from sqakd.app.sweep.stage import stage_of
+from sqakd.app.sweep.store import DONE, FAILED, PENDING, RUNNING, SET_ASIDE, WAITING, Job, JobStore
+from sqakd.runs.folder import RunFolder
+from sqakd.terminal import duration
 
 REFRESH_SECONDS = 1.0
 MAX_ROWS = 16  # of running jobs, and as many of failed ones
 BEST_ROWS = 3  # of finished runs
-WIDE = 200  # characters
-SCORE = "top-1, without labels the agreement"  # of the last epoch
-MAX_SCORES = 60  # rows of the table at the end
-LOOKED_AT = 65536  # characters at the beginning of a job's log
-PENDING = (WAITING, SET_ASIDE)
 
 
 @contextmanager
@@ -82,7 +76,7 @@ class _Changes:
         """Return a line for each job that has changed since the last call."""
         lines = []
         for job in jobs:
-            now = _stage(job) if job.state == RUNNING else ""
+            now = stage_of(job) if job.state == RUNNING else ""
             state, before = (job.state, job.losses, now), self.states.get(job.number, (WAITING, 0, ""))
             if state != before:
                 own = state[:2] == before[:2] and not now  # the job's own training begins
@@ -101,7 +95,7 @@ def _line(job: Job) -> str:
     """Return one line about a job that has changed."""
     if job.state == DONE:
         outcome = "done before" if job.skipped else f"done in {duration(job.ended - job.started)}"
-        return f"{outcome}: {job.name}" + ("" if job.score is None else f", score {_percent(job.score)}")
+        return f"{outcome}: {job.name}" + ("" if job.score is None else f", score {percent(job.score)}")
     if job.state == FAILED:
         return f"FAILED: {job.name}: {job.reason}" + (f" (log: {job.log})" if job.log else "")
     if job.state in PENDING:
@@ -112,7 +106,8 @@ def _line(job: Job) -> str:
     return f"started: {job.name}"
 
 
-def _percent(score: float | None) -> str:
+def percent(score: float | None) -> str:
+    """Return a score as text, "" if there is none."""
     return "" if score is None else f"{100 * score:.2f}%"
 
 
@@ -168,102 +163,12 @@ def progress_table(jobs: Sequence[Job], now: float) -> RenderableType:
         body.add_column(title, justify="left" if title in ("", "run") else "right", overflow="fold")
     for job in [job for job in jobs if job.state == RUNNING][:MAX_ROWS]:
         rest = duration(left[job.number]) if job.number in left else ""
-        before = _stage(job)
+        before = stage_of(job)
         name = f"{job.name}: {before}" if before else job.name
         body.add_row(Text("running", "cyan"), Text(name), f"{_epochs_done(job)}/{job.epochs}", "", rest)
     for job in [job for job in jobs if job.state == FAILED][-MAX_ROWS:]:
         body.add_row(Text("failed", "red"), Text(f"{job.name}: {job.reason}"), "", "", "")
     finished = [job for job in jobs if job.state == DONE and job.score is not None]
     for job in sorted(finished, key=lambda job: -(job.score or 0.0))[:BEST_ROWS]:
-        body.add_row(Text("best so far", "green"), Text(job.name), "", _percent(job.score), "")
+        body.add_row(Text("best so far", "green"), Text(job.name), "", percent(job.score), "")
     return Group(head, body)
-
-
-def stage(log: str) -> str:
-    """Return what a running job does before its own training, by its log: "" once that has begun.
-
-    Example:
-        >>> stage("the float network comes first: runs/a/seed0\\nrun runs/a/seed0\\n")
-        'trains its float run first'
-        >>> stage("runs/a/seed0 is being trained by another process; waiting for it\\n")
-        'waits for runs/a/seed0'
-        >>> stage("the float network comes first: runs/a/seed0\\nfinished: a seed 0\\n")
-        ''
-    """
-    found = ""
-    for line in log.splitlines():
-        if line.startswith(FLOAT_FIRST):
-            found = "trains its float run first"
-        elif line.endswith(AWAITED):
-            found = f"waits for {line.removesuffix(AWAITED)}"
-        elif line.startswith(("finished: ", "done before: ")):
-            found = ""
-    return found
-
-
-def _stage(job: Job) -> str:
-    """Return the stage of a running job; its float run comes at the beginning of its log."""
-    with suppress(OSError), Path(job.log).open(encoding="utf-8", errors="replace") as log:
-        return stage(log.read(LOOKED_AT))
-    return ""
-
-
-def scores(jobs: Sequence[Job]) -> RenderableType | None:
-    """Return the scores of all finished jobs as a table, in the order of the sweep; None if there are none."""
-    finished = [job for job in jobs if job.state == DONE and job.score is not None]
-    if not finished:
-        return None
-    body = Table(box=None, padding=(0, 2), pad_edge=False, show_edge=False)
-    body.add_column("run", overflow="fold")
-    body.add_column(SCORE, justify="right")
-    for job in finished[:MAX_SCORES]:
-        body.add_row(Text(job.name), _percent(job.score))
-    if len(finished) > MAX_SCORES:
-        body.add_row(f"and {len(finished) - MAX_SCORES} more", "")
-    return body
-
-
-def show_outcome(store: JobStore, seconds: float, out: TextIO, *, scored: bool = True) -> None:
-    """Show the scores and the outcome of a sweep, and the command for the report of its runs.
-
-    Args:
-        store: states of the sweep's jobs.
-        seconds: how long the sweep took.
-        out: where to show them.
-        scored: whether to show more than the outcome; a search, which is a sweep for each batch of trials, does not.
-    """
-    jobs = store.jobs()
-    if scored and (table := scores(jobs)):
-        width = None if out.isatty() else WIDE  # rich would fold a file's lines at 80 characters
-        Console(file=out, highlight=False, width=width).print(table)
-    out.write(f"{summary(jobs, seconds)}\n")
-    folders = {str(RunFolder(Path(job.folder)).runs) for job in jobs if scored and job.state == DONE and job.folder}
-    for folder in sorted(folders):
-        report = "sqakd-report" if program("") else "python -m sqakd.report"
-        out.write(f"all results: {report} {shlex.quote(folder)}\n")
-    out.flush()
-
-
-def summary(jobs: Sequence[Job], seconds: float) -> str:
-    """Return the outcome of a sweep: counts, then each failed or stopped job with its reason and log.
-
-    Args:
-        jobs: all jobs of the sweep.
-        seconds: how long the sweep took.
-    """
-    counts = {
-        "trained": sum(job.state == DONE and not job.skipped for job in jobs),
-        "done before": sum(job.state == DONE and job.skipped for job in jobs),
-        "failed": sum(job.state == FAILED for job in jobs),
-        "not finished": sum(job.state == RUNNING or (job.state in PENDING and bool(job.reason)) for job in jobs),
-        "not started": sum(job.state in PENDING and not job.reason for job in jobs),
-    }
-    parts = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-    lines = [f"{len(jobs)} runs in {duration(seconds)}: {parts}"]
-    for job in jobs:
-        if job.reason and job.state != DONE:
-            lines.append(f"{'failed' if job.state == FAILED else 'stopped'}: {job.name}: {job.reason}")
-            lines += [f"        log: {job.log}"] if job.log else []
-    if sum(job.state == DONE for job in jobs) < len(jobs):
-        lines.append("the same command runs only what is missing")
-    return "\n".join(lines)

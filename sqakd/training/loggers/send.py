@@ -54,7 +54,8 @@ def send_picture(logger: Logger, name: str, file: Path, step: int) -> None:
     elif isinstance(logger, TensorBoardLogger):
         from PIL import Image
 
-        pixels = np.asarray(Image.open(file).convert("RGB"))
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"))
         logger.experiment.add_image(name, pixels, global_step=step, dataformats="HWC")
 
 

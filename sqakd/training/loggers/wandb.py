@@ -14,10 +14,29 @@ from sqakd.runs.login import has_login
 
 
 class WandbRun(WandbLogger):
-    """Lightning's logger, closed when its run ends, because a sweep trains several runs in one process."""
+    """Lightning's logger for one run: online with a login, silent, and resumed under the same id.
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    It is closed when its run ends, because a sweep trains several runs in one process.
+
+    Args:
+        name: the run's name.
+        seed: the run's seed.
+        folder: of the run when it was trained; part of its id.
+        place: where offline files go.
+        **options: further arguments of `wandb.init`.
+    """
+
+    def __init__(self, *, name: str, seed: int, folder: str, place: str, **options: Any) -> None:
+        Path(place).mkdir(parents=True, exist_ok=True)
+        super().__init__(
+            name=f"{name}-seed{seed}",
+            id=f"{stream_seed(name, seed, folder):016x}",
+            save_dir=place,
+            offline=not has_login(),
+            resume="allow",
+            settings=wandb.Settings(quiet=True, console="off"),
+            **options,
+        )
         self._wandb_init.pop("anonymous", None)  # wandb warns of this argument, even if it is None
 
     @rank_zero_only
@@ -51,47 +70,7 @@ def wandb_logger(
         plus: names of the run's add-ons, shown as more tags.
         folder: of the run, where offline files go; part of the run's id.
     """
-    return wandb_run(
-        project=project,
-        name=name,
-        seed=seed,
-        group=group,
-        job_type=job_type,
-        tags=tags,
-        plus=plus,
-        folder=folder,
-        place=folder,
-    )
-
-
-def wandb_run(
-    *,
-    project: str,
-    name: str,
-    seed: int,
-    group: str,
-    job_type: str | None,
-    tags: list[str],
-    plus: list[str],
-    folder: str,
-    place: str,
-) -> WandbRun:
-    """Return the logger of `wandb_logger` for a run that may have been moved since.
-
-    Args:
-        project: see `wandb_logger`, like the other arguments.
-        place: where the run's folder is now.
-    """
-    Path(place).mkdir(parents=True, exist_ok=True)
+    labels = list(dict.fromkeys([*tags, *plus]))
     return WandbRun(
-        project=project,
-        name=f"{name}-seed{seed}",
-        id=f"{stream_seed(name, seed, folder):016x}",
-        group=group,
-        job_type=job_type,
-        tags=list(dict.fromkeys([*tags, *plus])),
-        save_dir=place,
-        offline=not has_login(),
-        resume="allow",
-        settings=wandb.Settings(quiet=True, console="off"),
+        name=name, seed=seed, folder=folder, place=folder, project=project, group=group, job_type=job_type, tags=labels
     )

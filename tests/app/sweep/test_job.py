@@ -12,8 +12,8 @@ import pytest
 
 from sqakd.app.errors import RunFailed
 from sqakd.app.sweep.job import JobError, run_job
+from sqakd.app.sweep.outcome import summary
 from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore
-from sqakd.app.sweep.view import summary
 
 
 def action(result: Any) -> Callable[[], Any]:

@@ -1,4 +1,4 @@
-"""The progress of a sweep, as a table, as lines and as a summary."""
+"""The progress of a sweep, as a table and as lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from sqakd.app.console import FLOAT_FIRST
 from sqakd.app.sweep.job import JobError, run_job
 from sqakd.app.sweep.store import DONE, FAILED, RUNNING, SET_ASIDE, WAITING, Job, JobStore
-from sqakd.app.sweep.view import _Changes, progress_table, seconds_left, show_outcome, show_progress, summary
+from sqakd.app.sweep.view import _Changes, progress_table, seconds_left, show_progress
 from sqakd.runs.folder import AWAITED
 
 
@@ -74,25 +74,6 @@ def test_a_file_gets_a_line_when_a_job_trains_its_float_run_first(store: JobStor
     assert changes.lines([job]) == ["[0/1]  student: its own training begins"]
 
 
-def test_scores_and_the_command_of_the_report_stay_at_the_end(store: JobStore, tmp_path: Path) -> None:
-    for job in store.jobs():
-        folder = tmp_path / "my runs" / f"cell{job.number}" / "seed0"
-        store.write(replace(job, state=DONE, run=f"cell{job.number} seed 0", folder=str(folder), score=0.5))
-    out = io.StringIO()
-    show_outcome(store, 60, out)
-    lines = [line.split() for line in out.getvalue().splitlines()]
-    assert lines[0][:2] == ["run", "top-1,"]
-    assert lines[1] == ["cell0", "seed", "0", "50.00%"]
-    assert out.getvalue().endswith(f"all results: python -m sqakd.report '{tmp_path / 'my runs'}'\n")
-
-
-def test_a_sweep_without_scores_ends_in_its_summary_alone(store: JobStore) -> None:
-    out = io.StringIO()
-    show_outcome(store, 60, out)
-    assert "top-1" not in out.getvalue()
-    assert "all results" not in out.getvalue()
-
-
 def succeed() -> float:
     time.sleep(0.3)  # long enough for the job to be shown as running
     return 0.5
@@ -116,16 +97,3 @@ def test_file_gets_one_line_for_each_change(store: JobStore, monkeypatch: pytest
     assert any("FAILED: bad: RuntimeError: mistake (log: " in line for line in lines)
     assert lines[-1].endswith("process killed, starting again at the end, alone: seed=2")
     assert len(lines) <= 5
-
-
-def test_summary_lists_failed_jobs_with_reason_and_log(store: JobStore) -> None:
-    run_job(store, 0, succeed, run="good")
-    with pytest.raises(JobError):
-        run_job(store, 1, fail, run="bad")
-    text = summary(store.jobs(), 90)
-    assert text.startswith("3 runs in 90 s: 1 trained, 1 failed, 1 not started\n")
-    assert "failed: bad: RuntimeError: mistake\n        log: " in text
-    assert text.endswith("\nthe same command runs only what is missing")
-    run_job(store, 2, succeed)
-    store.write(replace(store.jobs()[1], state=DONE))
-    assert summary(store.jobs(), 90) == "3 runs in 90 s: 3 trained"
