@@ -36,7 +36,7 @@ from sqakd.training.callbacks.quantizer_statistics import (
     statistics,
     table,
 )
-from sqakd.training.loggers.send import send_picture
+from sqakd.training.loggers.send import send_picture, send_table
 from sqakd.training.task import Task
 
 CONVS = [f"layer{stage}.0.conv{i}" for stage in (1, 2, 3) for i in (1, 2)]
@@ -213,6 +213,14 @@ def test_tensorboard_gets_the_means_and_one_table_per_epoch(tmp_path: Path) -> N
     assert names == {f"layers/{tensor}/{key}" for tensor in ("weight", "input") for key in COMMON}
     texts = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("quantizers/text_summary")]
     assert [text.count(f"{CONVS[0]}|weight|") for text in texts] == [1, 1]
+
+
+def test_a_table_is_text_for_tensorboard_with_empty_cells_where_numbers_are_missing(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, name=None, version="events")
+    send_table(logger, "table", ["layer", "upper"], [["one", 0.123456], ["two", None]], 3)
+    logger.finalize("success")
+    (event,) = logged_events(tmp_path / "events").Tensors("table/text_summary")
+    assert event.tensor_proto.string_val[0].decode() == "layer|upper\n---|---\none|0.1235\ntwo|"
 
 
 def test_a_picture_is_sent_to_loggers_that_show_pictures(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_two_runs_in_one_process_are_separate(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_no_prompts")
 def test_the_logger_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = logger(tmp_path)
+    assert "anonymous" not in run._wandb_init, "wandb warns of it, but only once in a process"
     run.log_metrics({"val/top1": 0.5}, step=1)
     run.finalize("success")
     wandb.teardown()
