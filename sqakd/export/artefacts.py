@@ -20,7 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from sqakd.export.modules import IntegerLayer, IntegerOutput, integer_layers
+from sqakd.export.modules import CountedOutput, IntegerLayer, LevelOutput, integer_layers
+
+# The two forms of a layer between integers.
+REQUANTIZED, COUNTED = "requantized", "counted"
 
 
 def integer_arrays(lowered: fx.GraphModule) -> dict[str, NDArray[Any]]:
@@ -32,7 +35,7 @@ def integer_arrays(lowered: fx.GraphModule) -> dict[str, NDArray[Any]]:
         arrays[f"{name}.weight"] = integers.astype(np.int8 if narrow else np.int16)
         arrays[f"{name}.scale"] = layer.scale.numpy()
         arrays[f"{name}.offset"] = layer.offset.numpy()
-        if isinstance(layer, IntegerOutput):
+        if isinstance(layer, LevelOutput):
             arrays[f"{name}.thresholds"] = layer.solution.stairs.numpy().astype(np.int32)
             arrays[f"{name}.sign"] = np.where(layer.scale.numpy() < 0, -1, 1).astype(np.int8)
     return arrays
@@ -70,12 +73,14 @@ def _describe(name: str, layer: IntegerLayer) -> dict[str, Any]:
         "regrid_error": layer.integer_weight.error,
         "output": "real",
     }
-    if isinstance(layer, IntegerOutput):
+    if isinstance(layer, LevelOutput):
         solution = layer.solution
         entry |= {
             "output": "integers",
             "next_input": asdict(layer.next.input) | {"low": layer.low, "high": layer.high},
-            "wrong_sums": int(solution.wrong.sum()),
+            "form": COUNTED if isinstance(layer, CountedOutput) else REQUANTIZED,
+            "wrong_sums": layer.wrong_sums,
+            "wrong_sums_requantized": int(solution.wrong.sum()),
             "reachable_sums": int(solution.reachable.sum()),
             "constant_channels": int((solution.sign == 0).sum()),
         }

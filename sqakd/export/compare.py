@@ -1,62 +1,156 @@
-"""Comparison of an integer network with the trained one, layer by layer.
+"""Comparison of an integer network with the trained one in float64, layer by layer.
 
 A single code that rounds the other way changes everything behind it, which hides where differences arise. Here the
 trained network gets, at the input of each layer, the codes of the integer network. So every difference that is counted
 arises between two layers, and none comes from earlier layers.
+
+The reference computes in float64, because the trained network itself rounds in float32: where a value lies on the edge
+between two codes, the order in which float32 adds decides. Such a tie is no error of the export, and is recognised by
+its distance from the edge.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sqakd.export.integer_input import IntegerInput
 from sqakd.export.modules import IntegerLayer
-from sqakd.export.stored import StoredInput
-from sqakd.quantization.layers import quant_layers
+from sqakd.quantization.layers import QuantLayer, quant_layers
+from sqakd.quantization.quantizers.base import Quantizer
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How the codes of one layer's input differ from the trained network's.
+
+    Attributes:
+        codes: number of codes that were compared.
+        differing: number of codes that differ.
+        farthest: of the values whose codes differ, the largest distance from the edge between two codes, in steps.
+    """
+
+    codes: int = 0
+    differing: int = 0
+    farthest: float = 0.0
+
+    def described(self) -> dict[str, int | float]:
+        """Return the entries of layers.json."""
+        share = self.differing / self.codes if self.codes else 0.0
+        return {"codes_compared": self.codes, "codes_that_differ": share, "farthest_from_an_edge": self.farthest}
+
+    def __add__(self, other: Differences) -> Differences:
+        farthest = max(self.farthest, other.farthest)
+        return Differences(self.codes + other.codes, self.differing + other.differing, farthest)
+
+
+# For each layer, the stored integers of its input in each of its calls.
+InputCodes = Mapping[str, list[Tensor]]
+
+
+def recorded_codes(lowered: nn.Module, x: Tensor) -> tuple[InputCodes, Tensor]:
+    """Run an integer network; return the stored integers of each layer's input, and the logits.
+
+    Args:
+        lowered: made by `sqakd.export.lower.lower`.
+        x: normalised images [N, C, H, W].
+    """
+    found: dict[str, list[Tensor]] = defaultdict(list)
+
+    def record(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        assert isinstance(layer, IntegerLayer)
+        found[layer.name].append(args[0])
+
+    hooks = [layer.register_forward_pre_hook(record) for layer in _integer_layers(lowered)]
+    try:
+        return found, lowered(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @torch.no_grad()
-def code_differences(lowered: nn.Module, network: nn.Module, x: Tensor) -> tuple[dict[str, float], float]:
-    """Return the share of input codes that differ, by layer, and the largest difference between two logits.
+def code_differences(
+    lowered: nn.Module, network: nn.Module, x: Tensor, got: tuple[InputCodes, Tensor] | None = None
+) -> tuple[dict[str, Differences], float]:
+    """Return the differing input codes of each layer, and the largest difference between two logits.
 
-    The difference of the logits is relative to the standard deviation of the trained network's logits. A layer that
-    runs several times has the largest of its shares.
+    The difference of the logits is relative to the standard deviation of the trained network's logits.
 
     Args:
         lowered: integer network made from `network` by `lower`.
         network: quantized and calibrated.
         x: normalised images [N, C, H, W].
+        got: input codes and logits of a runtime; None: those of `lowered` in torch.
     """
-    recorded: dict[str, list[tuple[Tensor, StoredInput]]] = defaultdict(list)
+    codes, logits = recorded_codes(lowered, x) if got is None else got
+    inputs = {layer.name: layer.stored for layer in _integer_layers(lowered)}
+    found: dict[str, Differences] = {name: Differences() for name, _ in quant_layers(network)}
+    trained = dict(quant_layers(network))
     calls: dict[str, int] = defaultdict(int)
-    shares: dict[str, list[float]] = defaultdict(list)
-
-    def record(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        assert isinstance(layer, IntegerLayer)
-        recorded[layer.name].append((args[0], layer.stored))
 
     def compare(name: str) -> Callable[..., Any]:
         def hook(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
-            codes, stored = recorded[name][calls[name]]
+            stored, number = inputs[name], calls[name]
             calls[name] += 1
-            input = stored.input
-            level = torch.div(codes.double(), input.gap) + stored.base
-            wanted = layer.input_quantizer.codes(args[0]).integers  # type: ignore[union-attr, operator]
-            shares[name].append(float((input.gap * level - input.zero_point != wanted).double().mean()))
-            return (input.value(level).to(args[0].dtype),)
+            level = torch.div(codes[name][number].double(), stored.input.gap) + stored.base
+            assert isinstance(layer, QuantLayer)
+            wanted = _codes(layer.input_quantizer, trained[name].input_quantizer, args[0])
+            found[name] += _differences(stored.input, level, wanted, args[0])
+            return (stored.input.value(level).double(),)
 
         return hook
 
-    layers = [module for module in lowered.modules() if isinstance(module, IntegerLayer)]
-    hooks = [layer.register_forward_pre_hook(record) for layer in layers]
-    hooks += [layer.register_forward_pre_hook(compare(name)) for name, layer in quant_layers(network)]
+    reference = in_double(network)
+    hooks = [layer.register_forward_pre_hook(compare(name)) for name, layer in quant_layers(reference)]
     try:
-        got, wanted = lowered(x), network.eval()(x)  # in this order: the second run reads what the first recorded
+        wanted = reference(x.double())
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: max(share) for name, share in shares.items()}, float((got - wanted).abs().max() / wanted.std())
+    return found, float((logits.double() - wanted).abs().max() / wanted.std())
+
+
+def in_double(network: nn.Module) -> nn.Module:
+    """Return a copy of a trained network that computes in float64, with the weights' codes of the trained network."""
+    twin = copy.deepcopy(network).double().eval()
+    for (_, layer), (_, trained) in zip(quant_layers(twin), quant_layers(network), strict=True):
+        codes, scale = trained.weight_quantizer.encode(trained.weight)
+        layer.weight_quantizer = _FixedCodes(codes.detach().double(), scale.detach().double())  # type: ignore[assignment]
+    return twin
+
+
+class _FixedCodes(nn.Module):
+    """A weight quantizer that returns the same codes and scale for each weight."""
+
+    def __init__(self, codes: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.codes, self.scale = codes, scale
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return codes and scale."""
+        return self.codes, self.scale
+
+
+def _codes(quantizer: Quantizer, trained: Quantizer, x: Tensor) -> Tensor:
+    """Return the codes of `x`, float64 [...]; 0 may lie on an edge, and its code is the trained network's own."""
+    at_zero = trained.codes(torch.zeros(1)).integers.double()
+    return torch.where(x == 0, at_zero, quantizer.codes(x).integers.double())
+
+
+def _differences(input: IntegerInput, level: Tensor, wanted: Tensor, x: Tensor) -> Differences:
+    differs = input.gap * level - input.zero_point != wanted
+    # Edges lie at half levels. Beyond the outermost edge the distance does not fall again.
+    place = ((x[differs] - input.origin) / input.step + input.shift).clamp(0, input.levels)
+    distance = (place - place.floor() - 0.5).abs()
+    return Differences(differs.numel(), int(differs.sum()), float(distance.max()) if len(distance) else 0.0)
+
+
+def _integer_layers(lowered: nn.Module) -> list[IntegerLayer]:
+    return [module for module in lowered.modules() if isinstance(module, IntegerLayer)]

@@ -28,7 +28,10 @@ WRITTEN |= {"report.md", "report.html", "layers.svg", "latency.svg", "pareto.svg
 WRITTEN |= {"layers.png", "latency.png", "pareto.png"}
 CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers write these into every folder that is looked at
 # Files that exist only while an export is written: the benchmark's, and temporary files.
-UNFINISHED = re.compile(r"\.float\.pt2|\.(" + "|".join(map(re.escape, sorted(WRITTEN))) + r")\.[0-9a-f]+(\.part)?")
+NOT_COUNTED = ".requantized.onnx"  # exists while speed is measured
+UNFINISHED = re.compile(
+    r"\.float\.pt2|\.requantized\.onnx|\.(" + "|".join(map(re.escape, sorted(WRITTEN))) + r")\.[0-9a-f]+(\.part)?"
+)
 
 
 def check_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from torch import fx
 
 from sqakd.export.errors import ExportError
 from sqakd.export.graph import INFINITY, add_call, calls, clamp_of, is_no_op, module_of, replace
-from sqakd.export.modules import IntegerOutput, Quantize, RealOutput
+from sqakd.export.modules import CountedOutput, IntegerOutput, Quantize, RealOutput
 from sqakd.export.requantization import solve_requantization
 from sqakd.export.stored import StoredInput
 
@@ -27,7 +27,7 @@ class _Reader:
     high: float
 
 
-def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: bool) -> None:
+def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: bool, count: bool) -> None:
     """Fuse each convolution whose output only quantizers read; the options are those of `Lowering`."""
     for node, layer in calls(graph, RealOutput):
         assert isinstance(layer, RealOutput)
@@ -53,9 +53,10 @@ def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: boo
                     use_head_room=head_room,
                     positive_scales=positive_scales,
                 )
+                form = CountedOutput if count and int(solution.wrong.sum()) else IntegerOutput
+                fused = form(solution=solution, next=quantize.stored, low=low, high=high, **layer.arguments)
             except ExportError as error:
                 raise error.in_layer(layer.name) from error
-            fused = IntegerOutput(solution=solution, next=quantize.stored, low=low, high=high, **layer.arguments)
             replace(reader.node, add_call(graph, node, f"{layer.name}_codes", fused, source))
 
 

@@ -13,6 +13,7 @@ not an evenly spaced staircase is refused.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -93,8 +94,9 @@ def integer_input(quantizer: Quantizer) -> IntegerInput:
     grid = _reached_grid(quantizer)
     low, high, levels = int(grid[0]), int(grid[-1]), len(grid) - 1
     gap = _gap(quantizer, grid)
-    scale = float(quantizer.encode(torch.zeros(1))[1])
-    stairs = _stairs(quantizer, grid)
+    precise = copy.deepcopy(quantizer).double()  # what it computes from its range is not rounded to float32 either
+    scale = float(precise.encode(torch.zeros(1, dtype=torch.float64))[1])
+    stairs = _stairs(precise, grid)
     _decide_zero(quantizer, stairs, grid, SINGLE_PRECISION * scale)
     # A grid of consecutive integers around 0 rounds x / step directly, with the origin near 0; other grids count from
     # their lowest level.

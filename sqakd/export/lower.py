@@ -41,12 +41,14 @@ class Lowering:
             Otherwise inputs are uint8 and a channel's scale may be negative.
         search: whether biases are searched for; false shows what the search is good for.
         head_room: whether stored weights fill int8; false shows what the head-room is good for.
+        count: whether a convolution counts stairs where requantization leaves wrong sums (`sqakd.export.counted`).
     """
 
     regrid: bool = False
     signed: bool = False
     search: bool = True
     head_room: bool = True
+    count: bool = True
 
 
 @torch.no_grad()
@@ -74,7 +76,13 @@ def lower(network: nn.Module, options: Lowering) -> fx.GraphModule:
     _expand(module.graph, options)
     fold_batch_norms(module.graph)
     hoist(module.graph)
-    fuse(module.graph, search=options.search, head_room=options.head_room, positive_scales=options.signed)
+    fuse(
+        module.graph,
+        search=options.search,
+        head_room=options.head_room,
+        positive_scales=options.signed,
+        count=options.count and not options.signed,
+    )
     return cleaned(module)
 
 

@@ -3,6 +3,8 @@ r"""The operators of a lowered network: exact integer arithmetic in torch, and t
     quantize        real values -> stored integers                      level = round((x - origin) / step)
     convolve        stored integers -> real values                      y = unit * acc + bias
     requantize      stored integers -> the next layer's integers        level = round(factor * (acc + integer bias))
+    accumulate      stored integers -> accumulators                     acc, in int32
+    count           accumulators -> the next layer's integers           level = low + number of stairs <= acc
     multiply        as convolve, for a linear layer
     fake_quantize   real values -> 256 evenly spaced real values        for an 8-bit residual stream
 
@@ -80,6 +82,43 @@ class OutputLevels:
         return (self.gap * level).to(torch.int8 if self.signed else torch.uint8)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SignedWeight:
+    """The weight of a convolution whose sums are counted.
+
+    Attributes:
+        integers: int8 [out, in / groups, kH, kW].
+        sign: float32 [out], -1 where the real value falls as the sum of these integers rises, otherwise 1; 1 everywhere
+            unless the sum is computed in two parts.
+    """
+
+    integers: Tensor
+    sign: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Staircase:
+    """The stairs of each channel, with a straight line that is less than half a level off them.
+
+    Attributes:
+        factor: levels per accumulator unit, float32 [C].
+        shift: level of accumulator 0, not rounded, float32 [C].
+        first: position of each channel's first stair in `stairs`, minus `low`; whole numbers in float32 [C].
+        stairs: smallest accumulator with at least the level low + 1, low + 2 .. high, channel after channel, int32.
+        low: lowest level.
+        high: highest level, above `low`.
+        gap: distance between two codes.
+    """
+
+    factor: Tensor
+    shift: Tensor
+    first: Tensor
+    stairs: Tensor
+    low: int
+    high: int
+    gap: int
+
+
 @operator
 def quantize(x: Tensor, origin: float, output: OutputLevels) -> Tensor:
     """Return the stored integers of real values `x`, of any shape; `origin` is the value that rounds to `shift`."""
@@ -112,6 +151,26 @@ def requantize(
 
 
 @operator
+def accumulate(x: Tensor, weight: SignedWeight, zero_point: int, geometry: Geometry, in_two: bool) -> Tensor:
+    """Convolve stored integers [N, in, H, W] and return sign * accumulator, int32 [N, out, H', W'].
+
+    With `in_two`, a runtime computes two sums with four bits of the weights each, so that float32 holds both exactly.
+    """
+    integers = weight.integers.double() * weight.sign.double()[:, None, None, None]
+    return _convolved(x, integers, zero_point, geometry).to(torch.int32)
+
+
+@operator
+def count(acc: Tensor, staircase: Staircase) -> Tensor:
+    """Return the stored integers of accumulators [N, C, H, W]; the steps are those of `sqakd.export.counted`."""
+    s = staircase
+    line = acc.float() * s.factor[:, None, None] + s.shift[:, None, None]
+    below = line.floor().clamp(s.low, s.high - 1)
+    next_stair = s.stairs[(below + s.first[:, None, None]).long()]
+    return (s.gap * (below + (acc >= next_stair))).to(torch.uint8)
+
+
+@operator
 def multiply(x: Tensor, weights: WeightTensors, input: InputCodes) -> Tensor:
     """Multiply stored integers [..., in] by a linear layer's weights and return real values [..., out], float32."""
     acc = (x.double() - input.zero_point) @ weights.integers.double().T
@@ -127,8 +186,11 @@ def fake_quantize(x: Tensor, scale: float, zero_point: int, signed: bool) -> Ten
 
 def _sums(x: Tensor, weights: WeightTensors, input: InputCodes, geometry: Geometry) -> Tensor:
     """Return the accumulators, whole numbers in float64 [N, out, H', W']."""
+    return _convolved(x, weights.integers.double(), input.zero_point, geometry)
+
+
+def _convolved(x: Tensor, weight: Tensor, zero_point: int, geometry: Geometry) -> Tensor:
     top, left, bottom, right = geometry.pads
     # The zero point is subtracted before padding, so that the padding has code 0.
-    codes = F.pad(x.double() - input.zero_point, (left, right, top, bottom))
-    weight = weights.integers.double()
+    codes = F.pad(x.double() - zero_point, (left, right, top, bottom))
     return F.conv2d(codes, weight, None, list(geometry.stride), 0, list(geometry.dilation), geometry.groups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,15 @@ import numpy as np
 import onnx
 from torch import fx
 
-from sqakd.export.artefacts import describe_layers, float_parts, integer_arrays
+from sqakd.export.artefacts import REQUANTIZED, describe_layers, float_parts, integer_arrays
 from sqakd.export.benchmark import benchmark
-from sqakd.export.compare import code_differences
+from sqakd.export.compare import Differences, code_differences
 from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
 from sqakd.export.errors import ExportError
-from sqakd.export.folder import replacing_folder
+from sqakd.export.folder import NOT_COUNTED, replacing_folder
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.machine import machine
+from sqakd.export.modules import CountedOutput, integer_layers
 from sqakd.export.onnx_models import deployed, float_model, integer_model
 from sqakd.export.options import Options
 from sqakd.export.report import write_export_report
@@ -53,10 +55,11 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
         ExportError: if the network cannot be exported, the file disagrees with it, or the folder holds anything else;
             nothing is written then.
     """
-    lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=options.profile == "trt"))
+    exact, signed = options.profile == "exact", options.profile == "trt"
+    lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=signed, count=exact))
     sample = trained.calibration(options.calibration_images)
     # Compared before anything is rounded that training did not round: here every difference is an error of lowering.
-    shares, difference = code_differences(lowered, trained.network, sample[:COMPARED_LAYER_BY_LAYER])
+    differences, difference = code_differences(lowered, trained.network, sample[:COMPARED_LAYER_BY_LAYER])
     if options.profile == "int8":
         quantize_float_parts(lowered, sample)
     elif options.profile == "trt":
@@ -71,25 +74,47 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
         _check_gate(verdicts, options)
         layers = describe_layers(lowered)
         for layer in layers:
-            layer["codes_that_differ"] = shares.get(layer["name"])
+            layer |= differences.get(layer["name"], Differences()).described()
         facts = _facts(trained, lowered, options, verdicts) | {
             "logits_without_propagation": difference,
             "layers": layers,
         }
         facts["sizes"] |= _sizes(place) | {"unpacked": unpacked_bytes}
         if options.benchmark.rounds:
-            facts["benchmark"] = benchmark(
-                {"float": place / "model.float.onnx", options.profile: place / "model.onnx"},
-                deployed(trained, trained.float_network, options),
-                trained.image_shape,
-                pixels=options.preprocess,
-                timing=options.benchmark,
-            )
+            with _measured_files(trained, lowered, options, place) as files:
+                facts["benchmark"] = benchmark(
+                    files,
+                    deployed(trained, trained.float_network, options),
+                    trained.image_shape,
+                    pixels=options.preprocess,
+                    timing=options.benchmark,
+                )
         record = ExportRecord.from_dict(facts)
         write_export_report(place, record, others)
         (place / "layers.json").write_text(json.dumps(layers, indent=1), encoding="utf-8")
         write_export(place / "record.json", record)
     return record
+
+
+@contextmanager
+def _measured_files(
+    trained: Trained, lowered: fx.GraphModule, options: Options, place: Path
+) -> Iterator[dict[str, Path]]:
+    """Yield the files whose speed is measured, by name.
+
+    Where layers count stairs, a file without counting is one of them, for a moment: it shows what counting costs.
+    """
+    files = {"float": place / "model.float.onnx", options.profile: place / "model.onnx"}
+    if not any(isinstance(layer, CountedOutput) for layer in integer_layers(lowered)):
+        yield files
+        return
+    requantized = lower(trained.network, Lowering(regrid=options.regrid, count=False))
+    file = place / NOT_COUNTED
+    onnx.save(integer_model(trained, requantized, options)[0], file)
+    try:
+        yield files | {REQUANTIZED: file}
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _facts(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:

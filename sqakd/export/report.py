@@ -9,10 +9,12 @@ The last picture compares the export with all others of the same data set below 
 from __future__ import annotations
 
 import argparse
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sqakd.advice import left_out
+from sqakd.export.artefacts import COUNTED, REQUANTIZED
 from sqakd.export.machine import int8_instructions
 from sqakd.export.report_pictures import latency_picture, layers_picture, pareto_picture
 from sqakd.export.report_tables import (
@@ -47,7 +49,8 @@ NOTES = {
     "trt": "The form that TensorRT reads: int8 with zero point 0, a Clip on real values, int8 skip connections. The"
     " structure was checked and the file runs in ONNX Runtime; it was not run in TensorRT.",
 }
-
+# Up to this share of a step, the order in which float32 adds may decide between two codes.
+TIE = 1e-4
 
 SATURATION = (
     " On x86 processors without VNNI, runtimes add pairs of 8-bit products in 16 bits, where large sums saturate. A"
@@ -89,8 +92,10 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
     layers: list[Part] = [
         *_pictures("layers.svg", "Size and wrong sums of each layer", layers_picture(record.layers)),
         layers_table(record.layers),
+        *_counted_note(record),
         "Wrong sums: of all sums that any input can produce, those that get another code than in training, counted"
-        " exhaustively. Codes that differ: share on training images, with each layer given the same input codes.",
+        " exhaustively. Codes that differ: share on training images, compared with the trained network in float64, with"
+        " each layer given the same input codes." + _farthest(record),
     ]
     comparison = _pictures("pareto.svg", "Accuracy of all exports", pareto_picture(all_exports, record))
     versions = "; ".join(f"{name} {version}" for name, version in record.versions.items())
@@ -107,6 +112,44 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
 
 def _note(profile: str) -> list[Part]:
     return [NOTES[profile]] if profile in NOTES else []
+
+
+def _counted_note(record: ExportRecord) -> list[Part]:
+    """Return how many layers count stairs, and why; nothing if none does."""
+    between = [layer for layer in record.layers if layer["output"] == "integers"]
+    counted = [layer for layer in between if layer.get("form") == COUNTED]
+    if not counted:
+        return []
+    wrong = sum(layer["wrong_sums_requantized"] for layer in counted)
+    return [
+        f"{len(counted)} of {len(between)} layers between integers are counted: one factor and one whole bias for each"
+        f" channel would give {wrong:,} of their sums another code than in training, so each sum is looked up in a"
+        f" table of the channel's stairs. This takes longer; {_cost_of_counting(record)}."
+    ]
+
+
+def _cost_of_counting(record: ExportRecord) -> str:
+    """Return the time of the exact file relative to one in which no layer is counted, for each runtime."""
+    rows = record.benchmark.rows if record.benchmark else []
+    times = {(row.runtime, row.profile, row.batch, row.threads): row.p50_ms for row in rows}
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for (runtime, file, batch, threads), time in times.items():
+        exact = times.get((runtime, record.profile, batch, threads))
+        if file == REQUANTIZED and exact:
+            ratios[runtime].append(exact / time)
+    if not ratios:
+        return "how much longer was not measured (benchmark.rounds=0)"
+    found = [f"{min(values):.2f} to {max(values):.2f} times in {runtime}" for runtime, values in ratios.items()]
+    return "the whole file " + " and ".join(found)
+
+
+def _farthest(record: ExportRecord) -> str:
+    """Return how far the values with a differing code lie from the edge between two codes; nothing if none differs."""
+    farthest = max((layer.get("farthest_from_an_edge", 0.0) for layer in record.layers), default=0.0)
+    if not farthest:
+        return ""
+    tie = ", where the rounding of float32 decides, in training too" if farthest < TIE else ""
+    return f" The value of such a code is at most {farthest:.1e} of a step off the edge between two codes{tie}."
 
 
 def _pictures(file: str, label: str, picture: Picture) -> list[Part]:

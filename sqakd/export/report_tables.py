@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sqakd.export.artefacts import COUNTED, REQUANTIZED
 from sqakd.report.table import EMPTY, Table
 from sqakd.runs.export_record import ExportRecord, Sizes, Timed, Verdict
 
@@ -16,6 +17,8 @@ SIZE_NAMES = {
     "float": "model.float.onnx",
     "float_gzip": "model.float.onnx, gzip",
 }
+# How a layer between integers makes its output.
+OUTPUTS = {COUNTED: "integers, counted", REQUANTIZED: "integers"}
 # Operators that hold data and compute nothing.
 NOT_COMPUTED = ("Const", "Input", "Output")
 
@@ -61,7 +64,7 @@ def _layer_row(layer: Mapping[str, Any]) -> list[str]:
         layer["name"],
         "x".join(str(length) for length in layer["shape"]),
         f"{layer['w_bits']}/{layer['a_bits']}",
-        layer["output"] + regrid,
+        OUTPUTS.get(layer.get("form", ""), layer["output"]) + regrid,
         str(layer["head_room"]),
         _number(layer.get("wrong_sums"), ","),
         _number(layer.get("reachable_sums"), ","),

@@ -133,7 +133,7 @@ def solve_requantization(
     around = torch.arange(-(k // 2) - 1, k // 2 + 2) if search else torch.zeros(1, dtype=torch.long)
     candidates = exact_bias.round().long()[:, None] + around
     bias, wrong = _best_bias(candidates, edges, reference, k, constant, lowest, highest)
-    if search:
+    if search and len(levels):
         around = torch.arange(-k - 1, k + 2)
         biases = exact_bias.round().long()[:, None] + around
         other, factor = best_slope(biases, reference, levels - output.shift - 0.5, k, lowest, highest)

@@ -3,6 +3,8 @@
     requantize      DequantizeLinear, DequantizeLinear(weight) -> Conv -> QuantizeLinear -> Clip      one integer kernel
     convolve        the same up to Conv, with a real output
     multiply        as convolve, with MatMul and Add
+    accumulate      DequantizeLinear with scale 1 -> Conv -> Cast                                     exact in float32
+    count           Mul -> Add -> Floor -> Clip -> Gather -> GreaterOrEqual -> Add
     quantize        Sub -> QuantizeLinear -> Clip
     fake_quantize   QuantizeLinear -> DequantizeLinear
 
@@ -51,6 +53,8 @@ def translations(weights: Weights) -> dict[Callable[..., Any], Callable[..., Any
         names.quantize.default: flattened(quantize),
         names.convolve.default: flattened(convolve),
         names.requantize.default: flattened(requantize),
+        names.accumulate.default: flattened(accumulate),
+        names.count.default: flattened(count),
         names.multiply.default: flattened(multiply),
         names.fake_quantize.default: flattened(fake_quantize),
     }
@@ -67,6 +71,32 @@ def requantize(
     """Translate a convolution from stored integers to the next layer's stored integers."""
     real = op.DequantizeLinear(weight.integers, weight.scale, axis=0)
     return _stored(_convolution(_real_input(x, input), real, weight.bias, geometry), output)
+
+
+def accumulate(x: Any, weight: ops.SignedWeight, zero_point: int, geometry: Geometry, in_two: bool) -> Any:
+    """Translate a convolution from stored integers to whole sums; they are exact in float32, in any order of terms."""
+    codes = op.DequantizeLinear(x, _real(1.0), _integer(zero_point, signed=False))
+    # Two things here are for OpenVINO 2026.4. It takes a product for a scale, also one with 1, and then convolves in 8
+    # bits. And without the cast it joins this convolution with the steps behind it, which changes sums.
+    real = _product(weight.integers, weight.sign)
+    if not in_two:
+        return op.Cast(_convolution(codes, real, None, geometry), to=TensorProto.INT32)
+    # weight = 16 * upper + lower, with lower from -8 to 7.
+    upper = op.Floor(op.Div(op.Add(real, _real(8.0)), _real(16.0)))
+    lower = op.Sub(real, op.Mul(upper, _real(16.0)))
+    sums = [op.Cast(_convolution(codes, part, None, geometry), to=TensorProto.INT32) for part in (upper, lower)]
+    return op.Add(op.Mul(sums[0], _whole(16)), sums[1])
+
+
+def count(acc: Any, staircase: ops.Staircase) -> Any:
+    """Translate accumulators -> stored integers of the next layer."""
+    s = staircase
+    line = op.Add(op.Mul(op.Cast(acc, to=TensorProto.FLOAT), _per_channel(s.factor)), _per_channel(s.shift))
+    below = op.Clip(op.Floor(line), _real(s.low), _real(s.high - 1))
+    place = op.Cast(op.Add(below, _per_channel(s.first)), to=TensorProto.INT32)
+    reached = op.GreaterOrEqual(acc, op.Gather(s.stairs, place))
+    level = op.Add(below, op.Cast(reached, to=TensorProto.FLOAT))
+    return op.Cast(level if s.gap == 1 else op.Mul(level, _real(s.gap)), to=TensorProto.UINT8)
 
 
 def fake_quantize(x: Any, scale: float, zero_point: int, signed: bool) -> Any:
@@ -87,8 +117,7 @@ def _stored(y: Any, output: ops.OutputLevels) -> Any:
         stored = op.Clip(stored, _integer(low, signed=False), _integer(high, signed=False))
     if output.gap != 1:
         # int32, because some runtimes refuse or clip products of 8-bit integers.
-        gap = op.Constant(value=onnx.helper.make_tensor("value", TensorProto.INT32, [], [output.gap]))
-        wide = op.Mul(op.Cast(stored, to=TensorProto.INT32), gap)
+        wide = op.Mul(op.Cast(stored, to=TensorProto.INT32), _whole(output.gap))
         stored = op.Cast(wide, to=TensorProto.UINT8)
     return stored
 
@@ -102,8 +131,18 @@ def _real_weight(weight: ops.WeightTensors, weights: Weights) -> Any:
     integers: Any = weight.integers
     if weights == "dequantize":
         return op.DequantizeLinear(integers, weight.scale, axis=0)
+    return _product(integers, weight.scale)
+
+
+def _product(integers: Any, scale: Any) -> Any:
+    """Multiply int8 weights by one number per output channel, as nodes that runtimes compute once."""
     shape = op.Constant(value_ints=[-1, *[1] * (len(integers.shape) - 1)])
-    return op.Mul(op.Cast(integers, to=TensorProto.FLOAT), op.Reshape(weight.scale, shape))
+    return op.Mul(op.Cast(integers, to=TensorProto.FLOAT), op.Reshape(scale, shape))
+
+
+def _per_channel(values: Any) -> Any:
+    """Return one number per channel in the shape in which it broadcasts over [N, C, H, W]."""
+    return op.Reshape(values, op.Constant(value_ints=[-1, 1, 1]))
 
 
 def _convolution(x: Any, weight: Any, bias: Any, geometry: Geometry) -> Any:
@@ -121,6 +160,10 @@ def _convolution(x: Any, weight: Any, bias: Any, geometry: Geometry) -> Any:
 def _integer(value: int, signed: bool) -> Any:
     dtype = TensorProto.INT8 if signed else TensorProto.UINT8
     return op.Constant(value=onnx.helper.make_tensor("value", dtype, [], [value]))
+
+
+def _whole(value: int) -> Any:
+    return op.Constant(value=onnx.helper.make_tensor("value", TensorProto.INT32, [], [value]))
 
 
 def _real(value: float) -> Any:
