@@ -40,7 +40,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for part in ("sqakd", "hydra_plugins", "conf", "tests"):
         shutil.copytree(command.ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "local"))
-    for name in ("train.py", "pyproject.toml"):
+    for name in ("train.py", "export.py", "pyproject.toml"):
         shutil.copy(command.ROOT / name, folder)
     for path, text in FILES.items():
         (folder / path).write_text(text)
@@ -71,6 +71,12 @@ def test_example_parts_train_together(project: Path) -> None:
     record = json.loads((project / "runs" / NAME / "seed0" / "record.json").read_text())
     assert record["scores"]["agreement"]["last"] > 0.5
     assert not record["labels_used"]
+    exported = python(project, "export.py", f"run=runs/{NAME}/seed0", "gate=1", "benchmark.rounds=0")
+    assert exported.returncode == 0, exported.stderr
+    layers = json.loads((project / "runs" / NAME / "seed0" / "export-exact" / "layers.json").read_text())
+    assert {layer["a_bits"] for layer in layers} == {4}
+    assert all(layer.get("wrong_sums", 0) == 0 for layer in layers)
+    assert max(layer["farthest_from_an_edge"] for layer in layers) <= 1e-5
 
 
 def test_commands_of_the_page_compose(project: Path) -> None:
