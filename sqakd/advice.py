@@ -136,6 +136,8 @@ EXPORT: dict[str, str] = {
     "export.no_quantized_layer": "export a run with a quantizer, e.g. quantizer=ewgs bits=2",
     "export.no_run": "use run=runs/NAME/seed0, the folder of a finished run",
     "export.other_version": "export it with the version that trained it (commit {commit})",
+    "export.qonnx_codes": "train with quantizer=lsq, whose codes QONNX has at any number of bits",
+    "export.qonnx_option": "omit {keys} with format=qonnx",
     "export.trt_codes": "train with quantizer=lsq a_bits={bits}, or use profile=exact",
     "export.outer": "train with quantizer.outer=float for a network that can be exported",
     "export.unfinished": "repeat the command that started the run, which resumes it",

@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 
 METADATA = "sqakd"  # key of the description in the file's metadata
 FORMAT = 2  # of the description: 1 had no format, no digest and no stored size
+QONNX = "qonnx"  # the name of this form of file, in descriptions and in names of folders
 LARGEST_SIDE = 4096  # pixels of the network's input; a larger number in a damaged file would fill the memory
 _METADATA_FIELD = 14  # number of the field metadata_props in ModelProto
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
@@ -102,6 +103,10 @@ def describe(model: bytes) -> Description:
         raise ModelFileError(f"has a description of format {version!r}; expected {FORMAT} or lower")
     if (version == FORMAT or "digest" in facts) and facts.get("digest") != digest(model, facts):
         raise ModelFileError("is damaged, or was changed after export.py wrote it: its digest differs")
+    if facts.get("profile") == QONNX:
+        raise ModelFileError(
+            "has the nodes of QONNX, which ONNX Runtime does not know; export the run with format=onnx"
+        )
     return _checked(facts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -24,6 +25,7 @@ from sqakd.dataset.errors import DataError
 from sqakd.dataset.transforms.augment import normalize
 from sqakd.errors import SqakdError
 from sqakd.images import ImageError, Preparation
+from sqakd.model_file import QONNX
 from sqakd.quantization.convert import dequantize
 from sqakd.runs.checkpoint import restore
 from sqakd.runs.export_record import ExportRecord, read_exports
@@ -80,13 +82,17 @@ def export_run(config: Mapping[str, Any]) -> float:
     with located("benchmark"):
         timing = Timing(**config["benchmark"])
     options = Options(**values, benchmark=timing)
+    if options.format == QONNX and find_spec("qonnx") is None:
+        raise SqakdError(f"format=qonnx needs the package qonnx, which is not installed; use {install('qonnx')}")
     source = read_run(Path(config["run"]))
-    folder = Path(config["folder"] or source.folder.export(options.profile))
+    folder = Path(config["folder"] or source.folder.export(options.kind))
     check_folder(folder)  # before the network and its data are loaded, which takes long
     if config["artifact"]:
         check_logged(source.config, source.folder)
     hub = None if config["hub"] is None else Path(config["hub"] or ".")
     if hub is not None:
+        if options.format == QONNX:
+            raise SqakdError("hub= takes a file that runtimes can run, so format=qonnx is not possible with it")
         check_hub_folder(hub, folder)
     trained = trained_network(source)
     others = list(read_exports(RunFolder(source.folder.path.resolve()).runs, left_out))

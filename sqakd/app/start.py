@@ -18,6 +18,7 @@ from sqakd.app.console import quiet_libraries, say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_folder, check_mode
 from sqakd.interrupts import catch_interrupts
+from sqakd.model_file import QONNX
 from sqakd.runs.folder import RunFolder
 
 NOTHING_REPLACED = "nothing was replaced, the same command starts again"
@@ -79,11 +80,12 @@ def export(cfg: DictConfig) -> float | None:
 
     def run() -> float:
         config = spec_of(cfg, HydraConfig.get()).config
-        measured = config["benchmark"]["rounds"]
+        qonnx = config["format"] == QONNX
+        measured = config["benchmark"]["rounds"] and not qonnx
         note = (
             ", with a measurement of its speed, which takes minutes (benchmark.rounds=0 omits it)" if measured else ""
         )
-        say(f"exporting {config['run']} as {config['profile']}{note}")
+        say(f"exporting {config['run']} as {QONNX if qonnx else config['profile']}{note}")
         with large_imports():
             from sqakd.app.export import export_run
         return export_run(config)

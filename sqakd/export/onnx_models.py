@@ -12,6 +12,7 @@ import sqakd
 from sqakd.export.modules import IntegerLayer
 from sqakd.export.options import Options
 from sqakd.export.pack import pack
+from sqakd.export.qonnx.model import qonnx_model
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.export.trained import Trained
 from sqakd.export.translations import Weights
@@ -30,6 +31,12 @@ def integer_model(trained: Trained, lowered: fx.GraphModule, options: Options) -
     facts = _facts(trained, options, layers.values())
     packed = pack(model, layers, options.pack)
     return _described(packed, facts), _described(model, facts).ByteSize()
+
+
+def described_qonnx(trained: Trained, lowered: fx.GraphModule, options: Options) -> onnx.ModelProto:
+    """Return the network as a QONNX model with metadata; `lowered` is the integer network."""
+    layers = [module for module in lowered.modules() if isinstance(module, IntegerLayer)]
+    return _described(qonnx_model(trained.network, trained.image_shape), _facts(trained, options, layers))
 
 
 def float_model(trained: Trained, options: Options) -> onnx.ModelProto:
@@ -59,7 +66,7 @@ def _facts(trained: Trained, options: Options, layers: Iterable[IntegerLayer]) -
             "stored_margin": preparation.stored_margin,
         },
         "preprocess": options.preprocess,
-        "profile": options.profile,
+        "profile": options.kind,
         "bits": {layer.name: [layer.integer_weight.bits, layer.stored.input.bits] for layer in layers},
     }
 

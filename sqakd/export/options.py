@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sqakd.export.errors import ExportError
+from sqakd.model_file import QONNX
 
 Profile = Literal["exact", "int8", "trt"]
 PROFILES = ("exact", "int8", "trt")
+Format = Literal["onnx", "qonnx"]
+FORMATS = ("onnx", QONNX)
 Pack = Literal["auto", "uint4", "table", "none"]
 PACKS = ("auto", "uint4", "table", "none")
 EXACT_GATE = 0.995
+QONNX_IMAGES = 64  # the package `qonnx` takes about 0.1 s for an image of 32x32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ class Options:
     """The options of an export.
 
     Attributes:
+        format: "onnx": operators of standard ONNX, for runtimes; "qonnx": the trained network with quantizers as nodes,
+            for tools that build hardware.
         profile: "exact": what was trained as integers is integers, everything else stays real; "int8": what was real in
             training becomes 8-bit too; "trt": as exact, in the form that TensorRT accepts.
         pack: how weights of few bits are stored, see `sqakd.export.pack`.
@@ -52,7 +58,7 @@ class Options:
         regrid: whether weights that do not fit int8 are rounded to a grid that does.
         gate: smallest share of validation images on which the file must agree with the trained network; None: 0.995 for
             exact, and no gate for the other profiles, which change the network.
-        images: number of validation images that are compared; None: all.
+        images: number of validation images that are compared; None: all, or `QONNX_IMAGES` in the format qonnx.
         calibration_images: number of training images that set the ranges of the profiles int8 and trt.
         benchmark: how speed is measured.
 
@@ -60,6 +66,7 @@ class Options:
         ExportError: if a value is not allowed.
     """
 
+    format: Format
     profile: Profile
     pack: Pack
     preprocess: bool
@@ -70,6 +77,8 @@ class Options:
     benchmark: Timing
 
     def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ExportError(f"format={self.format!r}: expected {', '.join(FORMATS)}")
         if self.profile not in PROFILES:
             raise ExportError(f"profile={self.profile!r}: expected {', '.join(PROFILES)}")
         if self.pack not in PACKS:
@@ -80,6 +89,29 @@ class Options:
             raise ExportError(f"images={self.images}: expected a number of images, or null for all")
         if self.calibration_images < 1:
             raise ExportError(f"calibration_images={self.calibration_images}: expected a number of images")
+
+        if self.format == QONNX:
+            self._check_qonnx()
+
+    def _check_qonnx(self) -> None:
+        defaults = {"profile": "exact", "pack": "auto", "preprocess": False, "regrid": False}
+        changed = [key for key, default in defaults.items() if getattr(self, key) != default]
+        if changed:
+            raise ExportError(
+                f"format=qonnx has one form, but {changed[0]}={getattr(self, changed[0])} was given",
+                topic="export.qonnx_option",
+                keys=", ".join(changed),
+            )
+
+    @property
+    def kind(self) -> str:
+        """Name of the form of the file: qonnx, or the profile."""
+        return QONNX if self.format == QONNX else self.profile
+
+    @property
+    def compared_images(self) -> int | None:
+        """Number of validation images that are compared; None: all."""
+        return QONNX_IMAGES if self.images is None and self.format == QONNX else self.images
 
     @property
     def least_agreement(self) -> float:

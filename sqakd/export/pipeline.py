@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from torch import fx
+from torch import Tensor, fx
 
 from sqakd.export.artefacts import REQUANTIZED, describe_layers, float_parts, integer_arrays
 from sqakd.export.benchmark import benchmark
@@ -23,17 +23,21 @@ from sqakd.export.folder import NOT_COUNTED, replacing_folder
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.machine import machine
 from sqakd.export.modules import CountedOutput, integer_layers
-from sqakd.export.onnx_models import deployed, float_model, integer_model
+from sqakd.export.onnx_models import deployed, described_qonnx, float_model, integer_model
 from sqakd.export.options import Options
+from sqakd.export.qonnx.execute import executed_codes, qonnx_session
+from sqakd.export.qonnx.lower import lower_to_qonnx
 from sqakd.export.report import write_export_report
 from sqakd.export.to_onnx import OPSET
 from sqakd.export.trained import Trained, ValidationBatch
-from sqakd.export.verify import verify
+from sqakd.export.verify import installed_runtimes, verify
+from sqakd.model_file import QONNX
 from sqakd.quantization.cost import cost
 from sqakd.runs.environment import package_versions
 from sqakd.runs.export_record import ExportRecord, Verdict, write_export
 
 COMPARED_LAYER_BY_LAYER = 32  # images
+COMPARED_IN_QONNX = 8  # images; the package is slow
 # The packages that make the files.
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -58,19 +62,25 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
     exact, signed = options.profile == "exact", options.profile == "trt"
     lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=signed, count=exact))
     sample = trained.calibration(options.calibration_images)
-    # Compared before anything is rounded that training did not round: here every difference is an error of lowering.
-    differences, difference = code_differences(lowered, trained.network, sample[:COMPARED_LAYER_BY_LAYER])
-    if options.profile == "int8":
-        quantize_float_parts(lowered, sample)
-    elif options.profile == "trt":
-        quantize_skips(lowered, sample)
-    model, unpacked_bytes = integer_model(trained, lowered, options)
+    if options.format == QONNX:
+        model = described_qonnx(trained, lowered, options)
+        unpacked_bytes = None
+        differences, difference = _qonnx_differences(model, lowered, trained, sample[:COMPARED_IN_QONNX])
+    else:
+        # Compared before anything is rounded that training did not round: each difference is an error of lowering.
+        differences, difference = code_differences(lowered, trained.network, sample[:COMPARED_LAYER_BY_LAYER])
+        if options.profile == "int8":
+            quantize_float_parts(lowered, sample)
+        elif options.profile == "trt":
+            quantize_skips(lowered, sample)
+        model, unpacked_bytes = integer_model(trained, lowered, options)
     with replacing_folder(folder) as place:
         onnx.save(model, place / "model.onnx")
         onnx.save(float_model(trained, options), place / "model.float.onnx")
         np.savez_compressed(place / "weights_int.npz", **integer_arrays(lowered))  # type: ignore[arg-type]
-        images = _first(trained.validation(), options.images)
-        verdicts = verify(place / "model.onnx", trained.network, images, pixels=options.preprocess)
+        images = _first(trained.validation(), options.compared_images)
+        runtimes = [qonnx_session] if options.format == QONNX else installed_runtimes()
+        verdicts = verify(place / "model.onnx", trained.network, images, pixels=options.preprocess, runtimes=runtimes)
         _check_gate(verdicts, options)
         layers = describe_layers(lowered)
         for layer in layers:
@@ -80,7 +90,7 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
             "layers": layers,
         }
         facts["sizes"] |= _sizes(place) | {"unpacked": unpacked_bytes}
-        if options.benchmark.rounds:
+        if options.benchmark.rounds and options.format != QONNX:
             with _measured_files(trained, lowered, options, place) as files:
                 facts["benchmark"] = benchmark(
                     files,
@@ -117,11 +127,19 @@ def _measured_files(
         file.unlink(missing_ok=True)
 
 
+def _qonnx_differences(
+    model: onnx.ModelProto, lowered: fx.GraphModule, trained: Trained, images: Tensor
+) -> tuple[dict[str, Differences], float]:
+    """Return how the codes that the `qonnx` package computes differ from the trained network's."""
+    got = executed_codes(model, lower_to_qonnx(trained.network), images)
+    return code_differences(lowered, trained.network, images, got)
+
+
 def _facts(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
     """Return the entries of an export's record that are known before its files are measured."""
     used = cost(trained.network, trained.image_shape)
     return trained.identity | {
-        "profile": options.profile,
+        "profile": options.kind,
         "pack": options.pack,
         "preprocess": options.preprocess,
         "gate": options.least_agreement,

@@ -27,6 +27,7 @@ from sqakd.export.report_tables import (
 )
 from sqakd.files import write_text
 from sqakd.interrupts import errors_in_one_line
+from sqakd.model_file import QONNX
 from sqakd.report.document import Chapter, Part, PictureFile, markdown_document, page_sections, picture_files
 from sqakd.report.figure import Picture
 from sqakd.report.page import write_page
@@ -48,6 +49,8 @@ NOTES = {
     " slightly from the trained network.",
     "trt": "The form that TensorRT reads: int8 with zero point 0, a Clip on real values, int8 skip connections. The"
     " structure was checked and the file runs in ONNX Runtime; it was not run in TensorRT.",
+    "qonnx": "The trained network with quantizers as nodes (Quant and BipolarQuant of QONNX), for tools that build"
+    " hardware. It was run by the package qonnx. Sums are real numbers there, so none of them is requantized.",
 }
 # Up to this share of a step, the order in which float32 adds may decide between two codes.
 TIE = 1e-4
@@ -118,7 +121,7 @@ def _counted_note(record: ExportRecord) -> list[Part]:
     """Return how many layers count stairs, and why; nothing if none does."""
     between = [layer for layer in record.layers if layer["output"] == "integers"]
     counted = [layer for layer in between if layer.get("form") == COUNTED]
-    if not counted:
+    if not counted or record.profile == QONNX:
         return []
     wrong = sum(layer["wrong_sums_requantized"] for layer in counted)
     return [

@@ -28,6 +28,7 @@ from onnxscript import ir, opset21
 from sqakd.export import ops  # registers the operators under torch.ops.sqakd
 from sqakd.export.declaration import flattened
 from sqakd.export.geometry import Geometry
+from sqakd.export.qonnx import ops as qonnx
 
 Weights = Literal["dequantize", "cast"]
 op: Any = opset21  # the package's types describe constants, not the values of a graph that is being built
@@ -57,6 +58,7 @@ def translations(weights: Weights) -> dict[Callable[..., Any], Callable[..., Any
         names.count.default: flattened(count),
         names.multiply.default: flattened(multiply),
         names.fake_quantize.default: flattened(fake_quantize),
+        **qonnx.translations(),
     }
 
 

@@ -44,7 +44,7 @@ def openvino_session(file: Path) -> tuple[str, Run]:
     return f"OpenVINO {version}", lambda batch: np.asarray(compiled({INPUT: batch})[0])
 
 
-def runtimes() -> Sequence[Runtime]:
+def installed_runtimes() -> Sequence[Runtime]:
     """Return the runtimes that are installed."""
     found: list[Runtime] = [onnxruntime_session]
     if importlib.util.find_spec("openvino") is not None:
@@ -53,7 +53,9 @@ def runtimes() -> Sequence[Runtime]:
 
 
 @torch.no_grad()
-def verify(file: Path, network: nn.Module, batches: Iterable[ValidationBatch], *, pixels: bool) -> list[Verdict]:
+def verify(
+    file: Path, network: nn.Module, batches: Iterable[ValidationBatch], *, pixels: bool, runtimes: Sequence[Runtime]
+) -> list[Verdict]:
     """Compare a file with the network that it was made from, in each runtime.
 
     Args:
@@ -61,8 +63,9 @@ def verify(file: Path, network: nn.Module, batches: Iterable[ValidationBatch], *
         network: trained, in evaluation, on the CPU.
         batches: validation images.
         pixels: whether the file takes pixels instead of normalised images.
+        runtimes: runtimes that run the file.
     """
-    sessions = [open_in(file) for open_in in runtimes()]
+    sessions = [open_in(file) for open_in in runtimes]
     trained: list[Logits] = []
     exported: list[list[Logits]] = [[] for _ in sessions]
     labels: list[Tensor] = []

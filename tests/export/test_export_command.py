@@ -29,7 +29,7 @@ from sqakd.export import pipeline
 from sqakd.export.errors import ExportError
 from sqakd.export.folder import WRITTEN, replacing_folder
 from sqakd.export.options import Timing
-from sqakd.predict import Model
+from sqakd.predict import Model, PredictError
 from sqakd.runs.export_record import Verdict
 
 NAME = "digits16-resnet20-ewgs-w2a2-sqakd"
@@ -126,6 +126,20 @@ def test_the_record_has_sizes_layers_and_float_parts(trained: Path) -> None:
     assert all(layer["codes_compared"] > 0 for layer in content["layers"])
     assert max(layer["farthest_from_an_edge"] for layer in content["layers"]) <= 1e-5
     assert min(verdict["agreement"] for verdict in content["verify"]) >= 0.995
+
+
+def test_a_qonnx_file_is_proven_by_its_own_package_and_refused_by_predict(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("qonnx")
+    folder = tmp_path / "export"
+    assert export(trained, format="qonnx", folder=str(folder), images=8) == 1
+    content = json.loads((folder / "record.json").read_text())
+    assert content["profile"] == "qonnx"
+    assert [verdict["runtime"].split()[0] for verdict in content["verify"]] == ["qonnx"]
+    assert all(layer["codes_compared"] > 0 == layer["codes_that_differ"] for layer in content["layers"])
+    assert "benchmark" not in content
+    assert "package qonnx" in (folder / "report.md").read_text()
+    with pytest.raises(PredictError, match=r"has the nodes of QONNX.* format=onnx"):
+        Model(folder / "model.onnx")
 
 
 def test_a_hub_folder_has_everything_to_use_the_network(trained: Path, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""QONNX: a trained network with quantizers as nodes, for FINN, hls4ml and others that build hardware from it."""

@@ -1,0 +1,147 @@
+"""The QONNX form of a network, executed by the `qonnx` package, and what it refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import small
+import torch
+from export_networks import images_for, make
+from onnx import numpy_helper
+
+from sqakd.advice import explain
+from sqakd.export.compare import Differences, code_differences
+from sqakd.export.errors import ExportError
+from sqakd.export.lower import Lowering, lower
+from sqakd.export.options import Options, Timing
+from sqakd.export.qonnx.execute import executed_codes
+from sqakd.export.qonnx.lower import QonnxLayer, lower_to_qonnx
+from sqakd.export.qonnx.model import qonnx_model
+from sqakd.quantization.cost import cost
+
+pytest.importorskip("qonnx")
+SLOW = pytest.mark.slow
+
+
+def quantizers(model: onnx.ModelProto) -> list[tuple[str, dict[str, Any]]]:
+    """Return the type and the attributes of each quantizer node, with its bits and scale, weights first."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = []
+    for node in sorted(model.graph.node, key=lambda node: node.input[0] not in values):
+        if node.domain:
+            facts = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            facts["scale"] = values[node.input[1]]
+            facts |= {"zero": values[node.input[2]], "bits": values[node.input[3]]} if len(node.input) > 2 else {}
+            found.append((node.op_type, facts))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "bits"),
+    [
+        ("resnet20", "lsq", 2),
+        ("vgg8", "lsq", 1),
+        ("vgg8", "ewgs", 4),
+        *(pytest.param(name, "lsq", bits, marks=SLOW) for name in ("resnet20", "vgg8") for bits in (1, 2, 4)),
+        *(
+            pytest.param("resnet20", method, bits, marks=SLOW)
+            for method in ("ewgs", "pact", "dorefa")
+            for bits in (1, 3)
+        ),
+        pytest.param("mobilenet_v2", "ewgs", 2, marks=SLOW),
+    ],
+)
+def test_each_code_that_qonnx_computes_is_the_trained_one(name: str, method: str, bits: int) -> None:
+    network, x = make(name, f"quantizer={method}", bits=bits).eval(), images_for(name, 3)
+    model = qonnx_model(network, tuple(x.shape[1:]))  # type: ignore[arg-type]
+    got = executed_codes(model, lower_to_qonnx(network), x)
+    differences, logits = code_differences(lower(network, Lowering()), network, x, got)
+    total = sum(differences.values(), Differences())
+    assert total.codes > 10_000
+    assert total.differing == 0
+    assert logits < 1e-5
+
+
+def test_a_layer_with_bias_and_a_linear_layer_are_the_trained_ones() -> None:
+    network = small.quantized("quantizer=ewgs", "bits=2", "quantizer.first_last=same").eval()
+    x = small.batch(4)
+    with torch.no_grad():
+        lowered = lower_to_qonnx(network)
+        assert torch.allclose(lowered(x), network(x), atol=1e-5)
+        codes, logits = executed_codes(qonnx_model(network, (3, 8, 8)), lowered, x)
+    assert set(codes) == {layer.name for layer in lowered.modules() if isinstance(layer, QonnxLayer)}
+    assert torch.allclose(logits, network(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("method", "bits", "weights", "inputs"),
+    [
+        ("lsq", 1, ("BipolarQuant", None), ("Quant", (1, 0))),
+        ("lsq", 4, ("Quant", (4, 1)), ("Quant", (4, 0))),
+        ("ewgs", 2, ("Quant", (3, 1)), ("Quant", (2, 0))),
+        ("ewgs", 1, ("BipolarQuant", None), ("Quant", (1, 0))),
+        ("dorefa", 3, ("Quant", (4, 1)), ("Quant", (3, 0))),
+    ],
+)
+def test_quantizers_have_the_bits_of_their_grids_and_zero_points_of_0(
+    method: str, bits: int, weights: tuple[str, Any], inputs: tuple[str, Any]
+) -> None:
+    network = small.quantized(f"quantizer={method}", f"bits={bits}").eval()
+    found = quantizers(qonnx_model(network, (3, 8, 8)))
+    kinds = [(kind, (int(f["bits"]), f["signed"]) if "bits" in f else None) for kind, f in found]
+    half = len(kinds) // 2
+    assert half > 0
+    assert set(kinds[:half]) == {weights}
+    assert set(kinds[half:]) == {inputs}
+    assert all(f["zero"] == 0 and f["narrow"] == 0 and f["rounding_mode"] == b"ROUND" for _, f in found if "zero" in f)
+
+
+def test_weights_of_an_odd_grid_are_odd_multiples_of_their_scale() -> None:
+    network = small.quantized("quantizer=ewgs", "bits=2", "quantizer.per_channel=true").eval()
+    for layer in lower_to_qonnx(network).modules():
+        if isinstance(layer, QonnxLayer):
+            multiples = np.unique((layer.weight / layer.scale).round().numpy())
+            assert set(multiples.tolist()) <= {-3.0, -1.0, 1.0, 3.0}
+
+
+@pytest.mark.parametrize("first_last", ["float", "8"])
+def test_the_cost_that_qonnx_computes_agrees_with_ours(first_last: str) -> None:
+    """QONNX counts the operations of each pair of types; outer layers have float types there, ours 32 bits."""
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.util.inference_cost import inference_cost
+
+    network = small.quantized("quantizer=lsq", "bits=4", f"quantizer.first_last={first_last}").eval()
+    model = ModelWrapper(qonnx_model(network, (3, 8, 8)))
+    found = inference_cost(model, discount_sparsity=False)["total_cost"]
+    assert found["total_bops"] == cost(network, (3, 8, 8)).bit_operations
+
+
+def test_the_file_is_for_one_image_and_has_all_shapes() -> None:
+    network = small.quantized("quantizer=lsq", "bits=2").eval()
+    model = qonnx_model(network, (3, 8, 8))
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {"image": [1, 3, 8, 8], "logits": [1, 10]}
+    known = {value.name for value in (*model.graph.value_info, *model.graph.output)}
+    assert {name for node in model.graph.node for name in node.output} <= known
+    assert Counter(node.op_type for node in model.graph.node)["Quant"] > 4
+
+
+def test_codes_that_no_node_has_are_refused() -> None:
+    network = small.quantized("quantizer=lsq_released", "bits=1").eval()
+    with pytest.raises(ExportError, match=r"^layer \S+: the input has 2 codes from -1 to 1; with zero point 0, QONNX"):
+        lower_to_qonnx(network)
+
+
+@pytest.mark.parametrize("changed", [{"profile": "int8"}, {"pack": "none"}, {"preprocess": True}, {"regrid": True}])
+def test_options_of_the_other_format_are_refused(changed: dict[str, Any]) -> None:
+    timing = Timing(rounds=0, seconds=0.1, batches=[1], threads=[1])
+    values: dict[str, Any] = {"profile": "exact", "pack": "auto", "preprocess": False, "regrid": False}
+    with pytest.raises(ExportError) as error:
+        Options(format="qonnx", gate=None, images=None, calibration_images=8, benchmark=timing, **values | changed)
+    assert f"omit {next(iter(changed))} with format=qonnx" in explain(error.value)
