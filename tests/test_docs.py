@@ -41,7 +41,16 @@ EXTRAS = tomllib.loads((command.ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = set(re.findall(r"^([a-z-]+):", (command.ROOT / "Makefile").read_text(), re.MULTILINE))
 EXPORT_KEYS = set(OmegaConf.load(CONF / "export.yaml"))
 # Commands of other programs.
-ALLOWED = {". .venv/bin/activate", "pip install pre-commit", "pre-commit install"}
+ALLOWED = {
+    ". .venv/bin/activate",
+    "pip install pre-commit",
+    "pre-commit install",
+    "pip install emx-onnx-cgen",
+    # tests/export/test_c_code.py runs these two.
+    "emx-onnx-cgen compile --model-name net --input-dim batch=1 --large-weight-threshold 0   "
+    " runs/digits-resnet20-ewgs-w2a2-sqakd/seed0/export-exact/model.onnx net.c",
+    "cc -O2 -std=c99 -c net.c",
+}
 # Groups whose options must all be named on some page.
 GROUPS = ("quantizer", "quantizer/rounding", "model", "kd", "plus", "dataset", "logger", "trainer", "table", "hparams")
 # Overrides that are valid only together with another override.

@@ -30,7 +30,7 @@ def computed_in_c(model: onnx.ModelProto, x: Tensor, folder: Path) -> NDArray[np
     """Return the logits that the compiled C code computes, one image at a time."""
     onnx.save(model, folder / "model.onnx")
     program = Path(sys.executable).with_name("emx-onnx-cgen")
-    generate = ["compile", "--model-name", "net", "--input-dim", "image:0=1", "--large-weight-threshold", "0"]
+    generate = ["compile", "--model-name", "net", "--input-dim", "batch=1", "--large-weight-threshold", "0"]
     subprocess.run([program, *generate, "model.onnx", "net.c"], cwd=folder, check=True, capture_output=True)
     build = ["cc", "-O2", "-std=c99", "-shared", "-fPIC", "net.c", "-o", "net.so", "-lm"]
     subprocess.run(build, cwd=folder, check=True, capture_output=True)
