@@ -142,6 +142,21 @@ def test_a_qonnx_file_is_proven_by_its_own_package_and_refused_by_predict(traine
         Model(folder / "model.onnx")
 
 
+def test_the_script_for_tensorrt_runs_the_exported_images(trained: Path, tmp_path: Path) -> None:
+    """Everything but the engine, with ONNX Runtime in its place."""
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    export(tmp_path, profile="trt", images=8)
+    script = command.ROOT / "examples" / "tensorrt_engine.py"
+    assert script.stem != "tensorrt", "a script of this name would import itself as the package"
+    arguments = [str(run_folder(tmp_path)), "--runtime", "onnxruntime", "--batch", "50", "--repetitions", "2"]
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert found["images"] == "96"
+    assert float(found["agreement with the trained network"]) > 0.8
+    assert {"top-1", "ms, batch 1, median", "ms, batch 50, median"} <= found.keys()
+
+
 def test_a_hub_folder_has_everything_to_use_the_network(trained: Path, tmp_path: Path) -> None:
     for _ in range(2):  # an earlier hub folder is replaced
         export(trained, folder=str(tmp_path / "export"), hub=str(tmp_path / "hub"), images=8)
