@@ -26,6 +26,7 @@ from sqakd.export.hoist import hoist
 from sqakd.export.integer_input import integer_input
 from sqakd.export.integer_weight import integer_weight
 from sqakd.export.modules import Quantize, RealOutput
+from sqakd.export.plain import make_plain
 from sqakd.export.stored import StoredInput
 from sqakd.quantization.layers import QuantConv2d, QuantLayer
 from sqakd.quantization.outer import keeps_own_inputs
@@ -73,6 +74,7 @@ def lower(network: nn.Module, options: Lowering) -> fx.GraphModule:
         raise ExportError(
             "the network has no quantized layer, so there are no integers to export", topic="export.no_quantized_layer"
         )
+    make_plain(module.graph)
     _expand(module.graph, options)
     fold_batch_norms(module.graph)
     hoist(module.graph)

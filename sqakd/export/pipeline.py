@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from torch import Tensor, fx
+from torch import fx
+from tqdm import tqdm
 
 from sqakd.export.artefacts import REQUANTIZED, describe_layers, float_parts, integer_arrays
 from sqakd.export.benchmark import benchmark
@@ -59,51 +60,90 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
         ExportError: if the network cannot be exported, the file disagrees with it, or the folder holds anything else;
             nothing is written then.
     """
+    with tqdm(total=4, desc="export", unit="step", disable=None, leave=False) as bar:
+        made = _make(trained, options)
+        bar.update()
+        with replacing_folder(folder) as place:
+            onnx.save(made.model, place / "model.onnx")
+            onnx.save(float_model(trained, options), place / "model.float.onnx")
+            np.savez_compressed(place / "weights_int.npz", **integer_arrays(made.lowered))  # type: ignore[arg-type]
+            bar.update()
+            verdicts = _verified(trained, options, place)
+            bar.update()
+            facts = _facts(trained, made, options, verdicts)
+            facts["sizes"] |= _sizes(place)
+            if options.benchmark.rounds and options.format != QONNX:
+                facts["benchmark"] = _measured(trained, made.lowered, options, place)
+            bar.update()
+            record = ExportRecord.from_dict(facts)
+            write_export_report(place, record, others)
+            (place / "layers.json").write_text(json.dumps(facts["layers"], indent=1), encoding="utf-8")
+            write_export(place / "record.json", record)
+    return record
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What an export makes before it writes anything.
+
+    Attributes:
+        lowered: the network on integers.
+        model: the file's content.
+        unpacked_bytes: its size with 8 bits for each weight; None if it has no packed weights.
+        differences: how the codes of each layer's input differ from the trained network's.
+        logits: the largest difference of two logits, relative to their standard deviation.
+    """
+
+    lowered: fx.GraphModule
+    model: onnx.ModelProto
+    unpacked_bytes: int | None
+    differences: Mapping[str, Differences]
+    logits: float
+
+
+def _make(trained: Trained, options: Options) -> _Made:
     exact, signed = options.profile == "exact", options.profile == "trt"
     lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=signed, count=exact))
     sample = trained.calibration(options.calibration_images)
     if options.format == QONNX:
-        model = described_qonnx(trained, lowered, options)
-        unpacked_bytes = None
-        differences, difference = _qonnx_differences(model, lowered, trained, sample[:COMPARED_IN_QONNX])
+        model, unpacked_bytes = described_qonnx(trained, lowered, options), None
+        images = sample[:COMPARED_IN_QONNX]
+        codes = executed_codes(model, lower_to_qonnx(trained.network), images)
+        differences, logits = code_differences(lowered, trained.network, images, codes)
     else:
         # Compared before anything is rounded that training did not round: each difference is an error of lowering.
-        differences, difference = code_differences(lowered, trained.network, sample[:COMPARED_LAYER_BY_LAYER])
+        differences, logits = code_differences(lowered, trained.network, sample[:COMPARED_LAYER_BY_LAYER])
         if options.profile == "int8":
             quantize_float_parts(lowered, sample)
         elif options.profile == "trt":
             quantize_skips(lowered, sample)
         model, unpacked_bytes = integer_model(trained, lowered, options)
-    with replacing_folder(folder) as place:
-        onnx.save(model, place / "model.onnx")
-        onnx.save(float_model(trained, options), place / "model.float.onnx")
-        np.savez_compressed(place / "weights_int.npz", **integer_arrays(lowered))  # type: ignore[arg-type]
-        images = _first(trained.validation(), options.compared_images)
-        runtimes = [qonnx_session] if options.format == QONNX else installed_runtimes()
-        verdicts = verify(place / "model.onnx", trained.network, images, pixels=options.preprocess, runtimes=runtimes)
-        _check_gate(verdicts, options)
-        layers = describe_layers(lowered)
-        for layer in layers:
-            layer |= differences.get(layer["name"], Differences()).described()
-        facts = _facts(trained, lowered, options, verdicts) | {
-            "logits_without_propagation": difference,
-            "layers": layers,
-        }
-        facts["sizes"] |= _sizes(place) | {"unpacked": unpacked_bytes}
-        if options.benchmark.rounds and options.format != QONNX:
-            with _measured_files(trained, lowered, options, place) as files:
-                facts["benchmark"] = benchmark(
-                    files,
-                    deployed(trained, trained.float_network, options),
-                    trained.image_shape,
-                    pixels=options.preprocess,
-                    timing=options.benchmark,
-                )
-        record = ExportRecord.from_dict(facts)
-        write_export_report(place, record, others)
-        (place / "layers.json").write_text(json.dumps(layers, indent=1), encoding="utf-8")
-        write_export(place / "record.json", record)
-    return record
+    return _Made(lowered=lowered, model=model, unpacked_bytes=unpacked_bytes, differences=differences, logits=logits)
+
+
+def _verified(trained: Trained, options: Options, place: Path) -> list[Verdict]:
+    """Compare the file with the trained network.
+
+    Raises:
+        ExportError: if it agrees on too few images.
+    """
+    images = _first(trained.validation(), options.compared_images)
+    runtimes = [qonnx_session] if options.format == QONNX else installed_runtimes()
+    verdicts = verify(place / "model.onnx", trained.network, images, pixels=options.preprocess, runtimes=runtimes)
+    _check_gate(verdicts, options)
+    return verdicts
+
+
+def _measured(trained: Trained, lowered: fx.GraphModule, options: Options, place: Path) -> dict[str, Any]:
+    """Return the times of the files, as `benchmark` does."""
+    with _measured_files(trained, lowered, options, place) as files:
+        return benchmark(
+            files,
+            deployed(trained, trained.float_network, options),
+            trained.image_shape,
+            pixels=options.preprocess,
+            timing=options.benchmark,
+        )
 
 
 @contextmanager
@@ -127,17 +167,12 @@ def _measured_files(
         file.unlink(missing_ok=True)
 
 
-def _qonnx_differences(
-    model: onnx.ModelProto, lowered: fx.GraphModule, trained: Trained, images: Tensor
-) -> tuple[dict[str, Differences], float]:
-    """Return how the codes that the `qonnx` package computes differ from the trained network's."""
-    got = executed_codes(model, lower_to_qonnx(trained.network), images)
-    return code_differences(lowered, trained.network, images, got)
-
-
-def _facts(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
+def _facts(trained: Trained, made: _Made, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
     """Return the entries of an export's record that are known before its files are measured."""
     used = cost(trained.network, trained.image_shape)
+    layers = describe_layers(made.lowered)
+    for layer in layers:
+        layer |= made.differences.get(layer["name"], Differences()).described()
     return trained.identity | {
         "profile": options.kind,
         "pack": options.pack,
@@ -146,11 +181,13 @@ def _facts(trained: Trained, lowered: fx.GraphModule, options: Options, verdicts
         "opset": OPSET,
         "verify": [asdict(verdict) for verdict in verdicts],
         "machine": machine(),
-        "sizes": {"parameters_at_their_bits": used.packed_bytes},
+        "sizes": {"parameters_at_their_bits": used.packed_bytes, "unpacked": made.unpacked_bytes},
+        "logits_without_propagation": made.logits,
+        "layers": layers,
         "parameters": used.parameters,
         "bit_operations": used.bit_operations,
         "float_source": trained.float_source,
-        "stays_float": float_parts(lowered),
+        "stays_float": float_parts(made.lowered),
         "versions": package_versions({name: name for name in PACKAGES}),
     }
 

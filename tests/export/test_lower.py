@@ -15,6 +15,7 @@ from _pytest.mark.structures import ParameterSet
 from export_networks import NETWORKS, images_for, make
 from onnx_files import run, weights_by_name
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
 from sqakd.advice import explain
 from sqakd.export.artefacts import describe_layers
@@ -122,6 +123,44 @@ def test_a_quantizer_that_depends_on_the_batch_is_refused() -> None:
     network = small.quantized("quantizer=dorefa_released", "bits=2").eval()
     with pytest.raises(ExportError, match="a prediction depends on the other images"):
         lower(network, PLAIN)
+
+
+class FunctionalNorm(nn.Module):
+    """Batch norm as a function behind a check, as in timm; and once with statistics of the batch."""
+
+    def __init__(self, *, training: bool, affine: bool = True) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.third, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 10)
+        self.norm = nn.BatchNorm2d(8, affine=affine)
+        self.batch = training
+        with torch.no_grad():
+            assert self.norm.running_mean is not None
+            assert self.norm.running_var is not None
+            self.norm.running_mean.copy_(torch.linspace(-0.2, 0.3, 8))
+            self.norm.running_var.copy_(torch.linspace(0.1, 0.4, 8))
+            if affine:
+                self.norm.weight.copy_(torch.linspace(-1, 1.5, 8))
+                self.norm.bias.copy_(torch.linspace(0.3, -0.1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, norm = self.second(self.first(x)), self.norm
+        torch._assert(x.ndim == 4, "expected images")
+        x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=self.batch, eps=1e-3)
+        y: Tensor = self.last(self.third(x.relu()).mean(dim=(2, 3)))
+        return y
+
+
+@pytest.mark.parametrize(("training", "affine", "between"), [(False, True, 1), (False, False, 1), (True, True, 0)])
+def test_batch_norm_as_a_function_is_folded_like_the_module(training: bool, affine: bool, between: int) -> None:
+    network = FunctionalNorm(training=training, affine=affine).eval()
+    x = small.batch(16)
+    quantize(network, small.scheme("quantizer=lsq", "bits=3"))
+    calibrate(network, x)
+    lowered = lower(network, PLAIN)
+    assert sum(isinstance(layer, LevelOutput) for layer in integer_layers(lowered)) == between
+    with torch.no_grad():
+        assert torch.allclose(lowered(x), network.eval()(x), atol=1e-5)
 
 
 class Circular(nn.Module):
