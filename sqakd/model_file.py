@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 
 METADATA = "sqakd"  # key of the description in the file's metadata
 FORMAT = 2  # of the description: 1 had no format, no digest and no stored size
-QONNX = "qonnx"  # the name of this form of file, in descriptions and in names of folders
+QONNX = "qonnx"  # the profile of a QONNX file, in its description and in the name of its folder
 LARGEST_SIDE = 4096  # pixels of the network's input; a larger number in a damaged file would fill the memory
 _METADATA_FIELD = 14  # number of the field metadata_props in ModelProto
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5

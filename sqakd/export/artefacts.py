@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from sqakd.export.modules import CountedOutput, IntegerLayer, LevelOutput, integer_layers
+from sqakd.export.modules import CountedOutput, IntegerLayer, IntegerOutput, LevelOutput, integer_layers
+from sqakd.export.qonnx.lower import qonnx_layers
 
 # The two forms of a layer between integers.
 REQUANTIZED, COUNTED = "requantized", "counted"
@@ -55,6 +56,11 @@ def named_layers(lowered: fx.GraphModule) -> dict[str, IntegerLayer]:
     return layers
 
 
+def trained_name(lowered: fx.GraphModule, name: str) -> str:
+    """Return the trained layer's name of a layer in layers.json, whose copies have numbers."""
+    return named_layers(lowered)[name].name
+
+
 def describe_layers(lowered: fx.GraphModule) -> list[dict[str, Any]]:
     """Return the contents of layers.json: plain data, one entry per integer layer."""
     return [_describe(name, layer) for name, layer in named_layers(lowered).items()]
@@ -82,9 +88,28 @@ def _describe(name: str, layer: IntegerLayer) -> dict[str, Any]:
             "wrong_sums": layer.wrong_sums,
             "wrong_sums_requantized": int(solution.wrong.sum()),
             "reachable_sums": int(solution.reachable.sum()),
-            "constant_channels": int((solution.sign == 0).sum()),
         }
+        if isinstance(layer, IntegerOutput):
+            entry["constant_channels"] = int((solution.sign == 0).sum())
     return entry
+
+
+def describe_qonnx(lowered: fx.GraphModule) -> list[dict[str, Any]]:
+    """Return the contents of layers.json for a network with QONNX's quantizers."""
+    layers = {layer.name: layer for layer in qonnx_layers(lowered)}
+    return [
+        {
+            "name": name,
+            "kind": "convolution" if layer.weight.ndim > 2 else "linear",
+            "shape": list(layer.weight.shape),
+            "w_bits": layer.integers.bits,
+            "a_bits": layer.input.bits,
+            "input": asdict(layer.input),
+            "node_bits": 1 if layer.bipolar else layer.bits,
+            "output": "real",
+        }
+        for name, layer in layers.items()
+    ]
 
 
 def float_parts(lowered: fx.GraphModule) -> list[dict[str, Any]]:

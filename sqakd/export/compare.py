@@ -22,40 +22,55 @@ from torch import Tensor, nn
 
 from sqakd.export.integer_input import IntegerInput
 from sqakd.export.modules import IntegerLayer
+from sqakd.export.stored import StoredInput
 from sqakd.quantization.layers import QuantLayer, quant_layers
 from sqakd.quantization.quantizers.base import Quantizer
 
 
 @dataclass(frozen=True)
 class Differences:
-    """How the codes of one layer's input differ from the trained network's.
+    """A comparison of the codes of one layer's input with the trained network's.
 
     Attributes:
         codes: number of codes that were compared.
         differing: number of codes that differ.
-        farthest: of the values whose codes differ, the largest distance from the edge between two codes, in steps.
+        farthest: of the values whose codes differ, the largest distance in steps from an edge that lies between the two
+            codes.
     """
 
     codes: int = 0
     differing: int = 0
     farthest: float = 0.0
 
-    def described(self) -> dict[str, int | float]:
-        """Return the entries of layers.json."""
-        share = self.differing / self.codes if self.codes else 0.0
-        return {"codes_compared": self.codes, "codes_that_differ": share, "farthest_from_an_edge": self.farthest}
+    def described(self) -> dict[str, int | float | None]:
+        """Return the entries of layers.json; None where nothing was compared."""
+        share = self.differing / self.codes if self.codes else None
+        farthest = self.farthest if self.codes else None
+        return {"codes_compared": self.codes, "codes_that_differ": share, "farthest_from_an_edge": farthest}
 
     def __add__(self, other: Differences) -> Differences:
         farthest = max(self.farthest, other.farthest)
         return Differences(self.codes + other.codes, self.differing + other.differing, farthest)
 
 
-# For each layer, the stored integers of its input in each of its calls.
-InputCodes = Mapping[str, list[Tensor]]
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """The result of an integer network, with the integers that its layers got.
+
+    Attributes:
+        stored: for each layer, the stored integers of its input in each of its calls.
+        inputs: for each layer, the meaning of these integers.
+        logits: [N, classes].
+    """
+
+    stored: Mapping[str, list[Tensor]]
+    inputs: Mapping[str, StoredInput]
+    logits: Tensor
 
 
-def recorded_codes(lowered: nn.Module, x: Tensor) -> tuple[InputCodes, Tensor]:
-    """Run an integer network; return the stored integers of each layer's input, and the logits.
+@torch.no_grad()
+def recorded(lowered: nn.Module, x: Tensor) -> Recorded:
+    """Run an integer network in torch.
 
     Args:
         lowered: made by `sqakd.export.lower.lower`.
@@ -67,43 +82,40 @@ def recorded_codes(lowered: nn.Module, x: Tensor) -> tuple[InputCodes, Tensor]:
         assert isinstance(layer, IntegerLayer)
         found[layer.name].append(args[0])
 
-    hooks = [layer.register_forward_pre_hook(record) for layer in _integer_layers(lowered)]
+    layers = [module for module in lowered.modules() if isinstance(module, IntegerLayer)]
+    hooks = [layer.register_forward_pre_hook(record) for layer in layers]
     try:
-        return found, lowered(x)
+        logits = lowered(x)
     finally:
         for hook in hooks:
             hook.remove()
+    return Recorded(stored=found, inputs={layer.name: layer.stored for layer in layers}, logits=logits)
 
 
 @torch.no_grad()
-def code_differences(
-    lowered: nn.Module, network: nn.Module, x: Tensor, got: tuple[InputCodes, Tensor] | None = None
-) -> tuple[dict[str, Differences], float]:
+def code_differences(network: nn.Module, x: Tensor, got: Recorded) -> tuple[dict[str, Differences], float]:
     """Return the differing input codes of each layer, and the largest difference between two logits.
 
     The difference of the logits is relative to the standard deviation of the trained network's logits.
 
     Args:
-        lowered: integer network made from `network` by `lower`.
         network: quantized and calibrated.
         x: normalised images [N, C, H, W].
-        got: input codes and logits of a runtime; None: those of `lowered` in torch.
+        got: the result of an integer network, made from `network`, for these images.
     """
-    codes, logits = recorded_codes(lowered, x) if got is None else got
-    inputs = {layer.name: layer.stored for layer in _integer_layers(lowered)}
     found: dict[str, Differences] = {name: Differences() for name, _ in quant_layers(network)}
     trained = dict(quant_layers(network))
     calls: dict[str, int] = defaultdict(int)
 
     def compare(name: str) -> Callable[..., Any]:
         def hook(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
-            stored, number = inputs[name], calls[name]
+            input, number = got.inputs[name], calls[name]
             calls[name] += 1
-            level = torch.div(codes[name][number].double(), stored.input.gap) + stored.base
+            level = torch.div(got.stored[name][number].double(), input.input.gap) + input.base
             assert isinstance(layer, QuantLayer)
             wanted = _codes(layer.input_quantizer, trained[name].input_quantizer, args[0])
-            found[name] += _differences(stored.input, level, wanted, args[0])
-            return (stored.input.value(level).double(),)
+            found[name] += _differences(input.input, level, wanted, args[0])
+            return (input.input.value(level).double(),)
 
         return hook
 
@@ -114,7 +126,7 @@ def code_differences(
     finally:
         for hook in hooks:
             hook.remove()
-    return found, float((logits.double() - wanted).abs().max() / wanted.std())
+    return found, float((got.logits.double() - wanted).abs().max() / wanted.std())
 
 
 def in_double(network: nn.Module) -> nn.Module:
@@ -145,12 +157,11 @@ def _codes(quantizer: Quantizer, trained: Quantizer, x: Tensor) -> Tensor:
 
 
 def _differences(input: IntegerInput, level: Tensor, wanted: Tensor, x: Tensor) -> Differences:
-    differs = input.gap * level - input.zero_point != wanted
-    # Edges lie at half levels. Beyond the outermost edge the distance does not fall again.
-    place = ((x[differs] - input.origin) / input.step + input.shift).clamp(0, input.levels)
-    distance = (place - place.floor() - 0.5).abs()
-    return Differences(differs.numel(), int(differs.sum()), float(distance.max()) if len(distance) else 0.0)
-
-
-def _integer_layers(lowered: nn.Module) -> list[IntegerLayer]:
-    return [module for module in lowered.modules() if isinstance(module, IntegerLayer)]
+    wanted_level = (wanted + input.zero_point) / input.gap
+    differs = level != wanted_level
+    place = (x[differs] - input.origin) / input.step + input.shift
+    # Level n lies between the edges n - 1/2 and n + 1/2. These are the two outermost edges between both levels.
+    low = torch.minimum(level, wanted_level)[differs] + 0.5
+    high = torch.maximum(level, wanted_level)[differs] - 0.5
+    distance = torch.maximum((place - low).abs(), (place - high).abs())
+    return Differences(differs.numel(), len(distance), float(distance.max()) if len(distance) else 0.0)

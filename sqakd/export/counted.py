@@ -1,4 +1,4 @@
-r"""The levels of exact sums, counted on a table of stairs: right where one factor for each channel cannot be.
+r"""The levels of exact sums, looked up in a table of stairs.
 
 A requantization has one factor and one whole bias for each channel (`sqakd.export.requantization`). Where no such pair
 puts every stair at its place, the layer computes its sums as whole numbers instead, and looks each sum up:
@@ -23,13 +23,23 @@ from sqakd.export.ops import Staircase, count
 LARGEST_SUM = 2**24
 
 
-def fits_single_precision(weight: Tensor, codes: tuple[int, int]) -> bool:
-    """Return whether no sum of products exceeds `LARGEST_SUM` on the way, whatever the order of its terms.
+def parts_of_sums(weight: Tensor, codes: tuple[int, int]) -> int:
+    """Return in how many parts single precision computes a layer's sums exactly: 1, 2, or 0 for none of both.
+
+    In two parts, the weight is 16 * upper + lower, with lower from -8 to 7.
 
     Args:
         weight: whole numbers [C, ...].
         codes: lowest and highest input code.
     """
+    upper = torch.div(weight.long() + 8, 16, rounding_mode="floor")
+    if _fits(weight, codes):
+        return 1
+    return 2 if _fits(upper, codes) and _fits(weight.long() - 16 * upper, codes) else 0
+
+
+def _fits(weight: Tensor, codes: tuple[int, int]) -> bool:
+    """Return whether no sum of products exceeds `LARGEST_SUM` on the way, whatever the order of its terms."""
     largest = weight.long().abs().flatten(1).sum(dim=1) * max(abs(code) for code in codes)
     return bool((largest <= LARGEST_SUM).all())
 
@@ -65,5 +75,5 @@ def counted(
     around = torch.cat([stairs, stairs - 1], dim=1).clamp(lowest, highest)
     level = low + torch.searchsorted(stairs, around, right=True)
     if not torch.equal(count(around[None, :, :, None].int(), found)[0, :, :, 0], (output.gap * level).to(torch.uint8)):
-        raise ExportError("sums are too large to be counted in single precision; the layer needs fewer bits")
+        raise ExportError("offsets are too large, compared with a unit of the sums, to be counted in single precision")
     return found

@@ -27,10 +27,10 @@ WRITTEN = {"model.onnx", "model.float.onnx", "weights_int.npz", "layers.json", "
 WRITTEN |= {"report.md", "report.html", "layers.svg", "latency.svg", "pareto.svg"}
 WRITTEN |= {"layers.png", "latency.png", "pareto.png"}
 CLUTTER = {".DS_Store", "Thumbs.db", "desktop.ini"}  # file managers write these into every folder that is looked at
+NOT_COUNTED = ".requantized.onnx"  # a file whose speed is measured, see `sqakd.export.pipeline`
 # Files that exist only while an export is written: the benchmark's, and temporary files.
-NOT_COUNTED = ".requantized.onnx"  # exists while speed is measured
 UNFINISHED = re.compile(
-    r"\.float\.pt2|\.requantized\.onnx|\.(" + "|".join(map(re.escape, sorted(WRITTEN))) + r")\.[0-9a-f]+(\.part)?"
+    rf"\.float\.pt2|{re.escape(NOT_COUNTED)}|\.({'|'.join(map(re.escape, sorted(WRITTEN)))})\.[0-9a-f]+(\.part)?"
 )
 
 

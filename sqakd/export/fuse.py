@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from sqakd.export.counted import parts_of_sums
 from sqakd.export.errors import ExportError
 from sqakd.export.graph import INFINITY, add_call, calls, clamp_of, is_no_op, module_of, replace
 from sqakd.export.modules import CountedOutput, IntegerOutput, Quantize, RealOutput
@@ -53,7 +54,8 @@ def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: boo
                     use_head_room=head_room,
                     positive_scales=positive_scales,
                 )
-                form = CountedOutput if count and int(solution.wrong.sum()) else IntegerOutput
+                counts = count and int(solution.wrong.sum()) and _can_count(layer)
+                form = CountedOutput if counts else IntegerOutput
                 fused = form(solution=solution, next=quantize.stored, low=low, high=high, **layer.arguments)
             except ExportError as error:
                 raise error.in_layer(layer.name) from error
@@ -79,6 +81,12 @@ def _readers(node: fx.Node, low: float, high: float) -> list[_Reader] | None:
             return None
         found += further
     return found or None
+
+
+def _can_count(layer: RealOutput) -> bool:
+    """Return whether single precision holds the layer's sums, which fails with about 8,000 inputs of 8 bits."""
+    integers, codes = layer.integer_weight.integers, layer.stored.input.code_range
+    return min(parts_of_sums(sign * integers, codes) for sign in (1, -1)) > 0  # a channel is stored with either sign
 
 
 def _clamped_levels(next: StoredInput, reader: _Reader) -> tuple[int, int]:

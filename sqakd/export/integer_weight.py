@@ -47,19 +47,29 @@ def integer_weight(quantizer: Quantizer, weight: Tensor, *, regrid: bool) -> Int
     Raises:
         ExportError: if the integers do not fit int8 and `regrid` is not set.
     """
-    codes = quantizer.codes(weight)
-    integers = codes.integers - codes.zero_point
-    grid = quantizer.grid() - codes.zero_point
-    scale = codes.scale.detach().double().flatten().expand(weight.shape[0])
+    whole = whole_weight(quantizer, weight)
+    grid = whole.grid
     if int(grid[0]) >= INT8_LOW and int(grid[-1]) <= INT8_HIGH:
-        return IntegerWeight(bits=quantizer.bits, integers=integers, scale=scale, grid=grid)
+        return whole
     if not regrid:
         raise ExportError(
             f"{type(quantizer).__name__} at {quantizer.bits} bits has weights on {len(grid)} whole numbers from"
             f" {int(grid[0])} to {int(grid[-1])}, which do not fit 8-bit integers",
             topic="export.weights_need_nine_bits",
         )
-    return _regridded(integers, scale, quantizer.bits)
+    return _regridded(whole.integers, whole.scale, quantizer.bits)
+
+
+@torch.no_grad()
+def whole_weight(quantizer: Quantizer, weight: Tensor) -> IntegerWeight:
+    """Return the integers of a weight [C, ...] on a grid of any size."""
+    codes = quantizer.codes(weight)
+    return IntegerWeight(
+        bits=quantizer.bits,
+        integers=codes.integers - codes.zero_point,
+        scale=codes.scale.detach().double().flatten().expand(weight.shape[0]),
+        grid=quantizer.grid() - codes.zero_point,
+    )
 
 
 def symmetric_8_bits(weight: Tensor) -> IntegerWeight:

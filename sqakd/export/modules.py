@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sqakd.export import ops
-from sqakd.export.counted import counted, fits_single_precision
+from sqakd.export.counted import counted, parts_of_sums
 from sqakd.export.errors import ExportError
 from sqakd.export.geometry import Geometry
 from sqakd.export.graph import module_of
@@ -68,11 +68,6 @@ class IntegerLayer(nn.Module):
         self.sign = torch.ones(len(scale), dtype=torch.long)
 
     @property
-    def tensors(self) -> ops.WeightTensors:
-        """The weight as operators take it."""
-        return ops.WeightTensors(integers=self.weight, scale=self.weight_scale, bias=self.bias)
-
-    @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that build another layer from the same trained layer."""
         return {
@@ -110,8 +105,8 @@ class RealOutput(IntegerLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.geometry is None:
-            return ops.multiply(x, self.tensors, self.stored.codes)
-        return ops.convolve(x, self.tensors, self.stored.codes, self.geometry)
+            return ops.multiply(x, _tensors(self), self.stored.codes)
+        return ops.convolve(x, _tensors(self), self.stored.codes, self.geometry)
 
     def with_affine(self, factor: Tensor, shift: Tensor) -> RealOutput:
         """Return this layer followed by y -> factor * y + shift, per output channel [C]."""
@@ -162,7 +157,7 @@ class IntegerOutput(LevelOutput):
         # kernel. The division must give back the same whole number.
         self.register_buffer("bias", (solution.bias.double() * unit.double()).float())
         if not torch.equal((self.bias / unit).round().long(), solution.bias):
-            raise ExportError(f"layer {self.name}: a bias is too large for single precision")
+            raise ExportError("a bias is too large for single precision")
 
     @property
     def wrong_sums(self) -> int:
@@ -171,7 +166,7 @@ class IntegerOutput(LevelOutput):
     def forward(self, x: Tensor) -> Tensor:
         assert self.geometry is not None
         output = self.next.levels(self.low, self.high)
-        return ops.requantize(x, self.tensors, self.stored.codes, self.geometry, output)
+        return ops.requantize(x, _tensors(self), self.stored.codes, self.geometry, output)
 
 
 class CountedOutput(LevelOutput):
@@ -194,9 +189,10 @@ class CountedOutput(LevelOutput):
         rising = torch.where(self.scale < 0, -1, 1)
         integers = self.integer_weight.integers.long()
         signed = integers * rising.view(per_channel(integers))
+        parts = parts_of_sums(signed, self.stored.input.code_range)
+        assert parts, "such layers are requantized"
         # -128 has no counterpart in int8. The computation in two parts has a sign of its own.
-        fits = int(signed.max()) <= INT8_HIGH
-        self.in_two = not (fits and fits_single_precision(signed, self.stored.input.code_range))
+        self.in_two = parts == 2 or int(signed.max()) > INT8_HIGH
         self.sign = torch.ones_like(rising) if self.in_two else rising
         self.register_buffer("weight", (integers if self.in_two else signed).to(torch.int8))
         self.register_buffer("turned", (rising * self.sign).float())
@@ -226,6 +222,11 @@ class CountedOutput(LevelOutput):
         weight = ops.SignedWeight(integers=self.weight, sign=self.turned)
         acc = ops.accumulate(x, weight, self.stored.codes.zero_point, self.geometry, self.in_two)
         return ops.count(acc, self.staircase)
+
+
+def _tensors(layer: RealOutput | IntegerOutput) -> ops.WeightTensors:
+    """Return the weight as operators take it."""
+    return ops.WeightTensors(integers=layer.weight, scale=layer.weight_scale, bias=layer.bias)
 
 
 class FakeQuantize(nn.Module):

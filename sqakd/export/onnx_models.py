@@ -12,11 +12,12 @@ import sqakd
 from sqakd.export.modules import IntegerLayer
 from sqakd.export.options import Options
 from sqakd.export.pack import pack
+from sqakd.export.qonnx.lower import qonnx_layers
 from sqakd.export.qonnx.model import qonnx_model
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.export.trained import Trained
 from sqakd.export.translations import Weights
-from sqakd.model_file import FORMAT, METADATA, with_digest
+from sqakd.model_file import FORMAT, METADATA, QONNX, with_digest
 
 
 def integer_model(trained: Trained, lowered: fx.GraphModule, options: Options) -> tuple[onnx.ModelProto, int]:
@@ -34,9 +35,10 @@ def integer_model(trained: Trained, lowered: fx.GraphModule, options: Options) -
 
 
 def described_qonnx(trained: Trained, lowered: fx.GraphModule, options: Options) -> onnx.ModelProto:
-    """Return the network as a QONNX model with metadata; `lowered` is the integer network."""
-    layers = [module for module in lowered.modules() if isinstance(module, IntegerLayer)]
-    return _described(qonnx_model(trained.network, trained.image_shape), _facts(trained, options, layers))
+    """Return a network with QONNX's quantizers as a model with metadata."""
+    bits = {layer.name: [layer.integers.bits, layer.input.bits] for layer in qonnx_layers(lowered)}
+    facts = _facts(trained, options, ()) | {"profile": QONNX, "bits": bits}
+    return _described(qonnx_model(lowered, trained.image_shape), facts)
 
 
 def float_model(trained: Trained, options: Options) -> onnx.ModelProto:
@@ -66,7 +68,7 @@ def _facts(trained: Trained, options: Options, layers: Iterable[IntegerLayer]) -
             "stored_margin": preparation.stored_margin,
         },
         "preprocess": options.preprocess,
-        "profile": options.kind,
+        "profile": options.profile,
         "bits": {layer.name: [layer.integer_weight.bits, layer.stored.input.bits] for layer in layers},
     }
 

@@ -98,7 +98,7 @@ class SignedWeight:
 
 @dataclass(frozen=True, kw_only=True)
 class Staircase:
-    """The stairs of each channel, with a straight line that is less than half a level off them.
+    """The stairs of each channel, with a straight line that differs from them by less than half a level.
 
     Attributes:
         factor: levels per accumulator unit, float32 [C].

@@ -15,7 +15,7 @@ FORMATS = ("onnx", QONNX)
 Pack = Literal["auto", "uint4", "table", "none"]
 PACKS = ("auto", "uint4", "table", "none")
 EXACT_GATE = 0.995
-QONNX_IMAGES = 64  # the package `qonnx` takes about 0.1 s for an image of 32x32
+QONNX_IMAGES = 100  # the package `qonnx` takes about 0.1 s for an image of 32x32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,9 @@ class Options:
         defaults = {"profile": "exact", "pack": "auto", "preprocess": False, "regrid": False}
         changed = [key for key, default in defaults.items() if getattr(self, key) != default]
         if changed:
+            given = ", ".join(f"{key}={str(getattr(self, key)).lower()}" for key in changed)
             raise ExportError(
-                f"format=qonnx has one form, but {changed[0]}={getattr(self, changed[0])} was given",
+                f"format=qonnx has one form, but {given} was given",
                 topic="export.qonnx_option",
                 keys=", ".join(changed),
             )

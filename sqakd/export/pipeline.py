@@ -12,22 +12,30 @@ from typing import Any
 
 import numpy as np
 import onnx
-from torch import fx
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from sqakd.export.artefacts import REQUANTIZED, describe_layers, float_parts, integer_arrays
+from sqakd.export.artefacts import (
+    COUNTED,
+    REQUANTIZED,
+    describe_layers,
+    describe_qonnx,
+    float_parts,
+    integer_arrays,
+    trained_name,
+)
 from sqakd.export.benchmark import benchmark
-from sqakd.export.compare import Differences, code_differences
+from sqakd.export.compare import Differences, code_differences, recorded
 from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
 from sqakd.export.errors import ExportError
 from sqakd.export.folder import NOT_COUNTED, replacing_folder
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.machine import machine
-from sqakd.export.modules import CountedOutput, integer_layers
 from sqakd.export.onnx_models import deployed, described_qonnx, float_model, integer_model
 from sqakd.export.options import Options
-from sqakd.export.qonnx.execute import executed_codes, qonnx_session
-from sqakd.export.qonnx.lower import lower_to_qonnx
+from sqakd.export.probe import recorded_in_onnxruntime
+from sqakd.export.qonnx.execute import executed, qonnx_session
+from sqakd.export.qonnx.lower import lower_to_qonnx, qonnx_layers
 from sqakd.export.report import write_export_report
 from sqakd.export.to_onnx import OPSET
 from sqakd.export.trained import Trained, ValidationBatch
@@ -40,7 +48,7 @@ from sqakd.runs.export_record import ExportRecord, Verdict, write_export
 COMPARED_LAYER_BY_LAYER = 32  # images
 COMPARED_IN_QONNX = 8  # images; the package is slow
 # The packages that make the files.
-PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", QONNX)
 
 
 def export(trained: Trained, options: Options, folder: Path, others: Iterable[ExportRecord] = ()) -> ExportRecord:
@@ -61,19 +69,19 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
             nothing is written then.
     """
     with tqdm(total=4, desc="export", unit="step", disable=None, leave=False) as bar:
-        made = _make(trained, options)
+        made = _make_qonnx(trained, options) if options.format == QONNX else _make(trained, options)
         bar.update()
         with replacing_folder(folder) as place:
             onnx.save(made.model, place / "model.onnx")
             onnx.save(float_model(trained, options), place / "model.float.onnx")
-            np.savez_compressed(place / "weights_int.npz", **integer_arrays(made.lowered))  # type: ignore[arg-type]
+            np.savez_compressed(place / "weights_int.npz", **made.arrays)  # type: ignore[arg-type]
             bar.update()
             verdicts = _verified(trained, options, place)
             bar.update()
             facts = _facts(trained, made, options, verdicts)
             facts["sizes"] |= _sizes(place)
             if options.benchmark.rounds and options.format != QONNX:
-                facts["benchmark"] = _measured(trained, made.lowered, options, place)
+                facts["benchmark"] = _measured(trained, made, options, place)
             bar.update()
             record = ExportRecord.from_dict(facts)
             write_export_report(place, record, others)
@@ -84,20 +92,24 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """What an export makes before it writes anything.
+    """The content of an export before anything is written.
 
     Attributes:
-        lowered: the network on integers.
         model: the file's content.
         unpacked_bytes: its size with 8 bits for each weight; None if it has no packed weights.
-        differences: how the codes of each layer's input differ from the trained network's.
+        layers: the contents of layers.json.
+        arrays: the contents of weights_int.npz.
+        stays_float: the modules that stay float, as in record.json.
+        counts: whether a layer counts stairs.
         logits: the largest difference of two logits, relative to their standard deviation.
     """
 
-    lowered: fx.GraphModule
     model: onnx.ModelProto
     unpacked_bytes: int | None
-    differences: Mapping[str, Differences]
+    layers: list[dict[str, Any]]
+    arrays: dict[str, NDArray[Any]]
+    stays_float: list[dict[str, Any]]
+    counts: bool
     logits: float
 
 
@@ -105,20 +117,47 @@ def _make(trained: Trained, options: Options) -> _Made:
     exact, signed = options.profile == "exact", options.profile == "trt"
     lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=signed, count=exact))
     sample = trained.calibration(options.calibration_images)
-    if options.format == QONNX:
-        model, unpacked_bytes = described_qonnx(trained, lowered, options), None
-        images = sample[:COMPARED_IN_QONNX]
-        codes = executed_codes(model, lower_to_qonnx(trained.network), images)
-        differences, logits = code_differences(lowered, trained.network, images, codes)
-    else:
-        # Compared before anything is rounded that training did not round: each difference is an error of lowering.
-        differences, logits = code_differences(lowered, trained.network, sample[:COMPARED_LAYER_BY_LAYER])
-        if options.profile == "int8":
-            quantize_float_parts(lowered, sample)
-        elif options.profile == "trt":
-            quantize_skips(lowered, sample)
-        model, unpacked_bytes = integer_model(trained, lowered, options)
-    return _Made(lowered=lowered, model=model, unpacked_bytes=unpacked_bytes, differences=differences, logits=logits)
+    images = sample[:COMPARED_LAYER_BY_LAYER]
+    # Compared before anything is rounded that training did not round: each difference is an error of lowering.
+    got = recorded(lowered, images)
+    if options.profile == "int8":
+        quantize_float_parts(lowered, sample)
+    elif options.profile == "trt":
+        quantize_skips(lowered, sample)
+    model, unpacked_bytes = integer_model(trained, lowered, options)
+    if exact and not options.preprocess:  # then the file itself can be compared
+        got = recorded_in_onnxruntime(model, lowered, images)
+    differences, logits = code_differences(trained.network, images, got)
+    layers = describe_layers(lowered)
+    return _Made(
+        model=model,
+        unpacked_bytes=unpacked_bytes,
+        layers=[layer | _described(differences, trained_name(lowered, layer["name"])) for layer in layers],
+        arrays=integer_arrays(lowered),
+        stays_float=float_parts(lowered),
+        counts=any(layer.get("form") == COUNTED for layer in layers),
+        logits=logits,
+    )
+
+
+def _make_qonnx(trained: Trained, options: Options) -> _Made:
+    lowered = lower_to_qonnx(trained.network)
+    model = described_qonnx(trained, lowered, options)
+    images = trained.calibration(options.calibration_images)[:COMPARED_IN_QONNX]
+    differences, logits = code_differences(trained.network, images, executed(model, lowered, images))
+    return _Made(
+        model=model,
+        unpacked_bytes=None,
+        layers=[layer | _described(differences, layer["name"]) for layer in describe_qonnx(lowered)],
+        arrays={f"{layer.name}.weight": layer.integers.integers.numpy() for layer in qonnx_layers(lowered)},
+        stays_float=float_parts(lowered),
+        counts=False,
+        logits=logits,
+    )
+
+
+def _described(differences: Mapping[str, Differences], name: str) -> dict[str, Any]:
+    return dict(differences.get(name, Differences()).described())
 
 
 def _verified(trained: Trained, options: Options, place: Path) -> list[Verdict]:
@@ -134,9 +173,9 @@ def _verified(trained: Trained, options: Options, place: Path) -> list[Verdict]:
     return verdicts
 
 
-def _measured(trained: Trained, lowered: fx.GraphModule, options: Options, place: Path) -> dict[str, Any]:
+def _measured(trained: Trained, made: _Made, options: Options, place: Path) -> dict[str, Any]:
     """Return the times of the files, as `benchmark` does."""
-    with _measured_files(trained, lowered, options, place) as files:
+    with _measured_files(trained, made, options, place) as files:
         return benchmark(
             files,
             deployed(trained, trained.float_network, options),
@@ -147,15 +186,13 @@ def _measured(trained: Trained, lowered: fx.GraphModule, options: Options, place
 
 
 @contextmanager
-def _measured_files(
-    trained: Trained, lowered: fx.GraphModule, options: Options, place: Path
-) -> Iterator[dict[str, Path]]:
+def _measured_files(trained: Trained, made: _Made, options: Options, place: Path) -> Iterator[dict[str, Path]]:
     """Yield the files whose speed is measured, by name.
 
     Where layers count stairs, a file without counting is one of them, for a moment: it shows what counting costs.
     """
     files = {"float": place / "model.float.onnx", options.profile: place / "model.onnx"}
-    if not any(isinstance(layer, CountedOutput) for layer in integer_layers(lowered)):
+    if not made.counts:
         yield files
         return
     requantized = lower(trained.network, Lowering(regrid=options.regrid, count=False))
@@ -170,9 +207,6 @@ def _measured_files(
 def _facts(trained: Trained, made: _Made, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
     """Return the entries of an export's record that are known before its files are measured."""
     used = cost(trained.network, trained.image_shape)
-    layers = describe_layers(made.lowered)
-    for layer in layers:
-        layer |= made.differences.get(layer["name"], Differences()).described()
     return trained.identity | {
         "profile": options.kind,
         "pack": options.pack,
@@ -183,12 +217,12 @@ def _facts(trained: Trained, made: _Made, options: Options, verdicts: list[Verdi
         "machine": machine(),
         "sizes": {"parameters_at_their_bits": used.packed_bytes, "unpacked": made.unpacked_bytes},
         "logits_without_propagation": made.logits,
-        "layers": layers,
+        "layers": made.layers,
         "parameters": used.parameters,
         "bit_operations": used.bit_operations,
         "float_source": trained.float_source,
-        "stays_float": float_parts(made.lowered),
-        "versions": package_versions({name: name for name in PACKAGES}),
+        "stays_float": made.stays_float,
+        "versions": package_versions({name: name for name in PACKAGES if name != QONNX or options.format == QONNX}),
     }
 
 

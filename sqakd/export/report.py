@@ -98,7 +98,8 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
         *_counted_note(record),
         "Wrong sums: of all sums that any input can produce, those that get another code than in training, counted"
         " exhaustively. Codes that differ: share on training images, compared with the trained network in float64, with"
-        " each layer given the same input codes." + _farthest(record),
+        " each layer given the same input codes. With profile=exact, they are the codes of ONNX Runtime; otherwise"
+        " those of the same computation in torch, before anything else is rounded." + _farthest(record),
     ]
     comparison = _pictures("pareto.svg", "Accuracy of all exports", pareto_picture(all_exports, record))
     versions = "; ".join(f"{name} {version}" for name, version in record.versions.items())
@@ -141,14 +142,14 @@ def _cost_of_counting(record: ExportRecord) -> str:
         if file == REQUANTIZED and exact:
             ratios[runtime].append(exact / time)
     if not ratios:
-        return "how much longer was not measured (benchmark.rounds=0)"
+        return "how much longer was not measured"
     found = [f"{min(values):.2f} to {max(values):.2f} times in {runtime}" for runtime, values in ratios.items()]
     return "the whole file " + " and ".join(found)
 
 
 def _farthest(record: ExportRecord) -> str:
     """Return how far the values with a differing code lie from the edge between two codes; nothing if none differs."""
-    farthest = max((layer.get("farthest_from_an_edge", 0.0) for layer in record.layers), default=0.0)
+    farthest = max((layer.get("farthest_from_an_edge") or 0.0 for layer in record.layers), default=0.0)
     if not farthest:
         return ""
     tie = ", where the rounding of float32 decides, in training too" if farthest < TIE else ""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from sqakd.export.artefacts import REQUANTIZED
 from sqakd.report.charts.bars import Bar, BarRow, draw_bars
 from sqakd.report.charts.scatter import Spot
 from sqakd.report.charts.svg import colour, marker, tag
@@ -68,6 +69,8 @@ def latency_picture(rows: Sequence[Timed]) -> Picture:
         charts.append(Chart(title, svg))
     caption = "Median time of one image. Behind each bar: how many times faster than ONNX Runtime on the float file."
     legend = [(_block(GREY), "float file"), (_block(BLUE), "exported file")]
+    if any(row.profile == REQUANTIZED for row in rows):
+        legend.append((_block(BLUE, pale=True), "without counted layers"))
     return Picture(charts, caption, legend, wide=True)
 
 
@@ -75,7 +78,8 @@ def _time_row(row: Timed) -> BarRow:
     time = row.p50_ms / row.batch
     slot = GREY if row.profile == FLOAT_FILE else BLUE
     title = f"{row.name} {row.version}: {time:.3g} ms per image"
-    return BarRow(row.name, [Bar(time, slot, title)], f"{row.ratio:.2f}x" if row.ratio else "")
+    bar = Bar(time, slot, title, pale=row.profile == REQUANTIZED)
+    return BarRow(row.name, [bar], f"{row.ratio:.2f}x" if row.ratio else "")
 
 
 def pareto_picture(exports: Iterable[ExportRecord], this: ExportRecord) -> Picture:
@@ -130,7 +134,7 @@ def score(export: ExportRecord) -> float:
 def fastest(export: ExportRecord) -> float | None:
     """Return the median milliseconds of one image in the fastest runtime; None if nothing was measured."""
     rows = export.benchmark.rows if export.benchmark else []
-    return min((row.p50_ms for row in rows if row.batch == 1 and row.profile != FLOAT_FILE), default=None)
+    return min((row.p50_ms for row in rows if row.batch == 1 and row.profile == export.profile), default=None)
 
 
 def _block(slot: int, *, pale: bool = False) -> str:

@@ -58,14 +58,15 @@ def layers_table(layers: Iterable[Mapping[str, Any]]) -> Table:
 
 
 def _layer_row(layer: Mapping[str, Any]) -> list[str]:
-    regrid = f", regridded ({100 * layer['regrid_error']:.2f}% off)" if layer["regrid_error"] else ""
+    error = layer.get("regrid_error")
+    regrid = f", regridded ({100 * error:.2f}% off)" if error else ""
     differ = layer.get("codes_that_differ")
     return [
         layer["name"],
         "x".join(str(length) for length in layer["shape"]),
         f"{layer['w_bits']}/{layer['a_bits']}",
         OUTPUTS.get(layer.get("form", ""), layer["output"]) + regrid,
-        str(layer["head_room"]),
+        _number(layer.get("head_room"), ""),
         _number(layer.get("wrong_sums"), ","),
         _number(layer.get("reachable_sums"), ","),
         "0" if differ == 0 else _number(differ, ".1e"),

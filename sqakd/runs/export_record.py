@@ -181,7 +181,7 @@ class ExportRecord:
         w_bits: bits of the weights.
         a_bits: bits of the activations.
         config_hash: of the values that decide what the run computed.
-        profile: exact, int8 or trt.
+        profile: exact, int8, trt or qonnx.
         pack: how the weights are packed.
         preprocess: whether the file takes pixels and normalises them itself.
         gate: smallest agreement that was accepted.
@@ -189,7 +189,8 @@ class ExportRecord:
         verify: comparison with the trained network, one entry for each runtime.
         machine: the machine that compared them: processor, instruction sets and the like, plain data; earlier versions
             did not record it.
-        logits_without_propagation: difference of the logits where each layer gets the trained network's own codes.
+        logits_without_propagation: difference of the logits from those of the trained network in float64, whose layers
+            get the codes of the exported one.
         sizes: in bytes.
         parameters: number of parameters of the trained network.
         bit_operations: multiply-adds times the bits of both factors, summed over the layers, for one image.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from export_networks import images_for, make
-from onnx_files import input_codes, session
+from onnx_files import session
 from torch import Tensor, fx, nn
 
-from sqakd.export.compare import Differences, InputCodes, code_differences
-from sqakd.export.counted import LARGEST_SUM, counted, fits_single_precision
+from sqakd.export.compare import Differences, Recorded, _differences, code_differences
+from sqakd.export.counted import LARGEST_SUM, counted, parts_of_sums
 from sqakd.export.errors import ExportError
 from sqakd.export.geometry import Geometry
 from sqakd.export.integer_input import IntegerInput
@@ -21,10 +21,13 @@ from sqakd.export.integer_weight import IntegerWeight
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.modules import CountedOutput, IntegerLayer, IntegerOutput, LevelOutput, integer_layers
 from sqakd.export.ops import count
+from sqakd.export.probe import probed, recorded_in_onnxruntime, recorded_outputs
 from sqakd.export.requantization import solve_requantization
 from sqakd.export.staircase import reference_stairs, within
 from sqakd.export.stored import StoredInput
 from sqakd.export.to_onnx import Deployed, to_onnx
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import quantize
 
 TIE = 1e-5  # steps; float32 adds values of up to 127 steps with errors of about this size
 
@@ -130,9 +133,34 @@ def test_a_clamp_that_leaves_one_level_needs_neither_form() -> None:
 def test_single_precision_holds_sums_up_to_its_limit() -> None:
     weight = torch.full((2, 16), 1)
     weight[1] = -64
-    assert fits_single_precision(weight, (0, 2**14))
-    assert not fits_single_precision(weight, (0, 2**14 + 1))
-    assert not fits_single_precision(weight, (-(2**14) - 1, 3))
+    assert parts_of_sums(weight, (0, 2**14)) == 1
+    assert parts_of_sums(weight, (0, 2**14 + 1)) == 2
+    assert parts_of_sums(weight, (-(2**14) - 1, 3)) == 2
+
+
+def test_a_layer_that_two_parts_cannot_hold_is_requantized() -> None:
+    """With weights of 119 = 16 * 7 + 7, both parts of a sum exceed 2**24."""
+    weight = torch.full((2, 1120, 3, 3), 119)
+    assert parts_of_sums(weight, (0, 255)) == 0
+    wide, narrow = nn.Conv2d(1120, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+    with torch.no_grad():
+        wide.weight.copy_(torch.randint(100, 128, wide.weight.shape).float() / 127)
+    network = nn.Sequential(nn.Conv2d(3, 1120, 1), nn.ReLU(), wide, nn.ReLU(), narrow, nn.Conv2d(4, 4, 1), nn.Flatten())
+    x = small.batch(2)
+    quantize(network, small.scheme("quantizer=lsq", "bits=8", "quantizer.start=max"))
+    calibrate(network, x)
+    (middle,) = (m for m in integer_layers(lower(network.eval(), Lowering())) if isinstance(m, LevelOutput))
+    assert isinstance(middle, IntegerOutput)
+    assert middle.wrong_sums > 0
+
+
+def test_distance_of_a_differing_code_is_measured_from_the_edges_between_both_codes() -> None:
+    input = grid(2, origin=0.0, step=1.0)
+    x = torch.tensor([0.4999999, 0.4999999, 2.2], dtype=torch.float64)
+    for level, farthest in (([1.0, 0.0, 2.0], 1e-7), ([3.0, 0.0, 2.0], 2.0000001), ([0.0, 0.0, 3.0], 0.3)):
+        found = _differences(input, torch.tensor(level), input.level(x), x)
+        assert (found.codes, found.differing) == (3, 1)
+        assert found.farthest == pytest.approx(farthest)
 
 
 def test_a_line_that_is_too_far_off_is_refused() -> None:
@@ -143,7 +171,7 @@ def test_a_line_that_is_too_far_off_is_refused() -> None:
     stairs = within(reference_stairs(unit, offset, output, torch.arange(1, 256)), *reachable)
     good = counted(stairs, unit=unit, offset=offset, reachable=reachable, output=output, low=0)
     assert int(count(torch.full((1, 1, 1, 1), 1_234_501), good)) == 255
-    with pytest.raises(ExportError, match="too large to be counted"):
+    with pytest.raises(ExportError, match=r"^offsets are too large"):
         counted(stairs, unit=unit, offset=offset * 1.01, reachable=reachable, output=output, low=0)
 
 
@@ -179,7 +207,7 @@ def test_each_code_in_the_runtimes_is_the_trained_one(runtime: str, name: str, m
     network = make(name, f"quantizer={method}", bits=bits).eval()
     x = images_for(name, 16)
     lowered = lower(network, Lowering())
-    differences, _ = code_differences(lowered, network, x, executed_codes(lowered, x, runtime))
+    differences, _ = code_differences(network, x, executed_codes(lowered, x, runtime))
     total = sum(differences.values(), Differences())
     assert total.codes > 10_000
     assert total.farthest <= TIE
@@ -202,22 +230,16 @@ def in_onnx_runtime(made: nn.Module, x: Tensor) -> np.ndarray:
     return result
 
 
-def executed_codes(lowered: fx.GraphModule, x: Tensor, runtime: str) -> tuple[InputCodes, Tensor]:
-    """Return the stored integers of each layer's input, and the logits, as a runtime computes them."""
-    layers = {name: m for name, m in lowered.named_modules() if isinstance(m, IntegerLayer)}
-    proto = to_onnx(Deployed(lowered, None, None), tuple(x.shape[1:]), weights="cast")  # type: ignore[arg-type]
-    probed, outputs = input_codes(proto, list(layers))
-    names = [value.name for value in probed.graph.output]
+def executed_codes(lowered: fx.GraphModule, x: Tensor, runtime: str) -> Recorded:
+    """Return the codes and logits as a runtime computes them."""
+    model = to_onnx(Deployed(lowered, None, None), tuple(x.shape[1:]), weights="cast")  # type: ignore[arg-type]
     if runtime == "onnxruntime":
-        results = session(probed).run(None, {"image": x.numpy()})
-    else:
-        openvino = pytest.importorskip("openvino")
-        network = openvino.Core().read_model(probed.SerializeToString())
-        compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        found = compiled({"image": x.numpy()})
-        results = [found[compiled.output(name)] for name in names]
-    by_name = dict(zip(names, results, strict=True))
-    codes: dict[str, list[Tensor]] = defaultdict(list)
-    for module, output in zip(layers.values(), outputs, strict=True):
-        codes[module.name].append(torch.from_numpy(np.array(by_name[output])))
-    return codes, torch.from_numpy(np.array(by_name["logits"]))
+        return recorded_in_onnxruntime(model, lowered, x)
+    openvino = pytest.importorskip("openvino")
+    layers = {name: m for name, m in lowered.named_modules() if isinstance(m, IntegerLayer)}
+    probe, outputs = probed(model, list(layers))
+    network = openvino.Core().read_model(probe.SerializeToString())
+    compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = compiled({"image": x.numpy()})
+    results = {value.name: np.array(found[compiled.output(value.name)]) for value in probe.graph.output}
+    return recorded_outputs(layers, outputs, results)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from sqakd.advice import explain
 from sqakd.export.artefacts import describe_layers
-from sqakd.export.compare import Differences, code_differences
+from sqakd.export.compare import Differences, code_differences, recorded
 from sqakd.export.errors import ExportError
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.modules import LevelOutput, integer_layers
@@ -34,7 +34,8 @@ PLAIN = Lowering()
 
 def check_equal(lowered: fx.GraphModule, network: nn.Module, name: str, *, n: int = 4) -> None:
     """Compare codes and logits; only values on the edge between two codes may get another code."""
-    differences, difference = code_differences(lowered, network, images_for(name, n))
+    x = images_for(name, n)
+    differences, difference = code_differences(network, x, recorded(lowered, x))
     assert set(differences) == {name for name, _ in quant_layers(network)}
     assert all(found.codes for found in differences.values())
     total = sum(differences.values(), Differences())

@@ -39,25 +39,3 @@ def executed(proto: onnx.ModelProto, folder: Path) -> collections.Counter[str]:
 def weights_by_name(lowered: fx.GraphModule) -> dict[str, IntegerLayer]:
     """Return the integer layers by the name of their weight in the model."""
     return {f"network.{name}.weight": m for name, m in lowered.named_modules() if isinstance(m, IntegerLayer)}
-
-
-def input_codes(proto: onnx.ModelProto, names: list[str]) -> tuple[onnx.ModelProto, list[str]]:
-    """Return a model that also returns the stored integers of layers' inputs, and the names of these outputs.
-
-    Args:
-        proto: unpacked.
-        names: names of the layers' modules in the lowered network.
-    """
-    probed = onnx.ModelProto()
-    probed.CopyFrom(proto)
-    producers = {output: node for node in probed.graph.node for output in node.output}
-    readers = {name: node for node in probed.graph.node for name in node.input}
-    found = []
-    for name in names:
-        node = readers[f"network.{name}.weight"]
-        while node.op_type not in ("Conv", "MatMul"):
-            node = readers[node.output[0]]
-        found.append(producers[node.input[0]].input[0])  # in front of DequantizeLinear
-    for output in dict.fromkeys(found):
-        probed.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.UINT8, None))
-    return probed, found

@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from sqakd.export.compare import InputCodes
-from sqakd.export.qonnx.lower import QonnxLayer
+from sqakd.export.compare import Recorded
+from sqakd.export.errors import ExportError
+from sqakd.export.qonnx.lower import QonnxLayer, qonnx_layers
+from sqakd.export.stored import StoredInput
 from sqakd.export.to_onnx import INPUT, OUTPUT
 from sqakd.export.verify import Run
 
@@ -27,49 +29,69 @@ def qonnx_session(file: Path) -> tuple[str, Run]:
     return f"qonnx {importlib.metadata.version('qonnx')}", lambda batch: _logits(model, batch)
 
 
-def executed_codes(model: onnx.ModelProto, lowered: fx.GraphModule, images: Tensor) -> tuple[InputCodes, Tensor]:
-    """Return the codes of each layer's input, counted from 0, and the logits, as the `qonnx` package computes them.
+def executed(model: onnx.ModelProto, lowered: fx.GraphModule, images: Tensor) -> Recorded:
+    """Return the codes and the logits that the `qonnx` package computes.
 
     Args:
         model: made from `lowered`.
         lowered: with QONNX's quantizers.
         images: normalised [N, C, H, W].
+
+    Raises:
+        ExportError: if the package cannot run the model.
     """
     from qonnx.core.modelwrapper import ModelWrapper
 
     wrapped = ModelWrapper(model)
-    layers = [layer for layer in lowered.modules() if isinstance(layer, QonnxLayer)]
-    read = [(layer, _input_of(wrapped, layer)) for layer in layers]
-    found: dict[str, list[Tensor]] = defaultdict(list)
+    read = _inputs(wrapped, qonnx_layers(lowered))
+    codes: dict[str, list[NDArray[np.uint8]]] = defaultdict(list)
     logits = []
     for image in images.numpy():
         context = _execute(wrapped, image[None])
-        for layer, name in read:
-            level = np.round(context[name] / float(layer.step)) + layer.input.shift
-            found[layer.name].append(torch.from_numpy(level.astype(np.uint8)))
-        logits.append(torch.from_numpy(context[OUTPUT]))
-    return {name: [torch.cat(codes)] for name, codes in found.items()}, torch.cat(logits)
+        for tensor, layer in read.items():
+            level = np.round(context[tensor] / float(layer.step)) + layer.input.shift
+            codes[tensor].append(level.astype(np.uint8))
+        logits.append(context[OUTPUT])
+    stored: dict[str, list[Tensor]] = defaultdict(list)
+    for tensor, layer in read.items():
+        stored[layer.name].append(torch.from_numpy(np.concatenate(codes[tensor])))
+    inputs = {layer.name: StoredInput(input=layer.input, signed=False) for layer in read.values()}
+    return Recorded(stored=stored, inputs=inputs, logits=torch.from_numpy(np.concatenate(logits)))
 
 
-def _input_of(model: Any, layer: QonnxLayer) -> str:
-    """Return the tensor of a layer's quantized input, found by the layer's weight."""
-    wanted = layer.weight.numpy()
+def _inputs(model: Any, layers: list[QonnxLayer]) -> dict[str, QonnxLayer]:
+    """Return the tensor of each call's quantized input with its layer; nodes are recognised by their weight."""
+    found: dict[str, QonnxLayer] = {}
+    left = list(layers)
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "MatMul", "Gemm"):
-            continue
-        quantizer = model.find_producer(node.input[1])
-        while quantizer is not None and quantizer.op_type == "Transpose":
-            quantizer = model.find_producer(quantizer.input[0])
-        stored = None if quantizer is None else model.get_initializer(quantizer.input[0])
-        if stored is not None and (np.array_equal(stored, wanted) or np.array_equal(stored.T, wanted)):
-            return str(node.input[0])
-    raise AssertionError(f"{layer.name} is not in the model")
+        weight = _stored_weight(model, node) if node.op_type in ("Conv", "MatMul", "Gemm") else None
+        for layer in left:
+            wanted = layer.weight.numpy()
+            if weight is not None and (np.array_equal(weight, wanted) or np.array_equal(weight.T, wanted)):
+                found[str(node.input[0])] = layer
+                left.remove(layer)
+                break
+    assert not left, f"{left[0].name} is not in the model"
+    return found
+
+
+def _stored_weight(model: Any, node: Any) -> NDArray[Any] | None:
+    """Return what the quantizer of a node's weight reads, or None if the weight is not quantized."""
+    quantizer = model.find_producer(node.input[1])
+    while quantizer is not None and quantizer.op_type == "Transpose":
+        quantizer = model.find_producer(quantizer.input[0])
+    stored: NDArray[Any] | None = None if quantizer is None else model.get_initializer(quantizer.input[0])
+    return stored
 
 
 def _execute(model: Any, image: NDArray[Any]) -> dict[str, NDArray[Any]]:
     from qonnx.core.onnx_exec import execute_onnx
 
-    context: dict[str, NDArray[Any]] = execute_onnx(model, {INPUT: image}, return_full_exec_context=True)
+    try:
+        context: dict[str, NDArray[Any]] = execute_onnx(model, {INPUT: image}, return_full_exec_context=True)
+    except Exception as error:  # the package raises plain exceptions
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ExportError(f"the package qonnx cannot run the model: {reason}") from error
     return context
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 from sqakd.export.errors import ExportError
 from sqakd.export.graph import add_call, calls, cleaned, replace, trace
 from sqakd.export.integer_input import IntegerInput, integer_input
-from sqakd.export.integer_weight import IntegerWeight, integer_weight, per_channel
+from sqakd.export.integer_weight import IntegerWeight, per_channel, whole_weight
 from sqakd.export.qonnx.ops import bipolar_quant, quant, whole_range
 from sqakd.quantization.layers import QuantLayer
 
@@ -43,7 +43,7 @@ class QonnxLayer(nn.Module):
         self.name, self.apply_op = name, layer.apply_op
         self.input = integer_input(layer.input_quantizer)
         self.signed = _is_signed(self.input)
-        weight = integer_weight(layer.weight_quantizer, layer.weight, regrid=False)
+        self.integers = weight = whole_weight(layer.weight_quantizer, layer.weight)
         self.bipolar, self.bits = weight.grid.tolist() == [-1, 1], _width(weight)
         shape = per_channel(weight.integers)
         one_scale = bool((weight.scale == weight.scale[0]).all())
@@ -66,6 +66,11 @@ class QonnxLayer(nn.Module):
         y = self.apply_op(codes, weight, None)
         y = y * self.gain if self.gain != 1 else y
         return y if self.bias is None else y + self.bias.view(-1, *[1] * (self.weight.ndim - 2))
+
+
+def qonnx_layers(lowered: fx.GraphModule) -> list[QonnxLayer]:
+    """Return the calls of layers with QONNX's nodes, in the order in which they run."""
+    return [layer for _, layer in calls(lowered.graph, QonnxLayer) if isinstance(layer, QonnxLayer)]
 
 
 @torch.no_grad()
