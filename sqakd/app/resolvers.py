@@ -37,13 +37,16 @@ ROWS = Path(__file__).with_name("rows.yaml")
 def cell(config: Mapping[str, Any]) -> str:
     """Return the name of a run's cell: dataset-model-quantizer-w<bits>a<bits>-kd, and the add-ons.
 
-    The folder under runs/ has this name unless `name` is overridden.
+    Another rounding rule and another start of the ranges follow the quantizer, as in ewgs+mse. The folder under runs/
+    has this name unless `name` is overridden.
 
     Args:
         config: the composed configuration; the choices are taken from Hydra.
     """
     choices = HydraConfig.get().runtime.choices
-    quantizer = choices["quantizer"] + typed("quantizer/rounding", "+")
+    start = (config.get("quantizer") or {}).get("start")
+    other_start = "" if start in (None, "paper") or choices["quantizer"] == "none" else f"+{start}"
+    quantizer = choices["quantizer"] + typed("quantizer/rounding", "+") + other_start
     parts = [choices["dataset"], str(config["model"]["name"]), quantizer, bits_name(config), choices["kd"]]
     add_ons = addon_names(config.get("plus"))
     return "-".join([*parts, *(["+".join(add_ons)] if add_ons else [])])

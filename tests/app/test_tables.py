@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from table_sizes import TABLES, Cell, cells
 
 from sqakd.app.compose import changes, compose_spec
+from sqakd.app.overrides import float_run_overrides
 from sqakd.app.resolvers import ROWS, deviations
 from sqakd.app.tables import TableError, table_cells
 from sqakd.runs.spec import Spec
@@ -24,7 +25,7 @@ from sqakd.runs.spec import Spec
 pytestmark = pytest.mark.exhaustive
 
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
-OURS = ("best", "digits", "gains", "gains_kd", "mixed")
+OURS = ("best", "digits", "gains", "gains_kd", "mixed", "starts")
 LIKE_WITH_LIKE = ("table4", "table5", "table6")
 ROW7 = ("dataset=cifar10", "model=resnet20", "quantizer=ewgs_released", "bits=2")
 
@@ -57,6 +58,18 @@ def of_cell(cell: Cell) -> Spec:
 # cells
 
 
+@pytest.mark.parametrize("quantizer", ["ewgs", "lsq", "pact"])
+def test_the_experiment_for_one_bit_starts_ranges_at_the_least_error_and_has_a_float_run(quantizer: str) -> None:
+    student = spec("experiment=best_w1a1", f"quantizer={quantizer}")
+    assert student.config["quantizer"]["input"]["start"] == "mse"
+    assert student.config["name"] == f"digits-resnet20-{quantizer}+mse-w1a1-sqakd"
+    overrides = float_run_overrides(student, "model")
+    assert "experiment=best_w1a1" in overrides
+    float_run = spec(*overrides)
+    assert float_run.config["quantizer"] is None
+    assert float_run.config["name"] == "digits-resnet20-none-w32a32-none"
+
+
 @pytest.mark.parametrize("table", [table for table in TABLES if table not in OURS])
 def test_cells_are_named_by_their_overrides(table: str) -> None:
     found = cells(table)
@@ -69,6 +82,7 @@ def test_cells_are_named_by_their_overrides(table: str) -> None:
 @pytest.mark.parametrize(
     ("table", "number", "last"),
     [
+        ("starts", 12, "fashion_mnist-resnet20-lsq+mse-w1a1-sqakd"),
         ("best", 6, "digits16-resnet20-ewgs-w2a2-sqakd-bn"),
         ("digits", 144, "digits16-resnet20-dorefa-w4a4-sqakd-bn+ema"),
         ("gains", 48, "digits16-resnet20-ewgs-w2a2-sqakd-two_step"),
