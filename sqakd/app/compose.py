@@ -74,7 +74,8 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
             if not node[key].strip():
                 raise SqakdError(f"{group}.{key}=''".lstrip(".") + ": expected a path")
     _set_bits_to_choose(config)
-    if hydra.runtime.choices.get("quantizer") == "none":
+    typed = any(override.lstrip("+~").startswith("quantizer.") for override in hydra.overrides.task)
+    if hydra.runtime.choices.get("quantizer") == "none" and not typed:
         config["quantizer"] = None  # also in the float run of an experiment that has values for its students' quantizer
     addons = config.pop("plus", {})
     for name, part in addons.items():

@@ -68,6 +68,9 @@ def test_the_experiment_for_one_bit_starts_ranges_at_the_least_error_and_has_a_f
     float_run = spec(*overrides)
     assert float_run.config["quantizer"] is None
     assert float_run.config["name"] == "digits-resnet20-none-w32a32-none"
+    assert spec("quantizer=none", "+quantizer.start=mse").config["quantizer"] is not None, (
+        "a check refuses typed values"
+    )
 
 
 @pytest.mark.parametrize("table", [table for table in TABLES if table not in OURS])
