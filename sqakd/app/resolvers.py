@@ -44,12 +44,27 @@ def cell(config: Mapping[str, Any]) -> str:
         config: the composed configuration; the choices are taken from Hydra.
     """
     choices = HydraConfig.get().runtime.choices
-    start = (config.get("quantizer") or {}).get("start")
-    other_start = "" if start in (None, "paper") or choices["quantizer"] == "none" else f"+{start}"
-    quantizer = choices["quantizer"] + typed("quantizer/rounding", "+") + other_start
+    quantizer = choices["quantizer"] + typed("quantizer/rounding", "+") + start_name(config.get("quantizer"))
     parts = [choices["dataset"], str(config["model"]["name"]), quantizer, bits_name(config), choices["kd"]]
     add_ons = addon_names(config.get("plus"))
     return "-".join([*parts, *(["+".join(add_ons)] if add_ons else [])])
+
+
+def start_name(quantizer: Mapping[str, Any] | None) -> str:
+    """Return the starts of ranges that are not the paper's, as in a name: +mse, or +wmse for the weights alone.
+
+    Example:
+        >>> start_name({"weight": {"start": "mse"}, "input": {"start": "mse"}})
+        '+mse'
+        >>> start_name({"weight": {"start": "paper"}, "input": {"start": "max"}})
+        '+amax'
+    """
+    nodes = {letter: (quantizer or {}).get(tensor) for letter, tensor in (("w", "weight"), ("a", "input"))}
+    starts = {letter: node["start"] for letter, node in nodes.items() if isinstance(node, Mapping) and "start" in node}
+    others = {letter: start for letter, start in starts.items() if start not in (None, "paper")}
+    if len(others) == len(starts) and len(set(others.values())) == 1:
+        return f"+{next(iter(others.values()))}"
+    return "".join(f"+{letter}{start}" for letter, start in others.items())
 
 
 def addon_names(plus: Mapping[str, Any] | None) -> list[str]:

@@ -115,7 +115,15 @@ def export(
         validation=lambda: _validation(compared, key, example),
     )
     options = options_type(
-        **{"profile": profile, "pack": "auto", "preprocess": False, "regrid": regrid, "gate": gate, "images": None},
+        **{
+            "format": "onnx",
+            "profile": profile,
+            "pack": "auto",
+            "preprocess": False,
+            "regrid": regrid,
+            "gate": gate,
+            "images": None,
+        },
         **{"calibration_images": CALIBRATION_IMAGES},
         benchmark=timing(rounds=0, seconds=0.1, batches=[1], threads=[1]),
     )
