@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import command
@@ -39,7 +38,7 @@ QUANTIZERS = sorted(f.stem for f in (command.ROOT / "conf" / "quantizer").glob("
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a student and its teacher for two epochs, in one process as a sweep does."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(command.ROOT / "conf", folder / "conf")
@@ -53,8 +52,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("WANDB_MODE", "offline")
         patch.setattr(paper, "FILE", folder / "paper.csv")
         train(compose_spec([*WORDS, f"paths.runs={folder / 'runs'}"]))
-    yield folder / "runs"
-    wandb.teardown()
+    wandb.teardown()  # waits until its own process has written everything
+    return folder / "runs"
 
 
 @pytest.fixture(scope="module")
