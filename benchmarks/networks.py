@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import argparse
 import time
-from functools import partial
 from typing import Any
 
 import torch
+from schemes import lsq
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from sqakd.errors import SqakdError
 from sqakd.export.compare import Differences, code_differences
+from sqakd.export.levels import CountedOutput, IntegerOutput
 from sqakd.export.lower import Lowering, lower
-from sqakd.export.modules import CountedOutput, IntegerOutput, integer_layers
+from sqakd.export.modules import integer_layers
 from sqakd.export.probe import recorded_in_onnxruntime
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.models.torchvision import torchvision_network
 from sqakd.quantization.calibrate import calibrate
-from sqakd.quantization.convert import Scheme, quantize
-from sqakd.quantization.quantizers.lsq import LearnedStep
-from sqakd.quantization.quantizers.rounding import StraightThrough
+from sqakd.quantization.convert import quantize
 from sqakd.report.table import Table, as_markdown
 
 LIBRARIES = ("timm", "torchvision")
@@ -60,18 +59,7 @@ def made(name: str, bits: int, size: int) -> tuple[nn.Module, Tensor]:
     with torch.no_grad():
         for _ in range(3):
             network.train()(images + 0.1 * torch.randn_like(images))
-    step = partial(LearnedStep, bits=bits, mask="value", decay=0.0, start="paper")
-    scheme = Scheme(
-        weight=partial(step, signed=True),
-        input=partial(step, signed="auto"),
-        rounding=StraightThrough,
-        per_channel=False,
-        output_scale=False,
-        first_last="float",
-        start=None,
-        outer="float",
-    )
-    quantize(network, scheme)
+    quantize(network, lsq(bits))
     calibrate(network, images)
     return network.eval(), images
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import onnx
 import torch
+from schemes import lsq
 from torch import nn
 from torchvision import models
 
@@ -27,9 +27,7 @@ from sqakd.export.report_tables import speed_table
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.calibrate import calibrate
-from sqakd.quantization.convert import Scheme, quantize
-from sqakd.quantization.quantizers.lsq import LearnedStep
-from sqakd.quantization.quantizers.rounding import StraightThrough
+from sqakd.quantization.convert import quantize
 from sqakd.report.table import as_markdown
 from sqakd.runs.export_record import Benchmark
 from sqakd.runs.fields import Fields
@@ -54,18 +52,7 @@ def make_files(folder: Path, model: str, bits: int) -> tuple[dict[str, Path], nn
     network.eval()
     onnx.save(to_onnx(Deployed(network, None, None), shape, weights="cast"), files["float"])
     float_network = make().eval()
-    step = partial(LearnedStep, bits=bits, mask="value", decay=0.0, start="paper")
-    scheme = Scheme(
-        weight=partial(step, signed=True),
-        input=partial(step, signed="auto"),
-        rounding=StraightThrough,
-        per_channel=False,
-        output_scale=False,
-        first_last="float",
-        start=None,
-        outer="float",
-    )
-    quantize(network, scheme)
+    quantize(network, lsq(bits))
     calibrate(network, images)
     lowered = lower(network.eval(), Lowering())
     onnx.save(to_onnx(Deployed(lowered, None, None), shape, weights="cast"), files["exact"])

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
-from sqakd.export.modules import CountedOutput, IntegerLayer, IntegerOutput, LevelOutput, integer_layers
+from sqakd.export.levels import CountedOutput, IntegerOutput, LevelOutput
+from sqakd.export.modules import IntegerLayer, integer_layers
 from sqakd.export.qonnx.lower import qonnx_layers
 
 # The two forms of a layer between integers.

@@ -10,7 +10,8 @@ from torch import fx
 from sqakd.export.counted import parts_of_sums
 from sqakd.export.errors import ExportError
 from sqakd.export.graph import INFINITY, add_call, calls, clamp_of, is_no_op, module_of, replace
-from sqakd.export.modules import CountedOutput, IntegerOutput, Quantize, RealOutput
+from sqakd.export.levels import CountedOutput, IntegerOutput
+from sqakd.export.modules import Quantize, RealOutput
 from sqakd.export.requantization import solve_requantization
 from sqakd.export.stored import StoredInput
 

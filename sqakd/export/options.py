@@ -15,7 +15,7 @@ FORMATS = ("onnx", QONNX)
 Pack = Literal["auto", "uint4", "table", "none"]
 PACKS = ("auto", "uint4", "table", "none")
 EXACT_GATE = 0.995
-QONNX_IMAGES = 100  # the package `qonnx` takes about 0.1 s for an image of 32x32
+QONNX_IMAGES = 100  # the package `qonnx` is slow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sqakd.export.artefacts import (
-    COUNTED,
     REQUANTIZED,
-    describe_layers,
-    describe_qonnx,
-    float_parts,
-    integer_arrays,
-    trained_name,
 )
 from sqakd.export.benchmark import benchmark
-from sqakd.export.compare import Differences, code_differences, recorded
-from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
+from sqakd.export.content import Content, integer_content, qonnx_content
 from sqakd.export.errors import ExportError
 from sqakd.export.folder import NOT_COUNTED, replacing_folder
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.machine import machine
-from sqakd.export.onnx_models import deployed, described_qonnx, float_model, integer_model
+from sqakd.export.onnx_models import deployed, float_model, integer_model
 from sqakd.export.options import Options
-from sqakd.export.probe import recorded_in_onnxruntime
-from sqakd.export.qonnx.execute import executed, qonnx_session
-from sqakd.export.qonnx.lower import lower_to_qonnx, qonnx_layers
+from sqakd.export.qonnx.execute import qonnx_session
 from sqakd.export.report import write_export_report
 from sqakd.export.to_onnx import OPSET
 from sqakd.export.trained import Trained, ValidationBatch
@@ -45,8 +35,6 @@ from sqakd.quantization.cost import cost
 from sqakd.runs.environment import package_versions
 from sqakd.runs.export_record import ExportRecord, Verdict, write_export
 
-COMPARED_LAYER_BY_LAYER = 32  # images
-COMPARED_IN_QONNX = 8  # images; the package is slow
 # The packages that make the files.
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", QONNX)
 
@@ -69,7 +57,7 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
             nothing is written then.
     """
     with tqdm(total=4, desc="export", unit="step", disable=None, leave=False) as bar:
-        made = _make_qonnx(trained, options) if options.format == QONNX else _make(trained, options)
+        made = (qonnx_content if options.format == QONNX else integer_content)(trained, options)
         bar.update()
         with replacing_folder(folder) as place:
             onnx.save(made.model, place / "model.onnx")
@@ -90,76 +78,6 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
     return record
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """The content of an export before anything is written.
-
-    Attributes:
-        model: the file's content.
-        unpacked_bytes: its size with 8 bits for each weight; None if it has no packed weights.
-        layers: the contents of layers.json.
-        arrays: the contents of weights_int.npz.
-        stays_float: the modules that stay float, as in record.json.
-        counts: whether a layer counts stairs.
-        logits: the largest difference of two logits, relative to their standard deviation.
-    """
-
-    model: onnx.ModelProto
-    unpacked_bytes: int | None
-    layers: list[dict[str, Any]]
-    arrays: dict[str, NDArray[Any]]
-    stays_float: list[dict[str, Any]]
-    counts: bool
-    logits: float
-
-
-def _make(trained: Trained, options: Options) -> _Made:
-    exact, signed = options.profile == "exact", options.profile == "trt"
-    lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=signed, count=exact))
-    sample = trained.calibration(options.calibration_images)
-    images = sample[:COMPARED_LAYER_BY_LAYER]
-    # Compared before anything is rounded that training did not round: each difference is an error of lowering.
-    got = recorded(lowered, images)
-    if options.profile == "int8":
-        quantize_float_parts(lowered, sample)
-    elif options.profile == "trt":
-        quantize_skips(lowered, sample)
-    model, unpacked_bytes = integer_model(trained, lowered, options)
-    if exact and not options.preprocess:  # then the file itself can be compared
-        got = recorded_in_onnxruntime(model, lowered, images)
-    differences, logits = code_differences(trained.network, images, got)
-    layers = describe_layers(lowered)
-    return _Made(
-        model=model,
-        unpacked_bytes=unpacked_bytes,
-        layers=[layer | _described(differences, trained_name(lowered, layer["name"])) for layer in layers],
-        arrays=integer_arrays(lowered),
-        stays_float=float_parts(lowered),
-        counts=any(layer.get("form") == COUNTED for layer in layers),
-        logits=logits,
-    )
-
-
-def _make_qonnx(trained: Trained, options: Options) -> _Made:
-    lowered = lower_to_qonnx(trained.network)
-    model = described_qonnx(trained, lowered, options)
-    images = trained.calibration(options.calibration_images)[:COMPARED_IN_QONNX]
-    differences, logits = code_differences(trained.network, images, executed(model, lowered, images))
-    return _Made(
-        model=model,
-        unpacked_bytes=None,
-        layers=[layer | _described(differences, layer["name"]) for layer in describe_qonnx(lowered)],
-        arrays={f"{layer.name}.weight": layer.integers.integers.numpy() for layer in qonnx_layers(lowered)},
-        stays_float=float_parts(lowered),
-        counts=False,
-        logits=logits,
-    )
-
-
-def _described(differences: Mapping[str, Differences], name: str) -> dict[str, Any]:
-    return dict(differences.get(name, Differences()).described())
-
-
 def _verified(trained: Trained, options: Options, place: Path) -> list[Verdict]:
     """Compare the file with the trained network.
 
@@ -173,7 +91,7 @@ def _verified(trained: Trained, options: Options, place: Path) -> list[Verdict]:
     return verdicts
 
 
-def _measured(trained: Trained, made: _Made, options: Options, place: Path) -> dict[str, Any]:
+def _measured(trained: Trained, made: Content, options: Options, place: Path) -> dict[str, Any]:
     """Return the times of the files, as `benchmark` does."""
     with _measured_files(trained, made, options, place) as files:
         return benchmark(
@@ -186,7 +104,7 @@ def _measured(trained: Trained, made: _Made, options: Options, place: Path) -> d
 
 
 @contextmanager
-def _measured_files(trained: Trained, made: _Made, options: Options, place: Path) -> Iterator[dict[str, Path]]:
+def _measured_files(trained: Trained, made: Content, options: Options, place: Path) -> Iterator[dict[str, Path]]:
     """Yield the files whose speed is measured, by name.
 
     Where layers count stairs, a file without counting is one of them, for a moment: it shows what counting costs.
@@ -204,7 +122,7 @@ def _measured_files(trained: Trained, made: _Made, options: Options, place: Path
         file.unlink(missing_ok=True)
 
 
-def _facts(trained: Trained, made: _Made, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
+def _facts(trained: Trained, made: Content, options: Options, verdicts: list[Verdict]) -> dict[str, Any]:
     """Return the entries of an export's record that are known before its files are measured."""
     used = cost(trained.network, trained.image_shape)
     return trained.identity | {

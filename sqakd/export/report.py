@@ -27,7 +27,6 @@ from sqakd.export.report_tables import (
 )
 from sqakd.files import write_text
 from sqakd.interrupts import errors_in_one_line
-from sqakd.model_file import QONNX
 from sqakd.report.document import Chapter, Part, PictureFile, markdown_document, page_sections, picture_files
 from sqakd.report.figure import Picture
 from sqakd.report.page import write_page
@@ -43,8 +42,8 @@ NOTE_SPEED = (
     "ONNX has no convolution with fewer than 8 bits. Fewer bits make the file smaller, but not faster than 8 bits."
 )
 NOTES = {
-    "exact": "Every layer that was trained on integers runs on integers. What was real in training (first and last"
-    " layer, residual sums) stays real.",
+    "exact": "Every layer that was trained on integers computes with these integers. What was real in training (first"
+    " and last layer, residual sums) stays real.",
     "int8": "Residual sums and the outer layers, which were not rounded in training, are 8-bit too, so the file differs"
     " slightly from the trained network.",
     "trt": "The form that TensorRT reads: int8 with zero point 0, a Clip on real values, int8 skip connections. The"
@@ -122,7 +121,7 @@ def _counted_note(record: ExportRecord) -> list[Part]:
     """Return how many layers count stairs, and why; nothing if none does."""
     between = [layer for layer in record.layers if layer["output"] == "integers"]
     counted = [layer for layer in between if layer.get("form") == COUNTED]
-    if not counted or record.profile == QONNX:
+    if not counted:
         return []
     wrong = sum(layer["wrong_sums_requantized"] for layer in counted)
     return [

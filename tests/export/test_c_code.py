@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx_files import run, weights_by_name
 from torch import Tensor
 
+from sqakd.export.levels import CountedOutput
 from sqakd.export.lower import Lowering, lower
-from sqakd.export.modules import CountedOutput
 from sqakd.export.pack import pack
 from sqakd.export.to_onnx import Deployed, to_onnx
 

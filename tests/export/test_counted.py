@@ -18,8 +18,9 @@ from sqakd.export.errors import ExportError
 from sqakd.export.geometry import Geometry
 from sqakd.export.integer_input import IntegerInput
 from sqakd.export.integer_weight import IntegerWeight
+from sqakd.export.levels import CountedOutput, IntegerOutput, LevelOutput
 from sqakd.export.lower import Lowering, lower
-from sqakd.export.modules import CountedOutput, IntegerLayer, IntegerOutput, LevelOutput, integer_layers
+from sqakd.export.modules import IntegerLayer, integer_layers
 from sqakd.export.ops import count
 from sqakd.export.probe import probed, recorded_in_onnxruntime, recorded_outputs
 from sqakd.export.requantization import solve_requantization

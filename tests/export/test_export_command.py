@@ -145,6 +145,13 @@ def test_a_qonnx_file_is_proven_by_its_own_package_and_refused_by_predict(traine
         Model(folder / "model.onnx")
 
 
+def test_qonnx_without_its_package_and_for_a_hub_is_refused(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert refused(copy, format="qonnx", hub=str(copy / "hub")).startswith("hub= takes a file that runtimes can run")
+    assert not (copy / "hub").exists()
+    monkeypatch.setattr("sqakd.app.export.find_spec", {}.get)
+    assert "use pip install -e '.[qonnx]'" in refused(copy, format="qonnx")
+
+
 def test_the_script_for_tensorrt_runs_the_exported_images(trained: Path, tmp_path: Path) -> None:
     """Everything but the engine, with ONNX Runtime in its place."""
     shutil.copytree(trained / "runs", tmp_path / "runs")

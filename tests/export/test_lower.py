@@ -21,8 +21,9 @@ from sqakd.advice import explain
 from sqakd.export.artefacts import describe_layers
 from sqakd.export.compare import Differences, code_differences, recorded
 from sqakd.export.errors import ExportError
+from sqakd.export.levels import LevelOutput
 from sqakd.export.lower import Lowering, lower
-from sqakd.export.modules import LevelOutput, integer_layers
+from sqakd.export.modules import integer_layers
 from sqakd.export.pack import pack
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.quantization.calibrate import calibrate

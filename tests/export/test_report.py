@@ -21,6 +21,19 @@ from sqakd.runs.export_record import ExportRecord, Sizes, write_export
 MADE = Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)
 RECORD = made_export(MADE)
 OTHER = replace(RECORD, name="other", quantizer="lsq", verify=[replace(RECORD.verify[0], top1=0.96)])
+assert RECORD.benchmark is not None
+COUNTED = replace(
+    RECORD,
+    layers=[
+        dict(layer)
+        | ({"form": "counted", "wrong_sums_requantized": 3, "wrong_sums": 0} if "wrong_sums" in layer else {})
+        for layer in RECORD.layers
+    ],
+    benchmark=replace(
+        RECORD.benchmark,
+        rows=[*RECORD.benchmark.rows, replace(RECORD.benchmark.rows[-1], name="ONNX Runtime requantized", p50_ms=0.1)],
+    ),
+)
 
 
 def words(element: ET.Element) -> str:
@@ -91,8 +104,8 @@ def test_the_instructions_are_those_of_the_operating_system(tmp_path: Path, monk
     "bare",
     [
         replace(RECORD, verify=[], layers=[], benchmark=None),
-        replace(RECORD, benchmark=replace(RECORD.benchmark, rows=[])),  # type: ignore[type-var]
-        replace(RECORD, benchmark=replace(RECORD.benchmark, machine={})),  # type: ignore[type-var]
+        replace(RECORD, benchmark=replace(RECORD.benchmark, rows=[])),
+        replace(RECORD, benchmark=replace(RECORD.benchmark, machine={})),
         replace(RECORD, verify=[replace(RECORD.verify[0], top1=None)]),
         replace(RECORD, sizes=Sizes(file=0, float=0)),
     ],
@@ -143,6 +156,30 @@ def test_the_score_is_agreement_without_labels() -> None:
 def test_the_fastest_runtime_is_one_of_the_exported_file() -> None:
     assert fastest(RECORD) == 0.4
     assert fastest(replace(RECORD, benchmark=None)) is None
+    assert fastest(COUNTED) == 0.4
+
+
+def test_a_report_says_which_layers_are_counted_and_what_it_costs(tmp_path: Path) -> None:
+    write_export_report(tmp_path, COUNTED, [])
+    text = (tmp_path / "report.md").read_text()
+    assert "1 of 1 layers between integers are counted" in text
+    assert "would give 3 of their sums another code" in text
+    assert "the whole file 4.00 to 4.00 times in ONNX Runtime." in text
+    assert "integers, counted" in text
+    assert "without counted layers" in (tmp_path / "latency.svg").read_text()
+    write_export_report(tmp_path, replace(COUNTED, benchmark=None), [])
+    assert "how much longer was not measured." in (tmp_path / "report.md").read_text()
+    write_export_report(tmp_path, RECORD, [])
+    assert "are counted" not in (tmp_path / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("distance", "tie"), [(2e-6, True), (0.3, False)])
+def test_a_report_calls_differing_codes_ties_only_near_an_edge(distance: float, tie: bool, tmp_path: Path) -> None:
+    layers = [dict(layer) | {"codes_that_differ": 1e-6, "farthest_from_an_edge": distance} for layer in RECORD.layers]
+    write_export_report(tmp_path, replace(RECORD, layers=layers), [])
+    text = (tmp_path / "report.md").read_text()
+    assert f"at most {distance:.1e} of a step off the edge" in text
+    assert ("where the rounding of float32 decides" in text) is tie
 
 
 def test_the_command_prints_a_table_of_all_exports(

@@ -21,8 +21,9 @@ from torch import Tensor, fx, nn
 from sqakd.errors import raised_in
 from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
 from sqakd.export.errors import ExportError
+from sqakd.export.levels import IntegerOutput
 from sqakd.export.lower import Lowering, lower
-from sqakd.export.modules import IntegerOutput, integer_layers
+from sqakd.export.modules import integer_layers
 from sqakd.export.options import Pack, Timing
 from sqakd.export.pack import pack
 from sqakd.export.to_onnx import Deployed, to_onnx
