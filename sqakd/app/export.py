@@ -92,7 +92,7 @@ def export_run(config: Mapping[str, Any]) -> float:
     hub = None if config["hub"] is None else Path(config["hub"] or ".")
     if hub is not None:
         if options.format == QONNX:
-            raise SqakdError("hub= takes a file that runtimes can run, so format=qonnx is not possible with it")
+            raise SqakdError("hub= takes a file that runtimes can run, and format=qonnx writes none; omit one of both")
         check_hub_folder(hub, folder)
     trained = trained_network(source)
     others = list(read_exports(RunFolder(source.folder.path.resolve()).runs, left_out))

@@ -97,8 +97,9 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
         *_counted_note(record),
         "Wrong sums: of all sums that any input can produce, those that get another code than in training, counted"
         " exhaustively. Codes that differ: share on training images, compared with the trained network in float64, with"
-        " each layer given the same input codes. With profile=exact, they are the codes of ONNX Runtime; otherwise"
-        " those of the same computation in torch, before anything else is rounded." + _farthest(record),
+        " each layer given the same input codes. They are the codes of ONNX Runtime with profile=exact and"
+        " preprocess=false, of the package qonnx with format=qonnx, and otherwise of the same computation in torch,"
+        " before anything else is rounded." + _farthest(record),
     ]
     comparison = _pictures("pareto.svg", "Accuracy of all exports", pareto_picture(all_exports, record))
     versions = "; ".join(f"{name} {version}" for name, version in record.versions.items())
@@ -142,8 +143,8 @@ def _cost_of_counting(record: ExportRecord) -> str:
             ratios[runtime].append(exact / time)
     if not ratios:
         return "how much longer was not measured"
-    found = [f"{min(values):.2f} to {max(values):.2f} times in {runtime}" for runtime, values in ratios.items()]
-    return "the whole file " + " and ".join(found)
+    found = [f"{min(values):.2f} to {max(values):.2f} times as long in {runtime}" for runtime, values in ratios.items()]
+    return "the whole file takes " + " and ".join(found)
 
 
 def _farthest(record: ExportRecord) -> str:

@@ -164,7 +164,7 @@ def test_a_report_says_which_layers_are_counted_and_what_it_costs(tmp_path: Path
     text = (tmp_path / "report.md").read_text()
     assert "1 of 1 layers between integers are counted" in text
     assert "would give 3 of their sums another code" in text
-    assert "the whole file 4.00 to 4.00 times in ONNX Runtime." in text
+    assert "the whole file takes 4.00 to 4.00 times as long in ONNX Runtime." in text
     assert "integers, counted" in text
     assert "without counted layers" in (tmp_path / "latency.svg").read_text()
     write_export_report(tmp_path, replace(COUNTED, benchmark=None), [])
