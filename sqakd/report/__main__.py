@@ -1,7 +1,7 @@
 """Tables of all finished runs next to the published numbers, and one page that needs no other file.
 
     python -m sqakd.report [--runs runs] [--results results] [--html FILE] [--title TEXT] [--readme FILE]
-        [--picture FILE]
+        [--picture FILE] [--cost FILE]
 
 The seeds of a cell are summarised as mean ± standard deviation (number of seeds). A run that differs from its cell in
 any value has a row of its own, which shows the difference, and is never compared with a published number.
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--title", default="sqakd: results", help="title of the page")
     parser.add_argument("--readme", type=Path, help="Markdown file with markers (README.md, if it has any)")
     parser.add_argument("--picture", type=Path, help="SVG file for accuracy against bits")
+    parser.add_argument("--cost", type=Path, help="SVG file for accuracy against size and bit-operations")
     options = parser.parse_args()
     with errors_in_one_line():
         files = write_report(
@@ -50,6 +51,7 @@ def main() -> None:
             readme=options.readme or _own_readme(),
             skip_unknown=options.readme is None,
             picture=options.picture,
+            cost=options.cost,
             omit=left_out,
         )
     for path in files:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sqakd.runs.names import BUDGET_UNITS
 from sqakd.runs.paper import RELEASED, PaperRow
 from sqakd.runs.record import Record, changes_text
 from sqakd.terminal import printable
 
 FLOAT_BITS = 32
+# Values of a budget that are part of the name of the bits it chose.
+NAMED = tuple(f"budget.{key}" for key in (*BUDGET_UNITS, "criterion"))
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Cell:
         a_bits: bits of the activations; 32 for a float run.
         kd: distillation loss, with "+NAME" for each add-on.
         changes: other values that differ, "key=value, key=value"; empty for a cell as the project defines it.
+        chosen_bits: the budget that chose the bits of each layer, e.g. "auto+40kB"; w_bits and a_bits are then rounded
+            averages. Empty without a budget.
     """
 
     dataset: str
@@ -33,6 +38,7 @@ class Cell:
     a_bits: int
     kd: str
     changes: str = ""
+    chosen_bits: str = ""
 
     @property
     def is_float(self) -> bool:
@@ -41,8 +47,8 @@ class Cell:
 
     @property
     def bits(self) -> str:
-        """The bits in one word, e.g. "W2A4", or "float"."""
-        return "float" if self.is_float else f"W{self.w_bits}A{self.a_bits}"
+        """The bits in one word, e.g. "W2A4", "float", or the budget that chose them."""
+        return "float" if self.is_float else self.chosen_bits or f"W{self.w_bits}A{self.a_bits}"
 
     @property
     def network(self) -> tuple[str, str]:
@@ -57,7 +63,7 @@ class Cell:
     @property
     def order(self) -> tuple[Any, ...]:
         """The sort key: the float run first, then by quantizer, bits and kd."""
-        bits = (self.w_bits, self.a_bits)
+        bits = (self.w_bits, self.a_bits, self.chosen_bits)
         return (*self.network, self.quantizer != "none", self.quantizer, *bits, self.kd, self.changes)
 
     def __str__(self) -> str:
@@ -67,6 +73,7 @@ class Cell:
 
 def cell_of(record: Record) -> Cell:
     """Return the cell that a run belongs to."""
+    named = NAMED if record.chosen_bits else ()
     return Cell(
         dataset=printable(record.dataset),
         model=printable(record.model),
@@ -74,7 +81,8 @@ def cell_of(record: Record) -> Cell:
         w_bits=record.w_bits,
         a_bits=record.a_bits,
         kd=printable("+".join(filter(None, [record.kd, record.add_ons]))),
-        changes=printable(changes_text(record.changes)),
+        changes=printable(changes_text({k: v for k, v in record.changes.items() if k not in named})),
+        chosen_bits=printable(record.chosen_bits or ""),
     )
 
 

@@ -23,6 +23,7 @@ HEADER = (
     *("labels_kd", "labels_n"),
     *(f"labels_{name}_{part}" for name in AGGREGATES for part in ("difference", "standard_error", "verdict")),
     *("before_training_mean", "before_training_std"),
+    "chosen_bits",
     *("labels_last_p", "labels_last_p_holm"),
 )
 
@@ -62,6 +63,7 @@ def _row(line: Comparison) -> list[object]:
         len(line.labels_runs) if line.labels else "",
         *(field for name in AGGREGATES for field in _difference(line.to_labels(name))),
         *_mean_std(line.untrained),
+        cell.chosen_bits,
     ]
 
 

@@ -10,8 +10,9 @@ FIRST = ("none", "sqakd", "squat")  # always have the same numbers, whatever els
 
 
 def method(cell: Cell) -> str:
-    """Return the name of a cell's training method: its kd with add-ons, and its changes."""
-    return f"{cell.kd} ({cell.changes})" if cell.changes else cell.kd
+    """Return the name of a cell's training method: its kd with add-ons, who chose the bits, and its changes."""
+    name = f"{cell.kd}, bits=auto" if cell.chosen_bits else cell.kd
+    return f"{name} ({cell.changes})" if cell.changes else name
 
 
 def slots(cells: Iterable[Cell]) -> dict[str, int]:

@@ -75,8 +75,9 @@ class Kind:
 
 MARKDOWN = Kind("a table of the report", re.compile(r"# [^\n]*\n\nTop-1 in percent"))
 CSV = Kind("a table of the report", re.compile(r"dataset,model,quantizer,w_bits,a_bits,kd,"))
-PICTURE = Kind(
-    "a picture of the report", re.compile(r"<svg [^>]*aria-label=\"accuracy against bits for each quantizer")
+BITS, COST = (
+    Kind("a picture of the report", re.compile(rf'<svg [^>]*aria-label="{re.escape(label)}'))
+    for label in ("accuracy against bits for each quantizer", "accuracy against cost")
 )
 
 

@@ -29,7 +29,7 @@ POOLED_LEGEND = (
     " nothing about other teachers or other images."
 )
 
-Group = tuple[str, str, int, int, str]  # data set, model, bits of weights and activations, training method
+Group = tuple[str, str, int, int, str, str]  # data set, model, bits (weights, activations, name), training method
 Sides = tuple[list[float], Sequence[float]]  # scores of our runs and of labels alone
 
 
@@ -47,10 +47,10 @@ def pooled_table(lines: Iterable[Comparison]) -> Table:
         ps = [permutation_p(sides) for sides in strata]
         columns += [[_difference(sides) for sides in strata], list(map(show_p, ps, holm(ps)))]
     rows = []
-    for i, ((dataset, model, w_bits, a_bits, kd), found) in enumerate(groups):
+    for i, ((dataset, model, _, _, bits, kd), found) in enumerate(groups):
         sides = _strata(found, "last")
         counts = ", ".join(str(sum(len(side) for side in part)) for part in zip(*sides, strict=True))
-        fields = [dataset, model, f"W{w_bits}A{a_bits}", kd, str(len(sides)), counts]
+        fields = [dataset, model, bits, kd, str(len(sides)), counts]
         rows.append([*fields, *(column[i] for column in columns)])
     return Table(header, rows)
 
@@ -67,7 +67,7 @@ def _groups(lines: Iterable[Comparison]) -> dict[Group, list[Comparison]]:
         if line.labels.kd == LABELS and all(run.record.labels_used is False for run in line.runs):
             names.append(method(replace(cell, kd=ALL)))
         for name in names:
-            groups[(*cell.network, cell.w_bits, cell.a_bits, name)].append(line)
+            groups[(*cell.network, cell.w_bits, cell.a_bits, cell.bits, name)].append(line)
     several = {group for group, found in groups.items() if len({method(line.cell) for line in found}) > 1}
     return {group: found for group, found in groups.items() if not group[-1].startswith(ALL) or group in several}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqakd.errors import SqakdError
@@ -89,6 +89,22 @@ def read_results(runs: Iterable[Path], paper: Path | None = None, *, omit: Omit 
     cells = _read_cells(folders, omit)
     exports = [record for folder in folders for record in read_exports(folder, omit)]
     return Results(cells, {} if paper is None else _paper_tables(paper), exports)
+
+
+def without_shared_changes(results: Results) -> Results:
+    """Return the same results with cells that lack the changes that all quantized runs share.
+
+    A picture of runs with, for example, the same part of the training images then names only what differs.
+    """
+    changes = [run.record.changes.items() for cell, runs in results.cells.items() if not cell.is_float for run in runs]
+    shared = [item for item in (changes[0] if changes else ()) if all(item in some for some in changes)]
+
+    def apart(run: FinishedRun) -> Cell:
+        return cell_of(
+            replace(run.record, changes={k: v for k, v in run.record.changes.items() if (k, v) not in shared})
+        )
+
+    return replace(results, cells={apart(runs[0]): runs for runs in results.cells.values()})
 
 
 def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[FinishedRun]]:

@@ -10,8 +10,8 @@ from sqakd.errors import SqakdError
 from sqakd.files import write_text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
 from sqakd.report.csv_tables import comparisons_csv
-from sqakd.report.headline import headline
-from sqakd.report.outputs import CSV, MARKDOWN, PICTURE, Kind, check_outputs, stem
+from sqakd.report.headline import cost_picture, headline
+from sqakd.report.outputs import BITS, COST, CSV, MARKDOWN, Kind, check_outputs, stem
 from sqakd.report.page import PAGE, write_page
 from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.readme import fill, read_markdown
@@ -89,6 +89,7 @@ def write_report(
     readme: Path | None = None,
     skip_unknown: bool = False,
     picture: Path | None = None,
+    cost: Path | None = None,
     omit: Omit = strictly,
 ) -> list[Path]:
     """Read runs and published numbers and write all files.
@@ -101,6 +102,7 @@ def write_report(
         readme: a Markdown file with markers, or None.
         skip_unknown: whether markers without a table are left as they are.
         picture: an SVG file for accuracy against bits, or None.
+        cost: an SVG file for accuracy against size and bit-operations, or None.
         omit: takes the error of a damaged file of a run, which is left out. By default nothing is then written.
 
     Returns:
@@ -120,11 +122,13 @@ def write_report(
         texts[readme] = _filled(readme, readme_tables(found), skip_unknown=skip_unknown)
     if picture is not None:
         texts[picture] = headline(found)
+    if cost is not None:
+        texts[cost] = cost_picture(found)
     parts = sections(found)
     if IS_INSTALLED:  # a checkout has the folder
         results.mkdir(parents=True, exist_ok=True)
     tables = ((results / name, CSV if name.endswith(".csv") else MARKDOWN) for name in tables_by_file)
-    check_outputs([(page, PAGE), *tables, *_given(readme, None), *_given(picture, PICTURE)])
+    check_outputs([(page, PAGE), *tables, *_given(readme, None), *_given(picture, BITS), *_given(cost, COST)])
     for file, text in texts.items():
         write_text(file, text)
     write_page(page, title=title, sections=parts)

@@ -12,8 +12,9 @@ import torch
 
 from sqakd.quantization.cost import Cost
 from sqakd.runs.environment import commit, device_name, training_versions
+from sqakd.runs.names import bits_name
 from sqakd.runs.record import FloatRun, Published, Record, Score
-from sqakd.runs.spec import Spec
+from sqakd.runs.spec import Spec, is_auto
 from sqakd.terminal import program
 
 LOWER_IS_BETTER = ("kl",)
@@ -86,6 +87,7 @@ def make_record(
         w_bits=round(average_bits[0]) if average_bits else config["w_bits"],
         a_bits=round(average_bits[1]) if average_bits else config["a_bits"],
         layer_bits=layer_bits,
+        chosen_bits=bits_name(config) if is_auto(config) else None,
         epochs=len(rows),
         scores=scores,
         top1_before_training=initial.get("top1"),

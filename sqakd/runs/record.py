@@ -21,7 +21,7 @@ VERSION = 2
 # Written only where they are known: earlier versions did so, and readers of record.json ask whether the key is there.
 ONLY_IF_KNOWN = (
     *("drop_from_float", "difference_from_paper", "weights_sha256"),
-    *("top1_before_training", "agreement_before_training", "compiled_from", "layer_bits"),
+    *("top1_before_training", "agreement_before_training", "compiled_from", "layer_bits", "chosen_bits"),
 )
 ROUNDING = "quantizer/rounding="
 ITS_OWN, WITHOUT_RELEASED = "its own", "without _released"
@@ -124,6 +124,8 @@ class Record:
         a_bits: bits of the activations in the same way.
         layer_bits: bits of weight and input of each quantized layer, in network order; None if no single layer
             was given bits of its own.
+        chosen_bits: the budget that chose the bits, as in the name of the run, e.g. "auto+40kB"; None without one, and
+            in older records.
         epochs: how many were trained; 0 for a run that was only calibrated.
         scores: top1, top5, agreement, kl; without labels only agreement and kl.
         top1_before_training: top-1 after calibration, before any training step; older records lack it.
@@ -157,6 +159,7 @@ class Record:
     w_bits: int
     a_bits: int
     layer_bits: Mapping[str, Sequence[int]] | None = None
+    chosen_bits: str | None = None
     epochs: int
     scores: Mapping[str, Score]
     top1_before_training: float | None = None
@@ -270,7 +273,7 @@ class Record:
             choices.text(group)
         optional = fields.optional(
             {
-                fields.text: ("commit", "device", "finished", "weights_sha256"),
+                fields.text: ("commit", "device", "finished", "weights_sha256", "chosen_bits"),
                 fields.whole: ("parameters", "devices", "threads", "compiled_from"),
                 fields.number: (
                     *("images_per_second", "training_seconds", "drop_from_float", "difference_from_paper"),

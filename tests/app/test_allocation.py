@@ -61,6 +61,7 @@ def test_the_chosen_bits_are_printed_recorded_and_plain_data(done: tuple[Path, s
         assert f"{'█' * a_bits} {a_bits}" in printed
     assert (student(runs) / "bits.png").is_file()
     assert record["changes"]["budget.size"] == "33kB"
+    assert record["chosen_bits"] == "auto+33kB"
     assert not any("layer_" in key for key in record["changes"]), "the budget is the change"
     assert all((runs / FLOAT / "seed0" / name).is_file() for name in FILES)
 

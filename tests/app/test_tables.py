@@ -25,7 +25,7 @@ from sqakd.runs.spec import Spec
 pytestmark = pytest.mark.exhaustive
 
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
-OURS = ("best", "digits", "gains", "gains_kd", "mixed", "starts")
+OURS = ("best", "digits", "gains", "gains_kd", "mixed", "pareto", "starts")
 LIKE_WITH_LIKE = ("table4", "table5", "table6")
 ROW7 = ("dataset=cifar10", "model=resnet20", "quantizer=ewgs_released", "bits=2")
 

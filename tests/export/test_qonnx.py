@@ -24,6 +24,7 @@ from sqakd.export.qonnx.model import qonnx_model
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import quantize
 from sqakd.quantization.cost import cost
+from sqakd.quantization.layers import layer_bits
 
 pytest.importorskip("qonnx")
 SLOW = pytest.mark.slow
@@ -111,6 +112,18 @@ def test_weights_of_eight_bits_on_an_odd_grid_have_nine() -> None:
     assert {layer.bits for layer in qonnx_layers(lowered)} == {9}
     differences, _ = code_differences(network, x, executed(qonnx_model(lowered, (3, 8, 8)), lowered, x))
     assert sum(differences.values(), Differences()).farthest < 1e-5
+
+
+def test_each_layer_has_its_own_bits() -> None:
+    own = ("quantizer.layer_w_bits={layer2.*:1,layer3.0.conv1:5}", "quantizer.layer_a_bits={layer3.*:3}")
+    network, x = small.quantized("quantizer=lsq", "bits=2", *own).eval(), small.batch(8)
+    lowered = lower_to_qonnx(network)
+    model = qonnx_model(lowered, (3, 8, 8))
+    written = Counter(int(facts["bits"]) if "bits" in facts else 1 for _, facts in quantizers(model))
+    assert written == Counter(bits for pair in layer_bits(network).values() for bits in pair)
+    assert set(written) == {1, 2, 3, 5}
+    differences, _ = code_differences(network, x, executed(model, lowered, x))
+    assert sum(differences.values(), Differences()).differing == 0
 
 
 def test_an_operation_that_qonnx_cannot_clean_is_refused() -> None:

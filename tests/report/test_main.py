@@ -121,7 +121,7 @@ def test_a_missing_folder_is_named(options: list[str], message: str, project: Pa
     assert not (project / "results" / "ours.csv").exists(), "nothing is written"
 
 
-@pytest.mark.parametrize("option", ["--html", "--picture"])
+@pytest.mark.parametrize("option", ["--html", "--picture", "--cost"])
 def test_an_output_replaces_only_a_file_of_its_kind(option: str, project: Path) -> None:
     for written in ("one", "one"):
         assert report(project, option, written)[1] == ""

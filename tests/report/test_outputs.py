@@ -12,8 +12,8 @@ import pytest
 from made_runs import Made, make_run
 
 from sqakd.errors import SqakdError
-from sqakd.report.headline import headline
-from sqakd.report.outputs import CSV, LONGEST, MARKDOWN, PICTURE, stem
+from sqakd.report.headline import cost_picture, headline
+from sqakd.report.outputs import BITS, COST, CSV, LONGEST, MARKDOWN, stem
 from sqakd.report.page import PAGE
 from sqakd.report.readme import fill
 from sqakd.report.results import read_results
@@ -48,7 +48,9 @@ HOSTILE = [
 def hostile_run(runs: Path, number: int, name: str) -> None:
     """Make a run whose record has a name in every place where a record has text."""
     made = replace(Made("d", f"m{number}", "ewgs", 2, "sqakd", 0), epochs=1, layers=1)
-    text = dict.fromkeys(("device", "commit", "command", "finished", "weights_sha256"), name)
+    text = dict.fromkeys(
+        ("device", "commit", "command", "finished", "weights_sha256", *["chosen_bits"] * (number % 2)), name
+    )
     choices = {"dataset": name, "quantizer": "ewgs", "kd": "sqakd", "plus": name}
     folder = make_run(runs, made, choices=choices, changes={"key": name}, versions={name: name}, **text)
     record = (folder / "record.json").read_text()
@@ -80,7 +82,7 @@ def test_hostile_names_stay_text_within_the_results(tmp_path: Path) -> None:
     readme = tmp_path / "project" / "README.md"
     readme.write_bytes(README.replace("\n", "\r\n").encode().replace(b"paper-summary", b"%70aper-summary"))
     outside = set(tmp_path.rglob("*"))
-    options: dict[str, Any] = {"readme": readme, "picture": results / "bits.svg"}
+    options: dict[str, Any] = {"readme": readme, "picture": results / "bits.svg", "cost": results / "cost.svg"}
     written = write_report(tmp_path / "project" / "runs", results, **options)
     assert set(tmp_path.rglob("*")) - outside == set(written) - {readme}
     assert {file.parent for file in written} == {results, readme.parent}
@@ -133,6 +135,7 @@ def test_text_is_escaped_in_markdown_and_in_html(text: str) -> None:
         ("--html", "<!doctype html>\n<html><body>mine</body></html>"),
         ("--html", '{"name": "a record"}'),
         ("--picture", '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1">mine</svg>'),
+        ("--cost", '<svg viewBox="0 0 1 1" aria-label="accuracy against bits for each quantizer">other</svg>'),
         ("results/digits16.md", "# digits16\n\nmy notes\n"),
         ("results/ours.csv", "table,dataset\n"),
         ("results/report.html", "mine"),
@@ -179,6 +182,7 @@ def test_the_project_s_own_results_are_recognised(tmp_path: Path) -> None:
         with pytest.raises(SqakdError, match="is not replaced"):
             kind.check(file)
     make_run(tmp_path, Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0))
-    (tmp_path / "bits.svg").write_text(headline(read_results([tmp_path])))
-    PICTURE.check(tmp_path / "bits.svg")
+    for name, kind, draw in (("bits.svg", BITS, headline), ("cost.svg", COST, cost_picture)):
+        (tmp_path / name).write_text(draw(read_results([tmp_path])))
+        kind.check(tmp_path / name)
     PAGE.check(command.ROOT / "sqakd" / "report" / "assets" / "page.html")

@@ -190,7 +190,7 @@ def test_an_empty_picture_gives_the_reason(tmp_path: Path) -> None:
     make_run(tmp_path, Made("digits16", "resnet20", "none", 32, "none", 0))
     results = read_results([tmp_path])
     shown = {name: words(parsed(name, results)) for name in PANELS}
-    assert shown["bits"] == "No quantized network has been trained."
+    assert shown["bits"] == "No quantized network has been trained with the same bits for all layers."
     assert shown["labels"].startswith("Nothing to compare")
     assert shown["curves"] == "No quantized run here has val/agreement in its metrics.csv."
     assert shown["codes"] == shown["ranges"] == "No quantized run has a quantizers.csv."

@@ -72,7 +72,7 @@ def pareto_chart(title: str, spots: Sequence[Spot], x_name: str, y_name: str) ->
 def pareto(results: Results) -> str:
     """Return the picture of accuracy against size and latency."""
     known, networks = slots(results.cells), _networks(results)
-    charts = _cost_charts(results, SIZE)
+    charts = cost_charts(results, SIZE)
     timed = [
         pareto_chart(chart_title(network, networks, machine), spots, "latency, ms (median)", "top-1 of the file, %")
         for network in networks
@@ -91,15 +91,20 @@ def operations(results: Results) -> str:
         "Top-1, last epoch, mean and standard deviation over seeds, against the bit-operations of one image:"
         f" multiply-adds times the bits of both factors. {FRONT}"
     )
-    return _picture(results, _cost_charts(results, OPERATIONS), caption)
+    return _picture(results, cost_charts(results, OPERATIONS), caption)
 
 
 def _picture(results: Results, charts: Sequence[Chart], caption: str) -> str:
     if not charts:
         return nothing("Nothing to draw: no run has a score.")
+    return Picture(charts, caption, cost_legend(results), wide=True).html()
+
+
+def cost_legend(results: Results) -> list[tuple[str, str]]:
+    """Return mark and meaning of each training method, and of the float run if it is drawn."""
     names = {method(cell) for cell in results.cells if not cell.is_float}
-    legend = [*method_marks(names, slots(results.cells)), (marker(FLOAT, 13, 6), "float run")]
-    return Picture(charts, caption, legend, wide=True).html()
+    has_float = bool(results.exports) or any(cell.is_float for cell in results.cells)
+    return [*method_marks(names, slots(results.cells)), *[(marker(FLOAT, 13, 6), "float run")] * has_float]
 
 
 def _networks(results: Results) -> dict[tuple[str, str], list[Cell]]:
@@ -109,7 +114,7 @@ def _networks(results: Results) -> dict[tuple[str, str], list[Cell]]:
     return networks
 
 
-def _cost_charts(results: Results, cost: CostAxis) -> list[Chart]:
+def cost_charts(results: Results, cost: CostAxis) -> list[Chart]:
     """Return one chart for each network and score."""
     known, groups, charts = slots(results.cells), by_score(results, results.cells), []
     for group, cells in groups.items():

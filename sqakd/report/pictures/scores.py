@@ -46,8 +46,8 @@ class Drawn:
 
 def bits(results: Results) -> str:
     """Return the picture of accuracy against bits for each quantizer and training method."""
-    if not quantized_cells(results):
-        return nothing("No quantized network has been trained.")
+    if not _uniform(quantized_cells(results)):
+        return nothing("No quantized network has been trained with the same bits for all layers.")
     drawn = bits_charts(results)
     if not drawn.charts:
         return nothing("No quantized run has a score.")
@@ -58,7 +58,7 @@ def bits(results: Results) -> str:
 
 def bits_charts(results: Results) -> Drawn:
     """Return the charts of `bits`."""
-    return _score_charts(results, by_score(results, quantized_cells(results)))
+    return _score_charts(results, by_score(results, _uniform(quantized_cells(results))))
 
 
 def agreement(results: Results) -> str:
@@ -66,7 +66,7 @@ def agreement(results: Results) -> str:
     groups = {
         Group(network, "agreement"): kept
         for network, cells in quantized(results).items()
-        if (kept := [cell for cell in cells if scores(results.cells[cell], "agreement", "last")])
+        if (kept := [cell for cell in _uniform(cells) if scores(results.cells[cell], "agreement", "last")])
     }
     if not groups:
         return nothing("No run was compared with a teacher.")
@@ -94,7 +94,7 @@ def labels(results: Results) -> str:
     groups = {
         Group(network, "top1"): kept
         for network, cells in quantized(results).items()
-        if (kept := [cell for cell in cells if point(0, cell) is not None])
+        if (kept := [cell for cell in _uniform(cells) if point(0, cell) is not None])
     }
     if not groups:
         return nothing("Nothing to compare: no cell was trained both with a teacher and from labels alone.")
@@ -122,6 +122,11 @@ def labels(results: Results) -> str:
     )
     legend = [*method_marks(_methods(groups), known), outline, (REFERENCE, "labels alone")]
     return Picture(charts, caption, legend).html()
+
+
+def _uniform(cells: Iterable[Cell]) -> list[Cell]:
+    """Return the cells whose bits no budget chose: the others have no place on an axis of bits."""
+    return [cell for cell in cells if not cell.chosen_bits]
 
 
 def _verdict(verdict: str) -> str:
