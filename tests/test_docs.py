@@ -226,7 +226,7 @@ def test_pages_have_commands_of_each_kind() -> None:
 @pytest.mark.parametrize("page", pages.PAGES, ids=str)
 def test_blocks_have_a_known_language(page: pages.Page) -> None:
     assert {language for language, _ in page.blocks} <= pages.COMMANDS | pages.OTHERS
-    assert page.text.count("\n```") == 2 * len(page.blocks)
+    assert len(re.findall(r"^ *```", page.text, re.MULTILINE)) == 2 * len(page.blocks)
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if not pages.uses_example_part(line)])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import command
 
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)  # also within a list
 COMMANDS = {"", "sh", "bash", "console"}  # languages of blocks in which every line is a command
 OTHERS = {"text", "python", "yaml", "mermaid"}
 SPAN = re.compile(r"`([^`]+)`")
