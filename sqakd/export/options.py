@@ -59,6 +59,8 @@ class Options:
         gate: smallest share of validation images on which the file must agree with the trained network; None: 0.995 for
             exact, and no gate for the other profiles, which change the network.
         images: number of validation images that are compared; None: all, or `QONNX_IMAGES` in the format qonnx.
+        thresholds: whether a QONNX file compares inputs with thresholds (MultiThreshold), as FINN does, instead of
+            rounding them (Quant).
         calibration_images: number of training images that set the ranges of the profiles int8 and trt.
         benchmark: how speed is measured.
 
@@ -71,6 +73,7 @@ class Options:
     pack: Pack
     preprocess: bool
     regrid: bool
+    thresholds: bool
     gate: float | None
     images: int | None
     calibration_images: int
@@ -92,6 +95,8 @@ class Options:
 
         if self.format == QONNX:
             self._check_qonnx()
+        elif self.thresholds:
+            raise ExportError(f"thresholds=true is a form of format=qonnx, but format={self.format} was given")
 
     def _check_qonnx(self) -> None:
         defaults = {"profile": "exact", "pack": "auto", "preprocess": False, "regrid": False}
@@ -99,7 +104,7 @@ class Options:
         if changed:
             given = ", ".join(f"{key}={str(getattr(self, key)).lower()}" for key in changed)
             raise ExportError(
-                f"format=qonnx has one form, but {given} was given",
+                f"format=qonnx has no such form: {given}",
                 topic="export.qonnx_option",
                 keys=", ".join(changed),
             )

@@ -48,8 +48,8 @@ NOTES = {
     " slightly from the trained network.",
     "trt": "The form that TensorRT reads: int8 with zero point 0, a Clip on real values, int8 skip connections. The"
     " structure was checked and the file runs in ONNX Runtime; it was not run in TensorRT.",
-    "qonnx": "The trained network with quantizers as nodes (Quant and BipolarQuant of QONNX), for tools that build"
-    " hardware. It was run by the package qonnx. Sums are real numbers there, so none of them is requantized.",
+    "qonnx": "The trained network with quantizers as nodes of QONNX, for tools that build hardware. It was run by the"
+    " package qonnx. Sums are real numbers there, so none of them is requantized.",
 }
 # Up to this share of a step, the order in which float32 adds may decide between two codes.
 TIE = 1e-4

@@ -121,6 +121,7 @@ def export(
             "pack": "auto",
             "preprocess": False,
             "regrid": regrid,
+            "thresholds": False,
             "gate": gate,
             "images": None,
         },

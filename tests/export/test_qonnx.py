@@ -24,7 +24,7 @@ from sqakd.export.qonnx.model import qonnx_model
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import quantize
 from sqakd.quantization.cost import cost
-from sqakd.quantization.layers import layer_bits
+from sqakd.quantization.layers import layer_bits, quant_layers
 
 pytest.importorskip("qonnx")
 SLOW = pytest.mark.slow
@@ -194,6 +194,46 @@ def test_the_file_is_for_one_image_and_has_all_shapes() -> None:
     assert Counter(node.op_type for node in model.graph.node)["Quant"] > 4
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "bits"),
+    [
+        ("resnet20", "lsq", 2),
+        ("vgg8", "ewgs", 1),
+        *(pytest.param("resnet20", "lsq", bits, marks=SLOW) for bits in (1, 4)),
+        *(pytest.param("resnet20", method, 3, marks=SLOW) for method in ("ewgs", "pact", "dorefa")),
+    ],
+)
+def test_thresholds_give_the_trained_codes(name: str, method: str, bits: int) -> None:
+    network, x = make(name, f"quantizer={method}", bits=bits).eval(), images_for(name, 2)
+    lowered = lower_to_qonnx(network, compares=True)
+    model = qonnx_model(lowered, tuple(x.shape[1:]))  # type: ignore[arg-type]
+    kinds = Counter(node.op_type for node in model.graph.node if node.domain)
+    assert kinds.pop("MultiThreshold") == kinds.pop("BipolarQuant" if bits == 1 else "Quant") > 3
+    assert not kinds, "only weights are rounded"
+    differences, logits = code_differences(network, x, executed(model, lowered, x))
+    total = sum(differences.values(), Differences())
+    assert total.codes > 10_000
+    assert total.differing == 0
+    assert logits < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("signed", "bits", "name"), [("auto", 3, "UINT3"), ("true", 3, "INT3"), ("true", 1, "BIPOLAR")]
+)
+def test_thresholds_are_exact_in_single_precision(signed: str, bits: int, name: str) -> None:
+    """The smallest number of each code, and the one before it."""
+    network = small.quantized("quantizer=lsq", f"bits={bits}", f"quantizer.input.signed={signed}").eval()
+    lowered = lower_to_qonnx(network, compares=True)
+    for (_, layer), made in zip(quant_layers(network), qonnx_layers(lowered), strict=True):
+        found, codes = made.thresholds[0], layer.input_quantizer.grid().float()
+        assert torch.equal(found, found.sort().values)
+        assert torch.equal(layer.input_quantizer.encode(found)[0], codes[1:])
+        before = torch.nextafter(found, torch.tensor(-torch.inf))
+        assert torch.equal(layer.input_quantizer.encode(before)[0], codes[:-1])
+    nodes = [dict(facts) for kind, facts in quantizers(qonnx_model(lowered, (3, 8, 8))) if kind == "MultiThreshold"]
+    assert {facts["out_dtype"].decode() for facts in nodes} == {name}
+
+
 def test_codes_that_no_node_has_are_refused() -> None:
     network = small.quantized("quantizer=lsq_released", "bits=1").eval()
     with pytest.raises(ExportError, match=r"^layer \S+: the input has 2 codes from -1 to 1; with zero point 0, QONNX"):
@@ -204,6 +244,9 @@ def test_codes_that_no_node_has_are_refused() -> None:
 def test_options_of_the_other_format_are_refused(changed: dict[str, Any]) -> None:
     timing = Timing(rounds=0, seconds=0.1, batches=[1], threads=[1])
     values: dict[str, Any] = {"profile": "exact", "pack": "auto", "preprocess": False, "regrid": False}
+    values |= {"thresholds": False, "gate": None, "images": None, "calibration_images": 8, "benchmark": timing}
     with pytest.raises(ExportError) as error:
-        Options(format="qonnx", gate=None, images=None, calibration_images=8, benchmark=timing, **values | changed)
+        Options(format="qonnx", **values | changed)
     assert f"omit {next(iter(changed))} with format=qonnx" in explain(error.value)
+    with pytest.raises(ExportError, match="thresholds=true is a form of format=qonnx, but format=onnx was given"):
+        Options(format="onnx", **values | {"thresholds": True})

@@ -49,8 +49,7 @@ def executed(model: onnx.ModelProto, lowered: fx.GraphModule, images: Tensor) ->
     for image in images.numpy():
         context = _execute(wrapped, image[None])
         for tensor, layer in read.items():
-            level = np.round(context[tensor] / float(layer.step)) + layer.input.shift
-            codes[tensor].append(level.astype(np.uint8))
+            codes[tensor].append(layer.levels(torch.from_numpy(context[tensor])).numpy().astype(np.uint8))
         logits.append(context[OUTPUT])
     stored: dict[str, list[Tensor]] = defaultdict(list)
     for tensor, layer in read.items():

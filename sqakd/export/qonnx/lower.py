@@ -1,6 +1,7 @@
 r"""From a trained quantized network to the same network with QONNX's quantizer nodes.
 
     y = gain * (Quant(x - origin) * Quant(weight)) + bias         (* is the convolution or product)
+    y = gain * (MultiThreshold(x) * Quant(weight)) + bias         on request, the form of FINN
 
 Everything between two quantized layers stays as it is, batch norm included. All zero points are 0. Weights on a grid
 without zero, e.g. -3, -1, 1, 3 of EWGS with two bits, are odd whole numbers with one bit more. Weights of -1 and 1 use
@@ -18,7 +19,8 @@ from sqakd.export.errors import ExportError
 from sqakd.export.graph import add_call, calls, cleaned, replace, trace
 from sqakd.export.integer_input import IntegerInput, integer_input
 from sqakd.export.integer_weight import IntegerWeight, per_channel, whole_weight
-from sqakd.export.qonnx.ops import bipolar_quant, quant, whole_range
+from sqakd.export.qonnx.ops import bipolar_quant, multi_threshold, quant, whole_range
+from sqakd.export.qonnx.thresholds import thresholds
 from sqakd.quantization.layers import QuantLayer
 
 
@@ -28,37 +30,41 @@ class QonnxLayer(nn.Module):
     Args:
         name: name of the layer in the network.
         layer: the trained layer.
+        compares: whether inputs are compared with thresholds (MultiThreshold) instead of rounded (Quant).
 
     Raises:
         ExportError: if QONNX has no node with the layer's codes.
     """
 
     step: Tensor
+    thresholds: Tensor
     scale: Tensor
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, name: str, layer: QuantLayer) -> None:
+    def __init__(self, name: str, layer: QuantLayer, *, compares: bool) -> None:
         super().__init__()
         self.name, self.apply_op = name, layer.apply_op
         self.input = integer_input(layer.input_quantizer)
-        self.signed = _is_signed(self.input)
+        self.compares = compares
+        self.signed = not compares and _is_signed(self.input)
         self.integers = weight = whole_weight(layer.weight_quantizer, layer.weight)
         self.bipolar, self.bits = weight.grid.tolist() == [-1, 1], _width(weight)
         shape = per_channel(weight.integers)
         one_scale = bool((weight.scale == weight.scale[0]).all())
         self.register_buffer("step", torch.tensor(self.input.step))
+        if compares:
+            self.register_buffer("thresholds", thresholds(layer.input_quantizer, self.input)[None])
         self.register_buffer("scale", weight.scale[0].float() if one_scale else weight.scale.view(shape).float())
         self.register_buffer("weight", (weight.integers.double() * weight.scale.view(shape)).float())
         magnitude = 1.0 if layer.output_scale is None else float(layer.output_scale.abs())
-        # Quant returns multiples of the step; the trained operand counts in its own scale.
-        gain = magnitude * self.input.scale / self.input.step
+        # Quant returns multiples of the step; the trained operand, like MultiThreshold, counts in its own scale.
+        gain = magnitude * (1.0 if compares else self.input.scale / self.input.step)
         self.gain = 1.0 if abs(gain - 1) < 1e-7 else gain
         self.register_buffer("bias", None if layer.bias is None else magnitude * layer.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x - self.input.origin if self.input.origin else x
-        codes = quant(x, self.step, self.input.bits, self.signed)
+        codes = self._compared(x) if self.compares else self._rounded(x)
         if self.bipolar:
             weight = bipolar_quant(self.weight, self.scale)
         else:
@@ -67,6 +73,22 @@ class QonnxLayer(nn.Module):
         y = y * self.gain if self.gain != 1 else y
         return y if self.bias is None else y + self.bias.view(-1, *[1] * (self.weight.ndim - 2))
 
+    def levels(self, values: Tensor) -> Tensor:
+        """Return the levels 0 .. `input.levels` of what the input's node returned."""
+        if self.compares:
+            return ((values / self.input.scale + self.input.zero_point) / self.input.gap).round()
+        return (values / self.step).round() + self.input.shift
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return quant(x - self.input.origin if self.input.origin else x, self.step, self.input.bits, self.signed)
+
+    def _compared(self, x: Tensor) -> Tensor:
+        found = self.input
+        layout = "NCHW" if x.ndim == 4 else ""  # without one, the second dimension has the channels
+        return multi_threshold(
+            x, self.thresholds, found.gap * found.scale, -found.zero_point * found.scale, data_type(found), layout
+        )
+
 
 def qonnx_layers(lowered: fx.GraphModule) -> list[QonnxLayer]:
     """Return the calls of layers with QONNX's nodes, in the order in which they run."""
@@ -74,11 +96,12 @@ def qonnx_layers(lowered: fx.GraphModule) -> list[QonnxLayer]:
 
 
 @torch.no_grad()
-def lower_to_qonnx(network: nn.Module) -> fx.GraphModule:
+def lower_to_qonnx(network: nn.Module, *, compares: bool = False) -> fx.GraphModule:
     """Return a network that computes as the trained one, with QONNX's quantizers.
 
     Args:
         network: quantized and calibrated, on the CPU.
+        compares: see `QonnxLayer`.
 
     Raises:
         ExportError: if QONNX has no node with a layer's codes.
@@ -89,11 +112,24 @@ def lower_to_qonnx(network: nn.Module) -> fx.GraphModule:
         name, x = str(node.target), node.args[0] if node.args else node.kwargs["input"]
         assert isinstance(x, fx.Node)
         try:
-            replaced = QonnxLayer(name, layer)
+            replaced = QonnxLayer(name, layer, compares=compares)
         except ExportError as error:
             raise error.in_layer(name) from error
         replace(node, add_call(module.graph, x, f"{name}_qonnx", replaced, x))
     return cleaned(module)
+
+
+def data_type(input: IntegerInput) -> str:
+    """Return the name that QONNX has for the smallest type with all codes of an input.
+
+    >>> from sqakd.export.integer_input import unsigned_8_bits
+    >>> data_type(unsigned_8_bits(0.0, 1.0)), data_type(unsigned_8_bits(-1.0, 1.0))
+    ('UINT8', 'INT9')
+    """
+    low, high = input.code_range
+    if (low, high, input.gap) == (-1, 1, 2):
+        return "BIPOLAR"
+    return f"INT{_signed_width(low, high)}" if low < 0 else f"UINT{high.bit_length()}"
 
 
 def _is_signed(input: IntegerInput) -> bool:
@@ -117,5 +153,8 @@ def _is_signed(input: IntegerInput) -> bool:
 
 def _width(weight: IntegerWeight) -> int:
     """Return the bits of the smallest signed Quant node that has all integers of a weight."""
-    low, high = int(weight.grid[0]), int(weight.grid[-1])
+    return _signed_width(int(weight.grid[0]), int(weight.grid[-1]))
+
+
+def _signed_width(low: int, high: int) -> int:
     return 1 + max((-low - 1).bit_length(), high.bit_length())
