@@ -57,6 +57,8 @@ ADDED_KEYS: dict[str, Any] = {
     "quantizer.start": None,
     "quantizer.weight.start": "paper",
     "quantizer.input.start": "paper",
+    "quantizer.weight.power_of_two": False,
+    "quantizer.input.power_of_two": False,
     "dataset.resize": None,
     "dataset.classes": None,
 }
@@ -65,6 +67,8 @@ STARTING = ("WeightBounds", "ActivationBounds", "LearnedStep", "ClippedActivatio
 OWNERS = {
     "quantizer.weight.start": STARTING,
     "quantizer.input.start": STARTING,
+    "quantizer.weight.power_of_two": ("LearnedStep",),
+    "quantizer.input.power_of_two": ("LearnedStep",),
     "dataset.resize": ("ImageFolder",),
     "dataset.classes": ("ImageFolder",),
 }

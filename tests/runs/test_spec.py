@@ -42,7 +42,7 @@ def changed(key: str, value: Any) -> dict[str, Any]:
 
 
 def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_behaviour() -> None:
-    ranges = {"weight": {"_target_": "sqakd.any.WeightBounds"}, "input": {"_target_": "sqakd.any.LearnedStep"}}
+    ranges = {"weight": {"_target_": "sqakd.any.LearnedStep"}, "input": {"_target_": "sqakd.any.LearnedStep"}}
     old = {
         "quantizer": {"rounding": {"delta": "hessian"}, **ranges},
         "callbacks": {"hessian_scaling": {"batches": 3}},

@@ -10,7 +10,7 @@ Paper: Esser, McKinstry, Bablani, Appuswamy, Modha 2020, "Learned Step Size Quan
 Where ours differs: one bit is not in the paper; its codes are {-1, +1} for weights and {0, 1} for activations, with
 Qp = 1. SQAKD's release, which is MQBench's LSQ, differs from the paper in three points: activations are signed
 (`signed: true`), the *rounded* value has to lie in the range for a gradient to pass (`mask: code`), and the steps decay
-like weights (`decay`).
+like weights (`decay`). With `power_of_two`, the forward pass has the step 2^round(log2 s), and s gets its gradient.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class LearnedStep(IntegerQuantizer):
         mask: "value" as in the paper, "code" as in SQAKD's release.
         decay: weight decay of the step.
         start: where the step starts: "paper", "mse" or "max".
+        power_of_two: whether the step is the nearest power of two, for hardware that multiplies by a shift.
 
     Raises:
         SqakdError: if an argument has another value.
@@ -63,11 +64,12 @@ class LearnedStep(IntegerQuantizer):
         mask: Mask = "value",
         decay: float = 0.0,
         start: Start = "paper",
+        power_of_two: bool = False,
     ) -> None:
         super().__init__(bits=bits, rounding=rounding, shape=shape, signed=signed, mask=mask)
         self.start = checked_start(start)
         check_not_negative("decay", decay)
-        self.decay = decay
+        self.decay, self.power_of_two = decay, power_of_two
         self.step = nn.Parameter(torch.ones(shape))
 
     def calibrate_range(self, x: Tensor) -> None:
@@ -80,6 +82,8 @@ class LearnedStep(IntegerQuantizer):
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         step = positive(self.step)
+        if self.power_of_two:
+            step = step + (nearest_power_of_two(step) - step).detach()
         # c = 1 / sqrt(N Qp) balances the step's gradient, a sum over N elements, with the gradient of one weight.
         elements = x.numel() // (self.shape[0] if self.shape else 1)
         step = scale_gradient(step, 1 / math.sqrt(elements * self.high))
@@ -92,6 +96,15 @@ def positive(step: Tensor) -> Tensor:
     """Return the magnitude of a step, at least SMALLEST_STEP; the gradient passes there as well."""
     magnitude = step.abs()
     return magnitude + (magnitude.clamp_min(SMALLEST_STEP) - magnitude).detach()
+
+
+def nearest_power_of_two(x: Tensor) -> Tensor:
+    """Return the power of two whose logarithm is nearest to that of each element, all > 0.
+
+    >>> nearest_power_of_two(torch.tensor([0.5, 0.7, 0.71, 3.0])).tolist()
+    [0.5, 0.5, 1.0, 4.0]
+    """
+    return torch.exp2(torch.log2(x).round())
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

@@ -67,6 +67,8 @@ def _ends(quantizer: str, row: Row) -> tuple[float, float] | None:
     if "lower" in row and "upper" in row:
         return row["lower"], row["upper"]
     low, high = min(codes), max(codes)
+    if "step" in row and "clip_low" in row and "clip_high" in row:  # the step itself may be rounded to a power of two
+        return row["clip_low"], row["clip_high"]
     if "step" in row:
         return low * abs(row["step"]), high * abs(row["step"])
     if "alpha" in row and low < high:  # from 0, or to both sides
