@@ -102,7 +102,7 @@ def describe_qonnx(lowered: fx.GraphModule) -> list[dict[str, Any]]:
         {
             "name": name,
             "kind": "convolution" if layer.weight.ndim > 2 else "linear",
-            "shape": list(layer.weight.shape),
+            "shape": list(layer.integers.integers.shape),
             "w_bits": layer.integers.bits,
             "a_bits": layer.input.bits,
             "input": asdict(layer.input),

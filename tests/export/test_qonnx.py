@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sqakd.advice import explain
 from sqakd.export.compare import Differences, code_differences
 from sqakd.export.errors import ExportError
+from sqakd.export.graph import clamp_of
 from sqakd.export.options import Options, Timing
 from sqakd.export.qonnx.execute import executed
 from sqakd.export.qonnx.lower import lower_to_qonnx, qonnx_layers
@@ -232,6 +233,19 @@ def test_thresholds_are_exact_in_single_precision(signed: str, bits: int, name: 
         assert torch.equal(layer.input_quantizer.encode(before)[0], codes[:-1])
     nodes = [dict(facts) for kind, facts in quantizers(qonnx_model(lowered, (3, 8, 8))) if kind == "MultiThreshold"]
     assert {facts["out_dtype"].decode() for facts in nodes} == {name}
+
+
+def test_a_relu_before_thresholds_is_left_out_where_nothing_else_reads_it() -> None:
+    network = make("resnet20", "quantizer=lsq", bits=2)  # nine blocks, each with a ReLU inside and one behind its sum
+    left = [node for node in lower_to_qonnx(network, compares=True).graph.nodes if clamp_of(node)]
+    assert len(left) == 10, "the first one and those behind the sums have a second reader: the next sum, or the mean"
+    assert len([node for node in lower_to_qonnx(network).graph.nodes if clamp_of(node)]) == 19
+    signed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
+    quantize(signed, small.scheme("quantizer=lsq", "bits=2", "quantizer.input.signed=true"))
+    calibrate(signed, small.batch(4))
+    lowered = lower_to_qonnx(signed.eval(), compares=True)
+    assert any(clamp_of(node) for node in lowered.graph.nodes), "thresholds below 0 see what the ReLU removes"
+    assert torch.allclose(lowered(small.batch(4)), signed(small.batch(4)), atol=1e-6)
 
 
 def test_codes_that_no_node_has_are_refused() -> None:

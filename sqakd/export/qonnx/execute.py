@@ -63,10 +63,9 @@ def _inputs(model: Any, layers: list[QonnxLayer]) -> dict[str, QonnxLayer]:
     found: dict[str, QonnxLayer] = {}
     left = list(layers)
     for node in model.graph.node:
-        weight = _stored_weight(model, node) if node.op_type in ("Conv", "MatMul", "Gemm") else None
+        weight = _stored_weight(model, node) if node.op_type in ("Conv", "MatMul") else None
         for layer in left:
-            wanted = layer.weight.numpy()
-            if weight is not None and (np.array_equal(weight, wanted) or np.array_equal(weight.T, wanted)):
+            if weight is not None and np.array_equal(weight, layer.weight.numpy()):
                 found[str(node.input[0])] = layer
                 left.remove(layer)
                 break
@@ -77,8 +76,6 @@ def _inputs(model: Any, layers: list[QonnxLayer]) -> dict[str, QonnxLayer]:
 def _stored_weight(model: Any, node: Any) -> NDArray[Any] | None:
     """Return what the quantizer of a node's weight reads, or None if the weight is not quantized."""
     quantizer = model.find_producer(node.input[1])
-    while quantizer is not None and quantizer.op_type == "Transpose":
-        quantizer = model.find_producer(quantizer.input[0])
     stored: NDArray[Any] | None = None if quantizer is None else model.get_initializer(quantizer.input[0])
     return stored
 

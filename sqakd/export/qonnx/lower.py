@@ -1,7 +1,7 @@
 r"""From a trained quantized network to the same network with QONNX's quantizer nodes.
 
-    y = gain * (Quant(x - origin) * Quant(weight)) + bias         (* is the convolution or product)
-    y = gain * (MultiThreshold(x) * Quant(weight)) + bias         on request, the form of FINN
+    y = gain * (Quant(x - origin) * Quant(weight) + bias)         (* is the convolution or product)
+    y = gain * (MultiThreshold(x) * Quant(weight) + bias)         on request, the form of FINN
 
 Everything between two quantized layers stays as it is, batch norm included. All zero points are 0. Weights on a grid
 without zero, e.g. -3, -1, 1, 3 of EWGS with two bits, are odd whole numbers with one bit more. Weights of -1 and 1 use
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sqakd.export.errors import ExportError
-from sqakd.export.graph import add_call, calls, cleaned, replace, trace
+from sqakd.export.graph import add_call, calls, clamp_of, cleaned, replace, trace
 from sqakd.export.integer_input import IntegerInput, integer_input
 from sqakd.export.integer_weight import IntegerWeight, per_channel, whole_weight
 from sqakd.export.qonnx.ops import bipolar_quant, multi_threshold, quant, whole_range
@@ -55,13 +55,17 @@ class QonnxLayer(nn.Module):
         self.register_buffer("step", torch.tensor(self.input.step))
         if compares:
             self.register_buffer("thresholds", thresholds(layer.input_quantizer, self.input)[None])
-        self.register_buffer("scale", weight.scale[0].float() if one_scale else weight.scale.view(shape).float())
-        self.register_buffer("weight", (weight.integers.double() * weight.scale.view(shape)).float())
+        scale, real = weight.scale.view(shape).float(), (weight.integers.double() * weight.scale.view(shape)).float()
+        self.is_linear = real.ndim == 2
+        if self.is_linear:  # as MatMul takes it: FINN and hls4ml know no Gemm without bias
+            scale, real = scale.t(), real.t().contiguous()
+        self.register_buffer("scale", scale.flatten()[0] if one_scale else scale)
+        self.register_buffer("weight", real)
         magnitude = 1.0 if layer.output_scale is None else float(layer.output_scale.abs())
-        # Quant returns multiples of the step; the trained operand, like MultiThreshold, counts in its own scale.
-        gain = magnitude * (1.0 if compares else self.input.scale / self.input.step)
+        # Quant returns multiples of the step, and MultiThreshold whole codes; the trained operand has its own scale.
+        gain = magnitude * self.input.scale / (1.0 if compares else self.input.step)
         self.gain = 1.0 if abs(gain - 1) < 1e-7 else gain
-        self.register_buffer("bias", None if layer.bias is None else magnitude * layer.bias.detach())
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach() * magnitude / self.gain)
 
     def forward(self, x: Tensor) -> Tensor:
         codes = self._compared(x) if self.compares else self._rounded(x)
@@ -69,14 +73,16 @@ class QonnxLayer(nn.Module):
             weight = bipolar_quant(self.weight, self.scale)
         else:
             weight = quant(self.weight, self.scale, self.bits, True)
-        y = self.apply_op(codes, weight, None)
-        y = y * self.gain if self.gain != 1 else y
-        return y if self.bias is None else y + self.bias.view(-1, *[1] * (self.weight.ndim - 2))
+        if self.is_linear:
+            y = codes @ weight if self.bias is None else codes @ weight + self.bias
+        else:
+            y = self.apply_op(codes, weight, self.bias)
+        return y * self.gain if self.gain != 1 else y
 
     def levels(self, values: Tensor) -> Tensor:
         """Return the levels 0 .. `input.levels` of what the input's node returned."""
         if self.compares:
-            return ((values / self.input.scale + self.input.zero_point) / self.input.gap).round()
+            return (values + self.input.zero_point) / self.input.gap
         return (values / self.step).round() + self.input.shift
 
     def _rounded(self, x: Tensor) -> Tensor:
@@ -85,9 +91,7 @@ class QonnxLayer(nn.Module):
     def _compared(self, x: Tensor) -> Tensor:
         found = self.input
         layout = "NCHW" if x.ndim == 4 else ""  # without one, the second dimension has the channels
-        return multi_threshold(
-            x, self.thresholds, found.gap * found.scale, -found.zero_point * found.scale, data_type(found), layout
-        )
+        return multi_threshold(x, self.thresholds, float(found.gap), float(-found.zero_point), data_type(found), layout)
 
 
 def qonnx_layers(lowered: fx.GraphModule) -> list[QonnxLayer]:
@@ -115,8 +119,19 @@ def lower_to_qonnx(network: nn.Module, *, compares: bool = False) -> fx.GraphMod
             replaced = QonnxLayer(name, layer, compares=compares)
         except ExportError as error:
             raise error.in_layer(name) from error
-        replace(node, add_call(module.graph, x, f"{name}_qonnx", replaced, x))
+        source = _behind_clamps(x, replaced.thresholds) if compares else x
+        replace(node, add_call(module.graph, source, f"{name}_qonnx", replaced, source))
     return cleaned(module)
+
+
+def _behind_clamps(x: fx.Node, thresholds: Tensor) -> fx.Node:
+    """Return the call before the ReLUs that change no comparison: none of the thresholds lies outside their range."""
+    low, high = float(thresholds[0, 0]), float(thresholds[0, -1])
+    while (clamp := clamp_of(x)) and clamp[0] < low and high <= clamp[1]:
+        source = x.args[0]
+        assert isinstance(source, fx.Node)
+        x = source
+    return x
 
 
 def data_type(input: IntegerInput) -> str:
