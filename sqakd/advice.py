@@ -138,6 +138,7 @@ EXPORT: dict[str, str] = {
     "export.other_version": "export it with the version that trained it (commit {commit})",
     "export.qonnx_codes": "train with quantizer=lsq, whose codes QONNX has at any number of bits",
     "export.qonnx_option": "omit {keys} with format=qonnx",
+    "export.thresholds": "use format=qonnx, or omit thresholds",
     "export.trt_codes": "train with quantizer=lsq a_bits={bits}, or use profile=exact",
     "export.outer": "train with quantizer.outer=float for a network that can be exported",
     "export.unfinished": "repeat the command that started the run, which resumes it",

@@ -22,7 +22,7 @@ from torch import fx
 
 from sqakd.export.levels import CountedOutput, IntegerOutput, LevelOutput
 from sqakd.export.modules import IntegerLayer, integer_layers
-from sqakd.export.qonnx.lower import qonnx_layers
+from sqakd.export.qonnx.lower import data_type, qonnx_layers
 
 # The two forms of a layer between integers.
 REQUANTIZED, COUNTED = "requantized", "counted"
@@ -107,6 +107,7 @@ def describe_qonnx(lowered: fx.GraphModule) -> list[dict[str, Any]]:
             "a_bits": layer.input.bits,
             "input": asdict(layer.input),
             "node_bits": 1 if layer.bipolar else layer.bits,
+            "input_node": f"MultiThreshold {data_type(layer.input)}" if layer.has_thresholds else "Quant",
             "output": "real",
         }
         for name, layer in layers.items()

@@ -92,7 +92,7 @@ def qonnx_content(trained: Trained, options: Options) -> Content:
     Raises:
         ExportError: if QONNX cannot express a part of the network.
     """
-    lowered = lower_to_qonnx(trained.network, compares=options.thresholds)
+    lowered = lower_to_qonnx(trained.network, thresholds=options.thresholds)
     model = described_qonnx(trained, lowered, options)
     images = trained.calibration(options.calibration_images)[:COMPARED_IN_QONNX]
     differences, logits = code_differences(trained.network, images, executed(model, lowered, images))

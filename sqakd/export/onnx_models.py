@@ -37,7 +37,7 @@ def integer_model(trained: Trained, lowered: fx.GraphModule, options: Options) -
 def described_qonnx(trained: Trained, lowered: fx.GraphModule, options: Options) -> onnx.ModelProto:
     """Return a network with QONNX's quantizers as a model with metadata."""
     bits = {layer.name: [layer.integers.bits, layer.input.bits] for layer in qonnx_layers(lowered)}
-    facts = _facts(trained, options, ()) | {"profile": QONNX, "bits": bits}
+    facts = _facts(trained, options, ()) | {"profile": QONNX, "bits": bits, "thresholds": options.thresholds}
     return _described(qonnx_model(lowered, trained.image_shape), facts)
 
 

@@ -96,7 +96,10 @@ class Options:
         if self.format == QONNX:
             self._check_qonnx()
         elif self.thresholds:
-            raise ExportError(f"thresholds=true is a form of format=qonnx, but format={self.format} was given")
+            raise ExportError(
+                f"thresholds=true is a form of format=qonnx, but format={self.format} was given",
+                topic="export.thresholds",
+            )
 
     def _check_qonnx(self) -> None:
         defaults = {"profile": "exact", "pack": "auto", "preprocess": False, "regrid": False}
@@ -104,7 +107,7 @@ class Options:
         if changed:
             given = ", ".join(f"{key}={str(getattr(self, key)).lower()}" for key in changed)
             raise ExportError(
-                f"format=qonnx has no such form: {given}",
+                f"format=qonnx is not compatible with {given}",
                 topic="export.qonnx_option",
                 keys=", ".join(changed),
             )

@@ -86,7 +86,7 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
         all_exports: the exports that are compared, with this one.
     """
     floats = ", ".join(f"{part['name']} ({part['parameters']:,})" for part in record.stays_float) or "nothing"
-    agreement: list[Part] = [*_note(record.profile), verdicts_table(record.verify), processor_note(record)]
+    agreement: list[Part] = [*_note(record), verdicts_table(record.verify), processor_note(record)]
     sizes: list[Part] = [sizes_table(record.sizes)]
     if record.bit_operations is not None:
         sizes.append(f"{record.bit_operations / 1e6:,.1f} million bit-operations ({BIT_OPERATIONS}).")
@@ -114,8 +114,10 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
     ]
 
 
-def _note(profile: str) -> list[Part]:
-    return [NOTES[profile]] if profile in NOTES else []
+def _note(record: ExportRecord) -> list[Part]:
+    """Return what the profile of a file means."""
+    compared = any(str(layer.get("input_node")).startswith("MultiThreshold") for layer in record.layers)
+    return [NOTES[record.profile] + " Inputs are MultiThreshold nodes." * compared] if record.profile in NOTES else []
 
 
 def _counted_note(record: ExportRecord) -> list[Part]:

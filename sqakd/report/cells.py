@@ -28,7 +28,7 @@ class Cell:
         kd: distillation loss, with "+NAME" for each add-on.
         changes: other values that differ, "key=value, key=value"; empty for a cell as the project defines it.
         chosen_bits: the budget that chose the bits of each layer, e.g. "auto+40kB"; w_bits and a_bits are then rounded
-            averages. Empty without a budget.
+            averages, those of the first seed. Empty without a budget.
     """
 
     dataset: str
@@ -59,6 +59,11 @@ class Cell:
     def published_cell(self) -> Cell:
         """The cell of the paper with which this cell is compared: itself, or without `_released`."""
         return replace(self, quantizer=self.quantizer.removesuffix(RELEASED), kd=self.kd.removesuffix(RELEASED))
+
+    @property
+    def key(self) -> Cell:
+        """What the seeds of a cell have in common: a budget may choose other bits for each of them."""
+        return replace(self, w_bits=0, a_bits=0) if self.chosen_bits else self
 
     @property
     def order(self) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 
 from sqakd.report.cells import Cell
 from sqakd.report.results import FinishedRun, Results
@@ -41,6 +42,16 @@ class Comparison:
     def ours(self, score: str, aggregate: str) -> list[float]:
         """Return a score of each seed, in percent."""
         return scores(self.runs, score, aggregate)
+
+    @property
+    def packed_bytes(self) -> float:
+        """The size of the network; the seeds differ only where a budget chose other bits for each."""
+        return mean(run.record.packed_bytes for run in self.runs)
+
+    @property
+    def bit_operations(self) -> float:
+        """The bit-operations of one image, in the same way."""
+        return mean(run.record.bit_operations for run in self.runs)
 
     @property
     def untrained(self) -> list[float]:

@@ -23,13 +23,13 @@ HEADER = (
     *("labels_kd", "labels_n"),
     *(f"labels_{name}_{part}" for name in AGGREGATES for part in ("difference", "standard_error", "verdict")),
     *("before_training_mean", "before_training_std"),
-    "chosen_bits",
+    *("chosen_bits", "kl_last_mean", "kl_last_std"),
     *("labels_last_p", "labels_last_p_holm"),
 )
 
 
 def comparisons_csv(lines: Sequence[Comparison]) -> str:
-    """Return one row for each comparison, in percent and points; Holm's correction is for all lines together."""
+    """Return one row for each comparison, in percent and points, the KL divergence in nats; Holm's correction is for all lines together."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
@@ -43,7 +43,7 @@ def _row(line: Comparison) -> list[object]:
     """Return the fields of one comparison in the order of `HEADER`, without the last two."""
     cell, published, records = line.cell, line.published, [run.record for run in line.runs]
     numbers = (published.top1, published.top5, published.source) if published else (None, None, None)
-    costs = (records[0].packed_bytes, records[0].bit_operations) if records else (None, None)
+    costs = (round(line.packed_bytes), round(line.bit_operations)) if records else (None, None)
     compared_with = "" if not published else ITS_OWN if cell == cell.published_cell else WITHOUT_RELEASED
     value, *error_and_verdict = _difference(line.to_paper)
     return [
@@ -64,6 +64,7 @@ def _row(line: Comparison) -> list[object]:
         *(field for name in AGGREGATES for field in _difference(line.to_labels(name))),
         *_mean_std(line.untrained),
         cell.chosen_bits,
+        *_mean_std([run.record.scores["kl"].last for run in line.runs if "kl" in run.record.scores], digits=6),
     ]
 
 
@@ -71,11 +72,11 @@ def _fields(*values: object) -> list[str]:
     return ["" if value is None else str(value) for value in values]
 
 
-def _mean_std(values: Sequence[float]) -> list[str]:
+def _mean_std(values: Sequence[float], digits: int = 4) -> list[str]:
     if not values:
         return ["", ""]
     mean, std = mean_std(values)
-    return [f"{mean:.4f}", f"{std:.4f}" if len(values) > 1 else ""]
+    return [f"{mean:.{digits}f}", f"{std:.{digits}f}" if len(values) > 1 else ""]
 
 
 def _number(value: float | None) -> str:

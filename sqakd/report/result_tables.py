@@ -121,7 +121,7 @@ def own_table(lines: Sequence[Comparison]) -> Table:
             show(line.drops),
             show(line.ours("agreement", "last")),
             show(line.untrained),
-            f"{line.runs[0].record.packed_bytes / 1000:.1f}",
+            f"{line.packed_bytes / 1000:.1f}",
             line.epochs,
         ]
         for line in lines

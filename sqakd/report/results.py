@@ -92,23 +92,24 @@ def read_results(runs: Iterable[Path], paper: Path | None = None, *, omit: Omit 
 
 
 def without_shared_changes(results: Results) -> Results:
-    """Return the same results with cells that lack the changes that all quantized runs share.
+    """Return the same results with quantized cells that lack the changes that all of them share.
 
-    A picture of runs with, for example, the same part of the training images then names only what differs.
+    A picture of runs with, for example, the same part of the training images then names only what differs. Float cells
+    stay as they are.
     """
     changes = [run.record.changes.items() for cell, runs in results.cells.items() if not cell.is_float for run in runs]
     shared = [item for item in (changes[0] if changes else ()) if all(item in some for some in changes)]
 
-    def apart(run: FinishedRun) -> Cell:
-        return cell_of(
-            replace(run.record, changes={k: v for k, v in run.record.changes.items() if (k, v) not in shared})
-        )
+    def reduced(cell: Cell, run: FinishedRun) -> Cell:
+        left = {key: value for key, value in run.record.changes.items() if (key, value) not in shared}
+        return cell if cell.is_float else cell_of(replace(run.record, changes=left))
 
-    return replace(results, cells={apart(runs[0]): runs for runs in results.cells.values()})
+    return replace(results, cells={reduced(cell, runs[0]): runs for cell, runs in results.cells.items()})
 
 
 def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[FinishedRun]]:
     cells: dict[Cell, dict[int, tuple[RunFolder, Record]]] = defaultdict(dict)
+    known: dict[Cell, Cell] = {}
     for runs in folders:
         finished = read_finished(runs, omit)
         if not finished:  # an empty report would overwrite a full one
@@ -116,7 +117,8 @@ def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[Finished
                 f"no finished run in {runs}: expected {RunFolder.of(runs, 'NAME', 0).record}", topic="report.no_run"
             )
         for folder, record in finished:
-            cells[cell_of(record)].setdefault(record.seed, (folder, record))
+            cell = cell_of(record)
+            cells[known.setdefault(cell.key, cell)].setdefault(record.seed, (folder, record))
     return {
         cell: [
             FinishedRun(folder.path, record, _curve(folder, omit), _quantizers(folder, omit) if i == 0 else [])

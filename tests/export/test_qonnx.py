@@ -206,7 +206,7 @@ def test_the_file_is_for_one_image_and_has_all_shapes() -> None:
 )
 def test_thresholds_give_the_trained_codes(name: str, method: str, bits: int) -> None:
     network, x = make(name, f"quantizer={method}", bits=bits).eval(), images_for(name, 2)
-    lowered = lower_to_qonnx(network, compares=True)
+    lowered = lower_to_qonnx(network, thresholds=True)
     model = qonnx_model(lowered, tuple(x.shape[1:]))  # type: ignore[arg-type]
     kinds = Counter(node.op_type for node in model.graph.node if node.domain)
     assert kinds.pop("MultiThreshold") == kinds.pop("BipolarQuant" if bits == 1 else "Quant") > 3
@@ -224,7 +224,7 @@ def test_thresholds_give_the_trained_codes(name: str, method: str, bits: int) ->
 def test_thresholds_are_exact_in_single_precision(signed: str, bits: int, name: str) -> None:
     """The smallest number of each code, and the one before it."""
     network = small.quantized("quantizer=lsq", f"bits={bits}", f"quantizer.input.signed={signed}").eval()
-    lowered = lower_to_qonnx(network, compares=True)
+    lowered = lower_to_qonnx(network, thresholds=True)
     for (_, layer), made in zip(quant_layers(network), qonnx_layers(lowered), strict=True):
         found, codes = made.thresholds[0], layer.input_quantizer.grid().float()
         assert torch.equal(found, found.sort().values)
@@ -237,15 +237,50 @@ def test_thresholds_are_exact_in_single_precision(signed: str, bits: int, name: 
 
 def test_a_relu_before_thresholds_is_left_out_where_nothing_else_reads_it() -> None:
     network = make("resnet20", "quantizer=lsq", bits=2)  # nine blocks, each with a ReLU inside and one behind its sum
-    left = [node for node in lower_to_qonnx(network, compares=True).graph.nodes if clamp_of(node)]
+    left = [node for node in lower_to_qonnx(network, thresholds=True).graph.nodes if clamp_of(node)]
     assert len(left) == 10, "the first one and those behind the sums have a second reader: the next sum, or the mean"
     assert len([node for node in lower_to_qonnx(network).graph.nodes if clamp_of(node)]) == 19
     signed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
     quantize(signed, small.scheme("quantizer=lsq", "bits=2", "quantizer.input.signed=true"))
     calibrate(signed, small.batch(4))
-    lowered = lower_to_qonnx(signed.eval(), compares=True)
+    lowered = lower_to_qonnx(signed.eval(), thresholds=True)
     assert any(clamp_of(node) for node in lowered.graph.nodes), "thresholds below 0 see what the ReLU removes"
     assert torch.allclose(lowered(small.batch(4)), signed(small.batch(4)), atol=1e-6)
+
+
+class ReadTwice(nn.Module):
+    """A ReLU whose input is read once more, which an in-place ReLU has changed by then."""
+
+    def __init__(self, relu: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b, self.relu = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), relu
+        self.out = nn.Sequential(nn.Flatten(), nn.Linear(4 * 36, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        return self.out(self.b(self.relu(y)) + y)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("relu", [nn.ReLU(), nn.ReLU(inplace=True), nn.ReLU6(inplace=True)])
+def test_a_relu_whose_input_has_another_reader_stays(relu: nn.Module) -> None:
+    network, x = ReadTwice(relu), small.batch(4)
+    quantize(network, small.scheme("quantizer=lsq", "bits=2", "quantizer.first_last=float"))
+    calibrate(network, x)
+    lowered = lower_to_qonnx(network.eval(), thresholds=True)
+    assert torch.allclose(lowered(x), network(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("thresholds", [False, True])
+@pytest.mark.parametrize(("shape", "layout"), [((6,), "NC"), ((5, 6), "NWC"), ((4, 5, 6), "NHWC")])
+def test_linear_layers_take_inputs_of_any_rank(shape: tuple[int, ...], layout: str, thresholds: bool) -> None:
+    network, x = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 5), nn.Linear(5, 3)), torch.randn(4, *shape)
+    scheme = small.scheme("quantizer=lsq", "bits=3", "quantizer.per_channel=true", "quantizer.first_last=same")
+    quantize(network, scheme)
+    calibrate(network, x)
+    lowered = lower_to_qonnx(network.eval(), thresholds=thresholds)
+    assert torch.allclose(lowered(x), network(x), atol=1e-5)
+    nodes = [facts for kind, facts in quantizers(qonnx_model(lowered, shape)) if kind == "MultiThreshold"]  # type: ignore[arg-type]
+    assert {facts["data_layout"].decode() for facts in nodes} == ({layout} if thresholds else set())
 
 
 def test_codes_that_no_node_has_are_refused() -> None:
@@ -262,5 +297,8 @@ def test_options_of_the_other_format_are_refused(changed: dict[str, Any]) -> Non
     with pytest.raises(ExportError) as error:
         Options(format="qonnx", **values | changed)
     assert f"omit {next(iter(changed))} with format=qonnx" in explain(error.value)
-    with pytest.raises(ExportError, match="thresholds=true is a form of format=qonnx, but format=onnx was given"):
+    with pytest.raises(
+        ExportError, match="thresholds=true is a form of format=qonnx, but format=onnx was given"
+    ) as other:
         Options(format="onnx", **values | {"thresholds": True})
+    assert "use format=qonnx, or omit thresholds" in explain(other.value)

@@ -14,7 +14,7 @@ from made_runs import Made, make_run
 from sqakd.errors import SqakdError
 from sqakd.report.headline import cost_picture, headline
 from sqakd.report.panels import PANELS
-from sqakd.report.results import Results, read_results
+from sqakd.report.results import Results, read_results, without_shared_changes
 from sqakd.report.write import readme_tables, texts_by_file
 from sqakd.runs.record import Record, read_record
 
@@ -66,6 +66,38 @@ def test_a_picture_names_only_what_differs(results: Results) -> None:
     assert "float run<" in drawn
     assert "holdout" not in drawn
     assert 'aria-label="accuracy against cost"' in drawn
+
+
+def test_the_seeds_of_a_budget_are_one_cell_whatever_it_chose(tmp_path: Path) -> None:
+    made = Made("digits16", "resnet20", "lsq", 1, "sqakd", 0, layers=1)
+    for seed, bits in enumerate((1, 2, 2)):
+        own = {"chosen_bits": "auto+40kB", "w_bits": bits, "packed_bytes": 39_000 + 300 * seed}
+        make_run(tmp_path, replace(made, seed=seed), **own)
+    (cell,) = (found := read_results([tmp_path])).cells
+    assert len(found.cells[cell]) == 3
+    (line,) = csv.DictReader(io.StringIO(texts_by_file(found)["ours.csv"]))
+    assert (line["n"], line["packed_bytes"]) == ("3", "39300")
+    assert any("39.3 kB" in tip for tip in tips(cost_picture(found)))
+
+
+def test_float_runs_keep_the_changes_that_students_share(tmp_path: Path) -> None:
+    made = Made("digits16", "resnet20", "lsq", 2, "sqakd", 0, layers=1)
+    make_run(tmp_path / "a", made.float_run)
+    make_run(tmp_path / "b", made.float_run, changes=PARTS)
+    make_run(tmp_path / "b", made, changes=PARTS)
+    found = read_results([tmp_path / "a", tmp_path / "b"])
+    assert len(found.cells) == 3
+    assert [cell.changes for cell in without_shared_changes(found).cells if not cell.is_float] == [""]
+    assert len(without_shared_changes(found).cells) == 3
+
+
+def test_the_divergence_is_in_the_csv_file(tmp_path: Path) -> None:
+    score = {"top1": {"last": 0.9, "best": 0.9, "mean_of_last_5": 0.9}}
+    for seed, kl in enumerate((0.25, 0.75)):
+        made = Made("digits16", "resnet20", "lsq", 2, "sqakd", seed, layers=1)
+        make_run(tmp_path, made, scores=score | {"kl": {"last": kl, "best": kl, "mean_of_last_5": kl}})
+    (line,) = csv.DictReader(io.StringIO(texts_by_file(read_results([tmp_path]))["ours.csv"]))
+    assert (line["kl_last_mean"], line["kl_last_std"]) == ("0.500000", "0.353553")
 
 
 def test_only_budgets_leave_nothing_to_draw_against_bits(results: Results) -> None:

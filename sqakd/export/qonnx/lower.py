@@ -3,7 +3,8 @@ r"""From a trained quantized network to the same network with QONNX's quantizer 
     y = gain * (Quant(x - origin) * Quant(weight) + bias)         (* is the convolution or product)
     y = gain * (MultiThreshold(x) * Quant(weight) + bias)         on request, the form of FINN
 
-Everything between two quantized layers stays as it is, batch norm included. All zero points are 0. Weights on a grid
+Everything between two quantized layers stays as it is, batch norm included, except for a ReLU that changes no comparison
+with thresholds. All zero points are 0. Weights on a grid
 without zero, e.g. -3, -1, 1, 3 of EWGS with two bits, are odd whole numbers with one bit more. Weights of -1 and 1 use
 BipolarQuant.
 """
@@ -16,11 +17,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from sqakd.export.errors import ExportError
-from sqakd.export.graph import add_call, calls, clamp_of, cleaned, replace, trace
+from sqakd.export.graph import add_call, calls, clamp_of, cleaned, replace, sources, trace
 from sqakd.export.integer_input import IntegerInput, integer_input
 from sqakd.export.integer_weight import IntegerWeight, per_channel, whole_weight
 from sqakd.export.qonnx.ops import bipolar_quant, multi_threshold, quant, whole_range
-from sqakd.export.qonnx.thresholds import thresholds
+from sqakd.export.qonnx.thresholds import find_thresholds
 from sqakd.quantization.layers import QuantLayer
 
 
@@ -30,7 +31,7 @@ class QonnxLayer(nn.Module):
     Args:
         name: name of the layer in the network.
         layer: the trained layer.
-        compares: whether inputs are compared with thresholds (MultiThreshold) instead of rounded (Quant).
+        thresholds: whether inputs are compared with thresholds (MultiThreshold) instead of rounded (Quant).
 
     Raises:
         ExportError: if QONNX has no node with the layer's codes.
@@ -42,19 +43,19 @@ class QonnxLayer(nn.Module):
     weight: Tensor
     bias: Tensor | None
 
-    def __init__(self, name: str, layer: QuantLayer, *, compares: bool) -> None:
+    def __init__(self, name: str, layer: QuantLayer, *, thresholds: bool) -> None:
         super().__init__()
         self.name, self.apply_op = name, layer.apply_op
         self.input = integer_input(layer.input_quantizer)
-        self.compares = compares
-        self.signed = not compares and _is_signed(self.input)
+        self.has_thresholds = thresholds
+        self.signed = not thresholds and _is_signed(self.input)
         self.integers = weight = whole_weight(layer.weight_quantizer, layer.weight)
         self.bipolar, self.bits = weight.grid.tolist() == [-1, 1], _width(weight)
         shape = per_channel(weight.integers)
         one_scale = bool((weight.scale == weight.scale[0]).all())
         self.register_buffer("step", torch.tensor(self.input.step))
-        if compares:
-            self.register_buffer("thresholds", thresholds(layer.input_quantizer, self.input)[None])
+        if thresholds:
+            self.register_buffer("thresholds", find_thresholds(layer.input_quantizer, self.input)[None])
         scale, real = weight.scale.view(shape).float(), (weight.integers.double() * weight.scale.view(shape)).float()
         self.is_linear = real.ndim == 2
         if self.is_linear:  # as MatMul takes it: FINN and hls4ml know no Gemm without bias
@@ -63,12 +64,13 @@ class QonnxLayer(nn.Module):
         self.register_buffer("weight", real)
         magnitude = 1.0 if layer.output_scale is None else float(layer.output_scale.abs())
         # Quant returns multiples of the step, and MultiThreshold whole codes; the trained operand has its own scale.
-        gain = magnitude * self.input.scale / (1.0 if compares else self.input.step)
+        unit = self.input.scale / (1.0 if thresholds else self.input.step)
+        gain = magnitude * unit
         self.gain = 1.0 if abs(gain - 1) < 1e-7 else gain
-        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach() * magnitude / self.gain)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach() / unit)
 
     def forward(self, x: Tensor) -> Tensor:
-        codes = self._compared(x) if self.compares else self._rounded(x)
+        codes = self._compared(x) if self.has_thresholds else self._rounded(x)
         if self.bipolar:
             weight = bipolar_quant(self.weight, self.scale)
         else:
@@ -81,7 +83,7 @@ class QonnxLayer(nn.Module):
 
     def levels(self, values: Tensor) -> Tensor:
         """Return the levels 0 .. `input.levels` of what the input's node returned."""
-        if self.compares:
+        if self.has_thresholds:
             return (values + self.input.zero_point) / self.input.gap
         return (values / self.step).round() + self.input.shift
 
@@ -90,7 +92,7 @@ class QonnxLayer(nn.Module):
 
     def _compared(self, x: Tensor) -> Tensor:
         found = self.input
-        layout = "NCHW" if x.ndim == 4 else ""  # without one, the second dimension has the channels
+        layout = {2: "NC", 3: "NWC", 4: "NHWC"}.get(x.ndim, "") if self.is_linear else "NCHW"
         return multi_threshold(x, self.thresholds, float(found.gap), float(-found.zero_point), data_type(found), layout)
 
 
@@ -100,12 +102,12 @@ def qonnx_layers(lowered: fx.GraphModule) -> list[QonnxLayer]:
 
 
 @torch.no_grad()
-def lower_to_qonnx(network: nn.Module, *, compares: bool = False) -> fx.GraphModule:
+def lower_to_qonnx(network: nn.Module, *, thresholds: bool = False) -> fx.GraphModule:
     """Return a network that computes as the trained one, with QONNX's quantizers.
 
     Args:
         network: quantized and calibrated, on the CPU.
-        compares: see `QonnxLayer`.
+        thresholds: see `QonnxLayer`.
 
     Raises:
         ExportError: if QONNX has no node with a layer's codes.
@@ -116,20 +118,24 @@ def lower_to_qonnx(network: nn.Module, *, compares: bool = False) -> fx.GraphMod
         name, x = str(node.target), node.args[0] if node.args else node.kwargs["input"]
         assert isinstance(x, fx.Node)
         try:
-            replaced = QonnxLayer(name, layer, compares=compares)
+            replaced = QonnxLayer(name, layer, thresholds=thresholds)
         except ExportError as error:
             raise error.in_layer(name) from error
-        source = _behind_clamps(x, replaced.thresholds) if compares else x
+        source = _before_clamps(x, replaced.thresholds) if thresholds else x
         replace(node, add_call(module.graph, source, f"{name}_qonnx", replaced, source))
     return cleaned(module)
 
 
-def _behind_clamps(x: fx.Node, thresholds: Tensor) -> fx.Node:
-    """Return the call before the ReLUs that change no comparison: none of the thresholds lies outside their range."""
+def _before_clamps(x: fx.Node, thresholds: Tensor) -> fx.Node:
+    """Return the call before the ReLUs that change no comparison: none of the thresholds lies outside their range.
+
+    A ReLU stays if something else reads its input, which it may change in place.
+    """
     low, high = float(thresholds[0, 0]), float(thresholds[0, -1])
     while (clamp := clamp_of(x)) and clamp[0] < low and high <= clamp[1]:
-        source = x.args[0]
-        assert isinstance(source, fx.Node)
+        (source,) = sources(x)
+        if len(source.users) > 1:
+            break
         x = source
     return x
 

@@ -17,7 +17,7 @@ BISECTIONS = 33  # halvings of all numbers of single precision
 
 
 @torch.no_grad()
-def thresholds(quantizer: Quantizer, input: IntegerInput) -> Tensor:
+def find_thresholds(quantizer: Quantizer, input: IntegerInput) -> Tensor:
     """Return the smallest value with each code but the first, ascending, float32 [codes - 1].
 
     Args:

@@ -75,10 +75,20 @@ class LearnedStep(IntegerQuantizer):
     def calibrate_range(self, x: Tensor) -> None:
         """Start at s = 2 mean|v| / sqrt(Qp)."""
         mean = self.rows(x).abs().mean(dim=1).view(self.shape)
-        self.step.copy_((2 * mean / math.sqrt(self.high)).clamp_min(SMALLEST_STEP))
+        self._write_step(2 * mean / math.sqrt(self.high))
 
     def cover(self, x: Tensor, share: float) -> None:
-        self.step.copy_((share * self.reach(x) / self.high).clamp_min(SMALLEST_STEP))
+        self._write_step(share * self.reach(x) / self.high, up=share == 1)
+
+    def _write_step(self, step: Tensor, *, up: bool = False) -> None:
+        """Write the step; with `power_of_two` the nearest power, or with `up` the next larger one.
+
+        A step that starts at a power itself is as far as possible from the places where the power changes.
+        """
+        step = step.clamp_min(SMALLEST_STEP)
+        if self.power_of_two:
+            step = torch.exp2(torch.log2(step).ceil()) if up else nearest_power_of_two(step)
+        self.step.copy_(step)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         step = positive(self.step)

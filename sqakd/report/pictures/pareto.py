@@ -82,7 +82,7 @@ def pareto(results: Results) -> str:
         "Top-1, last epoch, mean and standard deviation over seeds, against the size of the network: quantized weights"
         f" at their bits, everything else at 32. {FRONT}"
     )
-    return _picture(results, charts + timed, caption + (LATENCY if timed else NO_LATENCY))
+    return _picture(results, charts + timed, caption + (LATENCY if timed else NO_LATENCY), has_float=bool(timed))
 
 
 def operations(results: Results) -> str:
@@ -94,16 +94,21 @@ def operations(results: Results) -> str:
     return _picture(results, cost_charts(results, OPERATIONS), caption)
 
 
-def _picture(results: Results, charts: Sequence[Chart], caption: str) -> str:
+def _picture(results: Results, charts: Sequence[Chart], caption: str, *, has_float: bool = False) -> str:
     if not charts:
         return nothing("Nothing to draw: no run has a score.")
-    return Picture(charts, caption, cost_legend(results), wide=True).html()
+    return Picture(charts, caption, cost_legend(results, has_float=has_float), wide=True).html()
 
 
-def cost_legend(results: Results) -> list[tuple[str, str]]:
-    """Return mark and meaning of each training method, and of the float run if it is drawn."""
+def cost_legend(results: Results, *, has_float: bool = False) -> list[tuple[str, str]]:
+    """Return mark and meaning of each training method, and of the float run.
+
+    Args:
+        results: all runs.
+        has_float: whether the float run is drawn even if it is none of them.
+    """
     names = {method(cell) for cell in results.cells if not cell.is_float}
-    has_float = bool(results.exports) or any(cell.is_float for cell in results.cells)
+    has_float = has_float or any(cell.is_float for cell in results.cells)
     return [*method_marks(names, slots(results.cells)), *[(marker(FLOAT, 13, 6), "float run")] * has_float]
 
 
@@ -133,7 +138,7 @@ def _slot(cell: Cell, known: dict[str, int]) -> int:
 
 def _spot(cell: Cell, results: Results, score: str, slot: int, cost: CostAxis) -> Spot | None:
     runs = results.cells[cell]
-    values, spent = scores(runs, score, "last"), cost.of(runs[0].record)
+    values, spent = scores(runs, score, "last"), mean_std([cost.of(run.record) for run in runs])[0]
     if not values or spent <= 0:  # no place on a logarithmic scale
         return None
     mean, std = mean_std(values)

@@ -69,7 +69,7 @@ def agreement(results: Results) -> str:
         if (kept := [cell for cell in _uniform(cells) if scores(results.cells[cell], "agreement", "last")])
     }
     if not groups:
-        return nothing("No run was compared with a teacher.")
+        return nothing("No run with the same bits for all layers was compared with a teacher.")
     caption = (
         "Share of the validation images on which student and teacher predict the same class, last epoch, mean over"
         f" seeds. {BARS} A student trained from labels alone is compared with the same teacher."
@@ -97,7 +97,10 @@ def labels(results: Results) -> str:
         if (kept := [cell for cell in _uniform(cells) if point(0, cell) is not None])
     }
     if not groups:
-        return nothing("Nothing to compare: no cell was trained both with a teacher and from labels alone.")
+        return nothing(
+            "Nothing to compare: no cell with the same bits for all layers was trained both with a teacher and from labels"
+            " alone."
+        )
     none = (0.0, "labels alone")
     charts = [
         chart

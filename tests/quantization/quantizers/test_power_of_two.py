@@ -11,6 +11,7 @@ import torch
 
 from sqakd.export.integer_input import integer_input
 from sqakd.quantization.layers import quant_layers
+from sqakd.quantization.quantizers.base import Start
 from sqakd.quantization.quantizers.lsq import LearnedStep
 
 
@@ -46,3 +47,13 @@ def test_all_scales_of_a_network_are_powers_of_two_and_are_exported_as_such() ->
         exported = integer_input(copy.deepcopy(layer.input_quantizer))
         assert math.frexp(exported.scale)[0] == 0.5
         assert exported.step == pytest.approx(exported.scale, rel=1e-12)
+
+
+@pytest.mark.parametrize("start", ["paper", "mse", "max"])
+def test_ranges_start_at_a_power_and_max_clips_nothing(start: Start) -> None:
+    x = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    quantizer = LearnedStep(bits=3, signed=True, power_of_two=True, start=start)
+    quantizer.calibrate(x)
+    assert math.frexp(float(quantizer.step.detach()))[0] == 0.5, "as far as possible from where the power changes"
+    if start == "max":
+        assert float(quantizer.step.detach()) * quantizer.high >= float(x.abs().max())
