@@ -260,7 +260,8 @@ def test_override_is_valid(span: str) -> None:
         assert (CONF / group / f"{option}.yaml").is_file()
         return
     if {key.split(".")[0] for key in keys} <= EXPORT_KEYS:
-        check_export([*overrides, *([] if "run" in keys else ["run=runs/any"])])
+        needs = [] if "run" in keys else ["run=runs/any"]
+        check_export([*overrides, *needs, *(["format=qonnx"] if keys == ["thresholds"] else [])])
         return
     needs = [NEEDS[key] for key in (*keys, *overrides) if key in NEEDS and NEEDS[key].partition("=")[0] not in keys]
     for run in flags_and_runs([*needs, *overrides])[1]:

@@ -194,7 +194,7 @@ def test_an_empty_picture_gives_the_reason(tmp_path: Path) -> None:
     assert shown["labels"].startswith("Nothing to compare")
     assert shown["curves"] == "No quantized run here has val/agreement in its metrics.csv."
     assert shown["codes"] == shown["ranges"] == "No quantized run has a quantizers.csv."
-    assert shown["agreement"] == "No run was compared with a teacher."
+    assert shown["agreement"] == "No run with the same bits for all layers was compared with a teacher."
     assert shown["paper"] == "No published numbers were read."
 
 
