@@ -58,13 +58,14 @@ def of_cell(cell: Cell) -> Spec:
 # cells
 
 
+@pytest.mark.parametrize("bits", ["w1a1", "w2a2"])
 @pytest.mark.parametrize("quantizer", ["ewgs", "lsq", "pact"])
-def test_the_experiment_for_one_bit_starts_ranges_at_the_least_error_and_has_a_float_run(quantizer: str) -> None:
-    student = spec("experiment=best_w1a1", f"quantizer={quantizer}")
+def test_the_best_experiments_start_ranges_at_the_least_error_and_have_a_float_run(quantizer: str, bits: str) -> None:
+    student = spec(f"experiment=best_{bits}", f"quantizer={quantizer}")
     assert student.config["quantizer"]["input"]["start"] == "mse"
-    assert student.config["name"] == f"digits-resnet20-{quantizer}+mse-w1a1-sqakd"
+    assert student.config["name"] == f"digits-resnet20-{quantizer}+mse-{bits}-sqakd"
     overrides = float_run_overrides(student, "model")
-    assert "experiment=best_w1a1" in overrides
+    assert f"experiment=best_{bits}" in overrides
     float_run = spec(*overrides)
     assert float_run.config["quantizer"] is None
     assert float_run.config["name"] == "digits-resnet20-none-w32a32-none"
@@ -85,7 +86,8 @@ def test_cells_are_named_by_their_overrides(table: str) -> None:
 @pytest.mark.parametrize(
     ("table", "number", "last"),
     [
-        ("starts", 12, "fashion_mnist-resnet20-lsq+mse-w1a1-sqakd"),
+        ("pareto", 30, "fashion_mnist-resnet20-lsq-auto+144120B+1095368704bitops-sqakd"),
+        ("starts", 24, "fashion_mnist-resnet20-lsq+mse-w2a2-sqakd"),
         ("best", 6, "digits16-resnet20-ewgs-w2a2-sqakd-bn"),
         ("digits", 144, "digits16-resnet20-dorefa-w4a4-sqakd-bn+ema"),
         ("gains", 48, "digits16-resnet20-ewgs-w2a2-sqakd-two_step"),
