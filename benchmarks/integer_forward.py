@@ -53,9 +53,8 @@ def main() -> None:
     torch.set_num_threads(1)
     draw = torch.Generator().manual_seed(0)
     print(f"torch {torch.__version__}, n = {rounds}; milliseconds, median")
-    print(
-        f"{'channels, size':16} {'float32':>9} {'bfloat16':>9} {'int8':>9} {'float32 / int8':>15} {'bfloat16 / int8':>16}"
-    )
+    heads = ("float32", "bfloat16", "int8", "float32 / int8", "bfloat16 / int8")
+    print(f"{'channels, size':16} {' '.join(f'{head:>16}' for head in heads)}")
     for channels, size in SHAPES:
         x = torch.randint(0, 4, (BATCH, channels, size, size), generator=draw).float()
         x, weight = x.to(memory_format=torch.channels_last), torch.randint(-2, 2, (channels, channels, 3, 3)).float()
@@ -70,9 +69,8 @@ def main() -> None:
             for name, (function, *tensors) in variants.items():
                 found[name].append(milliseconds(function, *tensors))
         real, half, whole = (statistics.median(values[1:]) for values in found.values())
-        print(
-            f"{channels:3}, {size}x{size:<8} {real:9.2f} {half:9.2f} {whole:9.2f} {real / whole:15.2f} {half / whole:16.2f}"
-        )
+        numbers = (real, half, whole, real / whole, half / whole)
+        print(f"{channels:3}, {size}x{size:<8} {' '.join(f'{number:16.2f}' for number in numbers)}")
 
 
 if __name__ == "__main__":
