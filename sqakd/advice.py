@@ -26,7 +26,7 @@ QUANTIZATION: dict[str, str] = {
     "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
     "hessian.no_second_derivative": "use quantizer.rounding.delta=0.001 for a fixed scaling, or quantizer/rounding=ste",
     "quantization.no_layer": "use quantizer.first_last=same",
-    "quantizer.start": "quantizer=ewgs, ste, lsq and pact, also as released, have one",
+    "quantizer.start": "quantizer=ewgs, ste, lsq, lsq_pow2 and pact, also as released, have one",
     "quantizer.bits": "use for instance bits=2, or quantizer=none for the float network",
 }
 

@@ -145,7 +145,7 @@ def data_type(input: IntegerInput) -> str:
 
     >>> from sqakd.export.integer_input import unsigned_8_bits
     >>> data_type(unsigned_8_bits(0.0, 1.0)), data_type(unsigned_8_bits(-1.0, 1.0))
-    ('UINT8', 'INT9')
+    ('UINT8', 'INT8')
     """
     low, high = input.code_range
     if (low, high, input.gap) == (-1, 1, 2):
