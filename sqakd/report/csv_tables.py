@@ -29,7 +29,10 @@ HEADER = (
 
 
 def comparisons_csv(lines: Sequence[Comparison]) -> str:
-    """Return one row for each comparison, in percent and points, the KL divergence in nats; Holm's correction is for all lines together."""
+    """Return one row for each comparison, in percent and points; the divergence is in nats.
+
+    Holm's correction is for all lines together.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)

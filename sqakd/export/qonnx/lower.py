@@ -3,10 +3,9 @@ r"""From a trained quantized network to the same network with QONNX's quantizer 
     y = gain * (Quant(x - origin) * Quant(weight) + bias)         (* is the convolution or product)
     y = gain * (MultiThreshold(x) * Quant(weight) + bias)         on request, the form of FINN
 
-Everything between two quantized layers stays as it is, batch norm included, except for a ReLU that changes no comparison
-with thresholds. All zero points are 0. Weights on a grid
-without zero, e.g. -3, -1, 1, 3 of EWGS with two bits, are odd whole numbers with one bit more. Weights of -1 and 1 use
-BipolarQuant.
+Everything between two quantized layers stays as it is, batch norm included, except for a ReLU that changes no
+comparison with thresholds. All zero points are 0. Weights on a grid without zero, e.g. -3, -1, 1, 3 of EWGS with two
+bits, are odd whole numbers with one bit more. Weights of -1 and 1 use BipolarQuant.
 """
 
 from __future__ import annotations

@@ -98,8 +98,8 @@ def labels(results: Results) -> str:
     }
     if not groups:
         return nothing(
-            "Nothing to compare: no cell with the same bits for all layers was trained both with a teacher and from labels"
-            " alone."
+            "Nothing to compare: no cell with the same bits for all layers was trained both with a teacher and from"
+            " labels alone."
         )
     none = (0.0, "labels alone")
     charts = [
