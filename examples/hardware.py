@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from qonnx.core.onnx_exec import execute_onnx
 from qonnx.util.cleanup import cleanup_model
 
 Array = npt.NDArray[np.float32]
+INSTALL = {"finn": "pip install finn-plus", "hls4ml": "pip install 'hls4ml[onnx]' qonnx"}
 
 
 def logits(model: Any, images: Array) -> Array:
@@ -53,9 +55,8 @@ def run_finn(model: Any, images: Array, wanted: Array) -> None:
     for step in finn_steps():
         model = model.transform(step)
         report(type(step).__name__, logits(model, images), wanted)
-    print(
-        ", ".join(f"{count} {kind}" for kind, count in Counter(node.op_type for node in model.graph.node).most_common())
-    )
+    kinds = Counter(node.op_type for node in model.graph.node)
+    print(", ".join(f"{count} {kind}" for kind, count in kinds.most_common()))
 
 
 def run_hls4ml(model: Any, images: Array, wanted: Array, precision: str) -> None:
@@ -86,6 +87,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--precision", default="fixed<32,16>", help="of hls4ml's values without a quantizer")
     options = parser.parse_args()
+    if not options.file.is_file():
+        parser.error(f"there is no file {options.file}; python export.py run=RUN format=qonnx writes one")
+    if find_spec(options.tool) is None:
+        parser.error(f"the package {options.tool} is not installed; use {INSTALL[options.tool]} in its own environment")
     model = cleanup_model(ModelWrapper(str(options.file)))
     shape = model.get_tensor_shape(model.graph.input[0].name)[1:]
     images = np.random.default_rng(0).standard_normal((options.images, *shape)).astype(np.float32)

@@ -14,9 +14,7 @@ import numpy as np
 import onnx
 from tqdm import tqdm
 
-from sqakd.export.artefacts import (
-    REQUANTIZED,
-)
+from sqakd.export.artefacts import REQUANTIZED
 from sqakd.export.benchmark import benchmark
 from sqakd.export.content import Content, integer_content, qonnx_content
 from sqakd.export.errors import ExportError

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqakd.errors import SqakdError
+from sqakd.report.headline import COST_LABEL
 
 # Names of other files in the folder of the tables, without their suffix and in small letters.
 RESERVED = frozenset({"ours", "paper", "readme", "report"})
@@ -77,7 +78,7 @@ MARKDOWN = Kind("a table of the report", re.compile(r"# [^\n]*\n\nTop-1 in perce
 CSV = Kind("a table of the report", re.compile(r"dataset,model,quantizer,w_bits,a_bits,kd,"))
 BITS, COST = (
     Kind("a picture of the report", re.compile(rf'<svg [^>]*aria-label="{re.escape(label)}'))
-    for label in ("accuracy against bits for each quantizer", "accuracy against cost")
+    for label in ("accuracy against bits for each quantizer", COST_LABEL)
 )
 
 
