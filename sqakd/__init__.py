@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from sqakd.library.training import distill as distill
     from sqakd.quantization.convert import Scheme as Scheme
     from sqakd.quantization.parameters import split_parameters as split_parameters
+    from sqakd.sums import ResidualSum as ResidualSum
 
 __version__ = "0.1.0"
 __all__ = [
     "Distiller",
+    "ResidualSum",
     "Scheme",
     "SqakdError",
     "__version__",

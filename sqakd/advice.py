@@ -26,6 +26,7 @@ QUANTIZATION: dict[str, str] = {
     "calibration.empty_channel": "use quantizer.per_channel=false for one range per layer",
     "hessian.no_second_derivative": "use quantizer.rounding.delta=0.001 for a fixed scaling, or quantizer/rounding=ste",
     "quantization.no_layer": "use quantizer.first_last=same",
+    "quantization.no_sum": "use residual_bits=null, or a network with such modules, e.g. model=resnet20",
     "quantizer.start": "quantizer=ewgs, ste, lsq, lsq_pow2 and pact, also as released, have one",
     "quantizer.bits": "use for instance bits=2, or quantizer=none for the float network",
 }
@@ -140,6 +141,7 @@ EXPORT: dict[str, str] = {
     "export.qonnx_option": "omit {keys} with format=qonnx",
     "export.thresholds": "use format=qonnx, or omit thresholds",
     "export.trt_codes": "train with quantizer=lsq a_bits={bits}, or use profile=exact",
+    "export.trt_sums": "train with residual_bits={bits}, or use profile=exact or int8",
     "export.outer": "train with quantizer.outer=float for a network that can be exported",
     "export.unfinished": "repeat the command that started the run, which resumes it",
     "export.weights_need_nine_bits": "use regrid=true to round them to -127 .. 127 (about one percent of error, which"

@@ -29,6 +29,7 @@ FACE = {
     "allocate": "sqakd.library.measuring",
     "export": "sqakd.library.exporting",
     "predict": "sqakd.library.predicting",
+    "ResidualSum": "sqakd.sums",
     "SqakdError": "sqakd.errors",
 }
 

@@ -16,6 +16,7 @@ import pytest
 # Files of which a training step runs any function, except for those listed below.
 FILES = [
     *("kd/*.py", "dataset/transforms/*.py", "quantization/quantizers/*.py", "quantization/layers.py"),
+    "quantization/residual.py",
     *("training/task.py", "training/metrics.py", "training/callbacks/dampening.py", "training/callbacks/ema.py"),
 ]
 # Functions of these files that may make or read tensors on the CPU, and why: most run once, not in a step.
@@ -27,6 +28,7 @@ OUTSIDE = {
     "on_train_start": "the averages of a checkpoint move to the device",
     "from_float": "as constructors",
     "gather_ranks": "several devices with a memory bank: the batch sizes of all ranks, which may differ (docs/gpu.md)",
+    "quantize_sums": "as constructors",
     "search_range": "calibration",
 }
 FACTORIES = {"arange", "as_tensor", "empty", "eye", "from_numpy", "full", "linspace", "logspace", "ones", "rand"}

@@ -17,7 +17,7 @@ from sqakd.app.tasks import make_task, set_up_feature_loss
 from sqakd.errors import SqakdError
 from sqakd.quantization.convert import Scheme
 from sqakd.randomness import stream_seed
-from sqakd.runs.spec import LAYER_BITS, Spec, is_auto
+from sqakd.runs.spec import LAYER_BITS, RESIDUAL_BITS, Spec, is_auto
 from sqakd.training.callbacks.bits_schedule import BitsSchedule
 from sqakd.training.callbacks.ema import WeightAverage
 from sqakd.training.trainer import check_trainer_config
@@ -46,7 +46,7 @@ def check_bits(spec: Spec, scheme: Scheme | None) -> None:
         SqakdError: naming the override that helps.
     """
     budget: Budget = make(spec.config["budget"], "budget")
-    for key in LAYER_BITS:
+    for key in (*LAYER_BITS, RESIDUAL_BITS):
         if spec.config[key] and scheme is None:
             raise SqakdError(f"{key} has no effect with quantizer=none, which trains the float network; remove {key}=")
         if spec.config[key] and key not in spec.config["quantizer"]:

@@ -86,6 +86,7 @@ class Train(Parts):
     layer_bits: Mapping[str, int] | None
     layer_w_bits: Mapping[str, int] | None
     layer_a_bits: Mapping[str, int] | None
+    residual_bits: int | None
     seed: int
     plan: bool | Literal["measure"]
     cell: str

@@ -28,7 +28,7 @@ from sqakd.files import write_errors, write_text
 from sqakd.quantization.convert import Scheme
 from sqakd.report.sensitivity_picture import draw_sensitivity
 from sqakd.runs.fields import read_json
-from sqakd.runs.spec import LAYER_BITS
+from sqakd.runs.spec import LAYER_BITS, RESIDUAL_BITS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ def _key(network: nn.Module, images: Tensor, how: Measurement) -> dict[str, Any]
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(f"{name} {list(tensor.shape)}".encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    ignored = ("first_last", "outer", *LAYER_BITS)
+    ignored = ("first_last", "outer", *LAYER_BITS, RESIDUAL_BITS)
     node = {key: value for key, value in how.node.items() if key not in ignored}
     for tensor in ("weight", "input"):
         node[tensor] = {key: value for key, value in node[tensor].items() if key != "bits"}

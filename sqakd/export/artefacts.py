@@ -22,7 +22,8 @@ from torch import fx
 
 from sqakd.export.levels import CountedOutput, IntegerOutput, LevelOutput
 from sqakd.export.modules import IntegerLayer, integer_layers
-from sqakd.export.qonnx.lower import data_type, qonnx_layers
+from sqakd.export.qonnx.lower import qonnx_layers
+from sqakd.export.qonnx.thresholds import data_type
 
 # The two forms of a layer between integers.
 REQUANTIZED, COUNTED = "requantized", "counted"

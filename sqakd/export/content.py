@@ -21,7 +21,7 @@ from sqakd.export.compare import Differences, code_differences, recorded
 from sqakd.export.eight_bit import quantize_float_parts, quantize_skips
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.onnx_models import described_qonnx, integer_model
-from sqakd.export.options import Options
+from sqakd.export.options import AS_TRAINED, Options
 from sqakd.export.probe import recorded_in_onnxruntime
 from sqakd.export.qonnx.execute import executed
 from sqakd.export.qonnx.lower import lower_to_qonnx, qonnx_layers
@@ -64,7 +64,7 @@ def integer_content(trained: Trained, options: Options) -> Content:
     lowered = lower(trained.network, Lowering(regrid=options.regrid, signed=signed, count=exact))
     sample = trained.calibration(options.calibration_images)
     images = sample[:COMPARED_LAYER_BY_LAYER]
-    compares_file = exact and not options.preprocess
+    compares_file = options.profile in AS_TRAINED and not options.preprocess
     # Compared before anything is rounded that training did not round: each difference is an error of lowering.
     got = None if compares_file else recorded(lowered, images)
     if options.profile == "int8":

@@ -11,7 +11,7 @@ from sqakd.export.counted import parts_of_sums
 from sqakd.export.errors import ExportError
 from sqakd.export.graph import INFINITY, add_call, calls, clamp_of, is_no_op, module_of, replace
 from sqakd.export.levels import CountedOutput, IntegerOutput
-from sqakd.export.modules import Quantize, RealOutput
+from sqakd.export.modules import IntegerSum, Quantize, RealOutput
 from sqakd.export.requantization import solve_requantization
 from sqakd.export.stored import StoredInput
 
@@ -30,7 +30,12 @@ class _Reader:
 
 
 def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: bool, count: bool) -> None:
-    """Fuse each convolution whose output only quantizers read; the options are those of `Lowering`."""
+    """Fuse each convolution whose output only quantizers read; the options are those of `Lowering`.
+
+    An operand of a residual sum has 256 codes, which few layers requantize without a wrong sum, and counting so many
+    stairs takes twice as long as the float network. Such a layer keeps its real output, whose rounding has the ties of
+    single precision.
+    """
     for node, layer in calls(graph, RealOutput):
         assert isinstance(layer, RealOutput)
         readers = _readers(node, -INFINITY, INFINITY)
@@ -55,7 +60,10 @@ def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: boo
                     use_head_room=head_room,
                     positive_scales=positive_scales,
                 )
-                counts = count and int(solution.wrong.sum()) and _can_count(layer)
+                wrong = count and int(solution.wrong.sum()) > 0
+                if wrong and _is_operand(reader.node):
+                    continue
+                counts = wrong and _can_count(layer)
                 form = CountedOutput if counts else IntegerOutput
                 fused = form(solution=solution, next=quantize.stored, low=low, high=high, **layer.arguments)
             except ExportError as error:
@@ -82,6 +90,11 @@ def _readers(node: fx.Node, low: float, high: float) -> list[_Reader] | None:
             return None
         found += further
     return found or None
+
+
+def _is_operand(quantizer: fx.Node) -> bool:
+    """Return whether a quantizer's codes go into a residual sum."""
+    return any(isinstance(module_of(user), IntegerSum) for user in quantizer.users)
 
 
 def _can_count(layer: RealOutput) -> bool:

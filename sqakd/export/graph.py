@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sqakd.export.errors import ExportError
 from sqakd.quantization.layers import QuantLayer
+from sqakd.quantization.residual import QuantResidualSum
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 NO_OPS = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -21,11 +22,11 @@ INFINITY = float("inf")
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, QuantLayer) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, QuantLayer | QuantResidualSum) or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace(network: nn.Module) -> fx.GraphModule:
-    """Return the calls of a network in evaluation; quantized layers are single calls, and modules are shared.
+    """Return the calls of a network in evaluation; quantized layers and sums are single calls, and modules are shared.
 
     Raises:
         ExportError: if the network's forward branches on values, so that it has no fixed graph.
@@ -120,6 +121,17 @@ def moves_values(node: fx.Node) -> bool:
     if isinstance(module_of(node), nn.Flatten):
         return True
     return node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d, torch.cat, torch.flatten)
+
+
+def selects_or_pads(node: fx.Node) -> bool:
+    """Return whether a call slices a tensor or surrounds it with zeros."""
+    if node.op != "call_function":
+        return False
+    if node.target is operator.getitem:
+        index = node.args[1]
+        return all(isinstance(part, slice) for part in (index if isinstance(index, tuple) else (index,)))
+    mode, value = (node.kwargs.get(key, default) for key, default in (("mode", "constant"), ("value", None)))
+    return bool(node.target is F.pad and len(node.args) == 2 and mode == "constant" and not value)
 
 
 def sources(node: fx.Node) -> list[fx.Node]:

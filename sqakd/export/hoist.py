@@ -1,14 +1,15 @@
 """Moving quantizers up over calls that only select, join or reorder values (step 3 of lowering).
 
 Quantizing never changes the order of values, so quantize(max pool(x)) equals max pool(quantize(x)), and the same holds
-for concatenation. A quantizer that reaches the layer before the pooling can be fused with that layer.
+for concatenation. It also holds for padding with zeros where the stored integer of 0 is 0. A quantizer that reaches
+the layer before the pooling can be fused with that layer.
 """
 
 from __future__ import annotations
 
 from torch import fx
 
-from sqakd.export.graph import module_of, moves_values, replace, sources
+from sqakd.export.graph import module_of, moves_values, replace, selects_or_pads, sources
 from sqakd.export.modules import Quantize
 
 
@@ -25,10 +26,11 @@ def hoist(graph: fx.Graph) -> None:
 
 def _mover_above(node: fx.Node) -> fx.Node | None:
     """Return the call that a quantizer can cross, or None; nothing but the quantizer may read that call."""
-    if not isinstance(module_of(node), Quantize):
+    quantize, mover = module_of(node), node.args[0] if node.args else None
+    if not isinstance(quantize, Quantize) or not isinstance(mover, fx.Node) or len(mover.users) != 1:
         return None
-    mover = node.args[0]
-    return mover if isinstance(mover, fx.Node) and moves_values(mover) and len(mover.users) == 1 else None
+    zero_is_stored_as_zero = quantize.stored.codes.zero_point == 0 and quantize.stored.input.origin == 0
+    return mover if moves_values(mover) or (zero_is_stored_as_zero and selects_or_pads(mover)) else None
 
 
 def _swap(graph: fx.Graph, quantizer: fx.Node, mover: fx.Node) -> None:

@@ -5,7 +5,8 @@
     3  quantizers move up over max pooling and concatenation, which only select and join values    hoist.py
     4  layer, ReLU and the quantizers behind them become one call from integers to integers        fuse.py
 
-Everything else stays as it is, in float: the first and the last layer (the papers' convention), residual sums, pooling.
+Everything else stays as it is, in float: the first and the last layer (the papers' convention), pooling, and residual
+sums unless they were trained with `residual_bits` (`sqakd.export.residual`).
 The output of a layer stays real where anything but quantizers reads it.
 """
 
@@ -27,6 +28,7 @@ from sqakd.export.integer_input import integer_input
 from sqakd.export.integer_weight import integer_weight
 from sqakd.export.modules import Quantize, RealOutput
 from sqakd.export.plain import make_plain
+from sqakd.export.residual import expand_sums, join_grids, separate_rounding
 from sqakd.export.stored import StoredInput
 from sqakd.quantization.layers import QuantConv2d, QuantLayer
 from sqakd.quantization.outer import keeps_own_inputs
@@ -76,8 +78,10 @@ def lower(network: nn.Module, options: Lowering) -> fx.GraphModule:
         )
     make_plain(module.graph)
     _expand(module.graph, options)
+    expand_sums(module.graph, signed=options.signed)
     fold_batch_norms(module.graph)
     hoist(module.graph)
+    join_grids(module.graph)
     fuse(
         module.graph,
         search=options.search,
@@ -85,6 +89,7 @@ def lower(network: nn.Module, options: Lowering) -> fx.GraphModule:
         positive_scales=options.signed,
         count=options.count and not options.signed,
     )
+    separate_rounding(module.graph)
     return cleaned(module)
 
 

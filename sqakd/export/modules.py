@@ -27,6 +27,46 @@ class Quantize(nn.Module):
         return ops.quantize(x, input.origin, self.stored.levels(0, input.levels))
 
 
+class IntegerSum(nn.Module):
+    """A residual sum of two tensors of stored integers, [...] each, as stored integers.
+
+    Args:
+        branch: integers of the first operand.
+        shortcut: integers of the second operand.
+        output: integers of the sum. All three have the same scale.
+    """
+
+    def __init__(self, *, branch: StoredInput, shortcut: StoredInput, output: StoredInput) -> None:
+        super().__init__()
+        self.branch, self.shortcut, self.output = branch, shortcut, output
+
+    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        levels = self.output.levels(0, self.output.input.levels)
+        return ops.add(branch, shortcut, self.branch.codes, self.shortcut.codes, levels)
+
+
+class LowerBound(nn.Module):
+    """The larger of each real value and one number; any shape."""
+
+    def __init__(self, low: float) -> None:
+        super().__init__()
+        self.low = low
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.lower_bound(x, self.low)
+
+
+class Dequantize(nn.Module):
+    """The real values of stored integers; any shape."""
+
+    def __init__(self, stored: StoredInput) -> None:
+        super().__init__()
+        self.stored = stored
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.dequantize(x, self.stored.codes)
+
+
 class IntegerLayer(nn.Module):
     """A convolution or linear layer that reads stored integers.
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 import sqakd
 from sqakd.export.modules import IntegerLayer
-from sqakd.export.options import Options
+from sqakd.export.options import AS_TRAINED, Options
 from sqakd.export.pack import pack
 from sqakd.export.qonnx.lower import qonnx_layers
 from sqakd.export.qonnx.model import qonnx_model
@@ -24,7 +24,7 @@ def integer_model(trained: Trained, lowered: fx.GraphModule, options: Options) -
     """Return the model with packed weights and metadata, and its size in bytes without packing."""
     # ONNX Runtime has no integer kernel for layers with a real output, and with DequantizeLinear it would make their
     # weights real again in each run.
-    weights: Weights = "cast" if options.profile == "exact" else "dequantize"
+    weights: Weights = "cast" if options.profile in AS_TRAINED else "dequantize"
     model = to_onnx(deployed(trained, lowered, options), trained.image_shape, weights=weights)
     layers = {
         f"network.{name}.weight": module for name, module in lowered.named_modules() if isinstance(module, IntegerLayer)

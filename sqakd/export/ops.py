@@ -6,6 +6,9 @@ r"""The operators of a lowered network: exact integer arithmetic in torch, and t
     accumulate      stored integers -> accumulators                     acc, in int32
     count           accumulators -> the next layer's integers           level = low + number of stairs <= acc
     multiply        as convolve, for a linear layer
+    add             two tensors of stored integers -> stored integers   the sum of their codes
+    dequantize      stored integers -> real values                      scale * code
+    lower_bound        real values -> real values                          the larger of a value and one number
     fake_quantize   real values -> 256 evenly spaced real values        for an 8-bit residual stream
 
 `acc` is the accumulator: the sum of products of codes and integer weights. unit = input scale * weight scale is the
@@ -175,6 +178,24 @@ def multiply(x: Tensor, weights: WeightTensors, input: InputCodes) -> Tensor:
     """Multiply stored integers [..., in] by a linear layer's weights and return real values [..., out], float32."""
     acc = (x.double() - input.zero_point) @ weights.integers.double().T
     return (acc * (input.scale * weights.scale.double()) + weights.bias.double()).float()
+
+
+@operator
+def add(a: Tensor, b: Tensor, left: InputCodes, right: InputCodes, output: OutputLevels) -> Tensor:
+    """Return the stored integers of the sum of two tensors, whose codes have one scale, the step of the output."""
+    return output.round((a.double() - left.zero_point) + (b.double() - right.zero_point))
+
+
+@operator
+def dequantize(x: Tensor, input: InputCodes) -> Tensor:
+    """Return the real values of stored integers, float32."""
+    return (x.float() - input.zero_point) * input.scale
+
+
+@operator
+def lower_bound(x: Tensor, low: float) -> Tensor:
+    """Return the larger of each real value and `low`."""
+    return x.clamp_min(low)
 
 
 @operator

@@ -8,13 +8,14 @@ from typing import Literal
 from sqakd.export.errors import ExportError
 from sqakd.model_file import QONNX
 
-Profile = Literal["exact", "int8", "trt"]
-PROFILES = ("exact", "int8", "trt")
+Profile = Literal["exact", "requantized", "int8", "trt"]
+PROFILES = ("exact", "requantized", "int8", "trt")
+AS_TRAINED = ("exact", "requantized")  # these round nothing that training did not round
 Format = Literal["onnx", "qonnx"]
 FORMATS = ("onnx", QONNX)
 Pack = Literal["auto", "uint4", "table", "none"]
 PACKS = ("auto", "uint4", "table", "none")
-EXACT_GATE = 0.995
+USUAL_GATE = 0.995
 QONNX_IMAGES = 100  # the package `qonnx` is slow
 
 
@@ -51,13 +52,14 @@ class Options:
     Attributes:
         format: "onnx": operators of standard ONNX, for runtimes; "qonnx": the trained network with quantizers as nodes,
             for tools that build hardware.
-        profile: "exact": what was trained as integers is integers, everything else stays real; "int8": what was real in
-            training becomes 8-bit too; "trt": as exact, in the form that TensorRT accepts.
+        profile: "exact": what was trained as integers is integers, everything else stays real; "requantized": the same,
+            with each sum between integers requantized, also where that changes single codes; "int8": what was real in
+            training becomes 8-bit too; "trt": as requantized, in the form that TensorRT accepts.
         pack: how weights of few bits are stored, see `sqakd.export.pack`.
         preprocess: whether the file takes pixels (uint8) and normalises them itself.
         regrid: whether weights that do not fit int8 are rounded to a grid that does.
         gate: smallest share of validation images on which the file must agree with the trained network; None: 0.995 for
-            exact, and no gate for the other profiles, which change the network.
+            exact and requantized, and no gate for int8 and trt, which change the network.
         images: number of validation images that are compared; None: all, or `QONNX_IMAGES` in the format qonnx.
         thresholds: whether a QONNX file compares inputs with thresholds (MultiThreshold), as FINN does, instead of
             rounding them (Quant).
@@ -125,4 +127,4 @@ class Options:
     @property
     def least_agreement(self) -> float:
         """The gate, or the default of the profile."""
-        return self.gate if self.gate is not None else EXACT_GATE if self.profile == "exact" else 0.0
+        return self.gate if self.gate is not None else USUAL_GATE if self.profile in AS_TRAINED else 0.0

@@ -43,9 +43,11 @@ NOTE_SPEED = (
 )
 NOTES = {
     "exact": "Every layer that was trained on integers computes with these integers. What was real in training (first"
-    " and last layer, residual sums) stays real.",
-    "int8": "Residual sums and the outer layers, which were not rounded in training, are 8-bit too, so the file differs"
-    " slightly from the trained network.",
+    " and last layer, residual sums unless they were trained with residual_bits) stays real.",
+    "requantized": "As exact, but each sum between integers is requantized, which is faster and gives some sums another"
+    " code than in training; the table of layers counts them.",
+    "int8": "What was not rounded in training (the outer layers, and residual sums without residual_bits) is 8-bit too,"
+    " so the file differs slightly from the trained network.",
     "trt": "The form that TensorRT reads: int8 with zero point 0, a Clip on real values, int8 skip connections. The"
     " structure was checked and the file runs in ONNX Runtime; it was not run in TensorRT.",
     "qonnx": "The trained network with quantizers as nodes of QONNX, for tools that build hardware. It was run by the"

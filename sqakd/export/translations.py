@@ -6,6 +6,9 @@
     accumulate      DequantizeLinear with scale 1 -> Conv -> Cast                                     exact in float32
     count           Mul -> Add -> Floor -> Clip -> Gather -> GreaterOrEqual -> Add
     quantize        Sub -> QuantizeLinear -> Clip
+    add             DequantizeLinear, DequantizeLinear -> Add -> QuantizeLinear                       one integer kernel
+    dequantize      DequantizeLinear
+    lower_bound        Max
     fake_quantize   QuantizeLinear -> DequantizeLinear
 
 Runtimes recognise these patterns and compute each with an integer kernel. The Clip is on integers, behind
@@ -57,6 +60,9 @@ def translations(weights: Weights) -> dict[Callable[..., Any], Callable[..., Any
         names.accumulate.default: flattened(accumulate),
         names.count.default: flattened(count),
         names.multiply.default: flattened(multiply),
+        names.add.default: flattened(add),
+        names.dequantize.default: flattened(dequantize),
+        names.lower_bound.default: flattened(lower_bound),
         names.fake_quantize.default: flattened(fake_quantize),
         **qonnx.translations(),
     }
@@ -99,6 +105,21 @@ def count(acc: Any, staircase: ops.Staircase) -> Any:
     reached = op.GreaterOrEqual(acc, op.Gather(s.stairs, place))
     level = op.Add(below, op.Cast(reached, to=TensorProto.FLOAT))
     return op.Cast(level if s.gap == 1 else op.Mul(level, _real(s.gap)), to=TensorProto.UINT8)
+
+
+def add(a: Any, b: Any, left: ops.InputCodes, right: ops.InputCodes, output: ops.OutputLevels) -> Any:
+    """Translate a sum of stored integers; QuantizeLinear cuts negative sums off."""
+    return _stored(op.Add(_real_input(a, left), _real_input(b, right)), output)
+
+
+def dequantize(x: Any, input: ops.InputCodes) -> Any:
+    """Translate stored integers -> real values."""
+    return _real_input(x, input)
+
+
+def lower_bound(x: Any, low: float) -> Any:
+    """Translate a lower bound; runtimes compute it, whereas they may remove a Clip before QuantizeLinear."""
+    return op.Max(x, _real(low))
 
 
 def fake_quantize(x: Any, scale: float, zero_point: int, signed: bool) -> Any:

@@ -56,16 +56,17 @@ def export(
         images: batches on which the file and the network are compared, in the forms of `calibrate`; labels of
             (image, label) batches give the accuracy of both. Without them the example alone is the proof.
         key: place of the images in a batch, or a function from the batch to its images.
-        profile: "exact": what was trained as integers is integers, and everything else stays real; "int8": residual
-            sums and the outer layers become 8-bit too; "trt": in the form that TensorRT accepts.
+        profile: "exact": what was trained as integers is integers, and everything else stays real; "requantized": the
+            same, with each sum between integers requantized, also where that changes single codes; "int8": what was
+            real becomes 8-bit too; "trt": in the form that TensorRT accepts.
         class_names: in the order of the logits, for `predict`.
         mean: mean of each channel that the images were normalised with, of pixels scaled to 0 .. 1, for `predict`;
             None if the images are pixels scaled to 0 .. 1.
         std: standard deviation of each channel in the same way.
         name: of the network in the report; by default its class.
         regrid: whether 8-bit weights whose codes do not fit int8 are rounded to a grid that does.
-        gate: smallest share of equal predictions for which the file is written; by default 0.995 for "exact", and none
-            for the other profiles, which change the network.
+        gate: smallest share of equal predictions for which the file is written; by default 0.995 for "exact"
+            and "requantized", and none for the other profiles, which change the network.
 
     Returns:
         The record: agreement, sizes, bit-operations, and one entry for each layer.

@@ -16,6 +16,7 @@ from sqakd.quantization import calibrate as calibration
 from sqakd.quantization import convert
 from sqakd.quantization.convert import Scheme
 from sqakd.quantization.layers import quant_layers, quantizers
+from sqakd.quantization.residual import residual_sums
 from sqakd.quantization.widths import Patterns
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -31,6 +32,7 @@ def quantize(
     layer_bits: Patterns | None = None,
     layer_w_bits: Patterns | None = None,
     layer_a_bits: Patterns | None = None,
+    residual_bits: int | None = None,
     example: Tensor | None = None,
     first: Sequence[str] | None = None,
 ) -> Network:
@@ -52,13 +54,16 @@ def quantize(
             matches counts. A first or last layer that a pattern matches is quantized too.
         layer_w_bits: of the weights of single layers; they precede `layer_bits`.
         layer_a_bits: of the inputs of single layers; they precede `layer_bits`.
+        residual_bits: of residual sums and their operands, 2 to 8, for networks whose sums are modules of the class
+            `sqakd.sums.ResidualSum`; by default they stay real.
         example: one batch of images [N, C, H, W]. If given, the network runs once on an image of zeros of that size,
             and layers that are never called stay float: some networks read a layer's weights instead of calling it.
         first: names of modules whose layers count as the first and stay float; by default the first layer alone.
 
     Raises:
         SqakdError: if the name is unknown, bits are not whole numbers from 1 to 8, the network has no layer to quantize
-            or is quantized already, a module of `first` does not exist, or a pattern matches no layer.
+            or is quantized already, a module of `first` does not exist, a pattern matches no layer, or there is no
+            residual sum to round.
 
     Example:
         >>> from torch import nn
@@ -73,8 +78,13 @@ def quantize(
     else:
         own = {"w_bits": bits if w_bits is None else w_bits, "a_bits": bits if a_bits is None else a_bits}
         scheme = preset(quantizer, **own)
-    patterns = {"layer_bits": layer_bits, "layer_w_bits": layer_w_bits, "layer_a_bits": layer_a_bits}
-    scheme = replace(scheme, **{key: given for key, given in patterns.items() if given is not None})  # type: ignore[arg-type]
+    more = {
+        "layer_bits": layer_bits,
+        "layer_w_bits": layer_w_bits,
+        "layer_a_bits": layer_a_bits,
+        "residual_bits": residual_bits,
+    }
+    scheme = replace(scheme, **{key: given for key, given in more.items() if given is not None})  # type: ignore[arg-type]
     if scheme.outer == "released" and example is None:
         raise SqakdError("outer='released' follows the tensors through the network; expected example=images")
     student = copy.deepcopy(model).requires_grad_(True)  # a frozen teacher would give a student that never learns
@@ -126,7 +136,8 @@ def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key =
         with refused_images(found):
             calibration.calibrate(model, found)
     except BaseException:
-        for quantizer in own:  # those of the first layers may be calibrated already, and could not be again
+        sums = [quantizer for _, module in residual_sums(model) for quantizer in (module.branch, module.shortcut)]
+        for quantizer in (*own, *sums):  # those of the first layers may be calibrated already, and could not be again
             quantizer.calibrated.fill_(False)
         raise
 

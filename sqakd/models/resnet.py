@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqakd.numbers import check_whole
+from sqakd.sums import ResidualSum
 
 WIDTHS = (16, 32, 64)
 
@@ -32,11 +33,13 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.shortcut = nn.Identity() if stride == 1 else Subsample(stride, out_channels - in_channels)
+        self.sum = ResidualSum()
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        total: Tensor = self.sum(out, self.shortcut(x))
+        return total
 
 
 class Subsample(nn.Module):

@@ -14,6 +14,7 @@ from sqakd.quantization.outer import observing, shared_inputs
 from sqakd.quantization.probe import hooks_removed, in_mode
 from sqakd.quantization.quantizers.base import Quantizer
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
+from sqakd.quantization.residual import calibrating_sums
 
 
 @torch.no_grad()
@@ -41,7 +42,8 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
     """Set every quantizer in one forward pass, in the order in which the layers run.
 
     The inputs of a layer come from the layers before it, which are quantized already; with `outer=released`, from float
-    layers. A layer that runs several times is calibrated at its first run. Batch norm runs in training mode, so its
+    layers. Residual sums stay real in this pass, and get their step at its end. A layer that runs several times is
+    calibrated at its first run. Batch norm runs in training mode, so its
     statistics move by one momentum step, as in EWGS.
 
     Args:
@@ -88,7 +90,7 @@ def _calibrate(model: nn.Module, images: Tensor, targets: Collection[Quantizer])
             with _naming(name):
                 layer.calibrate(x, targets)
 
-    with observing(model):
+    with observing(model), calibrating_sums(model):
         visit(model, images, look, training=True)
 
 

@@ -15,6 +15,7 @@ from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, chan
 from sqakd.quantization.outer import OUTER, OuterConv2d, OuterLinear, remove_entries, share_inputs, to_float
 from sqakd.quantization.quantizers.base import Quantizer, Start, checked_start
 from sqakd.quantization.quantizers.rounding import Rounding, StraightThrough
+from sqakd.quantization.residual import checked_residual_bits, quantize_sums, to_real_sums
 from sqakd.quantization.selection import Selection, by_kind, select
 from sqakd.quantization.widths import Bits, Patterns, bits_by_name, checked_patterns
 
@@ -43,6 +44,8 @@ class Scheme:
             last pattern that matches counts. The first and the last layer are quantized too if a pattern matches.
         layer_w_bits: bits of the weights in the same way; they precede `layer_bits`.
         layer_a_bits: bits of the inputs in the same way; they precede `layer_bits`.
+        residual_bits: bits of residual sums and their operands, 2 to 8 (`sqakd.quantization.residual`); None leaves
+            residual sums real, as in the papers.
 
     Raises:
         SqakdError: if an argument has another value, no range has the choice that `start` makes, or `outer` is
@@ -67,6 +70,7 @@ class Scheme:
     layer_bits: Patterns | None = field(default=None, hash=False)
     layer_w_bits: Patterns | None = field(default=None, hash=False)
     layer_a_bits: Patterns | None = field(default=None, hash=False)
+    residual_bits: int | None = None
 
     def __post_init__(self) -> None:
         for key in ("layer_bits", "layer_w_bits", "layer_a_bits"):
@@ -85,6 +89,11 @@ class Scheme:
                     f"start={self.start}: expected null, because this method has no range whose start can be chosen",
                     topic="quantizer.start",
                 )
+        if checked_residual_bits(self.residual_bits) is not None and self.outer == "released":
+            raise SqakdError(
+                f"residual_bits={self.residual_bits} is not compatible with outer=released, where residual sums get the"
+                f" quantizer of the layers that read them; expected residual_bits=null or outer=float"
+            )
         if self.outer == "released" and self.output_scale:
             raise SqakdError(
                 "outer=released is the published code of PACT, LSQ and DoReFa, whose layers have no output scale;"
@@ -206,8 +215,8 @@ def quantize(
         Names of the layers that are quantized now, in order.
 
     Raises:
-        SqakdError: if the network has no layer to quantize, lacks a module of `first` or a layer that a pattern of the
-            scheme matches, or is quantized already.
+        SqakdError: if the network has no layer to quantize, lacks a module of `first`, a layer that a pattern of the
+            scheme matches or a residual sum that it rounds, or is quantized already.
     """
     if any(True for _ in quant_layers(model)):
         raise SqakdError("the network is quantized already; expected a float network")
@@ -227,6 +236,8 @@ def quantize(
     if found.others:
         warnings.warn(f"these parts of the network stay float: {by_kind(found.others)}", stacklevel=2)
     _replace(model, swapped | outer)
+    if scheme.residual_bits is not None:
+        quantize_sums(model, scheme.residual_bits)
     if scheme.outer == "released":
         assert image_shape is not None, "outer=released runs the network, which needs the shape of an image"
         share_inputs(model, image_shape)
@@ -241,6 +252,7 @@ def dequantize(model: nn.Module) -> list[str]:
     layers = {layer: name for name, layer in quant_layers(model)}
     outer = [module for module in model.modules() if isinstance(module, OuterConv2d | OuterLinear)]
     remove_entries(model)
+    to_real_sums(model)
     _replace(model, {layer: layer.to_float() for layer in layers} | {layer: to_float(layer) for layer in outer})
     return list(layers.values())
 

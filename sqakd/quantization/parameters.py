@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from sqakd.quantization.layers import quant_layers, quantizers
+from sqakd.quantization.residual import residual_sums
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -30,6 +31,8 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
             quantizer[layer.output_scale] = None
         for owner in layer.quantizers:
             quantizer.update(dict.fromkeys(owner.parameters()))
+    for _, module in residual_sums(model):
+        quantizer.update(dict.fromkeys(module.parameters()))
     network = [p for p in model.parameters() if p not in quantizer]
     return network, list(quantizer)
 

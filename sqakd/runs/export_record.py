@@ -181,7 +181,7 @@ class ExportRecord:
         w_bits: bits of the weights.
         a_bits: bits of the activations.
         config_hash: of the values that decide what the run computed.
-        profile: exact, int8, trt or qonnx.
+        profile: exact, requantized, int8, trt or qonnx.
         pack: how the weights are packed.
         preprocess: whether the file takes pixels and normalises them itself.
         gate: smallest agreement that was accepted.

@@ -75,7 +75,7 @@ GROUP_KEYS = {
     "quantizer": "the chosen quantizer",
     "kd": "the chosen loss",
     "plus": "the chosen add-ons, joined by +",
-    "bits": "e.g. w2a2; w32a32 for a float run; w2a2+mixed3f1c if single layers have other bits",
+    "bits": "e.g. w2a2; w32a32 for a float run; w2a2+mixed3f1c with bits of single layers; w2a2+r8 with those of sums",
     "experiment": "the chosen experiment",
     "table": "the table that the run is part of",
     "changes": "other values that differ from those of the choices",
@@ -126,17 +126,22 @@ def bits_name(config: Mapping[str, Any]) -> str:
         'w1a4'
         >>> bits_name({"w_bits": 2, "a_bits": 2, "quantizer": {"layer_bits": {"conv1": 8}}})
         'w2a2+mixedc7e6'
-        >>> bits_name({"w_bits": "auto", "a_bits": "auto", "budget": {"size": "40kB", "average_bits": 2.5}})
+        >>> bits_name({"w_bits": 2, "a_bits": 2, "quantizer": {"residual_bits": 8}})
+        'w2a2+r8'
+        >>> auto = {"w_bits": "auto", "a_bits": "auto", "quantizer": {}}
+        >>> bits_name(auto | {"budget": {"size": "40kB", "average_bits": 2.5}})
         'auto+40kB+2.5bits'
-        >>> bits_name({"w_bits": "auto", "a_bits": 4, "budget": {"size": "40kB", "criterion": "curvature"}})
+        >>> bits_name(auto | {"a_bits": 4, "budget": {"size": "40kB", "criterion": "curvature"}})
         'wautoa4+40kB+curvature'
     """
+    quantizer = config["quantizer"] or {}
+    residual = [f"r{bits}" for bits in (quantizer.get("residual_bits"),) if bits is not None]
     if is_auto(config):
         both, budget = {config["w_bits"], config["a_bits"]} == {AUTO}, config.get("budget") or {}
         limits = [f"{budget[key]}{unit}" for key, unit in BUDGET_UNITS.items() if budget.get(key) is not None]
         criterion = [budget["criterion"]] if budget.get("criterion", USUAL_CRITERION) != USUAL_CRITERION else []
-        return "+".join([AUTO if both else f"w{config['w_bits']}a{config['a_bits']}", *limits, *criterion])
-    quantizer = config["quantizer"] or {}
+        return "+".join([AUTO if both else f"w{config['w_bits']}a{config['a_bits']}", *limits, *criterion, *residual])
     patterns = [f"{key}={patterns_text(quantizer[key])}" for key in LAYER_BITS if quantizer.get(key)]
     digest = hashlib.sha256("; ".join(patterns).encode()).hexdigest()[:4]
-    return f"w{config['w_bits']}a{config['a_bits']}" + (f"+mixed{digest}" if patterns else "")
+    mixed = [f"mixed{digest}"] * bool(patterns)
+    return "+".join([f"w{config['w_bits']}a{config['a_bits']}", *mixed, *residual])

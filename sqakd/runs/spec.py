@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import Any
 
 # Keys that decide how or where a run is executed, not what it computes; and keys that only hand their value on to
-# others: quantizer.start is in quantizer.weight.start and quantizer.input.start, layer_bits in quantizer.layer_bits.
+# others: quantizer.start is in quantizer.weight.start and quantizer.input.start, layer_bits in quantizer.layer_bits,
+# residual_bits in quantizer.residual_bits.
 NOT_IDENTITY = (
     "paths",
     "logger",
@@ -29,6 +30,7 @@ NOT_IDENTITY = (
     "layer_bits",
     "layer_w_bits",
     "layer_a_bits",
+    "residual_bits",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -45,6 +47,7 @@ ESTIMATE, ESTIMATED = "callbacks.hessian_scaling", "hessian"
 # Bits of single layers, by pattern. They are part of the identity as one text, because the order of the patterns
 # counts, and only if there are any, so that a run is the same whether its quantizer's file has these keys or not.
 LAYER_BITS = ("layer_bits", "layer_w_bits", "layer_a_bits")
+RESIDUAL_BITS = "residual_bits"
 AUTO = "auto"  # bits that are chosen for each layer under a budget
 # Configuration groups whose option chooses a class. The option stands for the class in the identity.
 CHOICES = ("dataset", "model", "model@teacher", "quantizer", "quantizer/rounding", "kd", "plus")
@@ -59,6 +62,7 @@ ADDED_KEYS: dict[str, Any] = {
     "quantizer.input.start": "paper",
     "quantizer.weight.power_of_two": False,
     "quantizer.input.power_of_two": False,
+    "quantizer.residual_bits": None,
     "dataset.resize": None,
     "dataset.classes": None,
 }

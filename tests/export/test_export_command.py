@@ -251,6 +251,10 @@ def test_thresholds_give_the_next_layers_levels(trained: Path) -> None:
 
 
 def test_other_profiles_export_and_replace_an_earlier_export(trained: Path) -> None:
+    export(trained, profile="requantized")
+    content = record(trained, "export-requantized")
+    assert {layer["form"] for layer in content["layers"] if layer["output"] == "integers"} == {"requantized"}
+    assert content["gate"] == 0.995
     export(trained, profile="int8", preprocess=True)
     assert record(trained, "export-int8")["verify"][0]["agreement"] >= 0.7
     export(trained, profile="trt", pack="none", images=50, folder=str(run_folder(trained) / "export-int8"))

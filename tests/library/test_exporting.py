@@ -96,7 +96,7 @@ def nested() -> nn.Module:
         (student, {"images": [library_parts.images()[..., :7]]}, "[3, 8, 7] follow images of shape [3, 8, 8]"),
         (student, {"images": [library_parts.images() / 0]}, "values that are NaN or infinite"),
         (student, {"mean": [0.5]}, "mean=[0.5]: expected 3 numbers from 0 to 1, one per channel"),
-        (student, {"profile": "tiny"}, "profile='tiny': expected exact, int8, trt"),
+        (student, {"profile": "tiny"}, "profile='tiny': expected exact, requantized, int8, trt"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_written(

@@ -32,6 +32,7 @@ from sqakd.quantization.quantizers.dorefa import TanhRange, TanhWeights, UnitAct
 from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.quantization.quantizers.pact import ClippedActivation
+from sqakd.quantization.residual import residual_sums
 from sqakd.shipped import conf_folder
 
 
@@ -64,6 +65,23 @@ def test_a_quantizer_needs_its_bits_alone(made: type[Quantizer]) -> None:
 def test_bits_of_weights_and_inputs_may_differ() -> None:
     student = sqakd.quantize(library_parts.network(), "lsq", w_bits=1, a_bits=4)
     assert [q.bits for q in quantizers(student)] == [1, 4]
+
+
+def test_residual_sums_may_have_bits() -> None:
+    student = sqakd.quantize(small.network(), "lsq", bits=3, residual_bits=8)
+    sums = residual_sums(student)
+    assert [total.branch.bits for _, total in sums] == [8, 8, 8]
+    with pytest.raises(sqakd.SqakdError, match="these residual sums have no values"):
+        sqakd.calibrate(_without_sums(student), small.batch(8))
+    assert not any(bool(q.calibrated) for q in quantizers(student))
+    assert not any(bool(total.shortcut.calibrated) for _, total in sums)
+
+
+def _without_sums(student: nn.Module) -> nn.Module:
+    """Let the last residual sum see zeros alone."""
+    last = residual_sums(student)[-1][1]
+    last.register_forward_pre_hook(lambda _, args: tuple(0 * x for x in args))
+    return student
 
 
 def test_single_layers_may_have_bits_of_their_own() -> None:

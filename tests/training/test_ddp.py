@@ -21,7 +21,7 @@ def train(runs: Path, *overrides: str) -> None:
 
 @pytest.mark.parametrize("quantizer", ["ewgs", pytest.param("pact", marks=pytest.mark.slow)])
 def test_two_processes_end_in_the_weights_of_one(tmp_path: Path, quantizer: str) -> None:
-    """The tolerance is 2e-4 of each tensor's largest value: sums have another order, and rounding amplifies that."""
+    """The tolerance is 1e-3 of each tensor's largest value: sums have another order, and rounding amplifies that."""
     runs = tmp_path / "runs"
     train(runs, f"quantizer={quantizer}", "bits=4", "name=one")
     train(runs, f"quantizer={quantizer}", "bits=4", "name=two", "trainer.devices=2", "trainer.strategy=ddp")
@@ -34,8 +34,9 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path: Path, quantizer: str)
     start = command.weights(runs / "digits-plain-none-w32a32-none" / "seed0")
     for name, tensor in one.items():
         if tensor.is_floating_point():
-            torch.testing.assert_close(two[name], tensor, rtol=0, atol=2e-4 * float(tensor.abs().max()))
-    assert not torch.equal(one["2.weight"], start["2.weight"])
+            torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-3 * float(tensor.abs().max()))
+    moved = (one["2.weight"] - start["2.weight"]).abs().max() / one["2.weight"].abs().max()
+    assert float(moved) > 1e-2  # the training changes weights by much more than the tolerance
     rows = [command.metrics(runs / name / "seed0") for name in ("one", "two")]
     for first, second in zip(*rows, strict=True):
         assert float(second["train/loss"]) == pytest.approx(float(first["train/loss"]), rel=1e-3)

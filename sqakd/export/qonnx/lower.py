@@ -19,9 +19,12 @@ from sqakd.export.errors import ExportError
 from sqakd.export.graph import add_call, calls, clamp_of, cleaned, replace, sources, trace
 from sqakd.export.integer_input import IntegerInput, integer_input
 from sqakd.export.integer_weight import IntegerWeight, per_channel, whole_weight
-from sqakd.export.qonnx.ops import bipolar_quant, multi_threshold, quant, whole_range
-from sqakd.export.qonnx.thresholds import find_thresholds
+from sqakd.export.qonnx.ops import bipolar_quant, quant, whole_range
+from sqakd.export.qonnx.sums import QonnxSum
+from sqakd.export.qonnx.thresholds import compared, find_thresholds, signed_width
+from sqakd.export.residual import operands
 from sqakd.quantization.layers import QuantLayer
+from sqakd.quantization.residual import QuantResidualSum
 
 
 class QonnxLayer(nn.Module):
@@ -90,9 +93,8 @@ class QonnxLayer(nn.Module):
         return quant(x - self.input.origin if self.input.origin else x, self.step, self.input.bits, self.signed)
 
     def _compared(self, x: Tensor) -> Tensor:
-        found = self.input
         layout = {2: "NC", 3: "NWC", 4: "NHWC"}.get(x.ndim, "") if self.is_linear else "NCHW"
-        return multi_threshold(x, self.thresholds, float(found.gap), float(-found.zero_point), data_type(found), layout)
+        return compared(x, self.thresholds, self.input, layout)
 
 
 def qonnx_layers(lowered: fx.GraphModule) -> list[QonnxLayer]:
@@ -122,6 +124,10 @@ def lower_to_qonnx(network: nn.Module, *, thresholds: bool = False) -> fx.GraphM
             raise error.in_layer(name) from error
         source = _before_clamps(x, replaced.thresholds) if thresholds else x
         replace(node, add_call(module.graph, source, f"{name}_qonnx", replaced, source))
+    for node, total in calls(module.graph, QuantResidualSum):
+        assert isinstance(total, QuantResidualSum)
+        made = QonnxSum(total, thresholds=thresholds)
+        replace(node, add_call(module.graph, node, f"{node.target}_qonnx", made, *operands(node)))
     return cleaned(module)
 
 
@@ -137,19 +143,6 @@ def _before_clamps(x: fx.Node, thresholds: Tensor) -> fx.Node:
             break
         x = source
     return x
-
-
-def data_type(input: IntegerInput) -> str:
-    """Return the name that QONNX has for the smallest type with all codes of an input.
-
-    >>> from sqakd.export.integer_input import unsigned_8_bits
-    >>> data_type(unsigned_8_bits(0.0, 1.0)), data_type(unsigned_8_bits(-1.0, 1.0))
-    ('UINT8', 'INT8')
-    """
-    low, high = input.code_range
-    if (low, high, input.gap) == (-1, 1, 2):
-        return "BIPOLAR"
-    return f"INT{_signed_width(low, high)}" if low < 0 else f"UINT{high.bit_length()}"
 
 
 def _is_signed(input: IntegerInput) -> bool:
@@ -173,8 +166,4 @@ def _is_signed(input: IntegerInput) -> bool:
 
 def _width(weight: IntegerWeight) -> int:
     """Return the bits of the smallest signed Quant node that has all integers of a weight."""
-    return _signed_width(int(weight.grid[0]), int(weight.grid[-1]))
-
-
-def _signed_width(low: int, high: int) -> int:
-    return 1 + max((-low - 1).bit_length(), high.bit_length())
+    return signed_width(int(weight.grid[0]), int(weight.grid[-1]))

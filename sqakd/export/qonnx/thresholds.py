@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sqakd.export.integer_input import FARTHEST, IntegerInput
+from sqakd.export.qonnx.ops import multi_threshold
 from sqakd.quantization.quantizers.base import Quantizer
 
 SIGN_BIT = 2**31
@@ -31,6 +32,40 @@ def find_thresholds(quantizer: Quantizer, input: IntegerInput) -> Tensor:
         above = quantizer.encode(_number(middle))[0].round() >= wanted
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
     return _number(high)
+
+
+def compared(x: Tensor, thresholds: Tensor, input: IntegerInput, layout: str) -> Tensor:
+    """Return the codes of real values as whole numbers, by a MultiThreshold node.
+
+    Args:
+        x: real values of any shape.
+        thresholds: of `find_thresholds`, [1, codes - 1].
+        input: the integers of the quantizer.
+        layout: QONNX's name for the order of the dimensions of `x`, e.g. "NCHW".
+    """
+    return multi_threshold(x, thresholds, float(input.gap), float(-input.zero_point), data_type(input), layout)
+
+
+def data_type(input: IntegerInput) -> str:
+    """Return the name that QONNX has for the smallest type with all codes of an input.
+
+    >>> from sqakd.export.integer_input import unsigned_8_bits
+    >>> data_type(unsigned_8_bits(0.0, 1.0)), data_type(unsigned_8_bits(-1.0, 1.0))
+    ('UINT8', 'INT8')
+    """
+    low, high = input.code_range
+    if (low, high, input.gap) == (-1, 1, 2):
+        return "BIPOLAR"
+    return f"INT{signed_width(low, high)}" if low < 0 else f"UINT{high.bit_length()}"
+
+
+def signed_width(low: int, high: int) -> int:
+    """Return the bits of the smallest signed whole numbers that contain low .. high.
+
+    >>> signed_width(-4, 3), signed_width(-1, 4)
+    (3, 4)
+    """
+    return 1 + max((-low - 1).bit_length(), high.bit_length())
 
 
 def _place(x: Tensor) -> Tensor:

@@ -1,0 +1,150 @@
+r"""Residual sums on integers: `residual_bits`.
+
+With b bits, a learned step s > 0 and rounding to the nearest whole number:
+
+    branch   p = clip(round(branch / s), -2**(b-1), 2**(b-1) - 1)
+    shortcut r = clip(round(shortcut / s), 0, 2**b - 1), or as p if the shortcut has negative values
+    output     = s clip(p + r, 0, 2**b - 1)
+
+All sums of a network have the same step, so that p, r and the output are whole multiples of one number. A sum of codes
+is then exact in integers, and hardware needs no multiplication for it. The step is an LSQ step (Esser et al. 2020,
+https://arxiv.org/abs/1902.08153), with LSQ's gradient. It starts where no value of the calibration batch is clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sqakd.errors import SqakdError
+from sqakd.numbers import is_whole
+from sqakd.quantization.layers import twin
+from sqakd.quantization.quantizers.base import MAX_BITS
+from sqakd.quantization.quantizers.lsq import LearnedStep
+from sqakd.sums import ResidualSum
+
+MIN_BITS = 2  # one bit has no signed codes with a zero
+
+
+class QuantResidualSum(ResidualSum):
+    """A residual sum on integers; made from a `ResidualSum` by `quantize_sums`.
+
+    Attributes:
+        branch: quantizer of the first operand, with signed codes.
+        shortcut: quantizer of the second operand; its codes are signed if the operand has negative values when the
+            network is calibrated.
+        largest: while the network is calibrated, the step that covers all values so far; None otherwise. Nothing is
+            rounded then.
+    """
+
+    branch: LearnedStep
+    shortcut: LearnedStep
+    largest: Tensor | None = None
+
+    @property
+    def step(self) -> Tensor:
+        """The step that all sums of the network share."""
+        return self.branch.step
+
+    @property
+    def high(self) -> int:
+        """The highest code of the output; the lowest is 0."""
+        return self.branch.steps
+
+    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        if self.largest is not None:
+            return self._measured(branch, shortcut)
+        codes, step = self.branch.encode(branch)
+        others, _ = self.shortcut.encode(shortcut)
+        total = (codes + others).clamp(0, self.high)
+        # Codes of 8 bits times a step need more digits than bfloat16 has, so the output is float32 under autocast too.
+        return total.to(torch.promote_types(total.dtype, step.dtype)) * step
+
+    def _measured(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        """Return the real sum, and remember the step that clips no value."""
+        assert self.largest is not None
+        total = super().forward(branch, shortcut)
+        self.shortcut.signed |= bool((shortcut < 0).any())
+        ends = ((branch, self.branch.high), (shortcut, self.shortcut.high), (total, self.high))
+        self.largest = torch.stack([self.largest, *(x.abs().max().float() / high for x, high in ends)]).max()
+        return total
+
+
+def residual_sums(model: nn.Module) -> list[tuple[str, QuantResidualSum]]:
+    """Return name and module of each residual sum on integers, in network order."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, QuantResidualSum)]
+
+
+def checked_residual_bits(bits: int | None) -> int | None:
+    """Return the bits of residual sums if they are allowed; None: the sums stay real.
+
+    Raises:
+        SqakdError: if they are no whole number from 2 to 8.
+    """
+    if bits is not None and not (is_whole(bits) and MIN_BITS <= bits <= MAX_BITS):
+        raise SqakdError(
+            f"residual_bits={bits!r}: expected a whole number from {MIN_BITS} to {MAX_BITS}, or null, which leaves"
+            f" residual sums real"
+        )
+    return bits
+
+
+def quantize_sums(model: nn.Module, bits: int) -> None:
+    """Put each residual sum of a network on integers, in place.
+
+    Args:
+        model: network with `sqakd.sums.ResidualSum` modules.
+        bits: of each operand and of the result.
+
+    Raises:
+        SqakdError: if the network has no such module.
+    """
+    step = nn.Parameter(torch.ones(()))
+    found = [name for name, module in model.named_modules() if isinstance(module, ResidualSum)]
+    for name in found:
+        made = twin(model.get_submodule(name), QuantResidualSum)
+        made.branch, made.shortcut = LearnedStep(bits=bits, signed=True), LearnedStep(bits=bits, signed=False)
+        made.branch.step = made.shortcut.step = step
+        model.set_submodule(name, made)
+    if not found:
+        raise SqakdError(
+            f"residual_bits={bits}: {type(model).__name__} has no module ResidualSum, the class whose sums are rounded;"
+            f" expected residual_bits=null, or a network with such modules",
+            topic="quantization.no_sum",
+        )
+
+
+def to_real_sums(model: nn.Module) -> None:
+    """Undo `quantize_sums`, in place."""
+    for name, module in residual_sums(model):
+        made = twin(module, ResidualSum)
+        del made.branch, made.shortcut
+        model.set_submodule(name, made)
+
+
+@contextmanager
+def calibrating_sums(model: nn.Module) -> Iterator[None]:
+    """Let the sums that have no step yet stay real in the block, measure their values, and set their step at its end.
+
+    Raises:
+        SqakdError: if a sum never ran, or all values are zero.
+    """
+    sums = [(name, module) for name, module in residual_sums(model) if not module.branch.calibrated]
+    for _, module in sums:
+        module.largest = torch.zeros((), device=module.step.device)
+    try:
+        yield
+        unused = [name for name, module in sums if module.largest is not None and not module.largest > 0]
+        if unused:
+            raise SqakdError(f"these residual sums have no values but zero, so they have no range: {', '.join(unused)}")
+        for _, module in sums:
+            with torch.no_grad():
+                module.step.copy_(max(other.largest for _, other in sums if other.largest is not None))
+            for quantizer in (module.branch, module.shortcut):
+                quantizer.calibrated.fill_(True)
+    finally:
+        for _, module in sums:
+            module.largest = None

@@ -1,0 +1,34 @@
+"""Whole commands with `residual_bits`: the name, the record, the checkpoint and the export of such a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import command
+import torch
+
+OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=lsq", *command.SMALL, "teacher.recipe.epochs=1"]
+
+
+def test_a_run_with_rounded_sums_trains_and_is_exported(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    made = command.train(*OVERRIDES, "residual_bits=8", "recipe.epochs=1", runs=runs)
+    assert made.returncode == 0, made.stdout + made.stderr
+    folder = runs / "digits16-resnet20-lsq-w2a2+r8-sqakd" / "seed0"
+    record = json.loads((folder / "record.json").read_text())
+    assert record["changes"]["quantizer.residual_bits"] == 8
+    assert (record["w_bits"], record["a_bits"]) == (2, 2)
+    weights = command.weights(folder)
+    steps = {name: tensor for name, tensor in weights.items() if ".sum." in name and name.endswith(".step")}
+    assert len(steps) == 6  # of three sums, two operands each: one shared step, stored under each name
+    assert len({float(step) for step in steps.values()}) == 1
+    teacher = command.weights(runs / "digits16-resnet20-none-w32a32-none" / "seed0")
+    assert not any(".sum." in name for name in teacher)
+    assert "done" in command.train(*OVERRIDES, "residual_bits=8", "recipe.epochs=1", runs=runs).stdout
+    assert torch.equal(command.weights(folder)["conv1.weight"], weights["conv1.weight"])
+    options = ["profile=requantized", "benchmark.rounds=0", "images=32", "gate=0"]
+    exported = command.script("export.py", f"run={folder}", *options, folder=tmp_path)
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    layers = json.loads((folder / "export-requantized" / "layers.json").read_text())
+    assert {layer["output"] for layer in layers} == {"integers"}

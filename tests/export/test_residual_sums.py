@@ -1,0 +1,199 @@
+"""Residual sums that were trained on integers: the integer network, both runtimes, QONNX, and what is refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import small
+import torch
+from export_networks import images_for, make
+from onnx_files import run
+from torch import Tensor, nn
+
+from sqakd.advice import explain
+from sqakd.export.compare import Differences, code_differences, recorded
+from sqakd.export.eight_bit import quantize_float_parts
+from sqakd.export.errors import ExportError
+from sqakd.export.graph import module_of
+from sqakd.export.levels import CountedOutput, LevelOutput
+from sqakd.export.lower import Lowering, lower
+from sqakd.export.modules import Dequantize, IntegerSum, Quantize, RealOutput
+from sqakd.export.probe import recorded_in_onnxruntime
+from sqakd.export.qonnx.execute import executed
+from sqakd.export.qonnx.lower import lower_to_qonnx
+from sqakd.export.qonnx.model import qonnx_model
+from sqakd.export.to_onnx import Deployed, to_onnx
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import quantize
+from sqakd.sums import ResidualSum
+
+SLOW = pytest.mark.slow
+BITS = "residual_bits=8"
+
+
+@cache
+def resnet20(method: str, bits: int) -> nn.Module:
+    return make("resnet20", f"quantizer={method}", BITS, bits=bits)
+
+
+@cache
+def resnet8(*overrides: str) -> nn.Module:
+    """Return a network of three blocks, with statistics of batch norm that a few batches have moved."""
+    network = small.quantized("quantizer=lsq", BITS, *overrides)
+    with torch.no_grad():
+        for seed in range(3):
+            network.train()(small.batch(8, seed))
+    return network.eval()
+
+
+def total(differences: dict[str, Differences]) -> Differences:
+    return sum(differences.values(), Differences())
+
+
+@pytest.mark.parametrize(
+    ("method", "bits"),
+    [("lsq", 2), *(pytest.param(*case, marks=SLOW) for case in (("ewgs", 1), ("pact", 3), ("dorefa", 2), ("lsq", 7)))],
+)
+@torch.no_grad()
+def test_each_code_that_onnxruntime_computes_is_the_trained_one(method: str, bits: int) -> None:
+    network, x = resnet20(method, bits), images_for("resnet20", 4)
+    lowered = lower(network, Lowering())
+    model = to_onnx(Deployed(lowered, None, None), (3, 16, 16), weights="cast")
+    differences, logits = code_differences(network, x, recorded_in_onnxruntime(model, lowered, x))
+    assert total(differences).codes > 10_000
+    # Only the real values behind the first layer, which is float, may round differently.
+    assert total(differences).differing <= 1
+    assert logits < 1e-5 or total(differences).differing
+
+
+@torch.no_grad()
+def test_everything_between_the_outer_layers_is_integer() -> None:
+    lowered = lower(resnet20("lsq", 2), Lowering(count=False))
+    convolutions = [m for m in lowered.modules() if isinstance(m, LevelOutput | RealOutput)]
+    assert len(convolutions) == 18
+    assert all(isinstance(m, LevelOutput) for m in convolutions)
+    assert sum(isinstance(m, IntegerSum) for m in lowered.modules()) == 9
+    for node in lowered.graph.nodes:
+        if isinstance(module_of(node), Dequantize):  # read by quantizers of fewer bits, and by the pooling at the end
+            assert all(isinstance(module_of(user), Quantize) or user.target == "mean" for user in node.users)
+        if isinstance(module_of(node), Quantize) and str(node.target).endswith("_shortcut"):
+            assert str(node.target).startswith("layer1.0.")  # the other shortcuts are sums already
+
+
+@torch.no_grad()
+def test_a_branch_that_cannot_be_requantized_has_a_real_output_and_is_rounded_apart() -> None:
+    network, x = resnet8(), small.batch(8)
+    lowered = lower(network, Lowering())
+    real = [m.name for m in lowered.modules() if isinstance(m, RealOutput)]
+    assert real == [f"layer{stage}.0.conv2" for stage in (1, 2, 3)]
+    assert not any(isinstance(m, CountedOutput) for m in lowered.modules())
+    model = to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="cast")
+    # ONNX Runtime would join these convolutions with the rounding, and change codes, if nothing stood in between.
+    assert Counter(node.op_type for node in model.graph.node)["Max"] == 3
+    assert np.abs(run(model, x) - lowered(x).numpy()).max() < 1e-4
+
+
+@torch.no_grad()
+def test_requantized_sums_are_one_level_off_at_most_here_and_there() -> None:
+    network, x = resnet20("lsq", 2), images_for("resnet20", 8)
+    lowered = lower(network, Lowering(count=False))
+    assert not any(isinstance(m, CountedOutput) for m in lowered.modules())
+    branches = [m for m in lowered.modules() if isinstance(m, LevelOutput) and m.next.input.levels == 255]
+    assert len(branches) == 9
+    assert sum(m.wrong_sums for m in branches) < 0.02 * sum(int(m.solution.reachable.sum()) for m in branches)
+    differences, _ = code_differences(network, x, recorded(lowered, x))
+    assert 0 < total(differences).differing < 1e-3 * total(differences).codes
+    assert total(differences).farthest < 0.1  # less than one of 256 levels of the sums, in steps of two bits
+
+
+@torch.no_grad()
+def test_a_network_with_outer_layers_of_8_bits_has_only_integer_kernels(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    network, x = resnet8("quantizer.first_last=8"), small.batch(8)
+    lowered = lower(network, Lowering(count=False))
+    quantize_float_parts(lowered, x)
+    model = to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="dequantize")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
+    # The first convolution is computed for both of its readers, the first block and its shortcut.
+    assert (kinds["QLinearConv"], kinds["QLinearAdd"], kinds["Conv"], kinds["Add"]) == (8, 3, 0, 0)
+    assert kinds["Transpose"] <= 3  # at the ends, not around each convolution
+
+
+@torch.no_grad()
+def test_openvino_and_onnxruntime_compute_the_same_logits(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    lowered, x = lower(resnet8(), Lowering(count=False)), small.batch(16)
+    model = to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="dequantize")
+    onnx.save(model, tmp_path / "model.onnx")
+    compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    got, wanted = compiled(x.numpy())[0], run(model, x)
+    # Nothing between the outer layers depends on the order of additions, so equal codes give equal logits.
+    assert np.abs(got - wanted).max() < 1e-4 * wanted.std()
+
+
+@pytest.mark.parametrize("thresholds", [False, pytest.param(True, marks=SLOW)])
+def test_each_code_that_qonnx_computes_is_the_trained_one(thresholds: bool) -> None:
+    pytest.importorskip("qonnx")
+    network, x = resnet8(), small.batch(3)
+    lowered = lower_to_qonnx(network, thresholds=thresholds)
+    model = qonnx_model(lowered, small.SHAPE)
+    differences, logits = code_differences(network, x, executed(model, lowered, x))
+    assert total(differences).codes > 1_000
+    assert total(differences).differing == 0
+    assert logits < 1e-5
+    kinds = Counter(node.op_type for node in model.graph.node)
+    assert kinds["Add"] == 3
+    if thresholds:  # each sum adds whole codes
+        adds = [node for node in model.graph.node if node.op_type == "Add"]
+        producers = {name: node.op_type for node in model.graph.node for name in node.output}
+        assert {producers[name] for node in adds for name in node.input} <= {"MultiThreshold", "Pad"}
+
+
+class SignedShortcut(nn.Module):
+    """A block whose shortcut is a convolution, as where torchvision's residual networks shrink their maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.branch, self.shortcut = (nn.Conv2d(4, 4, 3, padding=1, bias=False) for _ in range(2))
+        self.norm, self.sum, self.last = nn.BatchNorm2d(4), ResidualSum(), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        total: Tensor = self.sum(branch=self.branch(x), shortcut=self.norm(self.shortcut(x)))
+        y: Tensor = self.last(total.mean(dim=(2, 3)))
+        return y
+
+
+@torch.no_grad()
+def test_both_operands_may_be_layers_and_have_signed_codes() -> None:
+    torch.manual_seed(0)
+    network, x = SignedShortcut(), small.batch(8)
+    quantize(network, small.scheme("quantizer=lsq", "bits=3", BITS))
+    calibrate(network, x)
+    lowered = lower(network.eval(), Lowering())
+    assert sum(isinstance(m, LevelOutput) and m.next.input.zero_point == 128 for m in lowered.modules()) == 2
+    differences, logits = code_differences(network, x, recorded(lowered, x))
+    assert total(differences).differing == 0
+    assert logits < 1e-5
+
+
+def test_tensorrt_needs_7_bits() -> None:
+    signed = Lowering(signed=True, count=False)
+    with pytest.raises(ExportError, match=r"layer layer1\.0\.sum: the input codes 0 \.\. 255 do not fit int8") as error:
+        lower(resnet8(), signed)
+    assert "residual_bits=7" in explain(error.value)
+    network, x = small.quantized("quantizer=lsq", "residual_bits=7").eval(), small.batch(8)
+    with torch.no_grad():
+        lowered = lower(network, signed)
+        model = to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="dequantize")
+        assert np.abs(run(model, x) - lowered(x).numpy()).max() < 1e-4

@@ -1,0 +1,205 @@
+"""Residual sums on integers (`residual_bits`): the formula, the shared step, calibration, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from typing import Any
+
+import pytest
+import small
+import torch
+from torch import Tensor, nn
+
+from sqakd.advice import explain
+from sqakd.errors import SqakdError
+from sqakd.models.vgg import VGG
+from sqakd.quantization.calibrate import calibrate
+from sqakd.quantization.convert import dequantize, quantize
+from sqakd.quantization.parameters import split_parameters
+from sqakd.quantization.residual import QuantResidualSum, quantize_sums, residual_sums
+from sqakd.sums import ResidualSum
+
+SUMS = ["layer1.0.sum", "layer2.0.sum", "layer3.0.sum"]
+
+
+def one_sum(bits: int = 8, *, signed_shortcut: bool = False, step: float = 0.1) -> QuantResidualSum:
+    """Return a calibrated sum."""
+    network = nn.Sequential(ResidualSum())
+    quantize_sums(network, bits)
+    (total,) = network
+    assert isinstance(total, QuantResidualSum)
+    total.branch.step.data.fill_(step)
+    total.shortcut.signed = signed_shortcut
+    return total
+
+
+def operands(n: int = 1000, *, signed_shortcut: bool = False) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    branch, shortcut = (12 * torch.randn(n, generator=generator) for _ in range(2))
+    return branch, shortcut if signed_shortcut else shortcut.abs()
+
+
+def wanted(branch: Tensor, shortcut: Tensor, step: float, bits: int, *, signed_shortcut: bool) -> Tensor:
+    """Return the codes of the sum, by the equations of the module's docstring, in float64."""
+    half, high = 2 ** (bits - 1), 2**bits - 1
+    p = (branch.double() / step).round().clamp(-half, half - 1)
+    low, top = (-half, half - 1) if signed_shortcut else (0, high)
+    r = (shortcut.double() / step).round().clamp(low, top)
+    return (p + r).clamp(0, high)
+
+
+@pytest.mark.parametrize("signed_shortcut", [False, True])
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_the_sum_follows_its_equations(bits: int, signed_shortcut: bool) -> None:
+    step = 2.0**-3 * 2 ** (8 - bits)  # a power of two, so that division rounds nothing
+    total = one_sum(bits, signed_shortcut=signed_shortcut, step=step)
+    branch, shortcut = operands(signed_shortcut=signed_shortcut)
+    got = total(branch, shortcut).double() / step
+    codes = wanted(branch, shortcut, step, bits, signed_shortcut=signed_shortcut)
+    assert torch.equal(got, codes)
+    top = 2 ** (bits - 1) - 1
+    assert {0.0, 2.0 * top if signed_shortcut else 2.0**bits - 1} <= set(codes.tolist())  # both ends occur
+
+
+def test_the_gradients_are_those_of_lsq() -> None:
+    step, bits = 0.125, 8
+    total = one_sum(bits, step=step)
+    branch, shortcut = (x.requires_grad_() for x in operands())
+    upstream = torch.randn(len(branch), generator=torch.Generator().manual_seed(1))
+    total(branch, shortcut).backward(upstream)
+    b, s, g = branch.detach().double() / step, shortcut.detach().double() / step, upstream.double()
+    p, r = b.round().clamp(-128, 127), s.round().clamp(0, 255)
+    passes = (p + r > 0) & (p + r < 255)  # as in the gradient of ReLU, the ends do not pass
+    of_branch, of_shortcut = passes & (b >= -128) & (b <= 127), passes & (s <= 255)
+    assert branch.grad is not None
+    torch.testing.assert_close(branch.grad, torch.where(of_branch, upstream, 0))
+    assert shortcut.grad is not None
+    torch.testing.assert_close(shortcut.grad, torch.where(of_shortcut, upstream, 0))
+    # d output / d step = code of the sum - the unrounded codes of the operands that pass; LSQ scales each part.
+    codes = (p + r).clamp(0, 255)
+    scales = [1 / math.sqrt(len(b) * high) for high in (127, 255)]
+    expected = (g * (codes - torch.where(of_branch, b, 0))).sum() * scales[0]
+    expected -= (g * torch.where(of_shortcut, s, 0)).sum() * scales[1]
+    assert total.step.grad is not None
+    assert float(total.step.grad) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_the_output_under_autocast_is_on_the_grid_of_single_precision() -> None:
+    total = one_sum(step=0.0371)
+    branch, shortcut = operands()
+    half, single = total(branch.bfloat16(), shortcut.bfloat16()), total(branch.bfloat16().float(), shortcut)
+    assert half.dtype == torch.float32
+    assert torch.equal((half / total.step).round() * total.step, half)
+    assert float((half - single).detach().abs().max()) < 0.2
+
+
+def quantized(*overrides: str) -> nn.Module:
+    return small.quantized("quantizer=lsq", "residual_bits=8", *overrides)
+
+
+def test_all_sums_of_a_network_share_one_learned_step() -> None:
+    network = quantized()
+    assert [name for name, _ in residual_sums(network)] == SUMS
+    steps = {id(quantizer.step) for _, total in residual_sums(network) for quantizer in (total.branch, total.shortcut)}
+    assert len(steps) == 1
+    weights, ranges = split_parameters(network)
+    step = residual_sums(network)[0][1].step
+    assert [parameter is step for parameter in ranges].count(True) == 1
+    assert not any(parameter is step for parameter in weights)
+    for twin in (copy.deepcopy(network), copy.deepcopy(network).double()):
+        assert len({id(total.shortcut.step) for _, total in residual_sums(twin)}) == 1
+    network(small.batch(4)).sum().backward()
+    assert step.grad is not None
+    assert float(step.grad) != 0
+
+
+def test_the_step_starts_where_no_value_of_the_calibration_batch_is_clipped() -> None:
+    network = small.network()
+    quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    ends: list[float] = []
+
+    def look(module: nn.Module, args: tuple[Tensor, Tensor], output: Tensor) -> None:
+        assert torch.equal(output, torch.relu(args[0] + args[1]))  # real while the network is calibrated
+        ends.extend([float(args[0].abs().max()) / 127, float(args[1].max()) / 255, float(output.max()) / 255])
+
+    hooks = [total.register_forward_hook(look) for _, total in residual_sums(network)]
+    calibrate(network, small.batch(8))
+    for hook in hooks:
+        hook.remove()
+    assert residual_sums(network)[0][1].step.item() == pytest.approx(max(ends), rel=1e-6)
+    assert all(bool(q.calibrated) for _, total in residual_sums(network) for q in (total.branch, total.shortcut))
+    assert all(total.largest is None for _, total in residual_sums(network))
+
+
+def test_a_shortcut_with_negative_values_gets_signed_codes() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3)))
+            self.sum = ResidualSum()
+
+        def forward(self, x: Tensor) -> Tensor:
+            total: Tensor = self.sum(self.convs(x), x)
+            return total
+
+    torch.manual_seed(0)
+    network = Block()
+    quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    calibrate(network, small.batch(8))
+    assert residual_sums(network)[0][1].shortcut.signed
+    assert not residual_sums(quantized())[0][1].shortcut.signed
+
+
+def test_a_saved_state_restores_the_same_outputs() -> None:
+    trained, fresh = quantized().eval(), small.network(seed=1)
+    quantize(fresh, small.scheme("quantizer=lsq", "residual_bits=8"))
+    fresh.load_state_dict(trained.state_dict(), strict=True)
+    x = small.batch(4, seed=5)
+    assert torch.equal(fresh.eval()(x), trained(x))
+
+
+def test_dequantize_puts_real_sums_back() -> None:
+    network = small.network()
+    state, x = network.state_dict(), small.batch(4)
+    wanted = network.eval()(x)
+    quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    dequantize(network)
+    assert {type(network.get_submodule(name)) for name in SUMS} == {ResidualSum}
+    assert network.state_dict().keys() == state.keys()
+    assert torch.equal(network.eval()(x), wanted)
+
+
+def test_compilation_needs_no_break() -> None:
+    network = quantized().eval()
+    explained = torch._dynamo.explain(network)(small.batch(4))
+    assert explained.graph_break_count == 0
+
+
+def test_sums_without_any_value_are_refused() -> None:
+    network = small.network()
+    quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    last = network.get_submodule(SUMS[-1])  # behind the last layer that is calibrated
+    last.register_forward_pre_hook(lambda _, args: tuple(0 * x for x in args))
+    with pytest.raises(SqakdError, match=r"these residual sums have no values but zero.*: layer3\.0\.sum$"):
+        calibrate(network, small.batch(8))
+    assert not any(bool(total.branch.calibrated) for _, total in residual_sums(network))
+
+
+@pytest.mark.parametrize("bits", [0, 1, 9, 2.5, True, "8"])
+def test_other_bits_are_refused(bits: Any) -> None:
+    with pytest.raises(SqakdError, match=re.escape(f"residual_bits={bits!r}: expected a whole number from 2 to 8")):
+        small.scheme("quantizer=lsq").__class__(**vars(small.scheme("quantizer=lsq")) | {"residual_bits": bits})
+
+
+def test_shared_inputs_are_refused() -> None:
+    with pytest.raises(Exception, match="residual_bits=8 is not compatible with outer=released"):
+        small.scheme("quantizer=lsq_released", "quantizer.outer=released", "residual_bits=8")
+
+
+def test_a_network_without_residual_sums_is_refused() -> None:
+    network = VGG(blocks=[1, 1, 1, 1, 1], pools=3, num_classes=10)
+    with pytest.raises(SqakdError, match="VGG has no module ResidualSum") as error:
+        quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    assert "resnet20" in explain(error.value)
