@@ -10,7 +10,7 @@ from sqakd.export.errors import ExportError
 from sqakd.export.graph import add_call, calls, is_no_op, module_of
 from sqakd.export.graph import replace as replace_call
 from sqakd.export.integer_input import IntegerInput, integer_input
-from sqakd.export.modules import LowerBound, Dequantize, IntegerSum, Quantize, RealOutput
+from sqakd.export.modules import Dequantize, IntegerSum, LowerBound, Quantize, RealOutput
 from sqakd.export.stored import StoredInput
 from sqakd.quantization.quantizers.base import MAX_BITS
 from sqakd.quantization.residual import QuantResidualSum
