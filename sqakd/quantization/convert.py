@@ -100,6 +100,11 @@ class Scheme:
                 " expected outer=float with output_scale=true, as in the published EWGS"
             )
 
+    @property
+    def power_of_two(self) -> bool:
+        """Whether the steps of inputs are powers of two, and so the step of residual sums too."""
+        return bool(isinstance(self.input, partial) and self.input.keywords.get("power_of_two", False))
+
     def check(self) -> None:
         """Make one weight quantizer and one input quantizer, so that wrong arguments are refused before training.
 
@@ -237,7 +242,7 @@ def quantize(
         warnings.warn(f"these parts of the network stay float: {by_kind(found.others)}", stacklevel=2)
     _replace(model, swapped | outer)
     if scheme.residual_bits is not None:
-        quantize_sums(model, scheme.residual_bits)
+        quantize_sums(model, scheme.residual_bits, power_of_two=scheme.power_of_two)
     if scheme.outer == "released":
         assert image_shape is not None, "outer=released runs the network, which needs the shape of an image"
         share_inputs(model, image_shape)

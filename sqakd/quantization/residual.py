@@ -92,12 +92,13 @@ def checked_residual_bits(bits: int | None) -> int | None:
     return bits
 
 
-def quantize_sums(model: nn.Module, bits: int) -> None:
+def quantize_sums(model: nn.Module, bits: int, *, power_of_two: bool = False) -> None:
     """Put each residual sum of a network on integers, in place.
 
     Args:
         model: network with `sqakd.sums.ResidualSum` modules.
         bits: of each operand and of the result.
+        power_of_two: whether the step is the nearest power of two.
 
     Raises:
         SqakdError: if the network has no such module.
@@ -106,7 +107,8 @@ def quantize_sums(model: nn.Module, bits: int) -> None:
     found = [name for name, module in model.named_modules() if isinstance(module, ResidualSum)]
     for name in found:
         made = twin(model.get_submodule(name), QuantResidualSum)
-        made.branch, made.shortcut = LearnedStep(bits=bits, signed=True), LearnedStep(bits=bits, signed=False)
+        made.branch = LearnedStep(bits=bits, signed=True, power_of_two=power_of_two)
+        made.shortcut = LearnedStep(bits=bits, signed=False, power_of_two=power_of_two)
         made.branch.step = made.shortcut.step = step
         model.set_submodule(name, made)
     if not found:
@@ -141,8 +143,11 @@ def calibrating_sums(model: nn.Module) -> Iterator[None]:
         if unused:
             raise SqakdError(f"these residual sums have no values but zero, so they have no range: {', '.join(unused)}")
         for _, module in sums:
+            largest = max(other.largest for _, other in sums if other.largest is not None)
+            if module.branch.power_of_two:
+                largest = torch.exp2(torch.log2(largest).ceil())
             with torch.no_grad():
-                module.step.copy_(max(other.largest for _, other in sums if other.largest is not None))
+                module.step.copy_(largest)
             for quantizer in (module.branch, module.shortcut):
                 quantizer.calibrated.fill_(True)
     finally:

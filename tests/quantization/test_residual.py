@@ -133,6 +133,15 @@ def test_the_step_starts_where_no_value_of_the_calibration_batch_is_clipped() ->
     assert all(total.largest is None for _, total in residual_sums(network))
 
 
+def test_the_step_is_a_power_of_two_if_those_of_the_layers_are() -> None:
+    exact, network = quantized(), small.quantized("quantizer=lsq_pow2", "residual_bits=8")
+    step = residual_sums(network)[0][1].step.item()
+    assert math.log2(step).is_integer()
+    assert step >= 0.9 * residual_sums(exact)[0][1].step.item()  # nothing is clipped
+    output = residual_sums(network)[-1][1](*(small.batch(2).abs() for _ in range(2)))
+    assert torch.equal((output / step).round() * step, output)
+
+
 def test_a_shortcut_with_negative_values_gets_signed_codes() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
