@@ -3,6 +3,7 @@
 Where this differs:
 
 - The logits are the only output. The auxiliary classifiers of GoogLeNet and Inception are therefore removed.
+- The sums of residual blocks are modules (`sqakd.models.residual_blocks`).
 - GoogLeNet and Inception convert ImageNet's normalisation into their own inside the network. Torchvision does so only
   with pretrained weights. Here they always do, so that a name stands for one function of its weights and images.
 """
@@ -15,6 +16,7 @@ from torch import nn
 from torchvision import models
 
 from sqakd.errors import SqakdError
+from sqakd.models.residual_blocks import use_sum_modules
 from sqakd.models.similar import similar
 
 AUXILIARY = ("aux1", "aux2", "AuxLogits")
@@ -55,6 +57,7 @@ def torchvision_network(*, arch: str, weights: str | None, num_classes: int) -> 
                 setattr(network, name, None)
     if weights is not None:
         _set_classes(network, num_classes)
+    use_sum_modules(network)
     return network
 
 

@@ -158,6 +158,17 @@ def test_each_code_that_qonnx_computes_is_the_trained_one(thresholds: bool) -> N
         assert {producers[name] for node in adds for name in node.input} <= {"MultiThreshold", "Pad"}
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_residual_network_of_torchvision_computes_the_same() -> None:
+    network, x = make("resnet18", "quantizer=lsq", BITS, bits=4), images_for("resnet18", 4)
+    lowered = lower(network, Lowering())
+    assert sum(isinstance(m, IntegerSum) for m in lowered.modules()) == 8
+    model = to_onnx(Deployed(lowered, None, None), (3, 48, 48), weights="cast")
+    differences, _ = code_differences(network, x, recorded_in_onnxruntime(model, lowered, x))
+    assert total(differences).differing <= 5e-6 * total(differences).codes + 1
+
+
 class SignedShortcut(nn.Module):
     """A block whose shortcut is a convolution, as where torchvision's residual networks shrink their maps."""
 

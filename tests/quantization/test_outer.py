@@ -24,7 +24,6 @@ from sqakd.quantization.outer import Entry, OuterConv2d, OuterLinear
 from sqakd.quantization.parameters import split_parameters
 
 METHODS = ("pact", "lsq", "dorefa")
-LEAST = 1e-3  # error that is always allowed
 CASES = [(option, name, method) for option, name in NETWORKS for method in METHODS]
 # Every network once and every method at least once; the other pairs are for the whole suite.
 QUICK = {("resnet18", "dorefa"), ("vgg11", "lsq"), ("mobilenet_v2", "pact"), ("squeezenet1_0", "dorefa")}
@@ -90,15 +89,23 @@ def test_the_network_equals_the_published_one(option: str, name: str, method: st
     assert sorted(float(q.codes(x).scale) for q in inputs) == pytest.approx(sorted(scales), rel=1e-5)
 
     # Array-relative errors between two convolution back-ends and against double precision, which measure how far equal
-    # networks may differ. A processor with AVX2 alone rounded one code of VGG-11 the other way: an error of 4e-4.
+    # networks may differ.
     fill, train, _, evaluation, fill64, train64 = d[f"{method}_backend_difference"]
     with torch.no_grad():
-        assert golden.error(model.eval()(x), d[f"{method}_logits_eval"]) <= max(LEAST, 10 * evaluation)
+        assert_close(model.eval()(x), d[f"{method}_logits_eval"], max(1e-4, 10 * evaluation))
         for key, value in model.named_buffers():
             if key in filled:
                 value.copy_(filled[key])
-        assert golden.error(model(x), d[f"{method}_logits_eval_fill"]) <= max(LEAST, 10 * min(fill, fill64))
-        assert golden.error(model.train()(x), d[f"{method}_logits_train"]) <= max(LEAST, 10 * min(train, train64))
+        assert_close(model(x), d[f"{method}_logits_eval_fill"], max(1e-4, 10 * min(fill, fill64)))
+        assert_close(model.train()(x), d[f"{method}_logits_train"], max(1e-4, 10 * min(train, train64)))
+
+
+def assert_close(got: Tensor, reference: np.ndarray, tolerance: float) -> None:
+    """Compare logits; in one image, a code may be rounded the other way, as on a processor with AVX2 alone."""
+    errors = np.abs(got.double().numpy() - reference).max(axis=1) / np.abs(reference).max()
+    assert len(errors) > 1
+    assert sorted(errors)[-2] <= tolerance
+    assert errors.max() <= max(0.05, tolerance)
 
 
 def of(d: dict[str, Any], method: str, key: str) -> tuple[np.ndarray, np.ndarray]:
