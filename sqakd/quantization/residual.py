@@ -57,9 +57,10 @@ class QuantResidualSum(ResidualSum):
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         if self.largest is not None:
             return self._measured(branch, shortcut)
-        codes, step = self.branch.encode(branch)
-        others, _ = self.shortcut.encode(shortcut)
-        total = (codes + others).clamp(0, self.high)
+        # One step for both operands: their parts of its gradient cancel unless they have the same factor.
+        step = self.branch.scaled_step(branch.numel())
+        codes = self.branch.integers(branch, 1 / step) + self.shortcut.integers(shortcut, 1 / step)
+        total = codes.clamp(0, self.high)
         # Codes of 8 bits times a step need more digits than bfloat16 has, so the output is float32 under autocast too.
         return total.to(torch.promote_types(total.dtype, step.dtype)) * step
 

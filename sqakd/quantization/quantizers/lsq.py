@@ -91,15 +91,18 @@ class LearnedStep(IntegerQuantizer):
         self.step.copy_(step)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        step = self.scaled_step(x.numel() // (self.shape[0] if self.shape else 1))
+        # The rounding differentiates the codes by 1 / step, and the caller multiplies them by `step`: together that is
+        # the paper's dv_q / ds.
+        return self.integers(x, 1 / step), step
+
+    def scaled_step(self, elements: int) -> Tensor:
+        """Return the step as the forward pass uses it, with the gradient that LSQ gives it for N elements."""
         step = positive(self.step)
         if self.power_of_two:
             step = step + (nearest_power_of_two(step) - step).detach()
         # c = 1 / sqrt(N Qp) balances the step's gradient, a sum over N elements, with the gradient of one weight.
-        elements = x.numel() // (self.shape[0] if self.shape else 1)
-        step = scale_gradient(step, 1 / math.sqrt(elements * self.high))
-        # The rounding differentiates the codes by 1 / step, and the caller multiplies them by `step`: together that is
-        # the paper's dv_q / ds.
-        return self.integers(x, 1 / step), step
+        return scale_gradient(step, 1 / math.sqrt(elements * self.high))
 
 
 def positive(step: Tensor) -> Tensor:
