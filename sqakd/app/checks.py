@@ -47,7 +47,7 @@ def check_bits(spec: Spec, scheme: Scheme | None) -> None:
     """
     budget: Budget = make(spec.config["budget"], "budget")
     for key in (*LAYER_BITS, RESIDUAL_BITS):
-        if spec.config[key] and scheme is None:
+        if spec.config[key] not in (None, {}) and scheme is None:
             raise SqakdError(f"{key} has no effect with quantizer=none, which trains the float network; remove {key}=")
         if spec.config[key] and key not in spec.config["quantizer"]:
             name = spec.choices["quantizer"]

@@ -27,6 +27,7 @@ from sqakd.export.qonnx.thresholds import data_type
 
 # The two forms of a layer between integers.
 REQUANTIZED, COUNTED = "requantized", "counted"
+UNCOUNTED = "uncounted"  # a file without counted layers, whose speed shows what counting costs
 
 
 def integer_arrays(lowered: fx.GraphModule) -> dict[str, NDArray[Any]]:

@@ -11,8 +11,9 @@ from sqakd.export.counted import parts_of_sums
 from sqakd.export.errors import ExportError
 from sqakd.export.graph import INFINITY, add_call, calls, clamp_of, is_no_op, module_of, replace
 from sqakd.export.levels import CountedOutput, IntegerOutput
-from sqakd.export.modules import IntegerSum, Quantize, RealOutput
+from sqakd.export.modules import Quantize, RealOutput
 from sqakd.export.requantization import solve_requantization
+from sqakd.export.residual import is_operand
 from sqakd.export.stored import StoredInput
 
 # A layer that several quantizers read is computed once for each of them, up to this number; beyond it, the layer is
@@ -32,9 +33,9 @@ class _Reader:
 def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: bool, count: bool) -> None:
     """Fuse each convolution whose output only quantizers read; the options are those of `Lowering`.
 
-    An operand of a residual sum has 256 codes, which few layers requantize without a wrong sum, and counting so many
-    stairs takes twice as long as the float network. Such a layer keeps its real output, whose rounding has the ties of
-    single precision.
+    An operand of a residual sum has up to 256 codes. Few layers requantize so many codes without a wrong sum, and
+    counting so many stairs takes twice as long as the float network. Such a layer keeps its real output, whose rounding
+    has the ties of single precision.
     """
     for node, layer in calls(graph, RealOutput):
         assert isinstance(layer, RealOutput)
@@ -61,7 +62,7 @@ def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: boo
                     positive_scales=positive_scales,
                 )
                 wrong = count and int(solution.wrong.sum()) > 0
-                if wrong and _is_operand(reader.node):
+                if wrong and is_operand(reader.node):
                     continue
                 counts = wrong and _can_count(layer)
                 form = CountedOutput if counts else IntegerOutput
@@ -90,11 +91,6 @@ def _readers(node: fx.Node, low: float, high: float) -> list[_Reader] | None:
             return None
         found += further
     return found or None
-
-
-def _is_operand(quantizer: fx.Node) -> bool:
-    """Return whether a quantizer's codes go into a residual sum."""
-    return any(isinstance(module_of(user), IntegerSum) for user in quantizer.users)
 
 
 def _can_count(layer: RealOutput) -> bool:

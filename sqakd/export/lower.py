@@ -89,7 +89,8 @@ def lower(network: nn.Module, options: Lowering) -> fx.GraphModule:
         positive_scales=options.signed,
         count=options.count and not options.signed,
     )
-    separate_rounding(module.graph)
+    if options.count and not options.signed:
+        separate_rounding(module.graph)
     return cleaned(module)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from tqdm import tqdm
 
-from sqakd.export.artefacts import REQUANTIZED
+from sqakd.export.artefacts import UNCOUNTED
 from sqakd.export.benchmark import benchmark
 from sqakd.export.content import Content, integer_content, qonnx_content
 from sqakd.export.errors import ExportError
@@ -115,7 +115,7 @@ def _measured_files(trained: Trained, made: Content, options: Options, place: Pa
     file = place / NOT_COUNTED
     onnx.save(integer_model(trained, requantized, options)[0], file)
     try:
-        yield files | {REQUANTIZED: file}
+        yield files | {UNCOUNTED: file}
     finally:
         file.unlink(missing_ok=True)
 

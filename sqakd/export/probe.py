@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -12,31 +12,51 @@ import torch
 from torch import Tensor, fx
 
 from sqakd.export.compare import Recorded
+from sqakd.export.graph import calls
 from sqakd.export.modules import IntegerLayer
 from sqakd.export.to_onnx import INPUT, OUTPUT
 
 
-def probed(model: onnx.ModelProto, layers: Sequence[str]) -> tuple[onnx.ModelProto, list[str]]:
+def probed(model: onnx.ModelProto, layers: Mapping[str, IntegerLayer]) -> tuple[onnx.ModelProto, list[str]]:
     """Return a model that also returns the stored integers of layers' inputs, and the names of these outputs.
 
     Args:
         model: written from a lowered network that takes normalised images.
-        layers: names of modules in the lowered network, each called once.
+        layers: modules of the lowered network by name, each called once, in the order of the calls.
     """
     found = onnx.ModelProto()
     found.CopyFrom(model)
     producers = {output: node for node in found.graph.node for output in node.output}
-    readers = {name: node for node in found.graph.node for name in node.input}
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in found.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    used: dict[str, int] = defaultdict(int)
     outputs = []
     for layer in layers:
-        # From the weight down to the operation; the other operand of the operation is DequantizeLinear(integers).
-        node = readers[f"network.{layer}.weight"]
-        while node.op_type not in ("Conv", "MatMul"):
-            node = readers[node.output[0]]
+        name = _weight(readers, layer, layers)
+        # The other operand of the operation is DequantizeLinear(integers).
+        operations = _operations(name, readers)
+        node = operations[min(used[name], len(operations) - 1)]
+        used[name] += 1
         outputs.append(producers[node.input[0]].input[0])
     for name in dict.fromkeys(outputs):
         found.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, None))
     return found, outputs
+
+
+def _weight(readers: Mapping[str, list[onnx.NodeProto]], layer: str, layers: Mapping[str, IntegerLayer]) -> str:
+    """Return the name of a layer's weight in a model; the exporter merges small weights with equal values."""
+    equal = (other for other, module in layers.items() if torch.equal(module.weight, layers[layer].weight))
+    return next(name for other in (layer, *equal) if (name := f"network.{other}.weight") in readers)
+
+
+def _operations(weight: str, readers: Mapping[str, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:
+    """Return the convolutions and products that use a weight, in the order of the model."""
+    found: list[onnx.NodeProto] = []
+    for node in readers[weight]:
+        found += [node] if node.op_type in ("Conv", "MatMul") else _operations(node.output[0], readers)
+    return found
 
 
 def recorded_in_onnxruntime(model: onnx.ModelProto, lowered: fx.GraphModule, images: Tensor) -> Recorded:
@@ -47,8 +67,8 @@ def recorded_in_onnxruntime(model: onnx.ModelProto, lowered: fx.GraphModule, ima
         lowered: integer network.
         images: normalised [N, C, H, W].
     """
-    layers = {name: m for name, m in lowered.named_modules() if isinstance(m, IntegerLayer)}
-    probe, outputs = probed(model, list(layers))
+    layers = {str(node.target): m for node, m in calls(lowered.graph, IntegerLayer) if isinstance(m, IntegerLayer)}
+    probe, outputs = probed(model, layers)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sqakd.advice import left_out
-from sqakd.export.artefacts import COUNTED, REQUANTIZED
+from sqakd.export.artefacts import COUNTED, UNCOUNTED
 from sqakd.export.machine import int8_instructions
 from sqakd.export.report_pictures import latency_picture, layers_picture, pareto_picture
 from sqakd.export.report_tables import (
@@ -99,8 +99,9 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
         *_counted_note(record),
         "Wrong sums: of all sums that any input can produce, those that get another code than in training, counted"
         " exhaustively. Codes that differ: share on training images, compared with the trained network in float64, with"
-        " each layer given the same input codes. They are the codes of ONNX Runtime with profile=exact and"
-        " preprocess=false, of the package qonnx with format=qonnx, and otherwise of the same computation in torch,"
+        " each layer given the same input codes, but not each residual sum. They are the codes of ONNX Runtime with"
+        " profile=exact or requantized and preprocess=false, of the package qonnx with format=qonnx, and otherwise of"
+        " the same computation in torch,"
         " before anything else is rounded." + _farthest(record),
     ]
     comparison = _pictures("pareto.svg", "Accuracy of all exports", pareto_picture(all_exports, record))
@@ -143,7 +144,7 @@ def _cost_of_counting(record: ExportRecord) -> str:
     ratios: dict[str, list[float]] = defaultdict(list)
     for (runtime, file, batch, threads), time in times.items():
         exact = times.get((runtime, record.profile, batch, threads))
-        if file == REQUANTIZED and exact:
+        if file == UNCOUNTED and exact:
             ratios[runtime].append(exact / time)
     if not ratios:
         return "how much longer was not measured"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqakd.export.artefacts import REQUANTIZED
+from sqakd.export.artefacts import UNCOUNTED
 from sqakd.report.charts.bars import Bar, BarRow, draw_bars
 from sqakd.report.charts.scatter import Spot
 from sqakd.report.charts.svg import colour, marker, tag
@@ -69,7 +69,7 @@ def latency_picture(rows: Sequence[Timed]) -> Picture:
         charts.append(Chart(title, svg))
     caption = "Median time of one image. Behind each bar: how many times faster than ONNX Runtime on the float file."
     legend = [(_block(GREY), "float file"), (_block(BLUE), "exported file")]
-    if any(row.profile == REQUANTIZED for row in rows):
+    if any(row.profile == UNCOUNTED for row in rows):
         legend.append((_block(BLUE, pale=True), "without counted layers"))
     return Picture(charts, caption, legend, wide=True)
 
@@ -78,7 +78,7 @@ def _time_row(row: Timed) -> BarRow:
     time = row.p50_ms / row.batch
     slot = GREY if row.profile == FLOAT_FILE else BLUE
     title = f"{row.name} {row.version}: {time:.3g} ms per image"
-    bar = Bar(time, slot, title, pale=row.profile == REQUANTIZED)
+    bar = Bar(time, slot, title, pale=row.profile == UNCOUNTED)
     return BarRow(row.name, [bar], f"{row.ratio:.2f}x" if row.ratio else "")
 
 

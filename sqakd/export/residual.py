@@ -7,7 +7,16 @@ from dataclasses import replace
 from torch import fx
 
 from sqakd.export.errors import ExportError
-from sqakd.export.graph import add_call, calls, is_no_op, module_of
+from sqakd.export.graph import (
+    add_call,
+    calls,
+    clamp_of,
+    is_no_op,
+    module_of,
+    moves_values,
+    selects_or_pads,
+    sources,
+)
 from sqakd.export.graph import replace as replace_call
 from sqakd.export.integer_input import IntegerInput, integer_input
 from sqakd.export.modules import Dequantize, IntegerSum, LowerBound, Quantize, RealOutput
@@ -15,7 +24,7 @@ from sqakd.export.stored import StoredInput
 from sqakd.quantization.quantizers.base import MAX_BITS
 from sqakd.quantization.residual import QuantResidualSum
 
-SAME = 1e-9  # largest relative difference of two steps that come from one parameter
+TOLERANCE = 1e-9  # largest relative difference of two steps that come from one parameter
 
 
 def expand_sums(graph: fx.Graph, *, signed: bool) -> None:
@@ -33,7 +42,9 @@ def expand_sums(graph: fx.Graph, *, signed: bool) -> None:
         name = str(node.target)
         try:
             integer = _integer_sum(total, signed=signed)
-        except ExportError as error:  # the advice for a layer's input would not help here
+        except ExportError as error:
+            if error.topic != "export.trt_codes":
+                raise error.in_layer(name) from error
             raise ExportError(f"layer {name}: {error}", topic="export.trt_sums", bits=MAX_BITS - 1) from error
         codes_of = []
         for x, part in zip(operands(node), ("branch", "shortcut"), strict=True):
@@ -58,20 +69,39 @@ def join_grids(graph: fx.Graph) -> None:
 
 
 def separate_rounding(graph: fx.Graph) -> None:
-    """Put a call between each layer with a real output and the quantizer that reads the output alone.
+    """Put a lower bound before each quantizer of a residual sum that reads a layer with a real output.
 
-    The call raises values below the lowest code to that code, so it changes no code. Without it, ONNX Runtime joins a
-    convolution with the rounding behind it, and makes weights and bias integers of its own choice. It does the same
-    where there is a Clip, which it removes.
+    The bound is the lowest code, so it changes no code. Without an operation between them, ONNX Runtime joins a
+    convolution with the rounding behind it, also through a ReLU or a slice, and makes weights and bias integers of its
+    own choice. ONNX Runtime removes a Clip, but not this bound.
     """
     for node, quantize in calls(graph, Quantize):
         assert isinstance(quantize, Quantize)
         (source,) = node.args
         assert isinstance(source, fx.Node)
-        if isinstance(module_of(source), RealOutput):
+        if is_operand(node) and isinstance(module_of(_origin(source)), RealOutput):
             found = quantize.stored.input
             low = LowerBound(found.origin - found.shift * found.step)
             node.replace_input_with(source, add_call(graph, source, f"{node.target}_low", low, source))
+
+
+def is_operand(codes: fx.Node) -> bool:
+    """Return whether codes go into a residual sum, perhaps through calls that only move values."""
+    return any(
+        isinstance(module_of(user), IntegerSum)
+        or ((moves_values(user) or selects_or_pads(user) or is_no_op(user)) and is_operand(user))
+        for user in codes.users
+    )
+
+
+def _origin(node: fx.Node) -> fx.Node:
+    """Return the call behind clamps and calls that only move values."""
+    while is_no_op(node) or clamp_of(node) or moves_values(node) or selects_or_pads(node):
+        above = sources(node)
+        if len(above) != 1:
+            break
+        (node,) = above
+    return node
 
 
 def operands(node: fx.Node) -> list[fx.Node]:
@@ -86,6 +116,11 @@ def _integer_sum(total: QuantResidualSum, *, signed: bool) -> IntegerSum:
     branch, shortcut = (
         StoredInput(input=integer_input(quantizer), signed=signed) for quantizer in (total.branch, total.shortcut)
     )
+    if abs(branch.input.step - shortcut.input.step) > TOLERANCE * branch.input.step:
+        raise ExportError(
+            f"the two operands of a residual sum have the steps {branch.input.step:g} and {shortcut.input.step:g};"
+            f" expected one step"
+        )
     output = replace(branch.input, origin=0.0, shift=0, zero_point=0, levels=total.high)
     return IntegerSum(branch=branch, shortcut=shortcut, output=StoredInput(input=output, signed=signed))
 
@@ -97,4 +132,7 @@ def _same(one: StoredInput, other: StoredInput) -> bool:
         return found.shift, found.levels, found.gap, found.zero_point
 
     a, b = one.input, other.input
-    return one.signed == other.signed and whole(a) == whole(b) and abs(a.step - b.step) <= SAME * a.step
+    near = all(
+        abs(x - y) <= TOLERANCE * a.step for x, y in ((a.step, b.step), (a.scale, b.scale), (a.origin, b.origin))
+    )
+    return one.signed == other.signed and whole(a) == whole(b) and near

@@ -54,8 +54,8 @@ def quantize(
             matches counts. A first or last layer that a pattern matches is quantized too.
         layer_w_bits: of the weights of single layers; they precede `layer_bits`.
         layer_a_bits: of the inputs of single layers; they precede `layer_bits`.
-        residual_bits: of residual sums and their operands, 2 to 8, for networks whose sums are modules of the class
-            `sqakd.sums.ResidualSum`; by default they stay real.
+        residual_bits: of residual sums and their operands, 4 to 8, for networks whose sums are modules of the class
+            `sqakd.ResidualSum`; by default they stay real.
         example: one batch of images [N, C, H, W]. If given, the network runs once on an image of zeros of that size,
             and layers that are never called stay float: some networks read a layer's weights instead of calling it.
         first: names of modules whose layers count as the first and stay float; by default the first layer alone.
@@ -136,7 +136,7 @@ def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key =
         with refused_images(found):
             calibration.calibrate(model, found)
     except BaseException:
-        sums = [quantizer for _, module in residual_sums(model) for quantizer in (module.branch, module.shortcut)]
+        sums = [quantizer for _, module in residual_sums(model) for quantizer in module.quantizers]
         for quantizer in (*own, *sums):  # those of the first layers may be calibrated already, and could not be again
             quantizer.calibrated.fill_(False)
         raise

@@ -44,7 +44,7 @@ class Scheme:
             last pattern that matches counts. The first and the last layer are quantized too if a pattern matches.
         layer_w_bits: bits of the weights in the same way; they precede `layer_bits`.
         layer_a_bits: bits of the inputs in the same way; they precede `layer_bits`.
-        residual_bits: bits of residual sums and their operands, 2 to 8 (`sqakd.quantization.residual`); None leaves
+        residual_bits: bits of residual sums and their operands, 4 to 8 (`sqakd.quantization.residual`); None leaves
             residual sums real, as in the papers.
 
     Raises:

@@ -8,12 +8,14 @@ With b bits, a learned step s > 0 and rounding to the nearest whole number:
 
 All sums of a network have the same step, so that p, r and the output are whole multiples of one number. A sum of codes
 is then exact in integers, and hardware needs no multiplication for it. The step is an LSQ step (Esser et al. 2020,
-https://arxiv.org/abs/1902.08153), with LSQ's gradient. It starts where no value of the calibration batch is clipped.
+https://arxiv.org/abs/1902.08153), with LSQ's gradient for the number of elements of a branch; N differs from sum to
+sum. It starts where no value of the calibration batch is clipped. As in a ReLU, the ends of the output's range, 0 and
+2**b - 1, pass no gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -26,7 +28,7 @@ from sqakd.quantization.quantizers.base import MAX_BITS
 from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.sums import ResidualSum
 
-MIN_BITS = 2  # one bit has no signed codes with a zero
+MIN_BITS = 4  # fewer codes, spread over the largest values, would make nearly all sums 0
 
 
 class QuantResidualSum(ResidualSum):
@@ -36,13 +38,13 @@ class QuantResidualSum(ResidualSum):
         branch: quantizer of the first operand, with signed codes.
         shortcut: quantizer of the second operand; its codes are signed if the operand has negative values when the
             network is calibrated.
-        largest: while the network is calibrated, the step that covers all values so far; None otherwise. Nothing is
-            rounded then.
+        covering_step: while the network is calibrated, the step that covers all values so far; None otherwise. Nothing
+            is rounded while there is one.
     """
 
     branch: LearnedStep
     shortcut: LearnedStep
-    largest: Tensor | None = None
+    covering_step: Tensor | None = None
 
     @property
     def step(self) -> Tensor:
@@ -50,12 +52,17 @@ class QuantResidualSum(ResidualSum):
         return self.branch.step
 
     @property
+    def quantizers(self) -> tuple[LearnedStep, LearnedStep]:
+        """Quantizer of the branch and quantizer of the shortcut, always in this order."""
+        return self.branch, self.shortcut
+
+    @property
     def high(self) -> int:
         """The highest code of the output; the lowest is 0."""
         return self.branch.steps
 
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
-        if self.largest is not None:
+        if self.covering_step is not None:
             return self._measured(branch, shortcut)
         # One step for both operands: their parts of its gradient cancel unless they have the same factor.
         step = self.branch.scaled_step(branch.numel())
@@ -66,11 +73,16 @@ class QuantResidualSum(ResidualSum):
 
     def _measured(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         """Return the real sum, and remember the step that clips no value."""
-        assert self.largest is not None
+        assert self.covering_step is not None
         total = super().forward(branch, shortcut)
-        self.shortcut.signed |= bool((shortcut < 0).any())
+        if not self.shortcut.signed and bool((shortcut < 0).any()):
+            self.shortcut.signed = True
+            # Values of an earlier call were measured for unsigned codes, whose range is twice as large.
+            self.covering_step = self.covering_step * self.high / self.shortcut.high
         ends = ((branch, self.branch.high), (shortcut, self.shortcut.high), (total, self.high))
-        self.largest = torch.stack([self.largest, *(x.abs().max().float() / high for x, high in ends)]).max()
+        self.covering_step = torch.stack(
+            [self.covering_step, *(x.abs().max().float() / high for x, high in ends)]
+        ).max()
         return total
 
 
@@ -83,7 +95,7 @@ def checked_residual_bits(bits: int | None) -> int | None:
     """Return the bits of residual sums if they are allowed; None: the sums stay real.
 
     Raises:
-        SqakdError: if they are no whole number from 2 to 8.
+        SqakdError: if they are no whole number from 4 to 8.
     """
     if bits is not None and not (is_whole(bits) and MIN_BITS <= bits <= MAX_BITS):
         raise SqakdError(
@@ -94,25 +106,28 @@ def checked_residual_bits(bits: int | None) -> int | None:
 
 
 def quantize_sums(model: nn.Module, bits: int, *, power_of_two: bool = False) -> None:
-    """Put each residual sum of a network on integers, in place.
+    """Quantize each residual sum of a network, in place.
 
     Args:
         model: network with `sqakd.sums.ResidualSum` modules.
-        bits: of each operand and of the result.
+        bits: bits of each operand and of the result.
         power_of_two: whether the step is the nearest power of two.
 
     Raises:
         SqakdError: if the network has no such module.
     """
     step = nn.Parameter(torch.ones(()))
-    found = [name for name, module in model.named_modules() if isinstance(module, ResidualSum)]
-    for name in found:
-        made = twin(model.get_submodule(name), QuantResidualSum)
-        made.branch = LearnedStep(bits=bits, signed=True, power_of_two=power_of_two)
-        made.shortcut = LearnedStep(bits=bits, signed=False, power_of_two=power_of_two)
-        made.branch.step = made.shortcut.step = step
-        model.set_submodule(name, made)
-    if not found:
+    twins: dict[nn.Module, QuantResidualSum] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):  # blocks may share one module
+        if type(module) is not ResidualSum:  # a subclass may compute something else
+            continue
+        if module not in twins:
+            made = twins[module] = twin(module, QuantResidualSum)
+            made.branch = LearnedStep(bits=bits, signed=True, power_of_two=power_of_two)
+            made.shortcut = LearnedStep(bits=bits, signed=False, power_of_two=power_of_two)
+            made.branch.step = made.shortcut.step = step
+        model.set_submodule(name, twins[module])
+    if not twins:
         raise SqakdError(
             f"residual_bits={bits}: {type(model).__name__} has no module ResidualSum, the class whose sums are rounded;"
             f" expected residual_bits=null, or a network with such modules",
@@ -122,10 +137,13 @@ def quantize_sums(model: nn.Module, bits: int, *, power_of_two: bool = False) ->
 
 def to_real_sums(model: nn.Module) -> None:
     """Undo `quantize_sums`, in place."""
-    for name, module in residual_sums(model):
-        made = twin(module, ResidualSum)
-        del made.branch, made.shortcut
-        model.set_submodule(name, made)
+    twins: dict[nn.Module, ResidualSum] = {}
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(module, QuantResidualSum):
+            if module not in twins:
+                made = twins[module] = twin(module, ResidualSum)
+                del made.branch, made.shortcut
+            model.set_submodule(name, twins[module])
 
 
 @contextmanager
@@ -133,24 +151,31 @@ def calibrating_sums(model: nn.Module) -> Iterator[None]:
     """Let the sums that have no step yet stay real in the block, measure their values, and set their step at its end.
 
     Raises:
-        SqakdError: if a sum never ran, or all values are zero.
+        SqakdError: if the sums have no values but zero, or values that are not finite.
     """
-    sums = [(name, module) for name, module in residual_sums(model) if not module.branch.calibrated]
-    for _, module in sums:
-        module.largest = torch.zeros((), device=module.step.device)
+    sums = [module for _, module in residual_sums(model) if not module.branch.calibrated]
+    for module in sums:
+        module.covering_step, module.shortcut.signed = torch.zeros((), device=module.step.device), False
     try:
         yield
-        unused = [name for name, module in sums if module.largest is not None and not module.largest > 0]
-        if unused:
-            raise SqakdError(f"these residual sums have no values but zero, so they have no range: {', '.join(unused)}")
-        for _, module in sums:
-            largest = max(other.largest for _, other in sums if other.largest is not None)
-            if module.branch.power_of_two:
-                largest = torch.exp2(torch.log2(largest).ceil())
-            with torch.no_grad():
-                module.step.copy_(largest)
-            for quantizer in (module.branch, module.shortcut):
-                quantizer.calibrated.fill_(True)
+        if sums:
+            _set_step(sums)
     finally:
-        for _, module in sums:
-            module.largest = None
+        for module in sums:
+            module.covering_step = None
+
+
+@torch.no_grad()
+def _set_step(sums: Sequence[QuantResidualSum]) -> None:
+    """Set the shared step of sums that were measured."""
+    step = torch.stack([module.covering_step for module in sums if module.covering_step is not None]).max()
+    if not 0 < step < torch.inf:
+        raise SqakdError(
+            f"the values of the residual sums need a step of {float(step):g}; expected finite values other than zero"
+        )
+    if sums[0].branch.power_of_two:
+        step = torch.exp2(torch.log2(step).ceil())
+    sums[0].step.copy_(step)
+    for module in sums:
+        for quantizer in module.quantizers:
+            quantizer.calibrated.fill_(True)

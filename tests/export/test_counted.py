@@ -16,6 +16,7 @@ from sqakd.export.compare import Differences, Recorded, _differences, code_diffe
 from sqakd.export.counted import LARGEST_SUM, counted, parts_of_sums
 from sqakd.export.errors import ExportError
 from sqakd.export.geometry import Geometry
+from sqakd.export.graph import calls
 from sqakd.export.integer_input import IntegerInput
 from sqakd.export.integer_weight import IntegerWeight
 from sqakd.export.levels import CountedOutput, IntegerOutput, LevelOutput
@@ -237,8 +238,8 @@ def executed_codes(lowered: fx.GraphModule, x: Tensor, runtime: str) -> Recorded
     if runtime == "onnxruntime":
         return recorded_in_onnxruntime(model, lowered, x)
     openvino = pytest.importorskip("openvino")
-    layers = {name: m for name, m in lowered.named_modules() if isinstance(m, IntegerLayer)}
-    probe, outputs = probed(model, list(layers))
+    layers = {str(node.target): m for node, m in calls(lowered.graph, IntegerLayer) if isinstance(m, IntegerLayer)}
+    probe, outputs = probed(model, layers)
     network = openvino.Core().read_model(probe.SerializeToString())
     compiled = openvino.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled({"image": x.numpy()})

@@ -71,16 +71,16 @@ def test_residual_sums_may_have_bits() -> None:
     student = sqakd.quantize(small.network(), "lsq", bits=3, residual_bits=8)
     sums = residual_sums(student)
     assert [total.branch.bits for _, total in sums] == [8, 8, 8]
-    with pytest.raises(sqakd.SqakdError, match="these residual sums have no values"):
+    with pytest.raises(sqakd.SqakdError, match="the values of the residual sums need a step of nan"):
         sqakd.calibrate(_without_sums(student), small.batch(8))
     assert not any(bool(q.calibrated) for q in quantizers(student))
     assert not any(bool(total.shortcut.calibrated) for _, total in sums)
 
 
 def _without_sums(student: nn.Module) -> nn.Module:
-    """Let the last residual sum see zeros alone."""
+    """Let the last residual sum see values that are no numbers."""
     last = residual_sums(student)[-1][1]
-    last.register_forward_pre_hook(lambda _, args: tuple(0 * x for x in args))
+    last.register_forward_pre_hook(lambda _, args: tuple(float("nan") * x for x in args))
     return student
 
 

@@ -17,6 +17,7 @@ from sqakd.errors import SqakdError
 from sqakd.models.vgg import VGG
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import dequantize, quantize
+from sqakd.quantization.layers import quantizers
 from sqakd.quantization.parameters import split_parameters
 from sqakd.quantization.residual import QuantResidualSum, quantize_sums, residual_sums
 from sqakd.sums import ResidualSum
@@ -51,7 +52,7 @@ def wanted(branch: Tensor, shortcut: Tensor, step: float, bits: int, *, signed_s
 
 
 @pytest.mark.parametrize("signed_shortcut", [False, True])
-@pytest.mark.parametrize("bits", [2, 5, 8])
+@pytest.mark.parametrize("bits", [4, 5, 8])
 def test_the_sum_follows_its_equations(bits: int, signed_shortcut: bool) -> None:
     step = 2.0**-3 * 2 ** (8 - bits)  # a power of two, so that division rounds nothing
     total = one_sum(bits, signed_shortcut=signed_shortcut, step=step)
@@ -130,7 +131,7 @@ def test_the_step_starts_where_no_value_of_the_calibration_batch_is_clipped() ->
         hook.remove()
     assert residual_sums(network)[0][1].step.item() == pytest.approx(max(ends), rel=1e-6)
     assert all(bool(q.calibrated) for _, total in residual_sums(network) for q in (total.branch, total.shortcut))
-    assert all(total.largest is None for _, total in residual_sums(network))
+    assert all(total.covering_step is None for _, total in residual_sums(network))
 
 
 def test_the_step_is_a_power_of_two_if_those_of_the_layers_are() -> None:
@@ -161,6 +162,60 @@ def test_a_shortcut_with_negative_values_gets_signed_codes() -> None:
     assert not residual_sums(quantized())[0][1].shortcut.signed
 
 
+def test_a_failed_calibration_leaves_no_trace() -> None:
+    network, x = small.network(), small.batch(8)
+    quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    first = network.get_submodule(SUMS[0])
+    hook = first.register_forward_pre_hook(lambda _, args: (args[0], -args[1] * math.inf))
+    with pytest.raises(SqakdError):
+        calibrate(network, x)
+    hook.remove()
+    fresh = small.network()
+    quantize(fresh, small.scheme("quantizer=lsq", "residual_bits=8"))
+    for quantizer in quantizers(network):
+        quantizer.calibrated.fill_(False)
+    calibrate(network, x)
+    calibrate(fresh, x)
+    assert not residual_sums(network)[0][1].shortcut.signed
+    assert residual_sums(network)[0][1].covering_step is None
+
+
+class Shared(nn.Module):
+    """Two blocks with one module for both sums."""
+
+    def __init__(self, total: nn.Module) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+        self.sums = nn.ModuleList([total, total])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convs[0](x).relu()
+        for conv, total in zip(self.convs[1:3], self.sums, strict=True):
+            x = total(conv(x), x)
+        y: Tensor = self.convs[3](x)
+        return y
+
+
+def test_blocks_that_share_a_module_share_its_twin() -> None:
+    network = Shared(ResidualSum())
+    quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    assert isinstance(network.sums[0], QuantResidualSum)
+    assert network.sums[0] is network.sums[1]
+    dequantize(network)
+    assert type(network.sums[0]) is ResidualSum
+    assert network.sums[0] is network.sums[1]
+
+
+class Halved(ResidualSum):
+    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        return super().forward(branch, shortcut) / 2
+
+
+def test_another_sum_is_not_replaced() -> None:
+    with pytest.raises(SqakdError, match="Shared has no module ResidualSum"):
+        quantize(Shared(Halved()), small.scheme("quantizer=lsq", "residual_bits=8"))
+
+
 def test_a_saved_state_restores_the_same_outputs() -> None:
     trained, fresh = quantized().eval(), small.network(seed=1)
     quantize(fresh, small.scheme("quantizer=lsq", "residual_bits=8"))
@@ -186,19 +241,31 @@ def test_compilation_needs_no_break() -> None:
     assert explained.graph_break_count == 0
 
 
-def test_sums_without_any_value_are_refused() -> None:
+def test_sums_without_finite_values_other_than_zero_are_refused() -> None:
     network = small.network()
     quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
     last = network.get_submodule(SUMS[-1])  # behind the last layer that is calibrated
     last.register_forward_pre_hook(lambda _, args: tuple(0 * x for x in args))
-    with pytest.raises(SqakdError, match=r"these residual sums have no values but zero.*: layer3\.0\.sum$"):
-        calibrate(network, small.batch(8))
-    assert not any(bool(total.branch.calibrated) for _, total in residual_sums(network))
+    calibrate(network, small.batch(8))  # the other sums have values
+    fresh = small.network()
+    quantize(fresh, small.scheme("quantizer=lsq", "residual_bits=8"))
+    for factor, found in ((0.0, "0"), (math.nan, "nan")):
+        hooks = [
+            total.register_forward_pre_hook(lambda _, args, factor=factor: tuple(factor * x for x in args))
+            for _, total in residual_sums(fresh)[-1:]
+        ]
+        others = [total for _, total in residual_sums(fresh)[:-1]]
+        for total in others:
+            total.branch.calibrated.fill_(True)  # only the last sum is measured
+        with pytest.raises(SqakdError, match=f"residual sums need a step of {found}; expected finite"):
+            calibrate(copy.deepcopy(fresh), small.batch(8))
+        for hook in hooks:
+            hook.remove()
 
 
-@pytest.mark.parametrize("bits", [0, 1, 9, 2.5, True, "8"])
+@pytest.mark.parametrize("bits", [0, 3, 9, 4.5, True, "8"])
 def test_other_bits_are_refused(bits: Any) -> None:
-    with pytest.raises(SqakdError, match=re.escape(f"residual_bits={bits!r}: expected a whole number from 2 to 8")):
+    with pytest.raises(SqakdError, match=re.escape(f"residual_bits={bits!r}: expected a whole number from 4 to 8")):
         small.scheme("quantizer=lsq").__class__(**vars(small.scheme("quantizer=lsq")) | {"residual_bits": bits})
 
 

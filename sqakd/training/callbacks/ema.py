@@ -133,8 +133,12 @@ class WeightAverage(pl.Callback):
 
 
 def _tensors(task: Task) -> dict[str, Tensor]:
-    """Return the student's real tensors by name, not copies."""
-    return {name: value for name, value in task.student.state_dict().items() if value.is_floating_point()}
+    """Return the student's real tensors by name, not copies; a tensor that modules share has its first name alone."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for name, value in task.student.state_dict().items():
+        if value.is_floating_point():
+            found.setdefault(value.data_ptr(), (name, value))
+    return dict(found.values())
 
 
 def _bits(task: Task) -> list[int]:

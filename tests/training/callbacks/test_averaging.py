@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.quantization.layers import quant_layers
+from sqakd.quantization.residual import residual_sums
 from sqakd.training.callbacks.batch_norm import BatchNormStatistics, measure
 from sqakd.training.callbacks.ema import WeightAverage
 from sqakd.training.task import Task
@@ -83,6 +84,20 @@ def test_averages_do_not_change_the_training(tmp_path: Path) -> None:
     learned = {name for name, _ in distilling().student.named_parameters()}
     for a, b in zip(with_it.trained, without.trained, strict=True):
         assert all(torch.equal(a[name], b[name]) for name in learned)
+
+
+def test_exchange_undoes_itself_where_modules_share_a_tensor() -> None:
+    student = small.quantized("quantizer=lsq", "residual_bits=8")
+    task, ema = small.make_task(student, small.network(), "kd=sqakd", "recipe=digits"), WeightAverage(epochs=1.0)
+    ema._restart(task)
+    for average in ema.average.values():
+        average += 1
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    ema._swap(task)
+    step = residual_sums(student)[0][1].step
+    assert float(step) == pytest.approx(1 + float(before["layer1.0.sum.branch.step"]))
+    ema._swap(task)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
 
 def test_average_restarts_where_bits_change(tmp_path: Path) -> None:
