@@ -88,6 +88,9 @@ def _description(record: Record) -> str:
 
 def _bits(record: Record) -> str:
     if not record.layer_bits:
+        residual = record.changes.get("quantizer.residual_bits")
+        if residual is not None:
+            return f"{record.w_bits}-bit weights, {record.a_bits}-bit activations and {residual}-bit residual sums"
         return f"{record.w_bits}-bit weights and {record.a_bits}-bit activations"
     ranges = [f"{min(own)} to {max(own)} bits" for own in zip(*record.layer_bits.values(), strict=True)]
     return f"bits for each layer: weights of {ranges[0]} and activations of {ranges[1]}"

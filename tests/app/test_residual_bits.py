@@ -22,6 +22,8 @@ def test_a_run_with_rounded_sums_trains_and_is_exported(tmp_path: Path) -> None:
     steps = {name: tensor for name, tensor in weights.items() if ".sum." in name and name.endswith(".step")}
     assert len(steps) == 6  # of three sums, two operands each: one shared step, stored under each name
     assert len({float(step) for step in steps.values()}) == 1
+    card = (folder / "README.md").read_text()
+    assert "2-bit weights, 2-bit activations and 8-bit residual sums" in card
     teacher = command.weights(runs / "digits16-resnet20-none-w32a32-none" / "seed0")
     assert not any(".sum." in name for name in teacher)
     assert "done" in command.train(*OVERRIDES, "residual_bits=8", "recipe.epochs=1", runs=runs).stdout
