@@ -25,7 +25,7 @@ from sqakd.runs.spec import Spec
 pytestmark = pytest.mark.exhaustive
 
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
-OURS = ("best", "digits", "gains", "gains_kd", "mixed", "pareto", "starts")
+OURS = ("best", "digits", "fashion_mnist", "gains", "gains_kd", "mixed", "pareto", "starts")
 LIKE_WITH_LIKE = ("table4", "table5", "table6")
 ROW7 = ("dataset=cifar10", "model=resnet20", "quantizer=ewgs_released", "bits=2")
 
@@ -87,6 +87,7 @@ def test_cells_are_named_by_their_overrides(table: str) -> None:
     ("table", "number", "last"),
     [
         ("pareto", 30, "fashion_mnist-resnet20-lsq-auto+144120B+1095368704bitops-sqakd"),
+        ("fashion_mnist", 162, "fashion_mnist-resnet20-dorefa-w4a4-squat"),
         ("starts", 24, "fashion_mnist-resnet20-lsq+mse-w2a2-sqakd"),
         ("best", 6, "digits16-resnet20-ewgs-w2a2-sqakd-bn"),
         ("digits", 144, "digits16-resnet20-dorefa-w4a4-sqakd-bn+ema"),
