@@ -194,7 +194,7 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
 
     Example:
         >>> with_added_keys({"quantizer": {"first_last": "float"}})
-        {'quantizer': {'first_last': 'float', 'outer': 'float', 'start': None}}
+        {'quantizer': {'first_last': 'float', 'outer': 'float', 'start': None, 'residual_bits': None}}
         >>> with_added_keys({"quantizer": None})
         {'quantizer': None}
     """

@@ -27,7 +27,7 @@ CONFIG: dict[str, Any] = {
     "model": {"net": {"blocks": 3}},
     "teacher": {"net": {"blocks": 3}},
     "kd": {"kl": 1.0, "feature_loss": None},
-    "quantizer": {"bits": 2, "outer": "float"},
+    "quantizer": {"bits": 2, "outer": "float", "residual_bits": None},
     "recipe": {"epochs": 100, "batch_size": 64, "calibration_batches": 1},
     "trainer": {"precision": "32-true"},
 }

@@ -135,9 +135,9 @@ class WeightAverage(pl.Callback):
 def _tensors(task: Task) -> dict[str, Tensor]:
     """Return the student's real tensors by name, not copies; a tensor that modules share has its first name alone."""
     found: dict[int, tuple[str, Tensor]] = {}
-    for name, value in task.student.state_dict().items():
+    for name, value in task.student.state_dict(keep_vars=True).items():
         if value.is_floating_point():
-            found.setdefault(value.data_ptr(), (name, value))
+            found.setdefault(id(value), (name, value.detach()))
     return dict(found.values())
 
 

@@ -95,7 +95,7 @@ def test_exchange_undoes_itself_where_modules_share_a_tensor() -> None:
     before = {name: value.clone() for name, value in student.state_dict().items()}
     ema._swap(task)
     step = residual_sums(student)[0][1].step
-    assert float(step) == pytest.approx(1 + float(before["layer1.0.sum.branch.step"]))
+    assert step.item() == pytest.approx(1 + float(before["layer1.0.sum.branch.step"]))
     ema._swap(task)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
