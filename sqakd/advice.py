@@ -141,7 +141,7 @@ EXPORT: dict[str, str] = {
     "export.qonnx_option": "omit {keys} with format=qonnx",
     "export.thresholds": "use format=qonnx, or omit thresholds",
     "export.trt_codes": "train with quantizer=lsq a_bits={bits}, or use profile=exact",
-    "export.trt_sums": "train with residual_bits={bits}, or use profile=exact or int8",
+    "export.trt_sums": "train with residual_bits={bits}, or use another profile",
     "export.outer": "train with quantizer.outer=float for a network that can be exported",
     "export.unfinished": "repeat the command that started the run, which resumes it",
     "export.weights_need_nine_bits": "use regrid=true to round them to -127 .. 127 (about one percent of error, which"

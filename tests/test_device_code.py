@@ -28,7 +28,6 @@ OUTSIDE = {
     "on_train_start": "the averages of a checkpoint move to the device",
     "from_float": "as constructors",
     "gather_ranks": "several devices with a memory bank: the batch sizes of all ranks, which may differ (docs/gpu.md)",
-    "quantize_sums": "as constructors",
     "search_range": "calibration",
 }
 FACTORIES = {"arange", "as_tensor", "empty", "eye", "from_numpy", "full", "linspace", "logspace", "ones", "rand"}

@@ -34,8 +34,8 @@ def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: boo
     """Fuse each convolution whose output only quantizers read; the options are those of `Lowering`.
 
     An operand of a residual sum has up to 256 codes. Few layers requantize so many codes without a wrong sum, and
-    counting so many stairs takes twice as long as the float network. Such a layer keeps its real output, whose rounding
-    has the ties of single precision.
+    counting so many stairs is slower than the float network. Such a layer keeps its real output, whose rounding has the
+    ties of single precision.
     """
     for node, layer in calls(graph, RealOutput):
         assert isinstance(layer, RealOutput)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -48,7 +49,7 @@ def probed(model: onnx.ModelProto, layers: Mapping[str, IntegerLayer]) -> tuple[
 def _weight(readers: Mapping[str, list[onnx.NodeProto]], layer: str, layers: Mapping[str, IntegerLayer]) -> str:
     """Return the name of a layer's weight in a model; the exporter merges small weights with equal values."""
     equal = (other for other, module in layers.items() if torch.equal(module.weight, layers[layer].weight))
-    return next(name for other in (layer, *equal) if (name := f"network.{other}.weight") in readers)
+    return next(name for other in chain([layer], equal) if (name := f"network.{other}.weight") in readers)
 
 
 def _operations(weight: str, readers: Mapping[str, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:

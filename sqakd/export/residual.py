@@ -113,14 +113,7 @@ def operands(node: fx.Node) -> list[fx.Node]:
 
 
 def _integer_sum(total: QuantResidualSum, *, signed: bool) -> IntegerSum:
-    branch, shortcut = (
-        StoredInput(input=integer_input(quantizer), signed=signed) for quantizer in (total.branch, total.shortcut)
-    )
-    if abs(branch.input.step - shortcut.input.step) > TOLERANCE * branch.input.step:
-        raise ExportError(
-            f"the two operands of a residual sum have the steps {branch.input.step:g} and {shortcut.input.step:g};"
-            f" expected one step"
-        )
+    branch, shortcut = (StoredInput(input=integer_input(quantizer), signed=signed) for quantizer in total.operands)
     output = replace(branch.input, origin=0.0, shift=0, zero_point=0, levels=total.high)
     return IntegerSum(branch=branch, shortcut=shortcut, output=StoredInput(input=output, signed=signed))
 

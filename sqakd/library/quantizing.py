@@ -136,7 +136,7 @@ def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key =
         with refused_images(found):
             calibration.calibrate(model, found)
     except BaseException:
-        sums = [quantizer for _, module in residual_sums(model) for quantizer in module.quantizers]
+        sums = [module.quantizer for _, module in residual_sums(model)]
         for quantizer in (*own, *sums):  # those of the first layers may be calibrated already, and could not be again
             quantizer.calibrated.fill_(False)
         raise

@@ -43,8 +43,8 @@ def calibrate(model: nn.Module, images: Tensor) -> None:
 
     The inputs of a layer come from the layers before it, which are quantized already; with `outer=released`, from float
     layers. Residual sums stay real in this pass, and get their step at its end. A layer that runs several times is
-    calibrated at its first run. Batch norm runs in training mode, so its
-    statistics move by one momentum step, as in EWGS.
+    calibrated at its first run. Batch norm runs in training mode, so its statistics move by one momentum step, as in
+    EWGS.
 
     Args:
         model: quantized network that is not calibrated yet.

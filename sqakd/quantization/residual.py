@@ -15,6 +15,7 @@ sum. It starts where no value of the calibration batch is clipped. As in a ReLU,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -35,38 +36,38 @@ class QuantResidualSum(ResidualSum):
     """A residual sum on integers; made from a `ResidualSum` by `quantize_sums`.
 
     Attributes:
-        branch: quantizer of the first operand, with signed codes.
-        shortcut: quantizer of the second operand; its codes are signed if the operand has negative values when the
-            network is calibrated.
+        quantizer: quantizer of the branch, with signed codes; one module for all sums of a network. A shared parameter
+            would become several parameters where a network moves to a device of another kind.
+        signed_shortcut: whether the codes of the shortcut are signed too: whether the shortcut has negative values when
+            the network is calibrated.
         covering_step: while the network is calibrated, the step that covers all values so far; None otherwise. Nothing
             is rounded while there is one.
     """
 
-    branch: LearnedStep
-    shortcut: LearnedStep
+    quantizer: LearnedStep
+    signed_shortcut: bool = False
     covering_step: Tensor | None = None
-
-    @property
-    def step(self) -> Tensor:
-        """The step that all sums of the network share."""
-        return self.branch.step
-
-    @property
-    def quantizers(self) -> tuple[LearnedStep, LearnedStep]:
-        """Quantizer of the branch and quantizer of the shortcut, always in this order."""
-        return self.branch, self.shortcut
 
     @property
     def high(self) -> int:
         """The highest code of the output; the lowest is 0."""
-        return self.branch.steps
+        return self.quantizer.steps
+
+    @property
+    def operands(self) -> tuple[LearnedStep, LearnedStep]:
+        """Quantizers of branch and shortcut, each by itself: copies, for those who read codes."""
+        branch, shortcut = copy.deepcopy(self.quantizer), copy.deepcopy(self.quantizer)
+        shortcut.signed = self.signed_shortcut
+        return branch, shortcut
 
     def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
         if self.covering_step is not None:
             return self._measured(branch, shortcut)
         # One step for both operands: their parts of its gradient cancel unless they have the same factor.
-        step = self.branch.scaled_step(branch.numel())
-        codes = self.branch.integers(branch, 1 / step) + self.shortcut.integers(shortcut, 1 / step)
+        step = self.quantizer.scaled_step(branch.numel())
+        low, high = (self.quantizer.low, self.quantizer.high) if self.signed_shortcut else (0, self.high)
+        codes: Tensor = self.quantizer.integers(branch, 1 / step)
+        codes = codes + self.quantizer.rounding(shortcut, None, 1 / step, low, high)
         total = codes.clamp(0, self.high)
         # Codes of 8 bits times a step need more digits than bfloat16 has, so the output is float32 under autocast too.
         return total.to(torch.promote_types(total.dtype, step.dtype)) * step
@@ -75,15 +76,22 @@ class QuantResidualSum(ResidualSum):
         """Return the real sum, and remember the step that clips no value."""
         assert self.covering_step is not None
         total = super().forward(branch, shortcut)
-        if not self.shortcut.signed and bool((shortcut < 0).any()):
-            self.shortcut.signed = True
+        if not self.signed_shortcut and bool((shortcut < 0).any()):
+            self.signed_shortcut = True
             # Values of an earlier call were measured for unsigned codes, whose range is twice as large.
-            self.covering_step = self.covering_step * self.high / self.shortcut.high
-        ends = ((branch, self.branch.high), (shortcut, self.shortcut.high), (total, self.high))
-        self.covering_step = torch.stack(
-            [self.covering_step, *(x.abs().max().float() / high for x, high in ends)]
-        ).max()
+            self.covering_step = self.covering_step * self.high / self.quantizer.high
+        top = self.quantizer.high if self.signed_shortcut else self.high
+        ends = ((branch, self.quantizer.high), (shortcut, top), (total, self.high))
+        steps = [x.abs().max().float() / high for x, high in ends]
+        self.covering_step = torch.stack([self.covering_step, *steps]).max()
         return total
+
+    def get_extra_state(self) -> Tensor:
+        """Return whether the shortcut has signed codes, as a tensor, because checkpoints hold plain data only."""
+        return torch.tensor(self.signed_shortcut)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.signed_shortcut = bool(state)
 
 
 def residual_sums(model: nn.Module) -> list[tuple[str, QuantResidualSum]]:
@@ -116,16 +124,14 @@ def quantize_sums(model: nn.Module, bits: int, *, power_of_two: bool = False) ->
     Raises:
         SqakdError: if the network has no such module.
     """
-    step = nn.Parameter(torch.ones(()))
+    quantizer = LearnedStep(bits=bits, signed=True, power_of_two=power_of_two)
     twins: dict[nn.Module, QuantResidualSum] = {}
     for name, module in list(model.named_modules(remove_duplicate=False)):  # blocks may share one module
         if type(module) is not ResidualSum:  # a subclass may compute something else
             continue
         if module not in twins:
-            made = twins[module] = twin(module, QuantResidualSum)
-            made.branch = LearnedStep(bits=bits, signed=True, power_of_two=power_of_two)
-            made.shortcut = LearnedStep(bits=bits, signed=False, power_of_two=power_of_two)
-            made.branch.step = made.shortcut.step = step
+            twins[module] = twin(module, QuantResidualSum)
+            twins[module].quantizer = quantizer
         model.set_submodule(name, twins[module])
     if not twins:
         raise SqakdError(
@@ -142,7 +148,8 @@ def to_real_sums(model: nn.Module) -> None:
         if isinstance(module, QuantResidualSum):
             if module not in twins:
                 made = twins[module] = twin(module, ResidualSum)
-                del made.branch, made.shortcut
+                del made.quantizer
+                made.__dict__.pop("signed_shortcut", None)
             model.set_submodule(name, twins[module])
 
 
@@ -153,9 +160,9 @@ def calibrating_sums(model: nn.Module) -> Iterator[None]:
     Raises:
         SqakdError: if the sums have no values but zero, or values that are not finite.
     """
-    sums = [module for _, module in residual_sums(model) if not module.branch.calibrated]
+    sums = [module for _, module in residual_sums(model) if not module.quantizer.calibrated]
     for module in sums:
-        module.covering_step, module.shortcut.signed = torch.zeros((), device=module.step.device), False
+        module.covering_step, module.signed_shortcut = torch.zeros((), device=module.quantizer.step.device), False
     try:
         yield
         if sums:
@@ -173,9 +180,8 @@ def _set_step(sums: Sequence[QuantResidualSum]) -> None:
         raise SqakdError(
             f"the values of the residual sums need a step of {float(step):g}; expected finite values other than zero"
         )
-    if sums[0].branch.power_of_two:
+    quantizer = sums[0].quantizer  # that of all
+    if quantizer.power_of_two:
         step = torch.exp2(torch.log2(step).ceil())
-    sums[0].step.copy_(step)
-    for module in sums:
-        for quantizer in module.quantizers:
-            quantizer.calibrated.fill_(True)
+    quantizer.step.copy_(step)
+    quantizer.calibrated.fill_(True)

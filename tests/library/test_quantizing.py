@@ -70,11 +70,11 @@ def test_bits_of_weights_and_inputs_may_differ() -> None:
 def test_residual_sums_may_have_bits() -> None:
     student = sqakd.quantize(small.network(), "lsq", bits=3, residual_bits=8)
     sums = residual_sums(student)
-    assert [total.branch.bits for _, total in sums] == [8, 8, 8]
+    assert [total.quantizer.bits for _, total in sums] == [8, 8, 8]
     with pytest.raises(sqakd.SqakdError, match="the values of the residual sums need a step of nan"):
         sqakd.calibrate(_without_sums(student), small.batch(8))
     assert not any(bool(q.calibrated) for q in quantizers(student))
-    assert not any(bool(total.shortcut.calibrated) for _, total in sums)
+    assert not sums[0][1].quantizer.calibrated
 
 
 def _without_sums(student: nn.Module) -> nn.Module:

@@ -28,8 +28,8 @@ class QonnxSum(nn.Module):
 
     def __init__(self, total: QuantResidualSum, *, thresholds: bool) -> None:
         super().__init__()
-        self.bits, self.has_thresholds = total.branch.bits, thresholds
-        operands = (total.branch, total.shortcut)
+        self.bits, self.has_thresholds = total.quantizer.bits, thresholds
+        operands = total.operands
         self.signed = [quantizer.signed for quantizer in operands]
         self.inputs = [integer_input(quantizer) for quantizer in operands]
         self.register_buffer("step", torch.tensor(self.inputs[0].step))

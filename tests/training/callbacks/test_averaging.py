@@ -94,8 +94,8 @@ def test_exchange_undoes_itself_where_modules_share_a_tensor() -> None:
         average += 1
     before = {name: value.clone() for name, value in student.state_dict().items()}
     ema._swap(task)
-    step = residual_sums(student)[0][1].step
-    assert step.item() == pytest.approx(1 + float(before["layer1.0.sum.branch.step"]))
+    step = residual_sums(student)[0][1].quantizer.step
+    assert step.item() == pytest.approx(1 + float(before["layer1.0.sum.quantizer.step"]))
     ema._swap(task)
     assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
 
