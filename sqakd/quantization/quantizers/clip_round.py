@@ -72,15 +72,15 @@ class _ClipRound(torch.autograd.Function):
         x, origin, density, delta = ctx.saved_tensors
         gradient = _gradient_in_pieces if splits(x, density) else _gradient
         dx, total, moment = gradient(x, grads[0], origin, density, ctx.reach, delta)
-        d_origin = -total * density if ctx.needs_input_grad[1] else None
+        d_origin = None if total is None else -total * density
         d_density = moment / density if ctx.needs_input_grad[2] else None
         return dx, d_origin, d_density, None, None
 
 
 def _gradient(
     x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return m G d, and the sums of m G and of m G h in the shape of the range."""
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return m G d, and the sums of m G (None without an origin) and of m G h in the shape of the range."""
     with torch.no_grad():  # constants for a second derivative
         h = _position(x, origin, density)
         rounded = h.round()
@@ -91,7 +91,8 @@ def _gradient(
     passed = torch.ops.aten.hardtanh_backward(_at_least_float(grad), judged, *reach.limits(h.dtype))
     if residual is not None:
         passed = passed + passed.abs() * residual
-    return (passed * density).to(x.dtype), _sum_to(passed, density), _sum_to(passed * h, density)
+    total = None if origin is None else _sum_to(passed, density)
+    return (passed * density).to(x.dtype), total, _sum_to(passed * h, density)
 
 
 def _codes_in_pieces(x: Tensor, origin: Tensor | None, density: Tensor, reach: Reach) -> Tensor:
@@ -107,21 +108,25 @@ def _codes_in_pieces(x: Tensor, origin: Tensor | None, density: Tensor, reach: R
 
 def _gradient_in_pieces(
     x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what `_gradient` returns, for one range."""
-    dx, sums, limits = torch.empty_like(x), [], reach.limits(density.dtype)
-    weight = None if delta is None else _weight(delta, reach)
-    for part, g, d_part, (h, error, passed, size) in pieces(x, grad, dx, buffers=4, dtype=density.dtype):
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Return what `_gradient` returns, for one range. Each operation is a pass over the piece, so none is wasted."""
+    dx, totals, moments, limits = torch.empty_like(x), [], [], reach.limits(density.dtype)
+    # On a CPU, reading a number takes no synchronisation. A delta of 0, as before the first curvature estimate, is the
+    # straight-through rule.
+    weight = None if delta is None else float(_weight(delta, reach))
+    for part, g, d_part, (h, rounded, passed, size) in pieces(x, grad, dx, buffers=4, dtype=density.dtype):
         _position(part, origin, density, out=h)
-        torch.round(h, out=error)
-        judged = h if reach.mask == "value" else error
-        _clip_gradient(_at_least_float(g), judged, *limits, grad_input=passed)
-        if weight is not None:
-            torch.sub(h, error, out=error).mul_(weight)
-            passed.addcmul_(torch.abs(passed, out=size), error)
-        sums += [passed.sum(), torch.dot(passed, h)]
+        if weight or reach.mask == "code":
+            torch.round(h, out=rounded)
+        _clip_gradient(_at_least_float(g), h if reach.mask == "value" else rounded, *limits, grad_input=passed)
+        if weight:
+            error = torch.sub(h, rounded, out=rounded)
+            passed.addcmul_(torch.abs(passed, out=size), error, value=weight)
+        if origin is not None:
+            totals.append(passed.sum())
+        moments.append(torch.dot(passed, h))
         torch.mul(passed, density, out=d_part)
-    return dx, torch.stack(sums[0::2]).sum(), torch.stack(sums[1::2]).sum()
+    return dx, torch.stack(totals).sum() if totals else None, torch.stack(moments).sum()
 
 
 def _weight(delta: Tensor, reach: Reach) -> Tensor:

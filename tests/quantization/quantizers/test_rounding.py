@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sqakd.quantization.quantizers import pieces
 from sqakd.quantization.quantizers.clip_round import Mask, clip_round
@@ -95,7 +96,7 @@ def test_codes_and_gradients_equal_the_formula(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("mask", ["value", "code"])
-@pytest.mark.parametrize("delta", [None, 0.3])
+@pytest.mark.parametrize("delta", [None, 0.0, 0.3])
 def test_pieces_equal_the_whole(
     delta: float | None,
     mask: Mask,
@@ -120,6 +121,42 @@ def test_pieces_equal_the_whole(
     assert parts.dx.stride() == x.stride()
     torch.testing.assert_close(parts.d_origin, whole.d_origin)
     torch.testing.assert_close(parts.d_density, whole.d_density)
+
+
+class Passes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that read a whole piece."""
+
+    def __init__(self, piece: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.piece = piece
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        reads = any(isinstance(arg, Tensor) and arg.numel() == self.piece for arg in args)
+        self.count += reads and not operation.is_view
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("delta", "origin", "wanted"),
+    [(None, None, 4), (0.0, None, 4), (0.0, 0.1, 6), (0.3, 0.1, 10)],
+    ids=["straight-through", "before the curvature", "with an origin", "scaled by the error"],
+)
+def test_a_gradient_in_pieces_takes_few_passes(
+    delta: float | None, origin: float | None, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "PIECE", 50)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    x = torch.linspace(-1, 2, 300).reshape(2, 3, 5, 10).requires_grad_()
+    start = None if origin is None else torch.tensor(origin, requires_grad=True)
+    scaling = None if delta is None else torch.tensor(delta)
+    codes = clip_round(x, start, torch.tensor(3.0, requires_grad=True), 0, 3, "value", scaling)
+    g = torch.ones_like(codes)
+    with Passes(50) as passes:
+        codes.backward(g)  # type: ignore[no-untyped-call]
+    assert passes.count == wanted * 300 / 50
 
 
 def test_only_large_dense_tensors_with_one_range_are_split() -> None:
