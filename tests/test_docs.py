@@ -11,6 +11,7 @@ import argparse
 import ast
 import importlib
 import importlib.util
+import json
 import re
 import sys
 import tomllib
@@ -110,6 +111,13 @@ def flags_and_runs(arguments: list[str]) -> tuple[list[str], list[list[str]]]:
 
 
 @cache
+def construct(net: str) -> None:
+    """Construct the network of a node, given as JSON."""
+    with torch.device("meta"):
+        instantiate(json.loads(net))
+
+
+@cache
 def check_run(*overrides: str) -> None:
     """Compose the overrides, and create all objects that need no data."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -121,10 +129,8 @@ def check_run(*overrides: str) -> None:
             made = instantiate(config[part])
             if part == "quantizer":
                 check_bits(spec, made)
-    with torch.device("meta"):
-        instantiate(
-            config["model"]["net"], num_classes=10, **({"weights": None} if "weights" in config["model"] else {})
-        )
+    without_download = {"weights": None} if "weights" in config["model"] else {}
+    construct(json.dumps(config["model"]["net"] | {"num_classes": 10} | without_download))
 
 
 def is_multirun(overrides: list[str]) -> bool:

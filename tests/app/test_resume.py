@@ -11,8 +11,8 @@ import pytest
 
 from sqakd.runs.record import read_record
 
-OVERRIDES = [*command.SMALL, "recipe.epochs=3", "callbacks.hessian_scaling.update_every=1"]
-STUDENT, TEACHER = "digits-resnet20-ewgs-w2a2-sqakd", "digits-resnet20-none-w32a32-none"
+OVERRIDES = [*command.SMALL, "dataset=digits16", "recipe.epochs=3", "callbacks.hessian_scaling.update_every=1"]
+STUDENT, TEACHER = "digits16-resnet20-ewgs-w2a2-sqakd", "digits16-resnet20-none-w32a32-none"
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ import sqakd
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import quantize
 
-OVERRIDES = [*command.SMALL, "recipe.epochs=1", "trainer.accelerator=cpu"]
-TEACHER = "digits-resnet20-none-w32a32-none"
+OVERRIDES = [*command.SMALL, "dataset=digits16", "recipe.epochs=1", "trainer.accelerator=cpu"]
+TEACHER = "digits16-resnet20-none-w32a32-none"
 STEPS = 23  # batches of 64 in 1,437 images
 
 
@@ -86,7 +86,7 @@ def test_two_simultaneous_sweeps_train_one_teacher(
 
 def test_a_finished_float32_teacher_serves_a_student_in_bf16(runs: Path) -> None:
     note = "float run in precision 32-true, student in bf16-mixed"
-    bf16 = ["trainer.precision=bf16-mixed", "name=bf16"]
+    bf16 = ["trainer.precision=bf16-mixed", "recipe.epochs=0", "name=bf16"]
     planned = train(runs, *bf16, "plan=true").stdout
     assert f"\ndone     {runs / TEACHER / 'seed0'}  {note}\n" in planned
     assert f"\n{note}\n" in train(runs, *bf16).stdout
@@ -100,15 +100,15 @@ def test_a_failing_cell_does_not_end_its_sweep(
     runs, sweep, other = pair
     assert (sweep.returncode, other.returncode) == (1, 0), sweep.stderr + other.stderr
     assert (
-        "\nfailed: digits-resnet20-ewgs-w9a9-sqakd-seed0: bits=9: expected a whole number from 1 to 8" in sweep.stdout
+        "\nfailed: digits16-resnet20-ewgs-w9a9-sqakd-seed0: bits=9: expected a whole number from 1 to 8" in sweep.stdout
     )
     assert "Traceback" not in sweep.stdout + sweep.stderr
-    assert record(runs, "digits-resnet20-ewgs-w8a8-sqakd")["epochs"] == 1
-    assert not (runs / "digits-resnet20-ewgs-w9a9-sqakd").exists()
+    assert record(runs, "digits16-resnet20-ewgs-w8a8-sqakd")["epochs"] == 1
+    assert not (runs / "digits16-resnet20-ewgs-w9a9-sqakd").exists()
 
 
 def test_fewer_bits_make_a_smaller_and_cheaper_network(runs: Path) -> None:
-    found = {bits: record(runs, f"digits-resnet20-ewgs-w{bits}a{bits}-sqakd") for bits in (1, 8)}
+    found = {bits: record(runs, f"digits16-resnet20-ewgs-w{bits}a{bits}-sqakd") for bits in (1, 8)}
     floating = record(runs, TEACHER)
     assert [(found[bits]["w_bits"], found[bits]["a_bits"]) for bits in (1, 8)] == [(1, 1), (8, 8)]
     sizes = [one["packed_bytes"] for one in (found[1], found[8], floating)]
@@ -137,12 +137,12 @@ def test_a_run_without_epochs_is_only_calibrated(runs: Path, tmp_path: Path) -> 
     for file in ("weights.pt", "weights.safetensors"):
         alone = shutil.copy(folder / file, tmp_path / file)
         assert command.same_bits(sqakd.load(alone).state_dict(), command.weights(folder)), file
-    trained = record(runs, "digits-resnet20-ewgs-w8a8-sqakd")
+    trained = record(runs, "digits16-resnet20-ewgs-w8a8-sqakd")
     assert trained["top1_before_training"] == found["top1_before_training"], "the seed and the calibration are the same"
 
 
 def test_seeds_differ_but_share_their_teacher(runs: Path) -> None:
-    name = "digits-resnet20-ewgs-w1a4-sqakd"
+    name = "digits16-resnet20-ewgs-w1a4-sqakd"
     found = [record(runs, name, seed) for seed in (0, 1)]
     for seed, one in enumerate(found):
         assert (one["seed"], one["w_bits"], one["a_bits"]) == (seed, 1, 4)
@@ -156,7 +156,7 @@ def test_seeds_differ_but_share_their_teacher(runs: Path) -> None:
 @pytest.mark.slow
 def test_gradient_scaling_0_equals_the_straight_through_estimator(runs: Path) -> None:
     train(runs, "quantizer=ste,ewgs_released", "kd=kd", "-m")
-    names = [f"digits-resnet20-{quantizer}-w2a2-kd" for quantizer in ("ste", "ewgs_released")]
+    names = [f"digits16-resnet20-{quantizer}-w2a2-kd" for quantizer in ("ste", "ewgs_released")]
     for name in names:
         found = record(runs, name)
         assert found["labels_used"] is True
@@ -173,12 +173,12 @@ def test_gradient_scaling_0_equals_the_straight_through_estimator(runs: Path) ->
 @pytest.mark.slow
 def test_a_teacher_of_another_architecture_trains_a_student(runs: Path) -> None:
     train(runs, "model@teacher=resnet32", "teacher.net.blocks=2", "name=taught-by-another")
-    found, teacher = record(runs, "taught-by-another"), record(runs, "digits-resnet32-none-w32a32-none")
+    found, teacher = record(runs, "taught-by-another"), record(runs, "digits16-resnet32-none-w32a32-none")
     assert has_learned(found)
     assert found["float_run"]["name"] == TEACHER, "the student starts as its own float run"
     assert teacher["parameters"] > record(runs, TEACHER)["parameters"]
     student = command.weights(runs / "taught-by-another" / "seed0")
-    assert "layer1.1.conv1.weight" in command.weights(runs / "digits-resnet32-none-w32a32-none" / "seed0")
+    assert "layer1.1.conv1.weight" in command.weights(runs / "digits16-resnet32-none-w32a32-none" / "seed0")
     assert "layer1.1.conv1.weight" not in student
 
 
@@ -187,19 +187,19 @@ def test_a_teacher_from_a_file_gives_the_same_weights_as_one_found_under_runs(ru
     assert "comes first" not in done.stdout
     found = record(runs, "from-a-file")
     assert found["float_run"]["name"] == TEACHER
-    there, here = runs / "digits-resnet20-ewgs-w1a4-sqakd" / "seed0", runs / "from-a-file" / "seed0"
+    there, here = runs / "digits16-resnet20-ewgs-w1a4-sqakd" / "seed0", runs / "from-a-file" / "seed0"
     assert command.same_bits(command.weights(there), command.weights(here))
 
 
 def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None:
     for i, pixels in enumerate(load_digits().images[:300]):
         image = Image.fromarray((pixels * 255 / 16).astype("uint8"))
-        image.resize((32, 32), Image.Resampling.BILINEAR).save(tmp_path / f"{i}.png")
+        image.resize((16, 16), Image.Resampling.BILINEAR).save(tmp_path / f"{i}.png")
     overrides = [
         "dataset=imagefolder",
         f"dataset.folder={tmp_path}",
-        "dataset.image_size=32",
-        "dataset.augment.padding=2",
+        "dataset.image_size=16",
+        "dataset.augment.padding=1",
     ]
     overrides += [
         "dataset.mean=[0.3054,0.3054,0.3054]",
@@ -209,7 +209,7 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
     overrides += ["recipe.epochs=2", "recipe.batch_size=16", "trainer.precision=bf16-mixed", teacher_file(runs)]
     names = [f"number{digit}" for digit in range(10)]
     (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
-    overrides += [f"dataset.classes={tmp_path / 'names.txt'}", "dataset.resize=40"]
+    overrides += [f"dataset.classes={tmp_path / 'names.txt'}", "dataset.resize=20"]
     done = train(runs, *overrides, "bits=4")
     line = (
         r"data: \d+ training and \d+ validation images \(held out by file name\), no labels; 1 left out: 1 not an image"
@@ -231,7 +231,7 @@ def test_unlabelled_images_train_in_bfloat16(runs: Path, tmp_path: Path) -> None
 
 def test_two_devices_share_each_batch(runs: Path) -> None:
     done = train(runs, "trainer.devices=2", "trainer.strategy=ddp", "kd=none")
-    name = "digits-resnet20-ewgs-w2a2-none"
+    name = "digits16-resnet20-ewgs-w2a2-none"
     found, run = record(runs, name), runs / name / "seed0"
     assert found["labels_used"] is True
     assert has_learned(found)
@@ -245,7 +245,7 @@ def test_several_batches_set_the_ranges_like_one_batch_of_all_their_images(runs:
     """The ranges are close only, because the command's memory format rounds differently."""
     train(runs, "recipe.epochs=0", "recipe.calibration_batches=3", "name=three", teacher_file(runs))
     found = command.weights(runs / "three" / "seed0")
-    data = instantiate(small.config("dataset=digits").dataset)
+    data = instantiate(small.config("dataset=digits16").dataset)
     data.setup()
 
     def distance(batches: int) -> float:
@@ -277,7 +277,7 @@ def test_a_compiled_training_learns_and_saves_plain_names(runs: Path) -> None:
     train(runs, "trainer.compile=true", "dataset.drop_last=true", "name=compiled", teacher_file(runs))
     assert has_learned(record(runs, "compiled"))
     assert steps(runs / "compiled" / "seed0") == STEPS - 1
-    eager = command.weights(runs / "digits-resnet20-ewgs-w1a4-sqakd" / "seed0")
+    eager = command.weights(runs / "digits16-resnet20-ewgs-w1a4-sqakd" / "seed0")
     assert command.weights(runs / "compiled" / "seed0").keys() == eager.keys(), "no name of a compiled module"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ import onnx
 import pytest
 import small
 import torch
-from export_networks import images_for, make
+from export_networks import chain, images_for, make
 from onnx import numpy_helper
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sqakd.advice import explain
 from sqakd.export.compare import Differences, code_differences
@@ -31,6 +32,14 @@ pytest.importorskip("qonnx")
 SLOW = pytest.mark.slow
 
 
+@cache
+def written(name: str, method: str, bits: int) -> tuple[nn.Module, fx.GraphModule, onnx.ModelProto]:
+    """Return a network, the same with QONNX's quantizers, and its model; none of them may be changed."""
+    network = make(name, f"quantizer={method}", bits=bits)
+    lowered = lower_to_qonnx(network)
+    return network, lowered, qonnx_model(lowered, tuple(images_for(name, 1).shape[1:]))  # type: ignore[arg-type]
+
+
 def quantizers(model: onnx.ModelProto) -> list[tuple[str, dict[str, Any]]]:
     """Return the type and the attributes of each quantizer node, with its bits and scale, weights first."""
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -47,11 +56,10 @@ def quantizers(model: onnx.ModelProto) -> list[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(
     ("name", "method", "bits"),
     [
-        ("resnet20", "lsq", 2),
-        ("vgg8", "lsq", 1),
+        ("resnet8", "lsq", 2),
         ("vgg8", "ewgs", 4),
-        *(pytest.param("resnet20", "lsq", bits, marks=SLOW) for bits in (1, 4)),
-        *(pytest.param("vgg8", "lsq", bits, marks=SLOW) for bits in (2, 4)),
+        *(pytest.param("resnet20", "lsq", bits, marks=SLOW) for bits in (1, 2, 4)),
+        *(pytest.param("vgg8", "lsq", bits, marks=SLOW) for bits in (1, 2, 4)),
         *(
             pytest.param("resnet20", method, bits, marks=SLOW)
             for method in ("ewgs", "pact", "dorefa")
@@ -61,10 +69,8 @@ def quantizers(model: onnx.ModelProto) -> list[tuple[str, dict[str, Any]]]:
     ],
 )
 def test_each_code_that_qonnx_computes_is_the_trained_one(name: str, method: str, bits: int) -> None:
-    network, x = make(name, f"quantizer={method}", bits=bits).eval(), images_for(name, 3)
-    lowered = lower_to_qonnx(network)
-    got = executed(qonnx_model(lowered, tuple(x.shape[1:])), lowered, x)  # type: ignore[arg-type]
-    differences, logits = code_differences(network, x, got)
+    (network, lowered, model), x = written(name, method, bits), images_for(name, 3)
+    differences, logits = code_differences(network, x, executed(model, lowered, x))
     total = sum(differences.values(), Differences())
     assert total.codes > 10_000
     assert total.differing == 0
@@ -72,8 +78,7 @@ def test_each_code_that_qonnx_computes_is_the_trained_one(name: str, method: str
 
 
 def test_a_layer_with_bias_and_a_linear_layer_are_the_trained_ones() -> None:
-    network = small.quantized("quantizer=ewgs", "bits=2", "quantizer.first_last=same").eval()
-    x = small.batch(4)
+    network, x = chain("quantizer=ewgs", "bits=2", "quantizer.first_last=same"), small.batch(4)
     with torch.no_grad():
         lowered = lower_to_qonnx(network)
         assert torch.allclose(lowered(x), network(x), atol=1e-5)
@@ -108,7 +113,7 @@ def test_a_layer_that_is_called_twice_is_compared_in_both_calls() -> None:
 
 
 def test_weights_of_eight_bits_on_an_odd_grid_have_nine() -> None:
-    network, x = small.quantized("quantizer=ewgs", "bits=8").eval(), small.batch(2)
+    network, x = chain("quantizer=ewgs", "bits=8"), small.batch(2)
     lowered = lower_to_qonnx(network)
     assert {layer.bits for layer in qonnx_layers(lowered)} == {9}
     differences, _ = code_differences(network, x, executed(qonnx_model(lowered, (3, 8, 8)), lowered, x))
@@ -116,13 +121,13 @@ def test_weights_of_eight_bits_on_an_odd_grid_have_nine() -> None:
 
 
 def test_each_layer_has_its_own_bits() -> None:
-    own = ("quantizer.layer_w_bits={layer2.*:1,layer3.0.conv1:5}", "quantizer.layer_a_bits={layer3.*:3}")
-    network, x = small.quantized("quantizer=lsq", "bits=2", *own).eval(), small.batch(8)
+    own = ("quantizer.layer_w_bits={sec*:1,third:5}", "quantizer.layer_a_bits={third:3}")
+    network, x = chain("quantizer=lsq", "bits=2", *own), small.batch(8)
     lowered = lower_to_qonnx(network)
     model = qonnx_model(lowered, (3, 8, 8))
-    written = Counter(int(facts["bits"]) if "bits" in facts else 1 for _, facts in quantizers(model))
-    assert written == Counter(bits for pair in layer_bits(network).values() for bits in pair)
-    assert set(written) == {1, 2, 3, 5}
+    found = Counter(int(facts["bits"]) if "bits" in facts else 1 for _, facts in quantizers(model))
+    assert found == Counter(bits for pair in layer_bits(network).values() for bits in pair)
+    assert set(found) == {1, 2, 3, 5}
     differences, _ = code_differences(network, x, executed(model, lowered, x))
     assert sum(differences.values(), Differences()).differing == 0
 
@@ -147,14 +152,14 @@ def test_an_operation_that_qonnx_cannot_clean_is_refused() -> None:
         ("lsq", 1, ("BipolarQuant", None), ("Quant", (1, 0))),
         ("lsq", 4, ("Quant", (4, 1)), ("Quant", (4, 0))),
         ("ewgs", 2, ("Quant", (3, 1)), ("Quant", (2, 0))),
-        ("ewgs", 1, ("BipolarQuant", None), ("Quant", (1, 0))),
-        ("dorefa", 3, ("Quant", (4, 1)), ("Quant", (3, 0))),
+        pytest.param("ewgs", 1, ("BipolarQuant", None), ("Quant", (1, 0)), marks=SLOW),
+        pytest.param("dorefa", 3, ("Quant", (4, 1)), ("Quant", (3, 0)), marks=SLOW),
     ],
 )
 def test_quantizers_have_the_bits_of_their_grids_and_zero_points_of_0(
     method: str, bits: int, weights: tuple[str, Any], inputs: tuple[str, Any]
 ) -> None:
-    network = small.quantized(f"quantizer={method}", f"bits={bits}").eval()
+    network = chain(f"quantizer={method}", f"bits={bits}")
     found = quantizers(qonnx_model(lower_to_qonnx(network), (3, 8, 8)))
     kinds = [(kind, (int(f["bits"]), f["signed"]) if "bits" in f else None) for kind, f in found]
     half = len(kinds) // 2
@@ -177,19 +182,18 @@ def test_the_cost_that_qonnx_computes_agrees_with_ours(first_last: str) -> None:
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.util.inference_cost import inference_cost
 
-    network = small.quantized("quantizer=lsq", "bits=4", f"quantizer.first_last={first_last}").eval()
+    network = chain("quantizer=lsq", "bits=4", f"quantizer.first_last={first_last}")
     model = ModelWrapper(qonnx_model(lower_to_qonnx(network), (3, 8, 8)))
     found = inference_cost(model, discount_sparsity=False)["total_cost"]
     assert found["total_bops"] == cost(network, (3, 8, 8)).bit_operations
 
 
 def test_the_file_is_for_one_image_and_has_all_shapes() -> None:
-    network = small.quantized("quantizer=lsq", "bits=2").eval()
-    model = qonnx_model(lower_to_qonnx(network), (3, 8, 8))
+    _, _, model = written("resnet8", "lsq", 2)
     shapes = {
         v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*model.graph.input, *model.graph.output)
     }
-    assert shapes == {"image": [1, 3, 8, 8], "logits": [1, 10]}
+    assert shapes == {"image": [1, 3, 16, 16], "logits": [1, 10]}
     known = {value.name for value in (*model.graph.value_info, *model.graph.output)}
     assert {name for node in model.graph.node for name in node.output} <= known
     assert Counter(node.op_type for node in model.graph.node)["Quant"] > 4
@@ -198,9 +202,9 @@ def test_the_file_is_for_one_image_and_has_all_shapes() -> None:
 @pytest.mark.parametrize(
     ("name", "method", "bits"),
     [
-        ("resnet20", "lsq", 2),
+        ("resnet8", "lsq", 2),
         ("vgg8", "ewgs", 1),
-        *(pytest.param("resnet20", "lsq", bits, marks=SLOW) for bits in (1, 4)),
+        *(pytest.param("resnet20", "lsq", bits, marks=SLOW) for bits in (1, 2, 4)),
         *(pytest.param("resnet20", method, 3, marks=SLOW) for method in ("ewgs", "pact", "dorefa")),
     ],
 )
@@ -223,7 +227,7 @@ def test_thresholds_give_the_trained_codes(name: str, method: str, bits: int) ->
 )
 def test_thresholds_are_exact_in_single_precision(signed: str, bits: int, name: str) -> None:
     """The smallest number of each code, and the one before it."""
-    network = small.quantized("quantizer=lsq", f"bits={bits}", f"quantizer.input.signed={signed}").eval()
+    network = chain("quantizer=lsq", f"bits={bits}", f"quantizer.input.signed={signed}")
     lowered = lower_to_qonnx(network, thresholds=True)
     for (_, layer), made in zip(quant_layers(network), qonnx_layers(lowered), strict=True):
         found, codes = made.thresholds[0], layer.input_quantizer.grid().float()
@@ -236,10 +240,10 @@ def test_thresholds_are_exact_in_single_precision(signed: str, bits: int, name: 
 
 
 def test_a_relu_before_thresholds_is_left_out_where_nothing_else_reads_it() -> None:
-    network = make("resnet20", "quantizer=lsq", bits=2)  # nine blocks, each with a ReLU inside and one behind its sum
+    network, plain, _ = written("resnet8", "lsq", 2)  # three blocks, each with a ReLU inside and one behind its sum
     left = [node for node in lower_to_qonnx(network, thresholds=True).graph.nodes if clamp_of(node)]
-    assert len(left) == 10, "the first one and those behind the sums have a second reader: the next sum, or the mean"
-    assert len([node for node in lower_to_qonnx(network).graph.nodes if clamp_of(node)]) == 19
+    assert len(left) == 4, "the first one and those behind the sums have a second reader: the next sum, or the mean"
+    assert len([node for node in plain.graph.nodes if clamp_of(node)]) == 7
     signed = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 2))
     quantize(signed, small.scheme("quantizer=lsq", "bits=2", "quantizer.input.signed=true"))
     calibrate(signed, small.batch(4))
@@ -270,8 +274,16 @@ def test_a_relu_whose_input_has_another_reader_stays(relu: nn.Module) -> None:
     assert torch.allclose(lowered(x), network(x), atol=1e-5)
 
 
-@pytest.mark.parametrize("thresholds", [False, True])
-@pytest.mark.parametrize(("shape", "layout"), [((6,), "NC"), ((5, 6), "NWC"), ((4, 5, 6), "NHWC")])
+@pytest.mark.parametrize(
+    ("shape", "layout", "thresholds"),
+    [
+        ((6,), "NC", True),
+        ((5, 6), "NWC", True),
+        ((4, 5, 6), "NHWC", True),
+        ((4, 5, 6), "NHWC", False),
+        *(pytest.param(*case, False, marks=SLOW) for case in (((6,), "NC"), ((5, 6), "NWC"))),
+    ],
+)
 def test_linear_layers_take_inputs_of_any_rank(shape: tuple[int, ...], layout: str, thresholds: bool) -> None:
     network, x = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 5), nn.Linear(5, 3)), torch.randn(4, *shape)
     scheme = small.scheme("quantizer=lsq", "bits=3", "quantizer.per_channel=true", "quantizer.first_last=same")

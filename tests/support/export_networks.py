@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from functools import partial
 
 import small
@@ -11,6 +12,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sqakd.models.resnet import BasicBlock
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import quantize
 from sqakd.quantization.layers import QuantLayer
@@ -19,8 +21,8 @@ from sqakd.quantization.quantizers.base import Quantizer
 
 def convert(layer: nn.Module, method: str, bits: int, *, per_channel: bool = False) -> QuantLayer:
     """Return the quantized twin of one layer, not calibrated."""
-    overrides = [f"quantizer={method}", f"quantizer.per_channel={str(per_channel).lower()}"]
-    return small.scheme(*overrides).convert(layer, bits=bits)
+    scheme = dataclasses.replace(small.scheme(f"quantizer={method}"), per_channel=per_channel)
+    return scheme.convert(layer, bits=bits)
 
 
 def expected_refusal(layer: QuantLayer) -> str | None:
@@ -42,6 +44,7 @@ def depends_on_neighbours(quantizer: Quantizer, x: Tensor) -> bool:
 
 # The smallest images for which no feature map of the network shrinks to one pixel.
 NETWORKS: dict[str, tuple[list[str], int]] = {
+    "resnet8": (["model=resnet20", "model.net.blocks=1"], 16),
     "resnet20": (["model=resnet20"], 16),
     "resnet32": (["model=resnet32"], 16),
     "vgg8": (["model=vgg8"], 16),
@@ -93,4 +96,48 @@ def make(name: str, *overrides: str, bits: int) -> nn.Module:
     with torch.no_grad():
         for seed in range(3):
             network.train()(images_for(name, 8, seed=seed))
+    return network.eval()
+
+
+def chain(*overrides: str) -> nn.Module:
+    """Return a network of four layers in a row, quantized and calibrated; its file is written fastest.
+
+    The two layers in the middle have a bias, and no input is negative.
+    """
+    torch.manual_seed(0)
+    layers: dict[str, nn.Module] = {"first": nn.Conv2d(3, 8, 3, padding=1), "relu1": nn.ReLU()}
+    layers |= {"second": nn.Conv2d(8, 8, 3, stride=2, padding=1), "norm": nn.BatchNorm2d(8), "relu2": nn.ReLU()}
+    layers |= {"third": nn.Conv2d(8, 16, 3, padding=1), "relu3": nn.ReLU()}
+    layers |= {"flat": nn.Flatten(), "last": nn.Linear(16 * 4 * 4, CLASSES)}
+    return _moved(nn.Sequential(OrderedDict(layers)), *overrides)
+
+
+class TwoBlocks(nn.Module):
+    """A residual network of two blocks: one keeps the size of its input, the other halves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.layer1, self.layer2 = BasicBlock(8, 8, 1), BasicBlock(8, 16, 2)
+        self.linear = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits
+
+
+def two_blocks(*overrides: str) -> nn.Module:
+    """Return the residual network, quantized and calibrated."""
+    torch.manual_seed(0)
+    return _moved(TwoBlocks(), *overrides)
+
+
+def _moved(network: nn.Module, *overrides: str) -> nn.Module:
+    """Quantize and calibrate a network for 8x8 images, with statistics of batch norm that a few batches have moved."""
+    quantize(network, small.scheme(*overrides))
+    calibrate(network, small.batch(8))
+    with torch.no_grad():
+        for seed in range(3):
+            network.train()(small.batch(8, seed))
     return network.eval()
