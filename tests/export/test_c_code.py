@@ -6,16 +6,17 @@ import ctypes
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import small
-from export_networks import images_for, make
+from export_networks import chain, images_for, make
 from numpy.typing import NDArray
 from onnx_files import run, weights_by_name
-from torch import Tensor
+from torch import Tensor, fx
 
 from sqakd.export.levels import CountedOutput
 from sqakd.export.lower import Lowering, lower
@@ -41,11 +42,17 @@ def computed_in_c(model: onnx.ModelProto, x: Tensor, folder: Path) -> NDArray[np
     return logits
 
 
+@cache
+def written() -> tuple[fx.GraphModule, onnx.ModelProto]:
+    """Return an integer network and its model; neither may be changed."""
+    lowered = lower(chain("quantizer=ewgs", "bits=2"), Lowering())
+    return lowered, to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="cast")
+
+
 @needs_compiler
 @pytest.mark.parametrize("packing", ["table", "none"])
 def test_c_code_of_a_packed_file_computes_the_same(packing: str, tmp_path: Path) -> None:
-    lowered = lower(small.quantized("quantizer=ewgs", "bits=2").eval(), Lowering())
-    model = to_onnx(Deployed(lowered, None, None), (3, 8, 8), weights="cast")
+    lowered, model = written()
     packed = pack(model, weights_by_name(lowered), packing)  # type: ignore[arg-type]
     x = small.batch(8, seed=7)
     np.testing.assert_allclose(computed_in_c(packed, x, tmp_path), run(packed, x), atol=1e-5)

@@ -13,9 +13,11 @@ from sqakd.export.integer_input import IntegerInput, integer_input
 from sqakd.export.integer_weight import IntegerWeight, integer_weight
 from sqakd.quantization.layers import QuantLayer
 
-BITS = range(1, 9)
+SLOW = pytest.mark.slow
+BITS = (1, 2, 4, 8)
+OTHER_BITS = (3, 5, 6, 7)
 SIGNS = ("unsigned", "signed")
-each = pytest.mark.parametrize("bits", BITS)
+each = pytest.mark.parametrize("bits", [*BITS, *(pytest.param(bits, marks=SLOW) for bits in OTHER_BITS)])
 each_method = pytest.mark.parametrize("method", METHODS)
 each_sign = pytest.mark.parametrize("sign", SIGNS)
 

@@ -52,7 +52,7 @@ def prepared(name: str, method: str, bits: int) -> tuple[nn.Module, fx.GraphModu
     return network, lower(network, PLAIN)
 
 
-QUICK = ("resnet20", "vgg8", "squeezenet", "mobilenet_v2")
+QUICK = ("resnet8", "vgg8", "squeezenet", "mobilenet_v2")
 METHODS = ("ewgs", "lsq", "pact", "dorefa", "lsq_released", "pact_released")
 
 
@@ -75,8 +75,8 @@ def test_each_network_computes_the_same_with_integers(name: str) -> None:
 )
 @torch.no_grad()
 def test_each_method_computes_the_same_at_each_number_of_bits(method: str, bits: int) -> None:
-    network, lowered = prepared("resnet20", method, bits)
-    check_equal(lowered, network, "resnet20")
+    network, lowered = prepared("resnet8", method, bits)
+    check_equal(lowered, network, "resnet8")
     assert all(layer.wrong_sums == 0 for layer in integer_layers(lowered) if isinstance(layer, LevelOutput))
 
 

@@ -40,6 +40,13 @@ def written(name: str, method: str, bits: int) -> tuple[nn.Module, fx.GraphModul
     return network, lowered, qonnx_model(lowered, tuple(images_for(name, 1).shape[1:]))  # type: ignore[arg-type]
 
 
+@cache
+def written_chain(*overrides: str) -> tuple[nn.Module, onnx.ModelProto]:
+    """Return a network of four layers in a row and its model; neither may be changed."""
+    network = chain(*overrides)
+    return network, qonnx_model(lower_to_qonnx(network), small.SHAPE)
+
+
 def quantizers(model: onnx.ModelProto) -> list[tuple[str, dict[str, Any]]]:
     """Return the type and the attributes of each quantizer node, with its bits and scale, weights first."""
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -159,8 +166,8 @@ def test_an_operation_that_qonnx_cannot_clean_is_refused() -> None:
 def test_quantizers_have_the_bits_of_their_grids_and_zero_points_of_0(
     method: str, bits: int, weights: tuple[str, Any], inputs: tuple[str, Any]
 ) -> None:
-    network = chain(f"quantizer={method}", f"bits={bits}")
-    found = quantizers(qonnx_model(lower_to_qonnx(network), (3, 8, 8)))
+    _, model = written_chain(f"quantizer={method}", f"bits={bits}")
+    found = quantizers(model)
     kinds = [(kind, (int(f["bits"]), f["signed"]) if "bits" in f else None) for kind, f in found]
     half = len(kinds) // 2
     assert half > 0
@@ -176,15 +183,14 @@ def test_weights_of_an_odd_grid_are_odd_multiples_of_their_scale() -> None:
         assert set(multiples.tolist()) <= {-3.0, -1.0, 1.0, 3.0}
 
 
-@pytest.mark.parametrize("first_last", ["float", "8"])
-def test_the_cost_that_qonnx_computes_agrees_with_ours(first_last: str) -> None:
+@pytest.mark.parametrize("first_last", [(), ("quantizer.first_last=8",)], ids=["float", "8"])
+def test_the_cost_that_qonnx_computes_agrees_with_ours(first_last: tuple[str, ...]) -> None:
     """QONNX counts the operations of each pair of types; outer layers have float types there, ours 32 bits."""
     from qonnx.core.modelwrapper import ModelWrapper
     from qonnx.util.inference_cost import inference_cost
 
-    network = chain("quantizer=lsq", "bits=4", f"quantizer.first_last={first_last}")
-    model = ModelWrapper(qonnx_model(lower_to_qonnx(network), (3, 8, 8)))
-    found = inference_cost(model, discount_sparsity=False)["total_cost"]
+    network, model = written_chain("quantizer=lsq", "bits=4", *first_last)
+    found = inference_cost(ModelWrapper(model), discount_sparsity=False)["total_cost"]
     assert found["total_bops"] == cost(network, (3, 8, 8)).bit_operations
 
 

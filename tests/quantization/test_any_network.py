@@ -114,7 +114,7 @@ def order(model: nn.Module) -> list[str]:
         "shufflenet_v2_x0_5",
         "squeezenet1_1",
         "efficientnet_b0",
-        "densenet121",
+        pytest.param("densenet121", marks=pytest.mark.slow),
         "googlenet",
         "regnet_y_400mf",
     ],
@@ -453,9 +453,9 @@ def spec(*overrides: str) -> Spec:
     ("overrides", "name"),
     [
         (["model=vgg13"], "vgg13"),
-        (["model=resnet18"], "resnet18"),
+        pytest.param(["model=resnet18"], "resnet18", marks=pytest.mark.slow),
         (["model=resnet18", "model.weights=DEFAULT"], "resnet18_DEFAULT"),
-        (["model=torchvision", "model.arch=resnet50"], "torchvision_resnet50"),
+        pytest.param(["model=torchvision", "model.arch=resnet50"], "torchvision_resnet50", marks=pytest.mark.slow),
         (["model=torchvision", "model.arch=resnet50", "model.weights=DEFAULT"], "torchvision_resnet50_DEFAULT"),
         (["model=timm", "model.arch=resnet50", "model.weights=a1_in1k"], "timm_resnet50_a1_in1k"),
         (["model.net.blocks=1", "model.name=thin"], "thin"),
@@ -524,7 +524,7 @@ def test_wrong_teacher_can_be_corrected(tmp_path: Path) -> None:
 
 
 def test_any_network_trains(tmp_path: Path) -> None:
-    short = ["recipe.epochs=1", "teacher.recipe.epochs=1", "+trainer.limit_train_batches=2"]
+    short = ["recipe.epochs=1", "teacher.recipe.epochs=1", "+trainer.limit_train_batches=2", "dataset.limit=64"]
     assert make_run(tmp_path / "runs", "model=torchvision", "model.arch=shufflenet_v2_x0_5", *short) is not None
     name = "digits-torchvision_shufflenet_v2_x0_5"
     record = json.loads((tmp_path / f"runs/{name}-ewgs-w2a2-sqakd/seed0/record.json").read_text())

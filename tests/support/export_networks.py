@@ -9,6 +9,7 @@ from functools import partial
 import small
 import torch
 from hydra.utils import instantiate
+from quantizer_cases import scheme_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,7 +22,7 @@ from sqakd.quantization.quantizers.base import Quantizer
 
 def convert(layer: nn.Module, method: str, bits: int, *, per_channel: bool = False) -> QuantLayer:
     """Return the quantized twin of one layer, not calibrated."""
-    scheme = dataclasses.replace(small.scheme(f"quantizer={method}"), per_channel=per_channel)
+    scheme = dataclasses.replace(scheme_of(method), per_channel=per_channel)
     return scheme.convert(layer, bits=bits)
 
 
@@ -105,10 +106,10 @@ def chain(*overrides: str) -> nn.Module:
     The two layers in the middle have a bias, and no input is negative.
     """
     torch.manual_seed(0)
-    layers: dict[str, nn.Module] = {"first": nn.Conv2d(3, 8, 3, padding=1), "relu1": nn.ReLU()}
-    layers |= {"second": nn.Conv2d(8, 8, 3, stride=2, padding=1), "norm": nn.BatchNorm2d(8), "relu2": nn.ReLU()}
-    layers |= {"third": nn.Conv2d(8, 16, 3, padding=1), "relu3": nn.ReLU()}
-    layers |= {"flat": nn.Flatten(), "last": nn.Linear(16 * 4 * 4, CLASSES)}
+    layers: dict[str, nn.Module] = {"first": nn.Conv2d(3, 16, 3, padding=1), "relu1": nn.ReLU()}
+    layers |= {"second": nn.Conv2d(16, 16, 3, stride=2, padding=1), "norm": nn.BatchNorm2d(16), "relu2": nn.ReLU()}
+    layers |= {"third": nn.Conv2d(16, 64, 3, padding=1), "relu3": nn.ReLU()}
+    layers |= {"flat": nn.Flatten(), "last": nn.Linear(64 * 4 * 4, CLASSES)}
     return _moved(nn.Sequential(OrderedDict(layers)), *overrides)
 
 
@@ -117,9 +118,9 @@ class TwoBlocks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
-        self.layer1, self.layer2 = BasicBlock(8, 8, 1), BasicBlock(8, 16, 2)
-        self.linear = nn.Linear(16, CLASSES)
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.layer1, self.layer2 = BasicBlock(16, 16, 1), BasicBlock(16, 32, 2)
+        self.linear = nn.Linear(32, CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))
