@@ -1,11 +1,12 @@
 """Images per second of a training step: a W2A2 ResNet-20 compared with a float one, both with the same teacher.
 
-    python benchmarks/step.py [--rounds 7] [--steps 2] [--cpu-time]
+    python benchmarks/step.py [--rounds 7] [--steps 2] [--cpu-time] [--eager] [--delta 0.1]
 
 All variants are built first. Each round then times every variant once, so that a change in the machine's speed affects
 all of them. A step is the teacher's forward pass, the student's forward and backward pass, and the optimizer's step.
 With --cpu-time, a step's time is that of the processor, which other jobs on the machine disturb less; the figures of
-several threads include their waiting, so use one (OMP_NUM_THREADS=1).
+several threads include their waiting, so use one (OMP_NUM_THREADS=1). EWGS's delta is 0 until the curvature is first
+estimated; --delta sets another.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ RECIPE = Recipe(
 )
 
 
-def make_task(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool) -> tuple[Task, Callable[[], None]]:
+def make_task(
+    *, quantized: bool, compile: bool, bf16: bool, channels_last: bool, delta: float = 0.0
+) -> tuple[Task, Callable[[], None]]:
     """Return a task, and a function that takes one training step of this task on fixed random images."""
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,6 +69,9 @@ def make_task(*, quantized: bool, compile: bool, bf16: bool, channels_last: bool
     if quantized:
         quantize(student, EWGS)
         calibrate(student, images)
+    for module in student.modules():
+        if isinstance(module, ElementWiseGradientScaling):
+            module.delta.fill_(delta)
     task = Task(
         student=student,
         teacher=CifarResNet(blocks=3, num_classes=10),
@@ -97,6 +103,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--cpu-time", action="store_true", help="measure seconds of the processor, not of a clock")
+    parser.add_argument("--eager", action="store_true", help="measure no compiled step")
+    parser.add_argument("--delta", type=float, default=0.0, help="EWGS's gradient scaling")
     arguments = parser.parse_args()
     variants = {
         "eager float32": {"compile": False, "bf16": False, "channels_last": False},
@@ -104,10 +112,12 @@ def main() -> None:
         "compiled float32 channels_last": {"compile": True, "bf16": False, "channels_last": True},
         "compiled bf16 channels_last": {"compile": True, "bf16": True, "channels_last": True},
     }
+    if arguments.eager:
+        variants = {name: options for name, options in variants.items() if not options["compile"]}
     # Each variant and student needs a graph of its own; the default limit is eight recompilations per function.
     torch._dynamo.config.recompile_limit = 64
     steps = {
-        (name, quantized): make_task(quantized=quantized, **options)[1]
+        (name, quantized): make_task(quantized=quantized, delta=arguments.delta, **options)[1]
         for name, options in variants.items()
         for quantized in (True, False)
     }

@@ -1,7 +1,7 @@
 """The stage before the training that some feature losses have, in the same run.
 
-This stage is a training of its own: other parameters, another loss, and SGD at a constant learning rate. It reads the
-images of the data set's first epochs as the training does, and resumes from its own checkpoint to the same bits.
+This stage is a training of its own: other parameters, another loss, and a constant learning rate. It reads the images
+of the data set's first epochs as the training does, and resumes from its own checkpoint to the same bits.
 """
 
 from __future__ import annotations
@@ -94,9 +94,8 @@ class Pretraining(pl.LightningModule):
         assert loss is not None
         self.task = task.to(images.device)
         self.feature_loss = loss
-        self.recipe = replace(
-            task.recipe, epochs=loss.pretrain_epochs, lr=loss.pretrain_lr, optimizer=partial(SGD, momentum=MOMENTUM)
-        )
+        optimizer = task.recipe.optimizer if loss.pretrain_with_recipe else partial(SGD, momentum=MOMENTUM)
+        self.recipe = replace(task.recipe, epochs=loss.pretrain_epochs, lr=loss.pretrain_lr, optimizer=optimizer)
         self.mean = saved_mean()
         own = set(task.student.parameters())
         asked = loss.pretrain_parameters(*split_parameters(task.student))

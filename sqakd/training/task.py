@@ -185,8 +185,9 @@ class Task(pl.LightningModule):
         if self.features is not None:
             if self.objective.feature > 0:
                 features = self._feature_batch(student, teacher, index, draws)
-            else:  # only a stage before the training reads the features; drop them
-                self.features[0].take()
+            else:  # only a stage before the training reads the features
+                for recorder in self.features:
+                    recorder.recorded.clear()
         losses: dict[str, Tensor] = self.objective(student, teacher, label, features)
         return losses
 

@@ -101,7 +101,7 @@ def make(name: str, *overrides: str, bits: int) -> nn.Module:
 
 
 def chain(*overrides: str) -> nn.Module:
-    """Return a network of four layers in a row, quantized and calibrated; its file is written fastest.
+    """Return a network of four layers in a row, quantized and calibrated; the smallest of them all.
 
     The two layers in the middle have a bias, and no input is negative.
     """

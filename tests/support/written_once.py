@@ -40,6 +40,7 @@ def content_once(make: Callable[[Trained, Options], Content]) -> Callable[[Train
     def content(trained: Trained, options: Options) -> Content:
         of_file = dataclasses.replace(options, images=None, gate=None, benchmark=UNMEASURED)
         described = f"{trained.identity} {trained.class_names} {trained.mean} {trained.std} {trained.image_shape}"
+        described += f" {trained.preparation}"
         sample = sha256(trained.calibration(options.calibration_images).numpy().tobytes()).hexdigest()
         key = f"{of_file} {described} {sample} {digest(trained.network)}"
         if key not in made:
@@ -66,8 +67,11 @@ def float_model_once(make: Callable[..., onnx.ModelProto]) -> Callable[..., onnx
 
 
 def digest(network: nn.Module) -> str:
-    """Return a digest of a network's layers and tensors."""
+    """Return a digest of a network's layers, their plain attributes and their tensors."""
     content = sha256(str(network).encode())
+    for name, module in network.named_modules():
+        plain = {key: value for key, value in vars(module).items() if isinstance(value, str | int | float | None)}
+        content.update(f"{name} {plain}".encode())
     for name, tensor in network.state_dict().items():
-        content.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+        content.update(f"{name} {tensor.shape}".encode() + tensor.detach().cpu().numpy().tobytes())
     return content.hexdigest()

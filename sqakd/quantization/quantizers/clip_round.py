@@ -109,7 +109,10 @@ def _codes_in_pieces(x: Tensor, origin: Tensor | None, density: Tensor, reach: R
 def _gradient_in_pieces(
     x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return what `_gradient` returns, for one range. Each operation is a pass over the piece, so none is wasted."""
+    """Return what `_gradient` returns, for one range, without the passes over a piece that change nothing.
+
+    With a delta of 0, rounding errors have no part in the result, also where they are not finite.
+    """
     dx, totals, moments, limits = torch.empty_like(x), [], [], reach.limits(density.dtype)
     # On a CPU, reading a number takes no synchronisation. A delta of 0, as before the first curvature estimate, is the
     # straight-through rule.

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Elements of one piece for each thread. In single precision it takes 128 KB, and several fit in the cache of a core.
 PIECE = 2**15
+PLAIN = (Tensor, nn.Parameter)  # others, such as tensors without values, have no numbers to read
 
 
 def splits(x: Tensor, number: Tensor) -> bool:
@@ -23,7 +24,7 @@ def splits(x: Tensor, number: Tensor) -> bool:
         x: the tensor to work on.
         number: one of its range.
     """
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not x.is_cpu:
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not x.is_cpu or type(x) not in PLAIN:
         return False
     dense = x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
     return dense and x.numel() > _piece() and not number.ndim

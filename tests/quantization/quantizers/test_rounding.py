@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sqakd.quantization.quantizers import pieces
@@ -34,12 +35,16 @@ def numbers(*shape: int, seed: int = 0) -> Array:
 
 
 def run(
-    x: Tensor, origin: Tensor, density: Tensor, low: int, high: int, mask: Mask, delta: float | None, g: Tensor
+    x: Tensor, origin: Tensor | None, density: Tensor, low: int, high: int, mask: Mask, delta: float | None, g: Tensor
 ) -> Result:
-    leaves = [tensor.clone().requires_grad_() for tensor in (x, origin, density)]
+    leaves = [None if tensor is None else tensor.clone().requires_grad_() for tensor in (x, origin, density)]
     scaling = None if delta is None else torch.tensor(delta, dtype=density.dtype)
-    codes = clip_round(leaves[0], leaves[1], leaves[2], low, high, mask, scaling)
-    return Result(codes.detach(), *torch.autograd.grad(codes, leaves, g))
+    values, start, codes_per_unit = leaves
+    assert values is not None
+    assert codes_per_unit is not None
+    codes = clip_round(values, start, codes_per_unit, low, high, mask, scaling)
+    found = iter(torch.autograd.grad(codes, [leaf for leaf in leaves if leaf is not None], g))
+    return Result(codes.detach(), next(found), next(found) if start is not None else torch.zeros(()), next(found))
 
 
 def formula(
@@ -97,7 +102,9 @@ def test_codes_and_gradients_equal_the_formula(
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("mask", ["value", "code"])
 @pytest.mark.parametrize("delta", [None, 0.0, 0.3])
+@pytest.mark.parametrize("has_origin", [True, False])
 def test_pieces_equal_the_whole(
+    has_origin: bool,
     delta: float | None,
     mask: Mask,
     memory_format: torch.memory_format,
@@ -109,7 +116,8 @@ def test_pieces_equal_the_whole(
     x, g = (torch.from_numpy(numbers(4, 3, 5, 6, seed=seed)).to(dtype) for seed in (1, 2))
     x = x.to(memory_format=memory_format)
     exact = torch.float64 if dtype == torch.float64 else torch.float32
-    origin, density = torch.tensor(-0.9, dtype=exact), torch.tensor(3 / 2.1, dtype=exact)
+    origin = torch.tensor(-0.9, dtype=exact) if has_origin else None
+    density = torch.tensor(3 / 2.1, dtype=exact)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     whole = run(x, origin, density, 0, 3, mask, delta, g)
     monkeypatch.setattr(pieces, "PIECE", 7)
@@ -168,6 +176,8 @@ def test_only_large_dense_tensors_with_one_range_are_split() -> None:
         assert not pieces.splits(dense, torch.ones(8, 1, 1, 1))
         assert not pieces.splits(dense.transpose(0, 1), one)
         assert not pieces.splits(torch.zeros(1).expand(dense.shape), one)
+        with FakeTensorMode() as mode:
+            assert not pieces.splits(mode.from_tensor(dense), one), "it has no numbers to read"
     assert not pieces.splits(dense, one), "the gradient may be differentiated again"
 
 
