@@ -27,7 +27,7 @@ demo: $(STAMP)  ## train a teacher and its label-free 2-bit student on handwritt
 quick: $(STAMP)  ## run the unit tests (under two minutes on two cores)
 	$(PYTEST) --quick
 
-test: $(STAMP) browser  ## run the tests that a change must pass (about sixteen minutes on two cores)
+test: $(STAMP) browser  ## run the tests that a change must pass (about eighteen minutes on two cores)
 	$(WITH_BROWSER) $(PYTEST)
 
 test-all: check browser  ## check style and types, and run all tests, also those marked slow (an hour)
