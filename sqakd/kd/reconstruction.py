@@ -4,9 +4,9 @@ r"""Reconstruction: the student learns to reproduce the teacher's features, and 
 
 The layers are the map of each stage of the network and the pooled vector. A quantized network starts as a copy of its
 teacher, so its features have the teacher's shapes and meaning, and rounding errors alone separate them. (A teacher of
-another architecture may have the shapes, too; whether its features help is open.) Between a weight and the nearest term
-of this loss lie few layers, while the gradient of the logits passes each rounding of the network. The loss belongs to
-a stage before the training, which needs no labels; kd.feature=1 keeps it in the training.
+another architecture may have the shapes, too; whether its features help is open.) Few layers lie between a weight
+and the nearest term of this loss, while the gradient of the logits passes each rounding of the network. The loss
+belongs to a stage before the training, which needs no labels; kd.feature=1 keeps the loss in the training.
 
 Block-wise reconstruction is from post-training quantization: Li et al. 2021, "BRECQ: Pushing the Limit of Post-Training
 Quantization by Block Reconstruction" (https://arxiv.org/abs/2102.05426), which rounds the weights of one block after
@@ -44,6 +44,11 @@ def relative_error(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.where(power > LEAST_POWER, error / power.clamp(min=LEAST_POWER), 0.0)
 
 
+def relative_errors(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[Tensor]:
+    """Return the relative error of each feature."""
+    return [relative_error(*pair) for pair in zip(student, teacher, strict=True)]
+
+
 class Reconstruction(FeatureLoss):
     """Relative errors of the map of each stage and of the pooled vector.
 
@@ -70,7 +75,7 @@ class Reconstruction(FeatureLoss):
                 raise mismatch(self, name, student, teacher, "the same shape")
 
     def forward(self, batch: FeatureBatch) -> list[Tensor]:
-        return [relative_error(*pair) for pair in zip(batch.student, batch.teacher, strict=True)]
+        return relative_errors(batch.student, batch.teacher)
 
     def pretrain_parameters(
         self, network: Sequence[nn.Parameter], quantizer: Sequence[nn.Parameter]
@@ -78,4 +83,4 @@ class Reconstruction(FeatureLoss):
         return list(network)
 
     def pretrain_loss(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        return torch.stack([relative_error(*pair) for pair in zip(student, teacher, strict=True)]).sum()
+        return torch.stack(relative_errors(student, teacher)).sum()

@@ -14,29 +14,14 @@ from sqakd.errors import SqakdError
 from sqakd.kd.base import SetupInfo
 from sqakd.kd.reconstruction import Reconstruction, relative_error
 from sqakd.quantization.parameters import split_parameters
-from sqakd.runs.saved_state import find_start
-from sqakd.training.callbacks.resume import Resume
-from sqakd.training.pretrain import Pretraining, pretrain
+from sqakd.training.pretrain import Pretraining
 from sqakd.training.task import Task
 
 STAGE = ("kd=reconstruction", "recipe.batch_size=8", "kd.feature_loss.pretrain_epochs=3")
 
 
 def make(*overrides: str) -> Task:
-    task = small.make_task(small.quantized(), small.network(seed=1), *STAGE, *overrides)
-    task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=None)
-    return task
-
-
-def do(task: Task, folder: Path) -> None:
-    pretrain(
-        task,
-        small.images(),
-        {"accelerator": "cpu", "devices": 1},
-        images=small.batch(2),
-        resume=Resume(folder / "pretrain.ckpt", start=find_start(folder / "pretrain.ckpt", run="")),
-        callbacks=[],
-    )
+    return small.make_staged_task(*STAGE, *overrides, labelled=False)
 
 
 def test_the_error_is_a_share_of_the_teacher_s_mean_square() -> None:
@@ -68,7 +53,7 @@ def test_the_stage_brings_the_features_nearer_with_the_optimizer_of_the_recipe(t
     before = float(stage.loss(images).detach())
     stage.release()
     ranges = [parameter.clone() for parameter in split_parameters(task.student)[1]]
-    do(task, tmp_path)
+    small.pretrain(task, tmp_path)
     assert float(stage.loss(images).detach()) < 0.8 * before
     assert all(torch.equal(a, b) for a, b in zip(ranges, split_parameters(task.student)[1], strict=True))
 

@@ -24,6 +24,9 @@ from sqakd.kd.objective import Objective
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, quantize
+from sqakd.runs.saved_state import find_start
+from sqakd.training import pretrain as stage
+from sqakd.training.callbacks.resume import Resume
 from sqakd.training.task import Task
 from sqakd.training.trainer import make_trainer
 
@@ -116,6 +119,22 @@ def make_task(
         feature_layers=parts.model.feature_layers,
         teacher_feature_layers=parts.teacher.feature_layers,
     )
+
+
+def make_staged_task(*overrides: str, labelled: bool = True) -> Task:
+    """Return a task of a quantized student and another float network, with a feature loss for their shapes."""
+    task = make_task(quantized(), network(seed=1), *overrides, labelled=labelled)
+    task.build_feature_loss(batch(2), training_images=TRAIN, labels=None)
+    return task
+
+
+def pretrain(task: Task, folder: Path) -> None:
+    """Train the stage before the training on the CPU; its checkpoint is pretrain.ckpt in `folder`."""
+    file = folder / "pretrain.ckpt"
+    trainer_config: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+    resume = Resume(file, start=find_start(file, run=""))
+    data = images(RandomImages if task.labelled else UnlabelledImages)
+    stage.pretrain(task, data, trainer_config, images=batch(2), resume=resume, callbacks=[])
 
 
 def make_small_trainer(

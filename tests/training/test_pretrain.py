@@ -16,30 +16,15 @@ from sqakd.kd.factor import FactorTransfer
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.parameters import split_parameters
 from sqakd.runs.checkpoint import save_weights
-from sqakd.runs.saved_state import find_start
 from sqakd.training.callbacks.divergence import DivergenceError
-from sqakd.training.callbacks.resume import Resume
-from sqakd.training.pretrain import Pretraining, pretrain
+from sqakd.training.pretrain import Pretraining
 from sqakd.training.task import Task
 
 SHORT = ("recipe.epochs=1", "recipe.batch_size=8", "kd.feature_loss.pretrain_epochs=2")
 
 
 def make(*overrides: str) -> Task:
-    task = small.make_task(small.quantized(), small.network(seed=1), *SHORT, *overrides)
-    task.build_feature_loss(small.batch(2), training_images=small.TRAIN, labels=None)
-    return task
-
-
-def do(task: Task, folder: Path) -> None:
-    pretrain(
-        task,
-        small.images(),
-        {"accelerator": "cpu", "devices": 1},
-        images=small.batch(2),
-        resume=Resume(folder / "pretrain.ckpt", start=find_start(folder / "pretrain.ckpt", run="")),
-        callbacks=[],
-    )
+    return small.make_staged_task(*SHORT, *overrides)
 
 
 def state(task: Task) -> dict[str, Tensor]:
@@ -52,7 +37,7 @@ def changed(task: Task, folder: Path) -> set[str]:
     """Run the stage and return the names of the tensors that it changes."""
     before = state(task)
     required = {name: p.requires_grad for name, p in task.named_parameters()}
-    do(task, folder)
+    small.pretrain(task, folder)
     assert {name: p.requires_grad for name, p in task.named_parameters()} == required
     return {name for name, value in state(task).items() if not torch.equal(value, before[name])}
 
@@ -104,7 +89,7 @@ def test_loss_of_the_stage_decreases(tmp_path: Path) -> None:
         task = make(f"kd={kd}", "kd.feature_loss.pretrain_lr=0.01")
         images = small.batch(8, 5)
         before = float(Pretraining(task, images).loss(images).detach())
-        do(task, tmp_path / kd)
+        small.pretrain(task, tmp_path / kd)
         assert float(Pretraining(task, images).loss(images).detach()) < before
 
 
@@ -147,7 +132,7 @@ def test_stage_of_zero_epochs_is_omitted(tmp_path: Path) -> None:
 
 def test_divergence_stops_the_run_without_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(DivergenceError, match="the loss before the training is nan in epoch 0") as error:
-        do(make("kd=ft", "kd.feature_loss.pretrain_lr=1e30"), tmp_path)
+        small.pretrain(make("kd=ft", "kd.feature_loss.pretrain_lr=1e30"), tmp_path)
     assert "kd.feature_loss.pretrain_lr=5e+29" in explain(error.value)
     assert list(tmp_path.glob("*.ckpt")) == []
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 # Elements of one piece for each thread. In single precision it takes 128 KB, and several fit in the cache of a core.
 PIECE = 2**15
-PLAIN = (Tensor, nn.Parameter)  # others, such as tensors without values, have no numbers to read
+PLAIN = (Tensor, nn.Parameter)  # a subclass such as FakeTensor may have no values
 
 
 def splits(x: Tensor, number: Tensor) -> bool:
