@@ -6,9 +6,10 @@ weights_int.npz   LAYER.weight      trained integers
                   LAYER.thresholds  only where the layer writes the next layer's integers: smallest
                                     sign * accumulator that reaches level low + 1, low + 2 .. high     [C, levels]
                   LAYER.sign        -1 where the real value falls as the accumulator rises, otherwise 1        [C]
-layers.json       geometry, bits, and how each layer's input becomes integers
+layers.json       geometry, bits, and how each layer's input becomes integers; then the residual sums on integers
 
 level = low + number of thresholds <= sign * accumulator;   code = gap * level - zero_point
+sum   = clip(code of the branch + code of the shortcut, 0, highest);   real value = step * sum
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx
+from torch import fx, nn
 
+from sqakd.export.integer_input import integer_input
 from sqakd.export.levels import CountedOutput, IntegerOutput, LevelOutput
 from sqakd.export.modules import IntegerLayer, integer_layers
 from sqakd.export.qonnx.lower import qonnx_layers
 from sqakd.export.qonnx.thresholds import data_type
+from sqakd.quantization.residual import residual_sums
 
 # The two forms of a layer between integers.
 REQUANTIZED, COUNTED = "requantized", "counted"
+SUM = "sum"  # the kind of a residual sum; layers are convolutions or linear
 UNCOUNTED = "uncounted"  # a file without counted layers, whose speed shows what counting costs
 
 
@@ -65,7 +69,7 @@ def trained_name(lowered: fx.GraphModule, name: str) -> str:
 
 
 def describe_layers(lowered: fx.GraphModule) -> list[dict[str, Any]]:
-    """Return the contents of layers.json: plain data, one entry per integer layer."""
+    """Return the layers in layers.json: plain data, one entry per integer layer."""
     return [_describe(name, layer) for name, layer in named_layers(lowered).items()]
 
 
@@ -98,7 +102,7 @@ def _describe(name: str, layer: IntegerLayer) -> dict[str, Any]:
 
 
 def describe_qonnx(lowered: fx.GraphModule) -> list[dict[str, Any]]:
-    """Return the contents of layers.json for a network with QONNX's quantizers."""
+    """Return the layers in layers.json for a network with QONNX's quantizers."""
     layers = {layer.name: layer for layer in qonnx_layers(lowered)}
     return [
         {
@@ -114,6 +118,25 @@ def describe_qonnx(lowered: fx.GraphModule) -> list[dict[str, Any]]:
         }
         for name, layer in layers.items()
     ]
+
+
+def describe_sums(network: nn.Module) -> list[dict[str, Any]]:
+    """Return the residual sums in layers.json: plain data, one entry per sum that the trained network rounds."""
+    entries = []
+    for name, total in residual_sums(network):
+        branch, shortcut = (integer_input(quantizer) for quantizer in total.operands)
+        entries.append(
+            {
+                "name": name,
+                "kind": SUM,
+                "bits": branch.bits,
+                "step": branch.step,
+                "branch": asdict(branch),
+                "shortcut": asdict(shortcut),
+                "highest": total.high,
+            }
+        )
+    return entries
 
 
 def float_parts(lowered: fx.GraphModule) -> list[dict[str, Any]]:

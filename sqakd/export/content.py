@@ -13,6 +13,7 @@ from sqakd.export.artefacts import (
     COUNTED,
     describe_layers,
     describe_qonnx,
+    describe_sums,
     float_parts,
     integer_arrays,
     trained_name,
@@ -38,7 +39,8 @@ class Content:
     Attributes:
         model: the file's content.
         unpacked_bytes: its size with 8 bits for each weight; None if it has no packed weights.
-        layers: the contents of layers.json.
+        layers: the layers in layers.json.
+        sums: the residual sums there.
         arrays: the contents of weights_int.npz.
         stays_float: the modules that stay float, as in record.json.
         counts: whether a layer counts stairs.
@@ -48,6 +50,7 @@ class Content:
     model: onnx.ModelProto
     unpacked_bytes: int | None
     layers: list[dict[str, Any]]
+    sums: list[dict[str, Any]]
     arrays: dict[str, NDArray[Any]]
     stays_float: list[dict[str, Any]]
     counts: bool
@@ -79,6 +82,7 @@ def integer_content(trained: Trained, options: Options) -> Content:
         model=model,
         unpacked_bytes=unpacked_bytes,
         layers=[layer | _described(differences, trained_name(lowered, layer["name"])) for layer in layers],
+        sums=describe_sums(trained.network),
         arrays=integer_arrays(lowered),
         stays_float=float_parts(lowered),
         counts=any(layer.get("form") == COUNTED for layer in layers),
@@ -100,6 +104,7 @@ def qonnx_content(trained: Trained, options: Options) -> Content:
         model=model,
         unpacked_bytes=None,
         layers=[layer | _described(differences, layer["name"]) for layer in describe_qonnx(lowered)],
+        sums=describe_sums(trained.network),
         arrays={f"{layer.name}.weight": layer.integers.integers.numpy() for layer in qonnx_layers(lowered)},
         stays_float=float_parts(lowered),
         counts=False,

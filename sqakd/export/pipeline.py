@@ -71,7 +71,7 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
             bar.update()
             record = ExportRecord.from_dict(facts)
             write_export_report(place, record, others)
-            (place / "layers.json").write_text(json.dumps(facts["layers"], indent=1), encoding="utf-8")
+            (place / "layers.json").write_text(json.dumps(made.layers + made.sums, indent=1), encoding="utf-8")
             write_export(place / "record.json", record)
     return record
 
@@ -134,6 +134,7 @@ def _facts(trained: Trained, made: Content, options: Options, verdicts: list[Ver
         "sizes": {"parameters_at_their_bits": used.packed_bytes, "unpacked": made.unpacked_bytes},
         "logits_without_propagation": made.logits,
         "layers": made.layers,
+        "sums": made.sums,
         "parameters": used.parameters,
         "bit_operations": used.bit_operations,
         "float_source": trained.float_source,

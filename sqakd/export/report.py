@@ -96,6 +96,7 @@ def chapters(record: ExportRecord, all_exports: Sequence[ExportRecord]) -> list[
     layers: list[Part] = [
         *_pictures("layers.svg", "Size and wrong sums of each layer", layers_picture(record.layers)),
         layers_table(record.layers),
+        *_sums_note(record),
         *_counted_note(record),
         "Wrong sums: of all sums that any input can produce, those that get another code than in training, counted"
         " exhaustively. Codes that differ: share on training images, compared with the trained network in float64, with"
@@ -121,6 +122,15 @@ def _note(record: ExportRecord) -> list[Part]:
     """Return what the profile of a file means."""
     compared = any(str(layer.get("input_node")).startswith("MultiThreshold") for layer in record.layers)
     return [NOTES[record.profile] + " Inputs are MultiThreshold nodes." * compared] if record.profile in NOTES else []
+
+
+def _sums_note(record: ExportRecord) -> list[Part]:
+    """Return which residual sums add integers; nothing if none does."""
+    if not record.sums:
+        return []
+    names = ", ".join(total["name"] for total in record.sums)
+    kinds = sorted({f"{total['bits']} bits, step {total['step']:.4g}" for total in record.sums})
+    return [f"Residual sums on integers ({'; '.join(kinds)}): {names}."]
 
 
 def _counted_note(record: ExportRecord) -> list[Part]:

@@ -197,6 +197,7 @@ class ExportRecord:
         float_source: where the weights of the float file are from.
         stays_float: modules whose parameters stay float: name, kind and number of parameters, plain data.
         layers: one entry for each integer layer, plain data as in layers.json.
+        sums: one entry for each residual sum on integers, likewise.
         versions: of the packages that made the files.
         benchmark: measured times; None if nothing was measured.
     """
@@ -223,6 +224,7 @@ class ExportRecord:
     float_source: str | None = None
     stays_float: Sequence[Mapping[str, Any]] = field(default_factory=list)
     layers: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    sums: Sequence[Mapping[str, Any]] = field(default_factory=list)
     versions: Mapping[str, str] = field(default_factory=dict)
     benchmark: Benchmark | None = None
 
@@ -247,7 +249,7 @@ class ExportRecord:
                 fields.whole: ("w_bits", "a_bits", "opset", "parameters", "bit_operations"),
                 fields.number: ("gate", "logits_without_propagation"),
                 fields.flag: ("preprocess",),
-                fields.plain_list: ("stays_float", "layers"),
+                fields.plain_list: ("stays_float", "layers", "sums"),
                 fields.texts: ("versions",),
                 fields.plain: ("machine",),
             }

@@ -32,5 +32,12 @@ def test_a_run_with_rounded_sums_trains_and_is_exported(tmp_path: Path) -> None:
     assert exported.returncode == 0, exported.stdout + exported.stderr
     verdicts = json.loads((folder / "export-requantized" / "record.json").read_text())["verify"]
     assert all(verdict["agreement"] >= 0.995 for verdict in verdicts)
-    layers = json.loads((folder / "export-requantized" / "layers.json").read_text())
+    *layers, first, second, third = json.loads((folder / "export-requantized" / "layers.json").read_text())
     assert {layer["output"] for layer in layers} == {"integers"}
+    assert [total["name"] for total in (first, second, third)] == [name.partition(".quantizer")[0] for name in steps]
+    assert {total["kind"] for total in (first, second, third)} == {"sum"}
+    assert (first["bits"], first["highest"]) == (8, 255)
+    assert first["step"] == float(steps["layer1.0.sum.quantizer.step"]) == second["step"] == third["step"]
+    assert (first["branch"]["shift"], first["branch"]["levels"]) == (128, 255)
+    assert (first["shortcut"]["shift"], first["shortcut"]["levels"]) == (0, 255)
+    assert "layer1.0.sum, layer2.0.sum, layer3.0.sum" in (folder / "export-requantized" / "report.md").read_text()
