@@ -4,7 +4,7 @@
     params: {bits: "1,2", kd: "none,sqakd"}
 
 are three rows of four cells each. A row is fixed: `model=vgg8` on the command line keeps the rows with that network. A
-parameter is a default: `bits=3` replaces it. Any other override, e.g. `recipe.epochs=5`, is added to every cell.
+parameter is a default: `bits=3` replaces it. Any other override, e.g. `kd.temperature=2`, is added to every cell.
 """
 
 from __future__ import annotations

@@ -6,9 +6,12 @@ weights_int.npz   LAYER.weight      trained integers
                   LAYER.thresholds  only where the layer writes the next layer's integers: smallest
                                     sign * accumulator that reaches level low + 1, low + 2 .. high     [C, levels]
                   LAYER.sign        -1 where the real value falls as the accumulator rises, otherwise 1        [C]
-layers.json       geometry, bits, and how each layer's input becomes integers; then the residual sums on integers
+layers.json       geometry, bits, and how each layer's input becomes integers; then the residual sums on integers, of
+                  kind "sum"
 
-level = low + number of thresholds <= sign * accumulator;   code = gap * level - zero_point
+level = low + number of thresholds <= sign * accumulator     where a layer writes the next layer's integers
+level = clip(round((x - origin) / step) + shift, 0, levels)  where integers are made from real values x
+code  = gap * level - zero_point
 sum   = clip(code of the branch + code of the shortcut, 0, highest);   real value = step * sum
 """
 
@@ -121,7 +124,10 @@ def describe_qonnx(lowered: fx.GraphModule) -> list[dict[str, Any]]:
 
 
 def describe_sums(network: nn.Module) -> list[dict[str, Any]]:
-    """Return the residual sums in layers.json: plain data, one entry per sum that the trained network rounds."""
+    """Return the residual sums in layers.json: plain data, one entry per module whose sums the network rounds.
+
+    Blocks that share a module have one entry together.
+    """
     entries = []
     for name, total in residual_sums(network):
         branch, shortcut = (integer_input(quantizer) for quantizer in total.operands)
@@ -130,7 +136,7 @@ def describe_sums(network: nn.Module) -> list[dict[str, Any]]:
                 "name": name,
                 "kind": SUM,
                 "bits": branch.bits,
-                "step": branch.step,
+                "step": branch.scale,
                 "branch": asdict(branch),
                 "shortcut": asdict(shortcut),
                 "highest": total.high,

@@ -51,7 +51,7 @@ NOTES = {
     "trt": "The form that TensorRT reads: int8 with zero point 0, a Clip on real values, int8 skip connections. The"
     " structure was checked and the file runs in ONNX Runtime; it was not run in TensorRT.",
     "qonnx": "The trained network with quantizers as nodes of QONNX, for tools that build hardware. It was run by the"
-    " package qonnx. Sums are real numbers there, so none of them is requantized.",
+    " package qonnx. Sums of products are real numbers there, so none of them is requantized.",
 }
 # Up to this share of a step, the order in which float32 adds may decide between two codes.
 TIE = 1e-4
@@ -125,12 +125,12 @@ def _note(record: ExportRecord) -> list[Part]:
 
 
 def _sums_note(record: ExportRecord) -> list[Part]:
-    """Return which residual sums add integers; nothing if none does."""
+    """Return which residual sums were trained on integers; nothing if none was."""
     if not record.sums:
         return []
     names = ", ".join(total["name"] for total in record.sums)
     kinds = sorted({f"{total['bits']} bits, step {total['step']:.4g}" for total in record.sums})
-    return [f"Residual sums on integers ({'; '.join(kinds)}): {names}."]
+    return [f"Residual sums that were trained on integers ({'; '.join(kinds)}): {names}."]
 
 
 def _counted_note(record: ExportRecord) -> list[Part]:

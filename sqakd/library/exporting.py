@@ -44,8 +44,9 @@ def export(
     """Write a quantized network as an ONNX file of integer operations, and prove that the file agrees with the network.
 
     The folder gets model.onnx, model.float.onnx (the network without rounding, for comparison), the integers and scales
-    of each layer in weights_int.npz and layers.json, record.json, and a report with the proof. All files appear
-    together, after the file has been run in ONNX Runtime and compared with the network; otherwise none appears.
+    of each layer in weights_int.npz and layers.json (which has the residual sums on integers too), record.json, and a
+    report with the proof. All files appear together, after the file has been run in ONNX Runtime and compared with the
+    network; otherwise none appears.
 
     Args:
         model: quantized and calibrated network, images [N, C, H, W] -> one tensor whose second dimension is compared,

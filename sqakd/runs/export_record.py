@@ -197,7 +197,7 @@ class ExportRecord:
         float_source: where the weights of the float file are from.
         stays_float: modules whose parameters stay float: name, kind and number of parameters, plain data.
         layers: one entry for each integer layer, plain data as in layers.json.
-        sums: one entry for each residual sum on integers, likewise.
+        sums: one entry for each residual sum on integers, plain data as in layers.json.
         versions: of the packages that made the files.
         benchmark: measured times; None if nothing was measured.
     """

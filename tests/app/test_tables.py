@@ -25,8 +25,10 @@ from sqakd.runs.spec import Spec
 pytestmark = pytest.mark.exhaustive
 
 PAPER = list(csv.DictReader((command.ROOT / "results" / "paper.csv").open(newline="")))
-OURS = ("best", "digits", "fashion_mnist", "gains", "gains_kd", "mixed", "pareto", "starts")
+OURS = ("best", "digits", "fashion_mnist", "gains", "gains_kd", "mixed", "pareto", "reconstruction", "starts")
 LIKE_WITH_LIKE = ("table4", "table5", "table6")
+# What quantizer.start=mse sets.
+STARTS = {"quantizer.input.start", "quantizer.weight.start"}
 ROW7 = ("dataset=cifar10", "model=resnet20", "quantizer=ewgs_released", "bits=2")
 
 
@@ -63,7 +65,8 @@ def of_cell(cell: Cell) -> Spec:
 def test_the_best_experiments_start_ranges_at_the_least_error_and_have_a_float_run(quantizer: str, bits: str) -> None:
     student = spec(f"experiment=best_{bits}", f"quantizer={quantizer}")
     assert student.config["quantizer"]["input"]["start"] == "mse"
-    assert student.config["name"] == f"digits-resnet20-{quantizer}+mse-{bits}-sqakd"
+    kd = {"w1a1": "reconstruction", "w2a2": "sqakd"}[bits]
+    assert student.config["name"] == f"digits-resnet20-{quantizer}+mse-{bits}-{kd}"
     overrides = float_run_overrides(student, "model")
     assert f"experiment=best_{bits}" in overrides
     float_run = spec(*overrides)
@@ -88,6 +91,7 @@ def test_cells_are_named_by_their_overrides(table: str) -> None:
     [
         ("pareto", 30, "fashion_mnist-resnet20-lsq-auto+144120B+1095368704bitops-sqakd"),
         ("fashion_mnist", 162, "fashion_mnist-resnet20-dorefa-w4a4-squat"),
+        ("reconstruction", 18, "fashion_mnist-resnet20-lsq+mse-w1a1-reconstruction"),
         ("starts", 24, "fashion_mnist-resnet20-lsq+mse-w2a2-sqakd"),
         ("best", 6, "digits16-resnet20-ewgs-w2a2-sqakd-bn"),
         ("digits", 144, "digits16-resnet20-dorefa-w4a4-sqakd-bn+ema"),
@@ -109,9 +113,19 @@ def test_every_cell_composes_and_is_the_same_run_without_its_table(table: str) -
         overrides = [f"{key}={value}" for key, value in cell.items()]
         by_hand = spec(*overrides)
         assert spec(f"table={table}", *overrides).config == by_hand.config
-        assert changes(by_hand) == ({"recipe.epochs": 10} if table.startswith("gains") else {})
+        typed = {key for key in cell if "." in key} | (STARTS if "quantizer.start" in cell else set())
+        assert changes(by_hand).keys() <= typed, "a choice brings a value that the choice itself does not have"
+        if "recipe.epochs" in cell:
+            assert by_hand.config["recipe"]["epochs"] == int(cell["recipe.epochs"])
         names.add((by_hand.config["name"], by_hand.config["seed"]))
     assert len(names) == len(cells(table))
+
+
+def test_a_stage_before_the_training_is_part_of_the_eight_epochs_of_its_table() -> None:
+    for cell in cells("reconstruction"):
+        found = of_cell(cell).config
+        stage = found["kd"].get("feature_loss") or {"pretrain_epochs": 0}
+        assert found["recipe"]["epochs"] + stage["pretrain_epochs"] == 8
 
 
 @pytest.mark.parametrize("table", TABLES)

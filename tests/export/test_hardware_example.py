@@ -38,12 +38,17 @@ class DoubledLogits(Transformation):  # type: ignore[misc]  # the package has no
         return model, False
 
 
+def written(folder: Path, *, thresholds: bool) -> Path:
+    onnx.save(
+        qonnx_model(lower_to_qonnx(chain("quantizer=lsq"), thresholds=thresholds), small.SHAPE), folder / "model.onnx"
+    )
+    return folder / "model.onnx"
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    lowered = lower_to_qonnx(chain("quantizer=lsq"), thresholds=True)
-    path = tmp_path_factory.mktemp("export") / "model.onnx"
-    onnx.save(qonnx_model(lowered, small.SHAPE), path)
-    return path
+    """Return a file in the form of FINN."""
+    return written(tmp_path_factory.mktemp("export"), thresholds=True)
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def run(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object)
 
 
 def differences(printed: str) -> list[float]:
-    return [float(number) for number in re.findall(r"largest difference ([\d.e-]+)", printed)]
+    return [float(number) for number in re.findall(r"largest difference ([\d.e+-]+)", printed)]
 
 
 def test_the_network_is_executed_after_each_step(
@@ -83,8 +88,9 @@ def test_the_network_is_executed_after_each_step(
 
 
 def test_the_simulation_is_compared_with_the_file(
-    script: ModuleType, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    file = written(tmp_path, thresholds=False)
     given: dict[str, Any] = {}
 
     def convert(model: ModelWrapper, **options: Any) -> SimpleNamespace:
