@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +19,7 @@ from onnx_files import run
 from torch import Tensor, fx, nn
 
 from sqakd.advice import explain
+from sqakd.export.artefacts import describe_sums
 from sqakd.export.compare import Differences, code_differences, recorded
 from sqakd.export.eight_bit import quantize_float_parts
 from sqakd.export.errors import ExportError
@@ -31,6 +34,7 @@ from sqakd.export.qonnx.model import qonnx_model
 from sqakd.export.to_onnx import Deployed, to_onnx
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import quantize
+from sqakd.quantization.residual import residual_sums
 from sqakd.sums import ResidualSum
 
 SLOW = pytest.mark.slow
@@ -91,6 +95,28 @@ def test_everything_between_the_outer_layers_is_integer() -> None:
             assert all(isinstance(module_of(user), Quantize) or user.target == "mean" for user in node.users)
         if isinstance(module_of(node), Quantize) and str(node.target).endswith("_shortcut"):
             assert str(node.target).startswith("layer1.0.")  # the other shortcuts are sums already
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@torch.no_grad()
+def test_the_formulas_of_a_described_sum_give_the_trained_sum(signed: bool) -> None:
+    network = copy.deepcopy(small_network())
+    name, total = residual_sums(network)[0]
+    total.signed_shortcut = signed
+    described = describe_sums(network)[0]
+    assert described["name"] == name
+    step = described["step"]
+    operands = 400 * step * torch.randn(2, 1000, generator=torch.Generator().manual_seed(0))
+
+    def codes(x: Tensor, found: dict[str, Any]) -> Tensor:
+        level: Tensor = (((x - found["origin"]) / found["step"]).round() + found["shift"]).clamp(0, found["levels"])
+        integers: Tensor = level * found["gap"] - found["zero_point"]
+        return integers
+
+    pairs = zip(operands, (described["branch"], described["shortcut"]), strict=True)
+    sums = sum(codes(x, found) for x, found in pairs).clamp(0, described["highest"])  # type: ignore[union-attr]
+    assert {0, 2 * 127 if signed else 255} < set(sums.tolist())  # both ends are reached
+    torch.testing.assert_close(step * sums, total(*operands), rtol=1e-6, atol=0)
 
 
 @torch.no_grad()
