@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
-LONGEST_LIST = 20
+LONGEST_LIST = 30  # longer than any group of conf/
 
 
 def suggestion(name: str, known: Collection[str]) -> str:

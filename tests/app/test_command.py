@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from sqakd.app.command import as_typed
+from sqakd.app.suggestions import LONGEST_LIST
 
 CHARACTERS = "abz/ =~()[]{}'\"\\#%&*?!;:|<>+-_.@é日\t"
 
@@ -47,6 +48,7 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
         (["bit=2"], "bit=2: no such key; did you mean bits?"),
         (["recipe=null"], "recipe=null: expected cifar10, "),
         (["quantizer=1"], "quantizer=1: expected dorefa, "),
+        (["kd=recon"], "kd=recon: no such option; expected at, cc, "),
         (["plus=[emma]"], "plus=emma: no such option; did you mean ema? expected "),
         (["~kd"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
         (["kd=[sqakd,sqakd]"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
@@ -81,6 +83,11 @@ def test_a_refused_command_prints_one_line_and_writes_nothing(
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_group_is_too_long_for_a_message_that_lists_its_options() -> None:
+    folders = [folder for folder in (command.ROOT / "conf").rglob("*") if folder.is_dir()]
+    assert max(len(list(folder.glob("*.yaml"))) for folder in folders) <= LONGEST_LIST
 
 
 @pytest.mark.parametrize(
