@@ -30,7 +30,7 @@ class Parts:
 
     Attributes:
         data: images; not loaded yet.
-        recipe: optimizer and schedule.
+        recipe: optimizer and schedule of the training, without the epochs of a stage before it.
         objective: loss parts and their weights.
         scheme: how the student is quantized; None for a float network.
         budget: limits for bits that are chosen.
@@ -69,10 +69,11 @@ def make_parts(spec: Spec) -> Parts:
     config = spec.config
     addons = {name: make(node, f"plus.{name}") for name, node in sorted(config.get("plus", {}).items())}
     nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
+    objective: Objective = make(config["kd"], "kd")
     parts = Parts(
         data=make(config["dataset"], "dataset"),
-        recipe=make(config["recipe"], "recipe"),
-        objective=make(config["kd"], "kd"),
+        recipe=training_recipe(config, objective),
+        objective=objective,
         scheme=make(config["quantizer"], "quantizer"),
         budget=make(config["budget"], "budget"),
         addons=addons,
@@ -84,6 +85,17 @@ def make_parts(spec: Spec) -> Parts:
     )
     parts.data.extend({name: part for name, part in addons.items() if isinstance(part, Augment)})
     return parts
+
+
+def training_recipe(config: Mapping[str, Any], objective: Objective) -> Recipe:
+    """Return the recipe of the training, without the epochs of a stage before it.
+
+    Raises:
+        SqakdError: if the recipe refuses its arguments, or the stage leaves no epoch.
+    """
+    recipe: Recipe = make(config["recipe"], "recipe")
+    with located("recipe"):
+        return recipe.after(objective.recipe_epochs_before)
 
 
 def with_inputs(spec: Spec, data: ImageDataModule) -> Spec:

@@ -18,6 +18,7 @@ from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
+from sqakd.app.parts import training_recipe
 from sqakd.app.plan_data import PlannedData
 from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
@@ -109,8 +110,7 @@ class Plan:
         if folder.path in self.states:
             return
         epochs = spec.config["recipe"]["epochs"]
-        unmeasured = epochs > 0 and not folder.finished and self.seconds_per_epoch(spec) is None
-        if measured and not problem and unmeasured:
+        if measured and not problem and epochs > 0 and not folder.finished and self.seconds_per_epoch(spec) is None:
             try:
                 self._times(folder.runs).append((work(spec.config), measure(spec)))
             except SqakdError as error:
@@ -182,8 +182,9 @@ def measure(spec: Spec) -> float:
     batch_size = spec.config["recipe"]["batch_size"]
     with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
         overrides = [o for o in spec.overrides if not o.startswith(("plan=", "paths.runs=", "logger"))]
-        # Two epochs: the first one compiles and warms up, and the record holds the faster one.
-        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=2", "teacher.recipe.epochs=2"]
+        # Two epochs after a stage: the first one compiles and warms up, and the record holds the faster one.
+        epochs = 2 + make(spec.config["kd"], "kd").recipe_epochs_before
+        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", f"recipe.epochs={epochs}", "teacher.recipe.epochs=2"]
         quiet = ["logger=none", "callbacks.progress=null", f"paths.runs={scratch}"]
         record = train(compose_spec([*overrides, *short, *quiet]))
     assert record.images_per_second is not None
@@ -197,7 +198,7 @@ def refusal(spec: Spec) -> str | None:
         network["weights"] = None  # a plan downloads nothing
     try:
         check_config(spec)
-        make(spec.config["kd"], "kd")
+        training_recipe(spec.config, make(spec.config["kd"], "kd"))
         make(spec.config["dataset"], "dataset")
         check_length(spec, spec.config.get("plus", {}))
         scheme = make(spec.config["quantizer"], "quantizer")

@@ -117,7 +117,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     if first_process():
         folder.claim(spec)  # not earlier, so that a command refused above can be corrected without a conflict
     if not resumed and parts.recipe.epochs:
-        pretrain(
+        history.seconds = pretrain(
             task,
             data,
             spec.config["trainer"],

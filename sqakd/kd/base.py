@@ -79,7 +79,8 @@ class FeatureLoss(nn.Module, ABC):
     # Epochs of the loss's own stage before the student's training (0: no such stage), and its learning rate.
     pretrain_epochs = 0
     pretrain_lr = 0.0
-    # True if that stage has the optimizer of the training. False for SGD with momentum, as in the papers of FT and FSP.
+    # True if that stage belongs to the recipe: it has its optimizer, and its epochs are the first of the recipe's.
+    # False for SGD with momentum and epochs of its own, as in the papers of FT and FSP.
     pretrain_with_recipe = False
 
     def __init__(self) -> None:

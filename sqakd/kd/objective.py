@@ -78,6 +78,12 @@ class Objective(nn.Module):
         return self.kl > 0 or self.feature > 0
 
     @property
+    def recipe_epochs_before(self) -> int:
+        """The recipe's epochs that belong to the stage before the training."""
+        loss = self.feature_loss
+        return loss.pretrain_epochs if loss is not None and loss.pretrain_with_recipe else 0
+
+    @property
     def parts(self) -> list[str]:
         """Names of the parts with a positive weight, which are the parts that are computed."""
         return [part for part in ("ce", "kl", "feature") if getattr(self, part) > 0]

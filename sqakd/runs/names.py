@@ -56,7 +56,7 @@ METRICS = {
     "record/packed_bytes": "packed size of the network",
     "record/bit_operations": "bit-operations for one image",
     "record/images_per_second": "median over the epochs",
-    "record/training_seconds": "of all epochs, over all starts of the run",
+    "record/training_seconds": "of all epochs and of a stage before them, over all starts of the run",
     "picture": "the run's picture.png",
 }
 PLACEHOLDERS = {

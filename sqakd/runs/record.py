@@ -126,7 +126,8 @@ class Record:
             was given bits of its own.
         chosen_bits: the budget that chose the bits, as in the name of the run, e.g. "auto+40kB"; None without one, and
             in older records.
-        epochs: how many were trained; 0 for a run that was only calibrated.
+        epochs: how many were trained, with those of the recipe that a stage before the training took; 0 for a run that
+            was only calibrated.
         scores: top1, top5, agreement, kl; without labels only agreement and kl.
         top1_before_training: top-1 after calibration, before any training step; older records lack it.
         agreement_before_training: agreement with the teacher at that moment; older records lack it.
@@ -137,7 +138,7 @@ class Record:
         packed_bytes: size of the network with quantized weights at their bits and everything else at 32.
         bit_operations: multiply-adds times the bits of both factors, summed over the layers, for one image.
         images_per_second: median over the epochs.
-        training_seconds: of all epochs, over all starts of the run.
+        training_seconds: of all epochs and of a stage before them, over all starts of the run.
         commit: of the code, with a "+" if code differed from it; None outside a checkout.
         versions: of the packages that computed the result.
         device: name of the device.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,6 +32,7 @@ from sqakd.training.task import Task
 from sqakd.training.trainer import make_trainer
 
 MOMENTUM = 0.9
+SECONDS = "seconds of the stage"  # key in its checkpoint
 
 
 def pretrain(
@@ -41,7 +43,7 @@ def pretrain(
     images: Tensor,
     resume: Resume,
     callbacks: Iterable[pl.Callback],
-) -> None:
+) -> float:
     """Train what the feature loss asks for before the training, if anything.
 
     Args:
@@ -52,13 +54,16 @@ def pretrain(
         resume: writer of this stage's own checkpoint; an interrupted stage continues from there.
         callbacks: callbacks of the run; its progress bar also shows this stage.
 
+    Returns:
+        The seconds of the stage, over all starts.
+
     Raises:
         DivergenceError: if the loss of this stage is not finite.
         CheckpointError: if the checkpoint does not fit this stage.
     """
     loss = task.objective.feature_loss
     if loss is None or loss.pretrain_epochs == 0:
-        return
+        return 0.0
     stage = Pretraining(task, images)
     trainer = make_trainer(
         stage.recipe,
@@ -71,6 +76,7 @@ def pretrain(
     with resume.restoring():
         trainer.fit(stage, datamodule=data, ckpt_path=resume.start.file, weights_only=True)
     stage.release()
+    return stage.seconds
 
 
 def _relabelled(bar: ProgressBar) -> ProgressBar:
@@ -97,6 +103,8 @@ class Pretraining(pl.LightningModule):
         optimizer = task.recipe.optimizer if loss.pretrain_with_recipe else partial(SGD, momentum=MOMENTUM)
         self.recipe = replace(task.recipe, epochs=loss.pretrain_epochs, lr=loss.pretrain_lr, optimizer=optimizer)
         self.mean = saved_mean()
+        self.seconds = 0.0
+        self.started = 0.0
         own = set(task.student.parameters())
         asked = loss.pretrain_parameters(*split_parameters(task.student))
         self.trains_student = any(parameter in own for parameter in asked)
@@ -137,6 +145,12 @@ class Pretraining(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return self.recipe.make_optimizer(self.trained, [])
 
+    def on_train_start(self) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_end(self) -> None:
+        self.seconds += time.perf_counter() - self.started
+
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(stream_seed(self.task.seed, self.current_epoch, self.global_rank, "before the training"))
         self.mean.reset()
@@ -161,6 +175,8 @@ class Pretraining(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.task.on_save_checkpoint(checkpoint)
+        checkpoint[SECONDS] = self.seconds + time.perf_counter() - self.started
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.task.on_load_checkpoint(checkpoint)
+        self.seconds = checkpoint.get(SECONDS, 0.0)  # earlier versions did not keep it

@@ -132,6 +132,14 @@ def test_a_student_of_unlabelled_images_without_a_teacher_is_refused(tmp_path: P
     assert "1 runs: 1 refused" in done.stdout
 
 
+@pytest.mark.parametrize("epochs", ["many", "null", ".inf", "1"])
+def test_a_run_of_no_possible_length_is_refused(epochs: str, tmp_path: Path) -> None:
+    done = command.train("plan=true", "kd=reconstruction", f"recipe.epochs={epochs}", runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert f"recipe.epochs={epochs}: expected" in done.stdout
+    assert "1 runs: 1 refused" in done.stdout
+
+
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
 def test_an_unknown_value_of_plan_is_refused(sweep: list[str], tmp_path: Path) -> None:
     done = command.train("plan=mesure", *sweep, runs=tmp_path / "runs")

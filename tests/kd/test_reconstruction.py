@@ -10,8 +10,11 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
+from sqakd.app.compose import make as make_node
+from sqakd.app.parts import training_recipe
 from sqakd.errors import SqakdError
 from sqakd.kd.base import SetupInfo
+from sqakd.kd.objective import Objective
 from sqakd.kd.reconstruction import Reconstruction, relative_error
 from sqakd.quantization.parameters import split_parameters
 from sqakd.training.pretrain import Pretraining
@@ -73,6 +76,25 @@ def test_the_training_has_one_compiled_graph() -> None:
     for step in range(3):
         compiled(small.batch(8, step), None, torch.arange(8), {})
     assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize(("epochs", "stage", "training"), [(0, 1, 0), (2, 1, 1), (8, 2, 6), (50, 12, 38)])
+def test_the_stage_takes_a_quarter_of_the_epochs(epochs: int, stage: int, training: int) -> None:
+    config = small.config("kd=reconstruction", f"recipe.epochs={epochs}")
+    objective: Objective = make_node(config.kd, "kd")
+    assert objective.recipe_epochs_before == stage
+    assert training_recipe(config, objective).epochs == training
+
+
+def test_a_stage_that_leaves_no_epoch_is_refused() -> None:
+    config = small.config("kd=reconstruction", "recipe.epochs=2", "kd.feature_loss.pretrain_epochs=2")
+    with pytest.raises(SqakdError, match=r"recipe\.epochs=2: expected more, because the stage .* takes 2 of them"):
+        training_recipe(config, make_node(config.kd, "kd"))
+
+
+def test_stages_of_other_losses_are_no_part_of_the_recipe() -> None:
+    for kd in ("ft", "fsp", "sqakd"):
+        assert make_node(small.config(f"kd={kd}").kd, "kd").recipe_epochs_before == 0
 
 
 def small_info(student: torch.Tensor, teacher: torch.Tensor) -> SetupInfo:

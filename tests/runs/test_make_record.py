@@ -40,6 +40,7 @@ def make(
     spec: Spec = SPEC,
     initial: dict[str, float] | None = None,
     float_precision: str | None = None,
+    epochs_before: int = 0,
 ) -> Record:
     return make_record(
         spec,
@@ -52,6 +53,7 @@ def make(
         paper=paper,
         training_seconds=1.23456,
         device=torch.device("cpu"),
+        epochs_before=epochs_before,
         initial=initial,
     )
 
@@ -75,6 +77,11 @@ def test_epochs_with_more_bits_than_the_run_are_not_a_result() -> None:
     assert record.scores["top1"] == Score(last=0.125, best=0.25, mean_of_last_5=0.1875)
     assert record.scores["agreement"].best == 0.5
     assert record.epochs == 4
+
+
+def test_epochs_of_a_stage_count_where_anything_was_trained() -> None:
+    assert make(LABELLED, epochs_before=2).epochs == 5
+    assert make([], initial={"top1": 0.125}, epochs_before=2).epochs == 0
 
 
 def test_without_a_training_the_initial_scores_are_the_result() -> None:

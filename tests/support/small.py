@@ -128,13 +128,13 @@ def make_staged_task(*overrides: str, labelled: bool = True) -> Task:
     return task
 
 
-def pretrain(task: Task, folder: Path) -> None:
+def pretrain(task: Task, folder: Path) -> float:
     """Train the stage before the training on the CPU; its checkpoint is pretrain.ckpt in `folder`."""
     file = folder / "pretrain.ckpt"
     trainer_config: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
     resume = Resume(file, start=find_start(file, run=""))
     data = images(RandomImages if task.labelled else UnlabelledImages)
-    stage.pretrain(task, data, trainer_config, images=batch(2), resume=resume, callbacks=[])
+    return stage.pretrain(task, data, trainer_config, images=batch(2), resume=resume, callbacks=[])
 
 
 def make_small_trainer(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import command
 import pytest
@@ -122,6 +124,15 @@ def test_the_relative_error_of_small_maps_is_the_papers_loss() -> None:
     for feature, divisor in ((small_map, 1.0), (large_map, 16.0)):
         error = (loss.restore(loss.paraphrase(feature)) - feature).square().mean()
         assert loss.pretrain_loss([], [feature]).item() == pytest.approx(error.item() / divisor)
+
+
+def test_the_seconds_of_the_stage_are_kept_in_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(100.0, 10.0)
+    monkeypatch.setattr("sqakd.training.pretrain.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    whole = small.pretrain(make("kd=ft"), tmp_path)
+    assert whole == 30, "one reading at the start, two for the checkpoints of its epochs, and one at the end"
+    assert small.pretrain(make("kd=ft"), tmp_path) == 20, "its last checkpoint, because nothing is left to train"
+    assert small.pretrain(make("kd=ft", "kd.feature_loss.pretrain_epochs=0"), tmp_path / "none") == 0
 
 
 def test_stage_of_zero_epochs_is_omitted(tmp_path: Path) -> None:
