@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqakd.report.charts.svg import tag, text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
 from sqakd.report.page import Section
+from sqakd.report.paired import PAIRED_LEGEND, PAIRED_TITLE, paired_table, paired_together, pairs
 from sqakd.report.panels import PANELS, TITLES
 from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.provenance import UNKNOWN, anchors, device_text, provenance, short_commit
@@ -89,4 +90,12 @@ def _table(
     labels = labels_table(lines)
     if labels.rows:
         content += ["<h3>Compared with labels alone</h3>", as_html(labels, anchors(results)), _legend(LABELS_LEGEND)]
+    content += _paired(lines, results)
     return tag("details", tag("summary", text(title)), *content, **({"open": ""} if is_open else {}))
+
+
+def _paired(lines: Sequence[Comparison], results: Results) -> list[str]:
+    """Return the comparisons with SQAKD; nothing if there are none."""
+    found = pairs({line.cell: line.runs for line in lines if line.runs})
+    tables = [as_html(t, anchors(results)) for t in (paired_table(found), paired_together(found)) if t.rows]
+    return [tag("h3", PAIRED_TITLE), *tables, _legend(PAIRED_LEGEND)] if tables else []

@@ -90,6 +90,22 @@ def difference(ours: Sequence[float], base: Sequence[float]) -> Difference | Non
     return Difference(value, error, *counts, error**4 / parts if error >= ROUNDING else None)
 
 
+def paired_difference(pairs: Sequence[tuple[float, float]]) -> Difference | None:
+    """Return the mean difference of ours and base over pairs, with the standard error of the differences.
+
+    There is none without a pair.
+
+    Example:
+        >>> found = paired_difference([(91.0, 90.0), (93.0, 91.0), (95.0, 92.0)])
+        >>> found.value, round(found.standard_error, 3), found.freedom
+        (2.0, 0.577, 2)
+    """
+    if not pairs:
+        return None
+    n, differences = len(pairs), [ours - base for ours, base in pairs]
+    return Difference(mean_std(differences)[0], standard_error(differences), n, n, n - 1 if n > 1 else None)
+
+
 def difference_to_published(ours: Sequence[float], published: float | None) -> Difference | None:
     """Return our mean minus a published number; None if either is missing."""
     if not ours or published is None:

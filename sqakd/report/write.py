@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sqakd.report.csv_tables import comparisons_csv
 from sqakd.report.headline import cost_picture, headline
 from sqakd.report.outputs import BITS, COST, CSV, MARKDOWN, Kind, check_outputs, stem
 from sqakd.report.page import PAGE, write_page
+from sqakd.report.paired import PAIRED_LEGEND, PAIRED_TITLE, paired_table, paired_together, pairs
 from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.readme import fill, read_markdown
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
@@ -56,12 +57,20 @@ def texts_by_file(results: Results) -> dict[str, str]:
         pooled = pooled_table(file.lines)
         if pooled.rows:
             text += f"\n## {POOLED_TITLE}\n\n{POOLED_LEGEND}\n\n{as_markdown(pooled)}"
+        if paired := _paired(file.lines):
+            text += f"\n## {PAIRED_TITLE}\n\n{PAIRED_LEGEND}\n\n{paired}"
         texts |= {f"{name}.md": text, f"{name}.csv": comparisons_csv(file.lines)}
     return texts
 
 
+def _paired(lines: Iterable[Comparison]) -> str:
+    """Return the comparisons with SQAKD as Markdown; empty if there are none."""
+    found = pairs({line.cell: line.runs for line in lines if line.runs})
+    return "\n".join(as_markdown(table) for table in (paired_table(found), paired_together(found)) if table.rows)
+
+
 def readme_tables(results: Results) -> dict[str, str]:
-    """Return Markdown by the name in a marker: NAME for a table; NAME-labels, NAME-pooled and NAME-summary."""
+    """Return Markdown by the name in a marker: NAME for a table, or NAME-labels, -pooled, -sqakd or -summary."""
     texts = {}
     for name, file in table_files(results).items():
         texts[name] = f"{as_markdown(file.table)}\n{file.legend}"
@@ -71,6 +80,8 @@ def readme_tables(results: Results) -> dict[str, str]:
         pooled = pooled_table(file.lines)
         if pooled.rows:
             texts[f"{name}-pooled"] = f"{as_markdown(pooled)}\n{POOLED_LEGEND}"
+        if paired := _paired(file.lines):
+            texts[f"{name}-sqakd"] = f"{paired}\n{PAIRED_LEGEND}"
         networks = dict.fromkeys(line.cell.network for line in file.lines if line.runs and not line.cell.is_float)
         grids = [
             f"{markdown(' '.join(network))}:\n\n{as_markdown(grid_table(results, network))}" for network in networks
