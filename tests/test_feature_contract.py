@@ -36,7 +36,7 @@ def values(file: Path) -> dict[str, Any]:
 FILES = sorted((command.ROOT / "conf" / "kd").glob("*.yaml"))
 CONFIGS = {file.stem: values(file) for file in FILES}
 KDS = [name for name, config in CONFIGS.items() if config.get("feature_loss")]
-STAGED = [name for name in KDS if "pretrain_epochs" in CONFIGS[name]["feature_loss"]]
+STAGED = [name for name in KDS if CONFIGS[name]["feature_loss"].keys() & {"pretrain_epochs", "pretrain_share"}]
 # Losses that compare features of any two shapes, or logits only.
 ANY_SHAPES = {"sp", "dist"}
 
@@ -45,8 +45,7 @@ ANY_SHAPES = {"sp", "dist"}
 def overrides(kd: str) -> tuple[str, ...]:
     """Return overrides for a short training in which the loss has a positive weight in every step."""
     feature = () if CONFIGS[kd]["feature"] else ("kd.feature=1",)
-    stage = ("kd.feature_loss.pretrain_epochs=2",) if kd in STAGED else ()
-    return (f"kd={kd}", "recipe.epochs=2", "recipe.batch_size=8", *feature, *stage)
+    return (f"kd={kd}", "recipe.epochs=2", "recipe.batch_size=8", *feature)
 
 
 def make(kd: str, *, bits: int = 2) -> Task:
@@ -196,7 +195,8 @@ def run(kd: str, folder: Path, stop: StopAt | None = None) -> dict[str, Tensor]:
         how = {"accelerator": "cpu", "devices": 1}
         file = folder / "pretrain.ckpt"
         resume = Resume(file, start=find_start(file, run=""))
-        pretrain(task, data, how, images=small.batch(2), resume=resume, callbacks=callbacks)
+        epochs = 2 if kd in STAGED else 0
+        pretrain(task, data, how, epochs=epochs, images=small.batch(2), resume=resume, callbacks=callbacks)
     trainer = small.make_small_trainer(task, folder, [*callbacks, Resume(last)])
     trainer.fit(task, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
     return task.state_dict()

@@ -30,6 +30,7 @@ from sqakd.app.sweep.store import DONE, FAILED, SET_ASIDE, WAITING, JobStore, ki
 from sqakd.app.sweep.view import show_progress
 from sqakd.interrupts import INTERRUPT_STATUS, catch_interrupts, errors_in_one_line
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.length import length_of
 
 MAX_LOSSES = 3  # a job whose process was killed so often has failed
 
@@ -198,13 +199,12 @@ def _execute(
     number, store = HydraConfig.get().job.num, JobStore(folder)
     if "recipe" not in cfg:  # export.py
         return run_job(store, number, partial(task, cfg), parent=parent)
-    epochs = cfg.recipe.epochs
     return run_job(
         store,
         number,
         partial(task, cfg),
         run=f"{cfg.name}-seed{cfg.seed}",
         folder=RunFolder.of(cfg.paths.runs, cfg.name, cfg.seed).path,
-        epochs=epochs if isinstance(epochs, int) else 0,
+        epochs=length_of(cfg).training,
         parent=parent,
     )

@@ -11,8 +11,8 @@ from sqakd.runs.spec import Spec
 SHARED = ("dataset", "experiment", "paths", "trainer", "logger", "callbacks.progress", "debug", "hparams", "local")
 # Keys of a model node that say nothing about the network itself.
 NOT_NETWORK = ("first", "feature_layers", "checkpoint", "seed", "recipe")
-# Groups whose choices define a cell of a table.
-CELL = ("experiment", "dataset", "model", "quantizer", "kd")
+# Groups whose choices define a cell of a table. An experiment is not one of them: what it sets are changed values.
+CELL = ("dataset", "model", "quantizer", "kd")
 # The teacher's recipe is the recipe of its own float run.
 RENAMED = {"teacher.recipe.": "recipe.", "recipe@teacher.recipe=": "recipe="}
 
@@ -47,7 +47,9 @@ def float_run_overrides(spec: Spec, role: str) -> list[str]:
 def cell_overrides(spec: Spec) -> list[str]:
     """Return the overrides of the same choices without any changed value: a cell as the project defines it."""
     overrides = [f"{group}={spec.choices[group]}" for group in CELL if spec.choices.get(group, "None") != "None"]
-    overrides += [o for o in spec.overrides if o.startswith(("quantizer/rounding=", "plus="))]
+    overrides += [o for o in spec.overrides if o.startswith("quantizer/rounding=")]
+    if add_ons := spec.choices.get("plus"):  # typed, or of an experiment
+        overrides.append(f"plus=[{add_ons.replace('+', ',')}]")
     overrides += [o for o in spec.overrides if _describes_network(o, "model.")]
     return [*overrides, *(f"{key}={spec.config[key]}" for key in ("w_bits", "a_bits", "seed"))]
 

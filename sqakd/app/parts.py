@@ -16,10 +16,12 @@ from sqakd.app.compose import compose_spec, located, make
 from sqakd.app.overrides import float_run_overrides
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.transforms.augment import Augment
+from sqakd.errors import SqakdError
 from sqakd.files import sha256
 from sqakd.kd.objective import Objective
 from sqakd.models.trial import try_network
 from sqakd.quantization.convert import Scheme, quantize
+from sqakd.runs.length import Length, length_of
 from sqakd.runs.spec import Spec
 from sqakd.training.recipe import Recipe
 
@@ -30,7 +32,8 @@ class Parts:
 
     Attributes:
         data: images; not loaded yet.
-        recipe: optimizer and schedule of the training, without the epochs of a stage before it.
+        recipe: optimizer and schedule of the training.
+        length: epochs of the training and of a stage before it.
         objective: loss parts and their weights.
         scheme: how the student is quantized; None for a float network.
         budget: limits for bits that are chosen.
@@ -41,6 +44,7 @@ class Parts:
 
     data: ImageDataModule
     recipe: Recipe
+    length: Length
     objective: Objective
     scheme: Scheme | None
     budget: Budget
@@ -69,10 +73,12 @@ def make_parts(spec: Spec) -> Parts:
     config = spec.config
     addons = {name: make(node, f"plus.{name}") for name, node in sorted(config.get("plus", {}).items())}
     nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
-    objective: Objective = make(config["kd"], "kd")
+    objective, recipe = make(config["kd"], "kd"), make(config["recipe"], "recipe")
+    length = checked_length(config)
     parts = Parts(
         data=make(config["dataset"], "dataset"),
-        recipe=training_recipe(config, objective),
+        recipe=replace(recipe, epochs=length.training),
+        length=length,
         objective=objective,
         scheme=make(config["quantizer"], "quantizer"),
         budget=make(config["budget"], "budget"),
@@ -87,15 +93,19 @@ def make_parts(spec: Spec) -> Parts:
     return parts
 
 
-def training_recipe(config: Mapping[str, Any], objective: Objective) -> Recipe:
-    """Return the recipe of the training, without the epochs of a stage before it.
+def checked_length(config: Mapping[str, Any]) -> Length:
+    """Return the length of a run whose recipe and kd have been constructed.
 
     Raises:
-        SqakdError: if the recipe refuses its arguments, or the stage leaves no epoch.
+        SqakdError: if a stage before the training leaves it no epoch.
     """
-    recipe: Recipe = make(config["recipe"], "recipe")
-    with located("recipe"):
-        return recipe.after(objective.recipe_epochs_before)
+    length = length_of(config)
+    if length.taken and not length.training:
+        raise SqakdError(
+            f"recipe.epochs={length.recipe}: expected more, because the stage before the training takes {length.taken}",
+            topic="pretraining.no_epoch_left",
+        )
+    return length
 
 
 def with_inputs(spec: Spec, data: ImageDataModule) -> Spec:

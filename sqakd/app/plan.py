@@ -18,7 +18,7 @@ from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import training_recipe
+from sqakd.app.parts import checked_length
 from sqakd.app.plan_data import PlannedData
 from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
@@ -28,6 +28,7 @@ from sqakd.errors import SqakdError
 from sqakd.quantization.convert import TWINS
 from sqakd.quantization.selection import select
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.length import length_of
 from sqakd.runs.listing import omitting, read_finished
 from sqakd.runs.spec import Spec
 from sqakd.runs.state_files import has_state
@@ -121,13 +122,14 @@ class Plan:
         if state in (RESUME, TRAIN):
             if missing := self.data.look(spec).missing:
                 self.missing[missing] = None
-            per_epoch = self.seconds_per_epoch(spec)
+            per_epoch, length = self.seconds_per_epoch(spec), length_of(spec.config)
             if epochs == 0:
                 note = "without a training"
             elif per_epoch is None:
                 self.unknown += 1
             else:
-                seconds = per_epoch * (epochs - folder.epochs_done)
+                done = folder.epochs_done  # of the training; the stage is over once there is one
+                seconds = per_epoch * (length.training - done + (0 if done else length.stage))
                 self.seconds += seconds
                 note = f"about {duration(seconds)}"
         say(f"{state:8} {folder.path}{'  ' + note if note else ''}")
@@ -144,8 +146,9 @@ class Plan:
             for folder, record in read_finished(runs, left_out):
                 with omitting(left_out):
                     if record.training_seconds is not None and record.epochs:
-                        seconds = record.training_seconds / record.epochs
-                        self.times[runs].append((work(folder.read_config()), seconds))
+                        config = folder.read_config()
+                        seconds = record.training_seconds / (record.epochs + length_of(config).added)
+                        self.times[runs].append((work(config), seconds))
         return self.times[runs]
 
     def total(self) -> str:
@@ -182,9 +185,11 @@ def measure(spec: Spec) -> float:
     batch_size = spec.config["recipe"]["batch_size"]
     with tempfile.TemporaryDirectory() as scratch, redirect_stdout(io.StringIO()):
         overrides = [o for o in spec.overrides if not o.startswith(("plan=", "paths.runs=", "logger"))]
-        # Two epochs after a stage: the first one compiles and warms up, and the record holds the faster one.
-        epochs = 2 + make(spec.config["kd"], "kd").recipe_epochs_before
-        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", f"recipe.epochs={epochs}", "teacher.recipe.epochs=2"]
+        # Two epochs: the first one compiles and warms up, and the record holds the faster one.
+        short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=2", "teacher.recipe.epochs=2"]
+        length = length_of(spec.config)
+        short += ["kd.feature_loss.pretrain_share=0"] * (length.taken > 0)
+        short += ["kd.feature_loss.pretrain_epochs=0"] * (length.added > 0)
         quiet = ["logger=none", "callbacks.progress=null", f"paths.runs={scratch}"]
         record = train(compose_spec([*overrides, *short, *quiet]))
     assert record.images_per_second is not None
@@ -198,7 +203,9 @@ def refusal(spec: Spec) -> str | None:
         network["weights"] = None  # a plan downloads nothing
     try:
         check_config(spec)
-        training_recipe(spec.config, make(spec.config["kd"], "kd"))
+        make(spec.config["kd"], "kd")
+        make(spec.config["recipe"], "recipe")
+        checked_length(spec.config)
         make(spec.config["dataset"], "dataset")
         check_length(spec, spec.config.get("plus", {}))
         scheme = make(spec.config["quantizer"], "quantizer")

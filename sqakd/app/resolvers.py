@@ -4,7 +4,6 @@ The prefix keeps them apart from those of an application that imports this packa
 
 ${sqakd.cell:}               the name of a run, made of its choices and values
 ${sqakd.row:key,default}     the value that this row of the paper has in rows.yaml, else the default
-${sqakd.part:share,number}   the share of a whole number, rounded, and at least 1
 ${sqakd.joined:a,b}          a_b; a where b is null
 ${sqakd.added:node}          names of the add-ons in a `plus` node, for tags
 ${sqakd.typed:key,prefix}    the prefix and the value where key=value is on the command line, else nothing
@@ -28,7 +27,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sqakd.app.help import help_text
-from sqakd.numbers import is_whole
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.names import bits_name
 from sqakd.runs.spec import TARGET
@@ -122,18 +120,6 @@ def typed(key: str, prefix: str) -> str:
     return prefix + values[-1] if values else ""
 
 
-def part(share: float, number: object) -> int:
-    """Return the share of a whole number, rounded, and at least 1.
-
-    Anything else than a whole number gives 1: whoever reads the number reports it.
-
-    Example:
-        >>> part(0.25, 8), part(0.25, 2), part(0.25, "many")
-        (2, 1, 1)
-    """
-    return max(round(share * number), 1) if is_whole(number) else 1
-
-
 def joined(*parts: str | None) -> str:
     """Return the parts that are not empty, joined by underscores."""
     return "_".join(str(part) for part in parts if part)
@@ -169,8 +155,7 @@ def register() -> None:
     def run_folder(*, _root_: DictConfig) -> str:
         return str(RunFolder.of(home(_root_.paths.runs), str(_root_.name), _root_.seed).path)
 
-    resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "part": part}
-    resolvers |= {"added": addon_names, "typed": typed, "home": home, "help": help_text, "jobs": jobs, "gpus": gpus}
-    resolvers["run_folder"] = run_folder
+    resolvers: dict[str, Callable[..., Any]] = {"cell": of_cell, "row": of_row, "joined": joined, "added": addon_names}
+    resolvers |= {"typed": typed, "home": home, "help": help_text, "jobs": jobs, "gpus": gpus, "run_folder": run_folder}
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(f"sqakd.{name}", resolver, replace=True)

@@ -76,7 +76,7 @@ def record_of(
         training_seconds=history.seconds,
         device=task.device,
         devices=task.trainer.world_size,
-        epochs_before=parts.objective.recipe_epochs_before,
+        stage_epochs=parts.length.taken,
         initial=history.initial,
         compiled_from=compiled_from(task.trainer),
         layer_bits=layer_bits(task.student) if given else None,

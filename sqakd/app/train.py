@@ -121,6 +121,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
             task,
             data,
             spec.config["trainer"],
+            epochs=parts.length.stage,
             images=data.calibration_batch(1)[:PROBE_IMAGES].to(device),
             resume=_resume(folder.pretraining, run),
             callbacks=parts.callbacks,
@@ -131,7 +132,9 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
         trainer.fit(task, datamodule=data, ckpt_path=resume.start.file, weights_only=True)
     if result.record is None:
         done = trainer.current_epoch
-        raise RunError(f"stopped after {done} of {parts.recipe.epochs} epochs; the same command continues it")
+        raise RunError(
+            f"stopped after {done} of the {parts.recipe.epochs} epochs of the training; the same command continues it"
+        )
     return result.record
 
 

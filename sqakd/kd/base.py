@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
-from sqakd.numbers import check_not_negative, check_whole
+from sqakd.numbers import check_not_negative, check_share, check_whole
 
 
 class FeatureBatch(NamedTuple):
@@ -76,12 +76,12 @@ class FeatureLoss(nn.Module, ABC):
     synchronizes_buffers = False
     # True if the loss compares layers before the logits. If False, a network need not name any feature layer.
     uses_layers = True
-    # Epochs of the loss's own stage before the student's training (0: no such stage), and its learning rate.
+    # A stage before the student's training either has so many epochs of its own, with SGD and momentum as in the papers
+    # of FT and FSP, or takes a share of the recipe's epochs, with its optimizer. Both 0: there is no stage.
     pretrain_epochs = 0
-    pretrain_lr = 0.0
-    # True if that stage belongs to the recipe: it has its optimizer, and its epochs are the first of the recipe's.
-    # False for SGD with momentum and epochs of its own, as in the papers of FT and FSP.
-    pretrain_with_recipe = False
+    pretrain_share = 0.0
+    # Learning rate of the stage; None for the recipe's highest.
+    pretrain_lr: float | None = 0.0
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,19 +119,27 @@ class FeatureLoss(nn.Module, ABC):
     def after_backward(self) -> None:
         """Update what the next step needs of this one, such as a memory bank. Called once per backward pass."""
 
-    def set_pretraining(self, *, epochs: int, lr: float) -> None:
+    @property
+    def has_stage(self) -> bool:
+        """Whether there is a stage before the training."""
+        return self.pretrain_epochs > 0 or self.pretrain_share > 0
+
+    def set_pretraining(self, *, epochs: int = 0, share: float = 0.0, lr: float | None) -> None:
         """Set the length and the learning rate of the stage before the training; for use in constructors.
 
         Args:
-            epochs: passes over the training images; 0 omits the stage.
-            lr: learning rate.
+            epochs: passes over the training images, in addition to the recipe's epochs.
+            share: of the recipe's epochs, instead of `epochs`.
+            lr: learning rate; None for the recipe's highest.
 
         Raises:
-            SqakdError: if `epochs` is not a whole number >= 0, or `lr` not a finite number >= 0.
+            SqakdError: if `epochs` is not a whole number >= 0, `share` not in [0, 1), or `lr` not a finite number >= 0.
         """
         check_whole("pretrain_epochs", epochs, minimum=0)
-        check_not_negative("pretrain_lr", lr)
-        self.pretrain_epochs, self.pretrain_lr = epochs, lr
+        check_share("pretrain_share", share)
+        if lr is not None:
+            check_not_negative("pretrain_lr", lr)
+        self.pretrain_epochs, self.pretrain_share, self.pretrain_lr = epochs, share, lr
 
     def pretrain_parameters(
         self, network: Sequence[nn.Parameter], quantizer: Sequence[nn.Parameter]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sqakd.errors import SqakdError
 
@@ -20,7 +21,7 @@ class Features:
     """Recorder of the features at a network's taps during its latest forward pass.
 
     Args:
-        model: the network. The hooks stay registered on it.
+        model: the network. The hooks stay registered on it until `remove`.
         taps: names of modules; the suffix ":input" selects a module's first input instead of its output.
         owner: name of the network in error messages, such as "student".
 
@@ -39,6 +40,7 @@ class Features:
     def __init__(self, model: nn.Module, taps: Sequence[str], *, owner: str = "network") -> None:
         self.taps = list(taps)
         self.recorded: dict[str, Tensor] = {}
+        self.handles: list[RemovableHandle] = []
         modules = dict(model.named_modules())
         for tap in self.taps:
             name = tap.removesuffix(INPUT)
@@ -50,9 +52,10 @@ class Features:
                     topic="kd.layer",
                 )
             if tap.endswith(INPUT):
-                modules[name].register_forward_pre_hook(self._record_input(tap))
+                handle = modules[name].register_forward_pre_hook(self._record_input(tap))
             else:
-                modules[name].register_forward_hook(self._record_output(tap))
+                handle = modules[name].register_forward_hook(self._record_output(tap))
+            self.handles.append(handle)
 
     def _record_input(self, tap: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -74,3 +77,9 @@ class Features:
         features = [self.recorded[tap] for tap in self.taps]
         self.recorded.clear()
         return features
+
+    def remove(self) -> None:
+        """Take the hooks off the network, and forget what they recorded."""
+        for handle in self.handles:
+            handle.remove()
+        self.recorded.clear()

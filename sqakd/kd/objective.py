@@ -60,7 +60,7 @@ class Objective(nn.Module):
         self.ce, self.kl, self.feature = ce, kl, feature
         self.temperature, self.standardize, self.label_smoothing = temperature, standardize, label_smoothing
         # A stage before the training needs the feature loss even if the training itself gives it weight 0 (FSP).
-        staged = feature_loss is not None and feature_loss.pretrain_epochs > 0
+        staged = feature_loss is not None and feature_loss.has_stage
         self.feature_loss = feature_loss if feature > 0 or staged else None
 
     @property
@@ -76,12 +76,6 @@ class Objective(nn.Module):
     def needs_teacher_each_step(self) -> bool:
         """True if the training steps use the teacher."""
         return self.kl > 0 or self.feature > 0
-
-    @property
-    def recipe_epochs_before(self) -> int:
-        """The recipe's epochs that belong to the stage before the training."""
-        loss = self.feature_loss
-        return loss.pretrain_epochs if loss is not None and loss.pretrain_with_recipe else 0
 
     @property
     def parts(self) -> list[str]:

@@ -53,18 +53,16 @@ class Reconstruction(FeatureLoss):
     """Relative errors of the map of each stage and of the pooled vector.
 
     Args:
-        pretrain_epochs: length of the stage before the training.
-        pretrain_lr: learning rate of this stage.
+        pretrain_share: share of the recipe's epochs that the stage before the training takes.
+        pretrain_lr: learning rate of this stage; None for the recipe's highest.
 
     Raises:
-        SqakdError: if the length or the learning rate is negative.
+        SqakdError: if the share is not in [0, 1), or the learning rate negative.
     """
 
-    pretrain_with_recipe = True
-
-    def __init__(self, *, pretrain_epochs: int, pretrain_lr: float) -> None:
+    def __init__(self, *, pretrain_share: float, pretrain_lr: float | None) -> None:
         super().__init__()
-        self.set_pretraining(epochs=pretrain_epochs, lr=pretrain_lr)
+        self.set_pretraining(share=pretrain_share, lr=pretrain_lr)
 
     def taps(self, layers: Sequence[str], network: nn.Module) -> list[str]:
         return list(layers[1:])

@@ -238,7 +238,7 @@ def _feature_loss(loss: str | FeatureLoss) -> tuple[FeatureLoss, float]:
         weight, loss = node["feature"], make(node["feature_loss"], "kd.feature_loss")
     if not isinstance(loss, FeatureLoss):
         raise SqakdError(f"feature_loss={loss!r}: expected a name under conf/kd, or a FeatureLoss")
-    if loss.needs_labels or loss.pretrain_epochs:
+    if loss.needs_labels or loss.has_stage:
         reason = "reads labels" if loss.needs_labels else "has a training stage of its own"
         raise SqakdError(f"{type(loss).__name__} {reason}; expected a feature loss that does not")
     return loss, weight

@@ -16,7 +16,7 @@ from sqakd.app.suggestions import suggestion
 from sqakd.errors import SqakdError
 from sqakd.numbers import is_whole
 from sqakd.quantization.convert import Scheme
-from sqakd.quantization.quantizers.base import MAX_BITS
+from sqakd.quantization.quantizers.base import MAX_BITS, checked_start
 from sqakd.runs.spec import Spec
 from sqakd.shipped import conf_folder
 
@@ -26,7 +26,9 @@ def preset_names() -> list[str]:
     return sorted(file.stem for file in (conf_folder() / "quantizer").glob("*.yaml") if file.stem != "none")
 
 
-def preset(name: str, *, w_bits: int, a_bits: int, weight_decay: float | None = None) -> Scheme:
+def preset(
+    name: str, *, w_bits: int, a_bits: int, weight_decay: float | None = None, start: str | None = None
+) -> Scheme:
     """Return the scheme of a named quantizer.
 
     Args:
@@ -35,9 +37,10 @@ def preset(name: str, *, w_bits: int, a_bits: int, weight_decay: float | None = 
         a_bits: bits of the activations.
         weight_decay: weight decay of the network, which some methods use for their ranges too; None: the
             recipe's.
+        start: where the ranges start: "paper", "mse" or "max"; None: as the file says.
 
     Raises:
-        SqakdError: if there is no such quantizer, or bits are not whole numbers from 1 to 8.
+        SqakdError: if there is no such quantizer or start, or bits are not whole numbers from 1 to 8.
     """
     names = preset_names()
     if name not in names:
@@ -46,7 +49,8 @@ def preset(name: str, *, w_bits: int, a_bits: int, weight_decay: float | None = 
         if not is_whole(bits) or not 1 <= bits <= MAX_BITS:
             raise SqakdError(f"{key}={bits!r}: expected a whole number from 1 to {MAX_BITS}")
     decay = [] if weight_decay is None else [f"recipe.weight_decay={weight_decay}"]
-    spec = composed(f"quantizer={name}", f"w_bits={w_bits}", f"a_bits={a_bits}", *decay)
+    own = [] if start is None else [f"quantizer.start={checked_start(start)}"]
+    spec = composed(f"quantizer={name}", f"w_bits={w_bits}", f"a_bits={a_bits}", *decay, *own)
     made: Scheme = make(spec.config["quantizer"], "quantizer")
     return made
 

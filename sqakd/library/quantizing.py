@@ -33,6 +33,7 @@ def quantize(
     layer_w_bits: Patterns | None = None,
     layer_a_bits: Patterns | None = None,
     residual_bits: int | None = None,
+    start: str | None = None,
     example: Tensor | None = None,
     first: Sequence[str] | None = None,
 ) -> Network:
@@ -56,14 +57,16 @@ def quantize(
         layer_a_bits: of the inputs of single layers; they precede `layer_bits`.
         residual_bits: of residual sums and their operands, 4 to 8, for networks whose sums are modules of the class
             `sqakd.ResidualSum`; by default they stay real.
+        start: where `calibrate` lets the ranges of a named method start: "paper" (its own rule, the default), "mse"
+            (the least rounding error; better at one bit, docs/methods.md) or "max" (nothing is clipped).
         example: one batch of images [N, C, H, W]. If given, the network runs once on an image of zeros of that size,
             and layers that are never called stay float: some networks read a layer's weights instead of calling it.
         first: names of modules whose layers count as the first and stay float; by default the first layer alone.
 
     Raises:
-        SqakdError: if the name is unknown, bits are not whole numbers from 1 to 8, the network has no layer to quantize
-            or is quantized already, a module of `first` does not exist, a pattern matches no layer, or there is no
-            residual sum to round.
+        SqakdError: if the name or the start is unknown, bits are not whole numbers from 1 to 8, the network has no
+            layer to quantize or is quantized already, a module of `first` does not exist, a pattern matches no layer,
+            or there is no residual sum to round.
 
     Example:
         >>> from torch import nn
@@ -74,10 +77,12 @@ def quantize(
     if not isinstance(model, nn.Module):
         raise SqakdError(f"found {type(model).__name__}; expected a network, a torch.nn.Module")
     if isinstance(quantizer, Scheme):
+        if start is not None:
+            raise SqakdError(f"start={start!r}: expected None, because a Scheme has its own starts")
         scheme = quantizer
     else:
         own = {"w_bits": bits if w_bits is None else w_bits, "a_bits": bits if a_bits is None else a_bits}
-        scheme = preset(quantizer, **own)
+        scheme = preset(quantizer, **own, start=start)
     more = {
         "layer_bits": layer_bits,
         "layer_w_bits": layer_w_bits,

@@ -11,9 +11,9 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.app.compose import make
+from sqakd.app.parts import checked_length
 from sqakd.errors import SqakdError
-from sqakd.kd.objective import Objective
 from sqakd.library.batches import Batches, Key, device_of, refused_images
 from sqakd.library.callbacks import Epochs
 from sqakd.library.presets import composed, preset
@@ -35,7 +35,9 @@ from sqakd.quantization.layers import quantizers
 from sqakd.randomness import stream_seed
 from sqakd.training.callbacks.divergence import Divergence
 from sqakd.training.callbacks.progress_bar import ProgressBar
+from sqakd.training.callbacks.resume import Resume
 from sqakd.training.evaluate import evaluate
+from sqakd.training.pretrain import pretrain
 from sqakd.training.recipe import Recipe
 from sqakd.training.task import Task
 from sqakd.training.trainer import check_trainer_config, make_trainer
@@ -54,8 +56,8 @@ class Distilled:
             teacher predict the same class, "kl" the KL divergence in nats, "top1" and "top5" the accuracy where the
             batches have labels. They are about the validation images, or, without any, about the training images.
         scores_before: the same scores after the calibration, before the training.
-        history: one row per epoch: the mean training loss, the learning rates, and the scores where validation images
-            are given.
+        history: one row per epoch of the training after that of the features: the mean training loss, the learning
+            rates, and the scores where validation images are given.
         cost: number of parameters, bytes with the weights at their bits, and bit-operations for one image.
         seconds: duration of the training.
     """
@@ -81,6 +83,8 @@ def distill(
     quantizer_lr: float = 1e-5,
     weight_decay: float = 1e-4,
     temperature: float = 4.0,
+    start: str | None = None,
+    layers: Sequence[str] = (),
     validation: Batches | None = None,
     key: Key = None,
     seed: int = 0,
@@ -108,6 +112,10 @@ def distill(
         quantizer_lr: highest learning rate of the ranges.
         weight_decay: of the network's parameters.
         temperature: of the distillation loss; 4 in SQAKD.
+        start: where the ranges of a named method start; see `quantize`.
+        layers: if given, the student learns to reproduce the teacher's features at these layers in the first quarter of
+            the epochs, as `kd=reconstruction` (docs/methods.md). They are named as for `Distiller`: the first map,
+            which is not compared, the map of each stage, and the pooled vector.
         validation: images on which the scores are measured, in the same form. Labels of (image, label) batches are
             used for the accuracy, never for the training.
         key: place of the images in a batch, or a function from the batch to its images.
@@ -135,32 +143,39 @@ def distill(
     first = stream.first
     network = copy.deepcopy(teacher)
     classes = _classes(network, first)
-    recipe = _recipe(len(first), epochs, lr, quantizer_lr, weight_decay)
+    kd = _kd(temperature, staged=len(layers) > 0)
+    length = checked_length({"recipe": {"epochs": epochs}, "kd": kd})
+    recipe = replace(_recipe(len(first), epochs, lr, quantizer_lr, weight_decay), epochs=length.training)
     config = _trainer_config(trainer)
     home = device_of(teacher)
     if student is None:
         if isinstance(quantizer, str):  # some ranges have the weight decay of the network
-            quantizer = preset(quantizer, w_bits=bits, a_bits=bits, weight_decay=weight_decay)
-        student = quantize(teacher, quantizer, example=first)
+            quantizer, start = preset(quantizer, w_bits=bits, a_bits=bits, weight_decay=weight_decay, start=start), None
+        student = quantize(teacher, quantizer, start=start, example=first)
+    elif start is not None:
+        raise SqakdError(f"start={start!r}: expected None, because the student is quantized already")
     data = Images(stream, None if validation is None else Stream(validation, key=key, shape=first.shape[1:]))
     task = Task(
         student=student,
         teacher=network,
-        objective=_objective(temperature),
+        objective=make(kd, ""),
         recipe=recipe,
         num_classes=classes,
         labelled=data.labelled,
         seed=seed,
         compile=config["compile"],
         channels_last=config["channels_last"],
+        feature_layers=layers,
+        teacher_feature_layers=layers,
     )
     rows = Epochs()
-    with _own_state(), _quiet(), tempfile.TemporaryDirectory() as folder:
+    bars = [ProgressBar(label="distill", lines=PROGRESS_LINES)] if progress else []
+    with _own_state(), _quiet(), _hooks_removed(task), tempfile.TemporaryDirectory() as folder:
         check_trainer_config(recipe, config)
         lightning = make_trainer(
             recipe,
             config,
-            callbacks=[*_callbacks(len(first), progress), rows],
+            callbacks=[*_callbacks(len(first)), *bars, rows],
             loggers=[],
             folder=Path(folder),
             validates=validation is not None,
@@ -177,6 +192,9 @@ def distill(
         before = evaluate(task.to(device), data, lightning)
         started = time.perf_counter()
         if epochs:
+            task.build_feature_loss(first.to(device), training_images=0, labels=None)
+            resume, images = Resume(Path(folder) / "pretrain.ckpt"), first.to(device)
+            pretrain(task, data, config, epochs=length.stage, images=images, resume=resume, callbacks=bars)
             lightning.fit(task, datamodule=data)
         seconds = time.perf_counter() - started
         after = evaluate(task.to(device), data, lightning) if epochs else before
@@ -229,20 +247,18 @@ def _recipe(batch_size: int, epochs: int, lr: float, quantizer_lr: float, weight
     return made
 
 
-def _objective(temperature: float) -> Objective:
-    """Return the loss of SQAKD, as in conf/kd/sqakd.yaml."""
-    made: Objective = make(composed("kd=sqakd").config["kd"] | {"temperature": temperature}, "")
-    return made
+def _kd(temperature: float, *, staged: bool) -> Mapping[str, Any]:
+    """Return conf/kd/sqakd.yaml, or conf/kd/reconstruction.yaml with its stage, with another temperature."""
+    node: Mapping[str, Any] = composed("kd=reconstruction" if staged else "kd=sqakd").config["kd"]
+    return {**node, "temperature": temperature}
 
 
-def _callbacks(batch_size: int, progress: bool) -> list[pl.Callback]:
+def _callbacks(batch_size: int) -> list[pl.Callback]:
     """Return the callbacks of a training, with the estimate of EWGS's gradient scaling as in the commands."""
     node = composed().config["callbacks"]["hessian_scaling"] | {"batch_size": batch_size}
-    bar = [ProgressBar(label="distill", lines=PROGRESS_LINES)] if progress else []
     return [
         Divergence(every_n_steps=CHECK_INTERVAL, keeps_checkpoint=False),
         make(node, "callbacks.hessian_scaling"),
-        *bar,
     ]
 
 
@@ -264,6 +280,16 @@ def _own_state() -> Iterator[None]:
         raise
     finally:
         torch.set_deterministic_debug_mode(mode)
+
+
+@contextmanager
+def _hooks_removed(task: Task) -> Iterator[None]:
+    """Run the block, then take the hooks of a feature loss off the networks."""
+    try:
+        yield
+    finally:
+        for features in task.features or ():
+            features.remove()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Each training without labels compared with SQAKD, seed by seed.
 
-Two runs of one seed see the same images in the same order, so a difference is taken for each seed. The differences of
-the seeds are the sample: their mean, its standard error, and Student's t test.
+Two runs of one seed draw the same random numbers in each epoch, so a difference is taken for each seed. The differences
+of the seeds are the sample: their mean, its standard error, and Student's t test.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from sqakd.report.table import CELL_COLUMNS, EMPTY, Table
 SQAKD = "sqakd"
 SAME_START, PAPER_START = SQAKD, f"{SQAKD}, ranges of the paper"
 STARTS = ("quantizer.input.start", "quantizer.weight.start")
+NO_CHOICE = "None"  # as Hydra writes it
 OF_THE_METHOD = ("kd.", "plus.")  # beginnings of the values that a training method may change
 
 PAIRED_TITLE = "Without labels, compared with SQAKD"
 PAIRED_LEGEND = (
-    "Difference from SQAKD (kd=sqakd without add-ons) with the same network, quantizer, bits and other values, in"
-    " points, last epoch: the mean over the seeds that both have, with its standard error (se). SQAKD starts from the"
-    " same ranges, or from those of the quantizer's paper. Better or worse: beyond two standard errors. p: two-sided,"
-    " of Student's t test of the differences of the seeds; with several quantizers together, of the exact test that"
-    " changes their signs. In parentheses: p after Holm's correction for the rows of the table. All seeds share one"
-    " teacher and one set of validation images. With three seeds, chance alone exceeds two standard errors in one of"
-    " five comparisons."
+    "Difference from SQAKD (kd=sqakd without add-ons) with the same network, quantizer, bits and other values except"
+    " those of the loss and its add-ons, in points, last epoch: the mean over the seeds that both have, with its"
+    " standard error (se). SQAKD starts from the same ranges, or from those of the quantizer's paper. Better or"
+    " worse: beyond two standard errors; equal differences of all seeds have no verdict. p: two-sided, of Student's t"
+    " test of the differences of the seeds; with several quantizers together, of the exact test that changes their"
+    " signs, as if runs of one seed with different quantizers were independent. In parentheses: p after Holm's"
+    " correction for the rows of the table. All seeds share one teacher and one set of validation images. With three"
+    " seeds, chance alone exceeds two standard errors in one of five comparisons."
 )
 
 
@@ -75,8 +77,13 @@ def pairs(cells: Mapping[Cell, Sequence[FinishedRun]]) -> list[Pair]:
 
 
 def _bases(run: FinishedRun) -> dict[str, Cell]:
-    """Return the SQAKD cells to compare a run with, by name: from the same ranges, and from those of the paper."""
+    """Return the SQAKD cells to compare a run with, by name: from the same ranges, and from those of the paper.
+
+    Records of earlier versions do not say what an experiment changed, so their ranges are unknown.
+    """
     record = run.record
+    if record.choices.get("experiment", NO_CHOICE) != NO_CHOICE and not record.changes:
+        return {}
     same = {key: value for key, value in record.changes.items() if not key.startswith(OF_THE_METHOD)}
     papers = {key: value for key, value in same.items() if key not in STARTS}
     choices = {**record.choices, "kd": SQAKD, "plus": ""}
@@ -101,7 +108,10 @@ def paired_table(found: Sequence[Pair]) -> Table:
 
 
 def paired_together(found: Iterable[Pair]) -> Table:
-    """Return a row for each network, bits and method with at least two quantizers, all their seeds together."""
+    """Return a row for each network, bits and method with at least two quantizers, all their seeds together.
+
+    Each seed of each quantizer has the same weight.
+    """
     groups: dict[tuple[str, ...], list[Pair]] = defaultdict(list)
     for pair in found:
         groups[(*pair.cell.network, pair.cell.bits, method(pair.cell), pair.base)].append(pair)
@@ -116,7 +126,14 @@ def paired_together(found: Iterable[Pair]) -> Table:
         counts = [str(len({pair.cell.quantizer for pair in group})), str(sum(len(pair.runs) for pair in group))]
         rows.append([*name, *counts, *(column[i] for column in columns)])
     header = ["data", "model", "bits", "kd", "compared with", "quantizers", "n", "top-1", "top-1: p (Holm)"]
-    return Table([*header, "agreement", "agreement: p (Holm)"], rows)
+    table = Table([*header, "agreement", "agreement: p (Holm)"], rows)
+    return table.without_empty(("top-1", "top-1: p (Holm)"))
+
+
+def paired_tables(cells: Mapping[Cell, Sequence[FinishedRun]]) -> list[Table]:
+    """Return the comparisons of each quantizer, and of all together; none of them without rows."""
+    found = pairs(cells)
+    return [table for table in (paired_table(found), paired_together(found)) if table.rows]
 
 
 def _mean(seeds: Sequence[tuple[float, float]]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqakd.report.charts.svg import tag, text
 from sqakd.report.comparisons import Comparison, own_comparisons, paper_comparisons, unpublished
 from sqakd.report.page import Section
-from sqakd.report.paired import PAIRED_LEGEND, PAIRED_TITLE, paired_table, paired_together, pairs
+from sqakd.report.paired import PAIRED_LEGEND, PAIRED_TITLE, paired_tables
 from sqakd.report.panels import PANELS, TITLES
 from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.provenance import UNKNOWN, anchors, device_text, provenance, short_commit
@@ -96,6 +96,6 @@ def _table(
 
 def _paired(lines: Sequence[Comparison], results: Results) -> list[str]:
     """Return the comparisons with SQAKD; nothing if there are none."""
-    found = pairs({line.cell: line.runs for line in lines if line.runs})
-    tables = [as_html(t, anchors(results)) for t in (paired_table(found), paired_together(found)) if t.rows]
-    return [tag("h3", PAIRED_TITLE), *tables, _legend(PAIRED_LEGEND)] if tables else []
+    tables = paired_tables({line.cell: line.runs for line in lines if line.runs})
+    shown = [as_html(table, anchors(results)) for table in tables]
+    return [tag("h3", PAIRED_TITLE), *shown, _legend(PAIRED_LEGEND)] if shown else []

@@ -33,7 +33,7 @@ class Difference:
 
     Attributes:
         value: the difference in points.
-        standard_error: of the value; None if a side has a single seed.
+        standard_error: of the value; None if a side has a single seed. That of pairs is of their differences.
         n: number of our seeds.
         n_base: number of seeds of the base; 0 for a published number. No standard deviation was published, so the
             standard error is then that of our mean.
@@ -51,8 +51,8 @@ class Difference:
         """Better or worse beyond two standard errors, not distinguishable up to two, "-" without a standard error.
 
         A difference of exactly two standard errors, which counts of images often have, is not beyond them. If all seeds
-        of both sides came out equal, there is no verdict either: on a few hundred images equal results happen by
-        chance, so a standard error of zero says nothing about the spread.
+        of both sides, or the differences of all pairs, came out equal, there is no verdict either: on a few hundred
+        images equal results happen by chance, so a standard error of zero says nothing about the spread.
         """
         if self.standard_error is None or (self.standard_error < ROUNDING and abs(self.value) > ROUNDING):
             return NO_VERDICT
@@ -62,7 +62,7 @@ class Difference:
 
     @property
     def p(self) -> float | None:
-        """The two-sided p of Welch's t test; None without a standard error, or if all seeds came out equal."""
+        """The two-sided p of the t test, Welch's or that of pairs; None without a standard error, or if it is 0."""
         if self.standard_error is None or self.freedom is None or self.standard_error < ROUNDING:
             return None
         return two_sided_p(self.value / self.standard_error, self.freedom)
@@ -93,7 +93,7 @@ def difference(ours: Sequence[float], base: Sequence[float]) -> Difference | Non
 def paired_difference(pairs: Sequence[tuple[float, float]]) -> Difference | None:
     """Return the mean difference of ours and base over pairs, with the standard error of the differences.
 
-    There is none without a pair.
+    The result is None without a pair.
 
     Example:
         >>> found = paired_difference([(91.0, 90.0), (93.0, 91.0), (95.0, 92.0)])

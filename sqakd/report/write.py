@@ -13,7 +13,7 @@ from sqakd.report.csv_tables import comparisons_csv
 from sqakd.report.headline import cost_picture, headline
 from sqakd.report.outputs import BITS, COST, CSV, MARKDOWN, Kind, check_outputs, stem
 from sqakd.report.page import PAGE, write_page
-from sqakd.report.paired import PAIRED_LEGEND, PAIRED_TITLE, paired_table, paired_together, pairs
+from sqakd.report.paired import PAIRED_LEGEND, PAIRED_TITLE, paired_tables
 from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.readme import fill, read_markdown
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
@@ -65,8 +65,7 @@ def texts_by_file(results: Results) -> dict[str, str]:
 
 def _paired(lines: Iterable[Comparison]) -> str:
     """Return the comparisons with SQAKD as Markdown; empty if there are none."""
-    found = pairs({line.cell: line.runs for line in lines if line.runs})
-    return "\n".join(as_markdown(table) for table in (paired_table(found), paired_together(found)) if table.rows)
+    return "\n".join(map(as_markdown, paired_tables({line.cell: line.runs for line in lines if line.runs})))
 
 
 def readme_tables(results: Results) -> dict[str, str]:

@@ -33,7 +33,7 @@ def make_record(
     training_seconds: float,
     device: torch.device,
     devices: int = 1,
-    epochs_before: int = 0,
+    stage_epochs: int = 0,
     initial: Mapping[str, float] | None = None,
     compiled_from: int | None = None,
     layer_bits: Mapping[str, Sequence[int]] | None = None,
@@ -53,7 +53,7 @@ def make_record(
         training_seconds: of all epochs and of a stage before them, over all starts.
         device: the device that trained the run.
         devices: how many devices trained it together.
-        epochs_before: epochs of the recipe that a stage before the training took; they have no row.
+        stage_epochs: epochs of the recipe that a stage before the training took; they have no row.
         initial: scores before the training, e.g. {"top1": 0.85}; None if they were not measured. Without a training
             they are the scores of the run.
         compiled_from: the step from which on steps were compiled code; None if none was.
@@ -90,7 +90,7 @@ def make_record(
         a_bits=round(average_bits[1]) if average_bits else config["a_bits"],
         layer_bits=layer_bits,
         chosen_bits=bits_name(config) if is_auto(config) else None,
-        epochs=len(rows) + epochs_before if rows else 0,
+        epochs=len(rows) + stage_epochs if rows else 0,
         scores=scores,
         top1_before_training=initial.get("top1"),
         agreement_before_training=initial.get("agreement"),

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.batch import Batch
 from sqakd.quantization.parameters import split_parameters
 from sqakd.quantization.probe import in_mode
@@ -37,9 +36,10 @@ SECONDS = "seconds of the stage"  # key in its checkpoint
 
 def pretrain(
     task: Task,
-    data: ImageDataModule,
+    data: pl.LightningDataModule,
     trainer_config: Mapping[str, Any],
     *,
+    epochs: int,
     images: Tensor,
     resume: Resume,
     callbacks: Iterable[pl.Callback],
@@ -48,8 +48,9 @@ def pretrain(
 
     Args:
         task: task whose feature loss has its parameters.
-        data: images of the run.
+        data: training images as `Batch`es.
         trainer_config: the `trainer` group.
+        epochs: of the stage; 0 omits it.
         images: a few normalised images [N, C, H, W] on the training device.
         resume: writer of this stage's own checkpoint; an interrupted stage continues from there.
         callbacks: callbacks of the run; its progress bar also shows this stage.
@@ -62,9 +63,9 @@ def pretrain(
         CheckpointError: if the checkpoint does not fit this stage.
     """
     loss = task.objective.feature_loss
-    if loss is None or loss.pretrain_epochs == 0:
+    if loss is None or epochs == 0:
         return 0.0
-    stage = Pretraining(task, images)
+    stage = Pretraining(task, images, epochs=epochs)
     trainer = make_trainer(
         stage.recipe,
         trainer_config,
@@ -92,16 +93,18 @@ class Pretraining(pl.LightningModule):
     Args:
         task: task of the run; its student, teacher and feature loss are used in place.
         images: a few normalised images [N, C, H, W], to find the parameters that the loss depends on.
+        epochs: length of the stage.
     """
 
-    def __init__(self, task: Task, images: Tensor) -> None:
+    def __init__(self, task: Task, images: Tensor, *, epochs: int) -> None:
         super().__init__()
         loss = task.objective.feature_loss
         assert loss is not None
         self.task = task.to(images.device)
         self.feature_loss = loss
-        optimizer = task.recipe.optimizer if loss.pretrain_with_recipe else partial(SGD, momentum=MOMENTUM)
-        self.recipe = replace(task.recipe, epochs=loss.pretrain_epochs, lr=loss.pretrain_lr, optimizer=optimizer)
+        optimizer = task.recipe.optimizer if loss.pretrain_share else partial(SGD, momentum=MOMENTUM)
+        lr = task.recipe.lr if loss.pretrain_lr is None else loss.pretrain_lr
+        self.recipe = replace(task.recipe, epochs=epochs, lr=lr, optimizer=optimizer)
         self.mean = saved_mean()
         self.seconds = 0.0
         self.started = 0.0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import torch
 from torch import nn
@@ -70,21 +69,6 @@ class Recipe:
             self.make_optimizer([network], [quantizer])
         except (TypeError, ValueError) as error:
             raise SqakdError(f"optimizer: {error}") from error
-
-    def after(self, stage: int) -> Self:
-        """Return the recipe of the training that is left after a stage of so many epochs.
-
-        A recipe of 0 epochs has no stage.
-
-        Raises:
-            SqakdError: if no epoch is left.
-        """
-        if 0 < self.epochs <= stage:
-            raise SqakdError(
-                f"epochs={self.epochs}: expected more, because the stage before the training takes {stage} of them",
-                topic="pretraining.no_epoch_left",
-            )
-        return replace(self, epochs=max(self.epochs - stage, 0))
 
     def make_optimizer(
         self,

@@ -130,8 +130,8 @@ def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> N
     interval = trainer_config.get("check_val_every_n_epoch", 1)
     if not is_whole(interval) or interval < 1 or recipe.epochs % interval:
         raise SqakdError(
-            f"check_val_every_n_epoch={interval}: expected a divisor of {recipe.epochs}, the number of epochs, so that"
-            f" the last epoch is validated"
+            f"check_val_every_n_epoch={interval}: expected a divisor of {recipe.epochs}, the number of epochs of the"
+            f" training, so that the last one is validated"
         )
     _check_devices(recipe, trainer_config)
 

@@ -10,7 +10,7 @@ import command
 import pytest
 from hydra import initialize_config_dir
 
-from sqakd.app.compose import compose_spec
+from sqakd.app.compose import changes, compose_spec
 from sqakd.app.overrides import float_run_overrides
 
 PLAIN = "digits-resnet20-ewgs-w2a2-sqakd"
@@ -66,6 +66,7 @@ def test_the_float_run_has_no_add_ons(tmp_path: Path) -> None:
     assert found.config["name"] == f"{PLAIN}-cutmix+ema"
     assert found.config["plus"]["ema"]["epochs"] == 3
     assert found.config["plus"]["cutmix"]["probability"] == 0.5
+    assert changes(found) == {"plus.cutmix.probability": 0.5, "plus.ema.epochs": 3.0}
     unquantized = compose_spec([path, *float_run_overrides(found, "model@teacher")])
     assert unquantized.config["name"] == "digits-resnet20-none-w32a32-none"
     assert "plus" not in unquantized.config

@@ -16,11 +16,11 @@ import yaml
 from hydra import compose, initialize_config_dir
 from table_sizes import TABLES, Cell, cells
 
-from sqakd.app.compose import changes, compose_spec, make
+from sqakd.app.compose import changes, compose_spec
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import training_recipe
 from sqakd.app.resolvers import ROWS, deviations
 from sqakd.app.tables import TableError, table_cells
+from sqakd.runs.length import length_of
 from sqakd.runs.spec import Spec
 
 pytestmark = pytest.mark.exhaustive
@@ -68,6 +68,8 @@ def test_the_best_experiments_start_ranges_at_the_least_error_and_have_a_float_r
     assert student.config["quantizer"]["input"]["start"] == "mse"
     kd = {"w1a1": "reconstruction", "w2a2": "sqakd"}[bits]
     assert student.config["name"] == f"digits-resnet20-{quantizer}+mse-{bits}-{kd}"
+    starts = {"quantizer.input.start": "mse"} | ({} if quantizer == "pact" else {"quantizer.weight.start": "mse"})
+    assert changes(student) == starts, "no row of the paper"
     overrides = float_run_overrides(student, "model")
     assert f"experiment=best_{bits}" in overrides
     float_run = spec(*overrides)
@@ -127,8 +129,8 @@ def test_a_stage_before_the_training_is_part_of_the_eight_epochs_of_its_table(ta
     for kd in ("sqakd", "reconstruction"):
         cell = next(cell for cell in cells(table) if cell["kd"] == kd)
         found = of_cell(cell)
-        left = training_recipe(found.config, make(found.config["kd"], "kd")).epochs
-        assert (found.config["recipe"]["epochs"], left) == (8, {"sqakd": 8, "reconstruction": 6}[kd])
+        length = length_of(found.config)
+        assert (length.recipe, length.training) == (8, {"sqakd": 8, "reconstruction": 6}[kd])
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import command
 import pytest
 import small
 import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from sqakd.app.compose import make as make_node
-from sqakd.app.parts import training_recipe
 from sqakd.errors import SqakdError
 from sqakd.kd.base import SetupInfo
-from sqakd.kd.objective import Objective
 from sqakd.kd.reconstruction import Reconstruction, relative_error
 from sqakd.quantization.parameters import split_parameters
+from sqakd.runs.folder import RunFolder
 from sqakd.training.pretrain import Pretraining
 from sqakd.training.task import Task
 
-STAGE = ("kd=reconstruction", "recipe.batch_size=8", "kd.feature_loss.pretrain_epochs=3")
+STAGE = ("kd=reconstruction", "recipe.batch_size=8", "recipe.epochs=12")
 
 
 def make(*overrides: str) -> Task:
@@ -51,7 +50,7 @@ def test_every_feature_layer_but_the_first_is_compared() -> None:
 def test_the_stage_brings_the_features_nearer_with_the_optimizer_of_the_recipe(tmp_path: Path) -> None:
     task = make("kd.feature_loss.pretrain_lr=0.01")
     images = small.batch(8, 5)
-    stage = Pretraining(task, images)
+    stage = Pretraining(task, images, epochs=3)
     assert stage.recipe.optimizer is task.recipe.optimizer
     before = float(stage.loss(images).detach())
     stage.release()
@@ -78,23 +77,35 @@ def test_the_training_has_one_compiled_graph() -> None:
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize(("epochs", "stage", "training"), [(0, 1, 0), (2, 1, 1), (8, 2, 6), (50, 12, 38)])
-def test_the_stage_takes_a_quarter_of_the_epochs(epochs: int, stage: int, training: int) -> None:
-    config = small.config("kd=reconstruction", f"recipe.epochs={epochs}")
-    objective: Objective = make_node(config.kd, "kd")
-    assert objective.recipe_epochs_before == stage
-    assert training_recipe(config, objective).epochs == training
+def test_the_stage_has_the_learning_rate_of_the_recipe_or_its_own() -> None:
+    for given, expected in (("null", 0.02), ("0.5", 0.5)):
+        task = make("recipe.lr=0.02", f"kd.feature_loss.pretrain_lr={given}")
+        assert Pretraining(task, small.batch(8), epochs=1).recipe.lr == expected
 
 
-def test_a_stage_that_leaves_no_epoch_is_refused() -> None:
-    config = small.config("kd=reconstruction", "recipe.epochs=2", "kd.feature_loss.pretrain_epochs=2")
-    with pytest.raises(SqakdError, match=r"recipe\.epochs=2: expected more, because the stage .* takes 2 of them"):
-        training_recipe(config, make_node(config.kd, "kd"))
+def test_a_share_is_from_0_to_below_1() -> None:
+    for share in (-0.1, 1, "half"):
+        with pytest.raises(SqakdError, match="pretrain_share="):
+            Reconstruction(pretrain_share=share, pretrain_lr=None)  # type: ignore[arg-type]
+    assert not Reconstruction(pretrain_share=0, pretrain_lr=None).has_stage
 
 
-def test_stages_of_other_losses_are_no_part_of_the_recipe() -> None:
-    for kd in ("ft", "fsp", "sqakd"):
-        assert make_node(small.config(f"kd={kd}").kd, "kd").recipe_epochs_before == 0
+def test_a_run_counts_the_stage_among_its_epochs_and_its_seconds(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    words = ["kd=reconstruction", "recipe.epochs=5", "kd.feature_loss.pretrain_share=0.6", "dataset=digits16"]
+    words += ["dataset.limit=64", "dataset.eval_batch_size=64", "model.net.blocks=1", "teacher.recipe.epochs=1"]
+    done = command.train(*words, "callbacks.hessian_scaling=null", "trainer.accelerator=cpu", runs=runs)
+    assert done.returncode == 0, done.stderr
+    assert "(before the training): epoch 3/3" in done.stderr
+    folder = RunFolder.of(runs, "digits16-resnet20-ewgs-w2a2-reconstruction", 0)
+    record, rows = folder.read_record(), command.metrics(folder.path)
+    assert record is not None
+    assert (record.epochs, len(rows), folder.epochs_done) == (5, 2, 2)
+    saved = torch.load(folder.checkpoint, weights_only=True)["callbacks"]
+    (history,) = [state for name, state in saved.items() if name.startswith("History")]
+    assert record.training_seconds == pytest.approx(history["seconds"], abs=0.1)
+    line = command.train(*words, "plan=true", "seed=1", runs=runs).stdout
+    assert "about" in line, line
 
 
 def small_info(student: torch.Tensor, teacher: torch.Tensor) -> SetupInfo:
@@ -102,7 +113,7 @@ def small_info(student: torch.Tensor, teacher: torch.Tensor) -> SetupInfo:
 
 
 def test_features_of_other_shapes_are_refused() -> None:
-    loss = Reconstruction(pretrain_epochs=1, pretrain_lr=0.1)
+    loss = Reconstruction(pretrain_share=0.25, pretrain_lr=0.1)
     loss.names = ["layer2"]
     info = small_info(torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 8, 8))
     with pytest.raises(SqakdError, match=r"Reconstruction at layer2: .*\[3, 4, 4\].*\[3, 8, 8\]; expected the same"):

@@ -42,7 +42,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         **{"names": ["ant", "bee", "cat", "dog", "eel"], "mean": [0.5] * 3, "std": [0.25] * 3},
     }
     blocks = [text for language, text in PAGE.blocks if language == "python"]
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(block, scope)
     assert scope["record"].verify[0].agreement == 1

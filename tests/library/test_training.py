@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import library_parts
 import pytest
@@ -16,7 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import sqakd
 from sqakd.errors import SqakdError
-from sqakd.library.presets import composed
+from sqakd.kd.reconstruction import Reconstruction
+from sqakd.library.presets import composed, preset
 from sqakd.library.stream import Stream
 from sqakd.quantization.layers import quantizers
 
@@ -69,6 +71,68 @@ def test_validation_images_may_come_in_another_order_in_each_epoch() -> None:
     shuffled = DataLoader(TensorDataset(torch.cat(library_parts.batches(8))), batch_size=8, shuffle=True)
     result = sqakd.distill(library_parts.network(), library_parts.batches(), bits=8, validation=shuffled, **QUICK)
     assert result.history[-1]["val/kl"] == pytest.approx(result.scores["kl"], rel=1e-3)
+
+
+LAYERS = ("0", "2", "3", "4")
+
+
+def test_features_are_reproduced_first() -> None:
+    teacher, batches = library_parts.network(), library_parts.batches()
+    plain = sqakd.distill(teacher, batches, bits=2, start="mse", **QUICK | {"epochs": 6})
+    staged = sqakd.distill(teacher, batches, bits=2, start="mse", layers=LAYERS, **QUICK | {"epochs": 8})
+    assert [len(result.history) for result in (plain, staged)] == [6, 6], "two of eight epochs have the features"
+    assert plain.scores_before == staged.scores_before
+    assert plain.history[0] != staged.history[0]
+    assert staged.seconds > 0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in staged.student.modules())
+
+
+def test_the_stage_is_that_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = Mock()
+    monkeypatch.setattr("sqakd.library.training.pretrain", stages)
+    sqakd.distill(library_parts.network(), library_parts.batches(), layers=LAYERS, lr=0.02, **QUICK | {"epochs": 12})
+    task, epochs = stages.call_args.args[0], stages.call_args.kwargs["epochs"]
+    loss = task.objective.feature_loss
+    assert isinstance(loss, Reconstruction)
+    assert (epochs, loss.pretrain_lr, loss.names) == (3, None, list(LAYERS[1:]))
+    assert (task.objective.kl, task.objective.feature, task.recipe.epochs, task.recipe.lr) == (1.0, 0.0, 9, 0.02)
+
+
+def test_a_student_that_was_given_has_no_hooks_after_an_error() -> None:
+    student = sqakd.quantize(library_parts.network(), "lsq", bits=2)
+    with pytest.raises(SqakdError):
+        sqakd.distill(library_parts.network(), iter(library_parts.batches()), student=student, layers=LAYERS, steps=3)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"layers": ("0", "3")}, "expected at least 3"),
+        ({"layers": ("0", "3", "conv")}, "no layer 'conv'"),
+        ({"layers": LAYERS, "epochs": 1}, "epochs=1: expected more, because the stage before the training takes 1"),
+        ({"start": "least"}, "start='least': expected paper, mse or max"),
+        ({"start": "mse", "quantizer": "dorefa"}, "no range whose start can be chosen"),
+        ({"start": "mse", "student": "quantized"}, "the student is quantized already"),
+        ({"start": "mse", "quantizer": "scheme"}, "a Scheme has its own starts"),
+    ],
+)
+def test_starts_and_layers_that_cannot_work_are_refused(arguments: dict[str, Any], message: str) -> None:
+    teacher = library_parts.network()
+    made = {"quantized": sqakd.quantize(teacher), "scheme": preset("lsq", w_bits=2, a_bits=2)}
+    given = {key: made.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
+    with pytest.raises(SqakdError, match=message):
+        sqakd.distill(teacher, library_parts.batches(), **QUICK | given)
+
+
+def test_a_start_is_that_of_the_configuration() -> None:
+    teacher, images = library_parts.network(), library_parts.images()
+    steps = {}
+    for start in (None, "paper", "mse"):
+        student = sqakd.quantize(teacher, "lsq", bits=1, start=start)
+        sqakd.calibrate(student, images)
+        steps[start] = [float(q.get_parameter("step").detach()) for q in quantizers(student)]
+    assert steps[None] == steps["paper"] != steps["mse"]
 
 
 def test_the_same_images_in_another_form_give_the_same_student() -> None:

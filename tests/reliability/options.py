@@ -41,7 +41,7 @@ CHOICES = {
     ("kd=ft", "kd.feature_loss.pretrain_epochs=1"): "kd.feature_loss",
     ("kd=fsp", "kd.feature_loss.pretrain_epochs=1"): "kd.feature_loss",
     ("kd=squat",): "kd.feature_loss",
-    ("kd=reconstruction", "kd.feature_loss.pretrain_epochs=1"): "kd.feature_loss",
+    ("kd=reconstruction", "recipe.epochs=2"): "kd.feature_loss",
     ("plus=bn",): "plus.bn",
     ("plus=cutmix",): "plus.cutmix",
     ("plus=dampen",): "plus.dampen",

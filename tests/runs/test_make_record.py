@@ -40,7 +40,7 @@ def make(
     spec: Spec = SPEC,
     initial: dict[str, float] | None = None,
     float_precision: str | None = None,
-    epochs_before: int = 0,
+    stage_epochs: int = 0,
 ) -> Record:
     return make_record(
         spec,
@@ -53,7 +53,7 @@ def make(
         paper=paper,
         training_seconds=1.23456,
         device=torch.device("cpu"),
-        epochs_before=epochs_before,
+        stage_epochs=stage_epochs,
         initial=initial,
     )
 
@@ -80,8 +80,8 @@ def test_epochs_with_more_bits_than_the_run_are_not_a_result() -> None:
 
 
 def test_epochs_of_a_stage_count_where_anything_was_trained() -> None:
-    assert make(LABELLED, epochs_before=2).epochs == 5
-    assert make([], initial={"top1": 0.125}, epochs_before=2).epochs == 0
+    assert make(LABELLED, stage_epochs=2).epochs == 5
+    assert make([], initial={"top1": 0.125}, stage_epochs=2).epochs == 0
 
 
 def test_without_a_training_the_initial_scores_are_the_result() -> None:

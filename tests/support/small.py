@@ -24,6 +24,7 @@ from sqakd.kd.objective import Objective
 from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.convert import Scheme, quantize
+from sqakd.runs.length import length_of
 from sqakd.runs.saved_state import find_start
 from sqakd.training import pretrain as stage
 from sqakd.training.callbacks.resume import Resume
@@ -134,7 +135,10 @@ def pretrain(task: Task, folder: Path) -> float:
     trainer_config: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
     resume = Resume(file, start=find_start(file, run=""))
     data = images(RandomImages if task.labelled else UnlabelledImages)
-    return stage.pretrain(task, data, trainer_config, images=batch(2), resume=resume, callbacks=[])
+    loss = task.objective.feature_loss
+    config = {"recipe": {"epochs": task.recipe.epochs}, "kd": {"feature_loss": vars(loss)}}
+    epochs = length_of(config).stage
+    return stage.pretrain(task, data, trainer_config, epochs=epochs, images=batch(2), resume=resume, callbacks=[])
 
 
 def make_small_trainer(

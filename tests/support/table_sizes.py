@@ -11,6 +11,7 @@ import command
 import yaml
 
 from sqakd.app.tables import table_cells
+from sqakd.runs.length import length_of
 
 CONF = command.ROOT / "conf"
 TABLES = sorted(file.stem for file in (CONF / "table").glob("*.yaml"))
@@ -67,9 +68,9 @@ def trainings(cells: Iterable[Cell], settings: Callable[[str, str, str], Setting
     found = {}
     for cell in cells:
         config = settings(cell["dataset"], cell["model"], cell["kd"])
-        stage = (config["kd"]["feature_loss"] or {}).get("pretrain_epochs", 0)
+        length = length_of(config)
         for run, is_float, epochs in (
-            (name(cell), False, config["recipe"]["epochs"] + stage),
+            (name(cell), False, length.stage + length.training),
             (float_name(cell), True, config["teacher"]["recipe"]["epochs"]),
         ):
             network = f"{cell['dataset']} {cell['model']}"

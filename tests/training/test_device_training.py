@@ -112,7 +112,7 @@ def other_stages(folder: Path) -> list[Event]:
         evaluate(task, data, trainer)
         top1(task.student, data, torch.device("meta"))
         resume = Resume(folder / "before.ckpt")
-        pretrain(task, data, trainer_config(), images=images[:2], resume=resume, callbacks=[])
+        pretrain(task, data, trainer_config(), epochs=1, images=images[:2], resume=resume, callbacks=[])
     return recorder.take()
 
 

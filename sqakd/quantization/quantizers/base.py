@@ -12,7 +12,7 @@ values are not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -218,7 +218,7 @@ class Quantizer(nn.Module, ABC):
         return f"bits={self.bits}" + (f", channels={self.shape[0]}" if self.shape else "")
 
 
-def checked_start(start: Start) -> Start:
+def checked_start(start: str) -> Start:
     """Return a start of a range if it is one.
 
     Raises:
@@ -226,7 +226,7 @@ def checked_start(start: Start) -> Start:
     """
     if start not in STARTS:
         raise SqakdError(f"start={start!r}: expected paper, mse or max")
-    return start
+    return cast("Start", start)
 
 
 def _checked(bits: int) -> int:
