@@ -277,6 +277,46 @@ def test_both_operands_may_be_layers_and_have_signed_codes() -> None:
     assert logits < 1e-5
 
 
+class OneSum(nn.Module):
+    """Two blocks that call the same module for their sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.sum, self.last = nn.Conv2d(3, 8, 3, padding=1), ResidualSum(), nn.Linear(8, 10)
+        self.blocks = nn.ModuleList([nn.Conv2d(8, 8, 3, padding=1) for _ in range(2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        for block in self.blocks:
+            x = self.sum(block(x), x)
+        y: Tensor = self.last(x.mean(dim=(2, 3)))
+        return y
+
+
+@pytest.mark.parametrize("form", ["onnx", "qonnx"])
+@torch.no_grad()
+def test_blocks_may_share_one_module_for_their_sums(form: str) -> None:
+    if form == "qonnx":
+        pytest.importorskip("qonnx")
+    torch.manual_seed(0)
+    network, x = OneSum(), small.batch(3)
+    quantize(network, small.scheme("quantizer=lsq", "bits=3", BITS))
+    calibrate(network, x)
+    network.eval()
+    assert [found["name"] for found in describe_sums(network)] == ["sum"]
+    if form == "qonnx":
+        lowered = lower_to_qonnx(network, thresholds=True)
+        got = executed(qonnx_model(lowered, small.SHAPE), lowered, x)
+    else:
+        lowered = lower(network, Lowering())
+        assert sum(isinstance(module_of(node), IntegerSum) for node in lowered.graph.nodes) == 2
+        got = recorded_in_onnxruntime(to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="cast"), lowered, x)
+    differences, logits = code_differences(network, x, got)
+    assert total(differences).codes > 1_000
+    assert total(differences).differing == 0
+    assert logits < 1e-5
+
+
 def test_tensorrt_needs_7_bits() -> None:
     signed = Lowering(signed=True, count=False)
     with pytest.raises(ExportError, match=r"layer layer1\.sum: the input codes 0 \.\. 255 do not fit int8") as error:
