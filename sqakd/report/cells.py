@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from sqakd.runs.record import Record, changes_text
 from sqakd.terminal import printable
 
 FLOAT_BITS = 32
+START, STARTS = "quantizer.start", ("quantizer.input.start", "quantizer.weight.start")
 # Values of a budget that are part of the name of the bits it chose.
 NAMED = tuple(f"budget.{key}" for key in (*BUDGET_UNITS, "criterion"))
 
@@ -86,8 +88,23 @@ def cell_of(record: Record) -> Cell:
         w_bits=record.w_bits,
         a_bits=record.a_bits,
         kd=printable("+".join(filter(None, [record.kd, record.add_ons]))),
-        changes=printable(changes_text({k: v for k, v in record.changes.items() if k not in named})),
+        changes=printable(changes_text(_short({k: v for k, v in record.changes.items() if k not in named}))),
         chosen_bits=printable(record.chosen_bits or ""),
+    )
+
+
+def _short(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes with one key in place of the same start of weights and inputs.
+
+    Example:
+        >>> _short({"quantizer.input.start": "mse", "quantizer.weight.start": "mse", "recipe.lr": 0.1})
+        {'quantizer.start': 'mse', 'recipe.lr': 0.1}
+    """
+    starts = [changes.get(key) for key in STARTS]
+    if starts[0] is None or starts[0] != starts[1]:
+        return dict(changes)
+    return dict(
+        sorted({**{key: value for key, value in changes.items() if key not in STARTS}, START: starts[0]}.items())
     )
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqakd.report.cells import Cell, cell_of
+from sqakd.report.cells import STARTS, Cell, cell_of
 from sqakd.report.methods import method
 from sqakd.report.result_tables import cell_fields, show_difference, show_p, verdict
 from sqakd.report.results import FinishedRun
@@ -20,8 +20,6 @@ from sqakd.report.table import CELL_COLUMNS, EMPTY, Table
 
 SQAKD = "sqakd"
 SAME_START, PAPER_START = SQAKD, f"{SQAKD}, ranges of the paper"
-STARTS = ("quantizer.input.start", "quantizer.weight.start")
-NO_CHOICE = "None"  # as Hydra writes it
 OF_THE_METHOD = ("kd.", "plus.")  # beginnings of the values that a training method may change
 
 PAIRED_TITLE = "Without labels, compared with SQAKD"
@@ -77,13 +75,8 @@ def pairs(cells: Mapping[Cell, Sequence[FinishedRun]]) -> list[Pair]:
 
 
 def _bases(run: FinishedRun) -> dict[str, Cell]:
-    """Return the SQAKD cells to compare a run with, by name: from the same ranges, and from those of the paper.
-
-    Records of earlier versions do not say what an experiment changed, so their ranges are unknown.
-    """
+    """Return the SQAKD cells to compare a run with, by name: from the same ranges, and from those of the paper."""
     record = run.record
-    if record.choices.get("experiment", NO_CHOICE) != NO_CHOICE and not record.changes:
-        return {}
     same = {key: value for key, value in record.changes.items() if not key.startswith(OF_THE_METHOD)}
     papers = {key: value for key, value in same.items() if key not in STARTS}
     choices = {**record.choices, "kd": SQAKD, "plus": ""}

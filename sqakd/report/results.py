@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell, cell_of, paper_cell
@@ -18,6 +19,7 @@ from sqakd.runs.record import Record
 
 # Each score of a run is aggregated over its epochs in three ways; these are the fields of `sqakd.runs.record.Score`.
 AGGREGATES = ("last", "best", "mean_of_last_5")
+Network = tuple[str, str]  # data set and model
 
 
 @dataclass(frozen=True)
@@ -91,20 +93,45 @@ def read_results(runs: Iterable[Path], paper: Path | None = None, *, omit: Omit 
     return Results(cells, {} if paper is None else _paper_tables(paper), exports)
 
 
-def without_shared_changes(results: Results) -> Results:
-    """Return the same results with quantized cells that lack the changes that all of them share.
+def shared_changes(results: Results) -> dict[Network, dict[str, Any]]:
+    """Return for each network the changed values that all its quantized runs share; nothing where they share none."""
+    changes: dict[Network, list[Mapping[str, Any]]] = defaultdict(list)
+    for cell, runs in results.cells.items():
+        if not cell.is_float:
+            changes[cell.network] += [run.record.changes for run in runs]
+    shared = {
+        network: {key: value for key, value in first.items() if all((key, value) in some.items() for some in rest)}
+        for network, (first, *rest) in changes.items()
+    }
+    return {network: values for network, values in shared.items() if values}
 
-    A picture of runs with, for example, the same part of the training images then names only what differs. Float cells
+
+def without_shared_changes(results: Results, *, published: bool = True) -> Results:
+    """Return the same results with quantized runs that lack the changes that all runs of their network share.
+
+    A picture of runs with, for example, the same part of the training images then names only what differs. Float runs
     stay as they are.
+
+    Args:
+        results: everything read.
+        published: whether that holds for networks of published tables too. Without its changes, a run would there look
+            like the published cell.
     """
-    changes = [run.record.changes.items() for cell, runs in results.cells.items() if not cell.is_float for run in runs]
-    shared = [item for item in (changes[0] if changes else ()) if all(item in some for some in changes)]
+    kept = () if published else {cell.network for cells in results.paper.values() for cell in cells}
+    shared = {network: values for network, values in shared_changes(results).items() if network not in kept}
 
-    def reduced(cell: Cell, run: FinishedRun) -> Cell:
-        left = {key: value for key, value in run.record.changes.items() if (key, value) not in shared}
-        return cell if cell.is_float else cell_of(replace(run.record, changes=left))
+    def reduced(run: FinishedRun, network: Network) -> FinishedRun:
+        left = {key: value for key, value in run.record.changes.items() if key not in shared[network]}
+        return replace(run, record=replace(run.record, changes=left))
 
-    return replace(results, cells={reduced(cell, runs[0]): runs for cell, runs in results.cells.items()})
+    cells: dict[Cell, Sequence[FinishedRun]] = {}
+    for cell, runs in results.cells.items():
+        if cell.is_float or cell.network not in shared:
+            cells[cell] = runs
+        else:
+            left = [reduced(run, cell.network) for run in runs]
+            cells[cell_of(left[0].record)] = left
+    return replace(results, cells=cells)
 
 
 def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[FinishedRun]]:

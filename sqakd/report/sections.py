@@ -12,15 +12,17 @@ from sqakd.report.panels import PANELS, TITLES
 from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.provenance import UNKNOWN, anchors, device_text, provenance, short_commit
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
-from sqakd.report.results import Results
-from sqakd.report.summary import SIGNS_LEGEND, grid_table, tally_table
+from sqakd.report.results import Results, without_shared_changes
+from sqakd.report.summary import SHARED_TITLE, SIGNS_LEGEND, grid_table, shared_table, tally_table
 from sqakd.report.table import Table, as_html
 
 
 def sections(results: Results) -> list[Section]:
     """Return all sections of the page in their order."""
+    shared = shared_table(results)
+    results = without_shared_changes(results, published=False)
     return [
-        Section("summary", "Summary", _summary(results)),
+        Section("summary", "Summary", _summary(results, shared)),
         *(Section(name, TITLES[name], panel(results)) for name, panel in PANELS.items()),
         Section("tables", "Tables", _tables(results)),
         Section("runs", "Runs", provenance(results)),
@@ -31,8 +33,10 @@ def _legend(legend: str) -> str:
     return tag("p", text(legend), class_="legend-text")
 
 
-def _summary(results: Results) -> str:
+def _summary(results: Results, shared: Table) -> str:
     parts = [_facts(results)]
+    if shared.rows:
+        parts += [f"<h3>{SHARED_TITLE}</h3>", as_html(shared)]
     lines = own_comparisons(results, results.cells)
     pooled, tally = pooled_table(lines), tally_table(lines)
     if pooled.rows:

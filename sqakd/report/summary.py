@@ -8,10 +8,13 @@ from sqakd.report.cells import Cell
 from sqakd.report.comparisons import Comparison, comparison
 from sqakd.report.methods import by_slot, method, slots
 from sqakd.report.result_tables import show_last
-from sqakd.report.results import Results
+from sqakd.report.results import Results, shared_changes
 from sqakd.report.statistics import BETTER, NO_VERDICT, NOT_DISTINGUISHABLE, WORSE, mean_std
 from sqakd.report.table import EMPTY, Table
+from sqakd.runs.record import changes_text
+from sqakd.terminal import printable
 
+SHARED_TITLE = "Values that all quantized runs of a network share"
 SIGNS = {BETTER: " ▲", WORSE: " ▼", NOT_DISTINGUISHABLE: " ="}
 SIGNS_LEGEND = (
     "Top-1 in percent, last epoch: mean ± standard deviation (number of seeds). Compared with labels alone (none): ▲"
@@ -36,6 +39,17 @@ def grid_table(results: Results, network: tuple[str, str]) -> Table:
     links = [{2 + i: found[name] for i, name in enumerate(columns) if name in found} for found in rows.values()]
     cells = [next(iter(found.values())) for found in rows.values()]
     return Table(["quantizer", "bits", *columns], texts, cells, links)
+
+
+def shared_table(results: Results) -> Table:
+    """Return the changed values that all quantized runs of a network share, for networks of no published table."""
+    published = {cell.network for cells in results.paper.values() for cell in cells}
+    rows = [
+        [*network, printable(changes_text(values))]
+        for network, values in shared_changes(results).items()
+        if network not in published
+    ]
+    return Table(["data", "model", "changed"], rows)
 
 
 def _score(line: Comparison) -> str:

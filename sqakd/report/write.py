@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqakd.errors import SqakdError
@@ -17,9 +17,9 @@ from sqakd.report.paired import PAIRED_LEGEND, PAIRED_TITLE, paired_tables
 from sqakd.report.pooled import POOLED_LEGEND, POOLED_TITLE, pooled_table
 from sqakd.report.readme import fill, read_markdown
 from sqakd.report.result_tables import LABELS_LEGEND, LEGEND, PAPER_LEGEND, labels_table, own_table, paper_table
-from sqakd.report.results import Results, read_results
+from sqakd.report.results import Results, read_results, without_shared_changes
 from sqakd.report.sections import sections
-from sqakd.report.summary import SIGNS_LEGEND, grid_table
+from sqakd.report.summary import SHARED_TITLE, SIGNS_LEGEND, grid_table, shared_table
 from sqakd.report.table import Table, as_markdown, markdown
 from sqakd.runs.listing import Omit, strictly
 from sqakd.shipped import IS_INSTALLED, paper_file
@@ -49,8 +49,10 @@ def table_files(results: Results) -> dict[str, TableFile]:
 def texts_by_file(results: Results) -> dict[str, str]:
     """Return name and content of each Markdown and CSV file."""
     texts = {"ours.csv": comparisons_csv(own_comparisons(results, results.cells))}
-    for name, file in table_files(results).items():
-        text = f"# {markdown(name)}\n\n{file.legend}\n\n{as_markdown(file.table)}"
+    shared = shared_table(results)
+    whole = table_files(results)
+    for name, file in table_files(without_shared_changes(results, published=False)).items():
+        text = f"# {markdown(name)}\n\n{file.legend}\n\n{as_markdown(file.table)}{_shared(shared, name)}"
         labels = labels_table(file.lines)
         if labels.rows:
             text += f"\n## Compared with labels alone\n\n{LABELS_LEGEND}\n\n{as_markdown(labels)}"
@@ -59,8 +61,14 @@ def texts_by_file(results: Results) -> dict[str, str]:
             text += f"\n## {POOLED_TITLE}\n\n{POOLED_LEGEND}\n\n{as_markdown(pooled)}"
         if paired := _paired(file.lines):
             text += f"\n## {PAIRED_TITLE}\n\n{PAIRED_LEGEND}\n\n{paired}"
-        texts |= {f"{name}.md": text, f"{name}.csv": comparisons_csv(file.lines)}
+        texts |= {f"{name}.md": text, f"{name}.csv": comparisons_csv(whole[name].lines)}
     return texts
+
+
+def _shared(table: Table, dataset: str) -> str:
+    """Return the changes that the runs of a data set share as Markdown; empty if there are none."""
+    rows = [row for row in table.rows if row[0] == dataset]
+    return f"\n{SHARED_TITLE}:\n\n{as_markdown(replace(table, rows=rows))}" if rows else ""
 
 
 def _paired(lines: Iterable[Comparison]) -> str:
@@ -70,9 +78,10 @@ def _paired(lines: Iterable[Comparison]) -> str:
 
 def readme_tables(results: Results) -> dict[str, str]:
     """Return Markdown by the name in a marker: NAME for a table, or NAME-labels, -pooled, -sqakd or -summary."""
-    texts = {}
+    texts, shared = {}, shared_table(results)
+    results = without_shared_changes(results, published=False)
     for name, file in table_files(results).items():
-        texts[name] = f"{as_markdown(file.table)}\n{file.legend}"
+        texts[name] = f"{as_markdown(file.table)}{_shared(shared, name)}\n{file.legend}"
         labels = labels_table(file.lines)
         if labels.rows:
             texts[f"{name}-labels"] = f"{as_markdown(labels)}\n{LABELS_LEGEND}"

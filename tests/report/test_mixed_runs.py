@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import command
 import pytest
 from made_runs import Made, make_export, make_run
 
@@ -21,9 +23,10 @@ from sqakd.report.charts.points import Point, Series, draw_points
 from sqakd.report.headline import headline
 from sqakd.report.panels import PANELS
 from sqakd.report.pictures.scores import bits_charts
-from sqakd.report.results import Results, read_results
+from sqakd.report.results import Results, read_results, without_shared_changes
 from sqakd.report.sections import sections
 from sqakd.report.write import readme_tables, texts_by_file
+from sqakd.runs.record import changes_text
 
 STUDENT = Made("digits", "resnet20", "ewgs", 2, "sqakd", 0, epochs=2, layers=2)
 IMAGES = replace(STUDENT, dataset="imagefolder")
@@ -179,3 +182,26 @@ def test_unfinished_runs_alone_are_refused_in_one_sentence(tmp_path: Path) -> No
     unfinished(tmp_path)
     with pytest.raises(SqakdError, match="no finished run in"):
         read_results([tmp_path])
+
+
+def test_a_page_and_a_table_state_shared_changes_once_and_a_csv_in_each_row(tmp_path: Path) -> None:
+    shared = {"dataset.limit": 128, "teacher.checkpoint": "float.pt"}
+    own = {"quantizer.input.start": "mse", "quantizer.weight.start": "mse"}
+    for seed, kd, changes in ((0, "sqakd", shared), (0, "squat", shared | own), (1, "squat", shared | own)):
+        make_run(tmp_path, Made("digits16", "resnet20", "ewgs", 1, kd, seed), changes=changes)
+    results = read_results([tmp_path])
+    texts = texts_by_file(results)
+    rows = list(csv.DictReader(texts["digits16.csv"].splitlines()))
+    with_start = dict(sorted({**shared, "quantizer.start": "mse"}.items()))
+    assert [row["changed"] for row in rows] == [changes_text(shared), changes_text(with_start)]
+    for text in (texts["digits16.md"], "".join(section.body for section in sections(results)[:-1])):
+        assert text.count("float.pt") == 1
+        assert "quantizer.start=" in text
+
+
+def test_a_run_of_a_published_network_keeps_its_changes(tmp_path: Path) -> None:
+    """Without them, it would look like the published cell."""
+    make_run(tmp_path / "runs", Made("cifar10", "resnet20", "ewgs", 2, "sqakd", 0), changes={"recipe.epochs": 2})
+    results = read_results([tmp_path / "runs"], command.ROOT / "results" / "paper.csv")
+    assert without_shared_changes(results, published=False).cells == results.cells
+    assert [cell.changes for cell in without_shared_changes(results).cells] == [""]
