@@ -14,6 +14,24 @@ Numbers = list[dict[str, float]]
 LARGEST = 256_000_000  # bytes; a thousand epochs of a network with a hundred layers have some 20 MB
 
 
+def read_curve(file: Path, epochs: int) -> Numbers:
+    """Read a metrics.csv. Where a stage before the training took epochs of the recipe, the rows begin after them.
+
+    Args:
+        file: metrics.csv.
+        epochs: of the run's record, with those of the stage.
+
+    Returns:
+        One dict per row; no rows if there is no such file.
+
+    Raises:
+        SqakdError: if the file cannot be read or is damaged; the file is named.
+    """
+    rows = read_numbers(file, "epoch")
+    before = max(epochs - len(rows), 0)
+    return [{**row, "epoch": row["epoch"] + before} for row in rows]
+
+
 def read_quantizers(file: Path, *needed: str) -> Numbers:
     """Read the last epoch of a quantizers.csv. A file of an earlier version has one epoch, and no column for it.
 

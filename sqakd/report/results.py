@@ -10,7 +10,7 @@ from typing import Any
 
 from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell, cell_of, paper_cell
-from sqakd.report.csv_files import Numbers, read_numbers, read_quantizers
+from sqakd.report.csv_files import Numbers, read_curve, read_quantizers
 from sqakd.runs.export_record import ExportRecord, read_exports
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.listing import Omit, omitting, read_finished, strictly
@@ -148,16 +148,16 @@ def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[Finished
             cells[known.setdefault(cell.key, cell)].setdefault(record.seed, (folder, record))
     return {
         cell: [
-            FinishedRun(folder.path, record, _curve(folder, omit), _quantizers(folder, omit) if i == 0 else [])
+            FinishedRun(folder.path, record, _curve(folder, record, omit), _quantizers(folder, omit) if i == 0 else [])
             for i, (_, (folder, record)) in enumerate(sorted(cells[cell].items()))
         ]
         for cell in sorted(cells, key=lambda cell: cell.order)
     }
 
 
-def _curve(folder: RunFolder, omit: Omit) -> Numbers:
+def _curve(folder: RunFolder, record: Record, omit: Omit) -> Numbers:
     with omitting(omit):
-        return read_numbers(folder.metrics, "epoch")
+        return read_curve(folder.metrics, record.epochs)
     return []
 
 

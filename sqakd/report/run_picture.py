@@ -21,7 +21,7 @@ from sqakd.errors import SqakdError
 from sqakd.files import replacing
 from sqakd.interrupts import errors_in_one_line
 from sqakd.report.charts.palette import light_colours
-from sqakd.report.csv_files import Numbers, read_numbers, read_quantizers
+from sqakd.report.csv_files import Numbers, read_curve, read_numbers, read_quantizers
 from sqakd.report.pictures.curves import AGREEMENT, DIVERGENCE, LOSS, TOP1, Metric, by_epoch, ends_of
 from sqakd.report.pictures.ranges_and_codes import TENSORS, clip_range, used_codes
 from sqakd.runs.folder import RunFolder
@@ -65,7 +65,7 @@ def draw_run(path: Path, record: Record) -> Path:
 
 def _result_panels(folder: RunFolder, record: Record) -> list[Panel]:
     """Return the charts of the epochs and of the last scores."""
-    rows, float_run = read_numbers(folder.metrics), record.float_run
+    rows, float_run = read_curve(folder.metrics, record.epochs), record.float_run
     float_rows = read_numbers(folder.sibling(float_run.name, float_run.seed).metrics) if float_run else []
     panels: list[Panel] = []
     if by_epoch(rows, TOP1) or by_epoch(rows, AGREEMENT):

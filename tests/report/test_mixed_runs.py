@@ -199,6 +199,14 @@ def test_a_page_and_a_table_state_shared_changes_once_and_a_csv_in_each_row(tmp_
         assert "quantizer.start=" in text
 
 
+def test_curves_begin_after_a_stage_that_took_the_first_epochs(tmp_path: Path) -> None:
+    for kd, rows in (("sqakd", 8), ("reconstruction", 6)):
+        make_run(tmp_path, replace(STUDENT, kd=kd, epochs=rows), epochs=8)
+    curves = {cell.kd: runs[0].curve for cell, runs in read_results([tmp_path]).cells.items()}
+    assert [row["epoch"] for row in curves["sqakd"]] == list(range(8))
+    assert [row["epoch"] for row in curves["reconstruction"]] == list(range(2, 8))
+
+
 def test_a_run_of_a_published_network_keeps_its_changes(tmp_path: Path) -> None:
     """Without them, it would look like the published cell."""
     make_run(tmp_path / "runs", Made("cifar10", "resnet20", "ewgs", 2, "sqakd", 0), changes={"recipe.epochs": 2})
