@@ -81,6 +81,7 @@ class Cell:
 def cell_of(record: Record) -> Cell:
     """Return the cell that a run belongs to."""
     named = NAMED if record.chosen_bits else ()
+    changes = {key: value for key, value in record.changes.items() if key not in named}
     return Cell(
         dataset=printable(record.dataset),
         model=printable(record.model),
@@ -88,24 +89,26 @@ def cell_of(record: Record) -> Cell:
         w_bits=record.w_bits,
         a_bits=record.a_bits,
         kd=printable("+".join(filter(None, [record.kd, record.add_ons]))),
-        changes=printable(changes_text(_short({k: v for k, v in record.changes.items() if k not in named}))),
+        changes=printable(changes_text(_short(changes, record.quantizer))),
         chosen_bits=printable(record.chosen_bits or ""),
     )
 
 
-def _short(changes: Mapping[str, Any]) -> dict[str, Any]:
+def _short(changes: Mapping[str, Any], quantizer: str) -> dict[str, Any]:
     """Return the changes with one key in place of the same start of weights and inputs.
 
+    PACT has a range for its inputs alone.
+
     Example:
-        >>> _short({"quantizer.input.start": "mse", "quantizer.weight.start": "mse", "recipe.lr": 0.1})
+        >>> _short({"quantizer.input.start": "mse", "quantizer.weight.start": "mse", "recipe.lr": 0.1}, "lsq")
         {'quantizer.start': 'mse', 'recipe.lr': 0.1}
     """
-    starts = [changes.get(key) for key in STARTS]
-    if starts[0] is None or starts[0] != starts[1]:
+    keys = STARTS[:1] if quantizer.startswith("pact") else STARTS
+    start, *others = (changes.get(key) for key in keys)
+    if start is None or any(other != start for other in others):
         return dict(changes)
-    return dict(
-        sorted({**{key: value for key, value in changes.items() if key not in STARTS}, START: starts[0]}.items())
-    )
+    left = {key: value for key, value in changes.items() if key not in keys}
+    return dict(sorted({**left, START: start}.items()))
 
 
 def paper_cell(row: PaperRow) -> Cell:

@@ -105,6 +105,17 @@ def test_pairs_ignore_what_both_sides_have_in_common() -> None:
     assert paired_difference([]) is None
 
 
+def test_pact_has_no_range_of_weights_and_is_the_same_method(tmp_path: Path) -> None:
+    for quantizer in ("pact", "lsq"):
+        for kd in ("sqakd", "squat"):
+            starts = {"quantizer.input.start": "mse"} if quantizer == "pact" else MSE
+            made = Made("digits16", "resnet20", quantizer, 1, kd, 0)
+            make_run(tmp_path, made, changes=starts | {"recipe.lr": 0.1}, labels_used=False)
+        make_run(tmp_path, Made("digits16", "resnet20", quantizer, 1, "sqakd", 1), changes={"recipe.lr": 0.1})
+    (row,) = records(paired_together(found(tmp_path)))
+    assert (row["kd"], row["quantizers"]) == ('squat (quantizer.start="mse", recipe.lr=0.1)', "2")
+
+
 def test_all_quantizers_together_are_tested_by_changing_signs(tmp_path: Path) -> None:
     make_grid(tmp_path, quantizers=("ewgs", "lsq"), bits=(1,), kds=("sqakd", "squat"))
     comparisons = found(tmp_path)
