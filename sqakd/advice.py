@@ -85,7 +85,6 @@ TRAINING: dict[str, str] = {
     "trainer.compile": "use trainer.compile=false, or trainer.compile=auto, which continues with eager steps",
     "trainer.partial": "use dataset.limit for fewer images",
     "trainer.length": "use recipe.epochs; an interrupted run continues with the same command",
-    "pretraining.no_epoch_left": "use at least recipe.epochs=2",
     "divergence.training": "a lower learning rate may help, e.g. recipe.lr={lr:g} name=ANOTHER_NAME, or"
     " recipe.gradient_clip=1",
     "divergence.pretraining": "a lower learning rate may help, e.g. kd.feature_loss.pretrain_lr={lr:g}"

@@ -229,7 +229,7 @@ def test_the_float_run_has_the_recipe_in_its_students_teacher_node(overrides: li
         (["quantizer=lsq", "bits=3", "seed=4", "kd=none"], {}),
         (["dataset=tiny_imagenet", "model=vgg11", "quantizer=pact_released", "bits=4", "kd=sqakd_released"], {}),
         (["dataset=cifar10", "model=vgg8", "quantizer=none"], {}),
-        (["experiment=best_w1a1"], {}),
+        (["experiment=best_w1a1"], {"quantizer.input.start": "mse", "quantizer.weight.start": "mse"}),
         (["dataset=tiny_imagenet", "model=squeezenet1_0", "quantizer=lsq_released", "bits=4", "kd=none_matched"], {}),
         (["dataset=imagefolder", "dataset.folder=photos"], {"dataset.folder": "photos"}),
         (["model=torchvision", "model.arch=resnet18"], {}),

@@ -102,8 +102,7 @@ def checked_length(config: Mapping[str, Any]) -> Length:
     length = length_of(config)
     if length.taken and not length.training:
         raise SqakdError(
-            f"recipe.epochs={length.recipe}: expected more, because the stage before the training takes {length.taken}",
-            topic="pretraining.no_epoch_left",
+            f"recipe.epochs={length.recipe}: expected at least 2, because the stage before the training takes one"
         )
     return length
 

@@ -311,7 +311,7 @@ def test_a_training_that_a_callback_ends_early_is_not_finished(tmp_path: Path) -
     stop += ["+callbacks.stop.patience=1", "+callbacks.stop.min_delta=2.0", "+callbacks.stop.mode=max"]
     done = command.train(*overrides, *stop, runs=tmp_path / "runs")
     assert done.returncode == 1
-    assert "error: stopped after 2 of 4 epochs; the same command continues it" in done.stderr
+    assert "error: stopped after 2 of the 4 epochs of the training; the same command continues it" in done.stderr
     run = tmp_path / "runs" / "digits16-resnet20-none-w32a32-none" / "seed0"
     assert not (run / "record.json").exists()
     assert len(command.metrics(run)) == 2

@@ -110,7 +110,10 @@ def test_a_student_that_was_given_has_no_hooks_after_an_error() -> None:
     [
         ({"layers": ("0", "3")}, "expected at least 3"),
         ({"layers": ("0", "3", "conv")}, "no layer 'conv'"),
-        ({"layers": LAYERS, "epochs": 1}, "epochs=1: expected more, because the stage before the training takes 1"),
+        (
+            {"layers": LAYERS, "epochs": 1},
+            "epochs=1: expected at least 2, because the stage",
+        ),
         ({"start": "least"}, "start='least': expected paper, mse or max"),
         ({"start": "mse", "quantizer": "dorefa"}, "no range whose start can be chosen"),
         ({"start": "mse", "student": "quantized"}, "the student is quantized already"),
