@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from sqakd.app.compose import make
 from sqakd.app.parts import checked_length
+from sqakd.app.tasks import PROBE_IMAGES
 from sqakd.errors import SqakdError
 from sqakd.library.batches import Batches, Key, device_of, refused_images
 from sqakd.library.callbacks import Epochs
@@ -56,8 +57,8 @@ class Distilled:
             teacher predict the same class, "kl" the KL divergence in nats, "top1" and "top5" the accuracy where the
             batches have labels. They are about the validation images, or, without any, about the training images.
         scores_before: the same scores after the calibration, before the training.
-        history: one row per epoch of the training after that of the features: the mean training loss, the learning
-            rates, and the scores where validation images are given.
+        history: one row per epoch, without those in which features were reproduced: the mean training loss, the
+            learning rates, and the scores where validation images are given.
         cost: number of parameters, bytes with the weights at their bits, and bit-operations for one image.
         seconds: duration of the training.
     """
@@ -192,8 +193,8 @@ def distill(
         before = evaluate(task.to(device), data, lightning)
         started = time.perf_counter()
         if epochs:
-            task.build_feature_loss(first.to(device), training_images=0, labels=None)
-            resume, images = Resume(Path(folder) / "pretrain.ckpt"), first.to(device)
+            images, resume = first[:PROBE_IMAGES].to(device), Resume(Path(folder) / "pretrain.ckpt")
+            task.build_feature_loss(images, training_images=0, labels=None)
             pretrain(task, data, config, epochs=length.stage, images=images, resume=resume, callbacks=bars)
             lightning.fit(task, datamodule=data)
         seconds = time.perf_counter() - started

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqakd.errors import SqakdError
-from sqakd.report.cells import Cell, cell_of, paper_cell
+from sqakd.report.cells import STARTS, Cell, cell_of, paper_cell
 from sqakd.report.csv_files import Numbers, read_curve, read_quantizers
 from sqakd.runs.export_record import ExportRecord, read_exports
 from sqakd.runs.folder import RunFolder
@@ -94,13 +94,20 @@ def read_results(runs: Iterable[Path], paper: Path | None = None, *, omit: Omit 
 
 
 def shared_changes(results: Results) -> dict[Network, dict[str, Any]]:
-    """Return for each network the changed values that all its quantized runs share; nothing where they share none."""
+    """Return for each network the changed values that all its quantized runs share; nothing where they share none.
+
+    Where ranges start is not among them: it is a part of the method, and PACT has other keys for it than the others.
+    """
     changes: dict[Network, list[Mapping[str, Any]]] = defaultdict(list)
     for cell, runs in results.cells.items():
         if not cell.is_float:
             changes[cell.network] += [run.record.changes for run in runs]
     shared = {
-        network: {key: value for key, value in first.items() if all((key, value) in some.items() for some in rest)}
+        network: {
+            key: value
+            for key, value in first.items()
+            if key not in STARTS and all((key, value) in some.items() for some in rest)
+        }
         for network, (first, *rest) in changes.items()
     }
     return {network: values for network, values in shared.items() if values}

@@ -199,6 +199,17 @@ def test_a_page_and_a_table_state_shared_changes_once_and_a_csv_in_each_row(tmp_
         assert "quantizer.start=" in text
 
 
+def test_where_ranges_start_is_never_a_shared_change(tmp_path: Path) -> None:
+    """The comparison with SQAKD tells starts apart, and PACT has one key where other quantizers have two."""
+    own = {"pact": {"quantizer.input.start": "mse"}}
+    own["lsq"] = own["pact"] | {"quantizer.weight.start": "mse"}
+    for quantizer, changes in own.items():
+        made = Made("digits16", "resnet20", quantizer, 1, "sqakd", 0)
+        make_run(tmp_path, made, changes={"recipe.lr": 0.1, **changes})
+    cells = without_shared_changes(read_results([tmp_path])).cells
+    assert {cell.quantizer: cell.changes for cell in cells} == dict.fromkeys(own, 'quantizer.start="mse"')
+
+
 def test_curves_begin_after_a_stage_that_took_the_first_epochs(tmp_path: Path) -> None:
     for kd, rows in (("sqakd", 8), ("reconstruction", 6)):
         make_run(tmp_path, replace(STUDENT, kd=kd, epochs=rows), epochs=8)
