@@ -21,7 +21,7 @@ from sqakd.files import sha256
 from sqakd.kd.objective import Objective
 from sqakd.models.trial import try_network
 from sqakd.quantization.convert import Scheme, quantize
-from sqakd.runs.length import Length, length_of
+from sqakd.runs.length import Length, length
 from sqakd.runs.spec import Spec
 from sqakd.training.recipe import Recipe
 
@@ -73,12 +73,11 @@ def make_parts(spec: Spec) -> Parts:
     config = spec.config
     addons = {name: make(node, f"plus.{name}") for name, node in sorted(config.get("plus", {}).items())}
     nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
-    objective, recipe = make(config["kd"], "kd"), make(config["recipe"], "recipe")
-    length = checked_length(config)
+    objective, recipe, epochs = make_training(config)
     parts = Parts(
         data=make(config["dataset"], "dataset"),
-        recipe=replace(recipe, epochs=length.training),
-        length=length,
+        recipe=recipe,
+        length=epochs,
         objective=objective,
         scheme=make(config["quantizer"], "quantizer"),
         budget=make(config["budget"], "budget"),
@@ -93,18 +92,34 @@ def make_parts(spec: Spec) -> Parts:
     return parts
 
 
-def checked_length(config: Mapping[str, Any]) -> Length:
-    """Return the length of a run whose recipe and kd have been constructed.
+def make_training(config: Mapping[str, Any]) -> tuple[Objective, Recipe, Length]:
+    """Construct the objective and the recipe of the training, which lacks the epochs of a stage before it.
 
     Raises:
-        SqakdError: if a stage before the training leaves it no epoch.
+        SqakdError: if a constructor refuses its arguments, or the stage leaves no epoch.
     """
-    length = length_of(config)
-    if length.taken and not length.training:
-        raise SqakdError(
-            f"recipe.epochs={length.recipe}: expected at least 2, because the stage before the training takes one"
-        )
-    return length
+    objective: Objective = make(config["kd"], "kd")
+    recipe: Recipe = make(config["recipe"], "recipe")
+    with located("recipe"):
+        found = checked_length(recipe.epochs, objective)
+    return objective, replace(recipe, epochs=found.training), found
+
+
+def checked_length(epochs: int, objective: Objective) -> Length:
+    """Return the length of a run.
+
+    Args:
+        epochs: of the recipe.
+        objective: its feature loss may have a stage before the training.
+
+    Raises:
+        SqakdError: if the stage leaves no epoch.
+    """
+    loss = objective.feature_loss
+    found = length(epochs, share=loss.pretrain_share if loss else 0, own=loss.pretrain_epochs if loss else 0)
+    if found.taken and not found.training:
+        raise SqakdError(f"epochs={epochs}: expected at least 2, because the stage before the training takes one")
+    return found
 
 
 def with_inputs(spec: Spec, data: ImageDataModule) -> Spec:

@@ -18,7 +18,7 @@ from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import checked_length
+from sqakd.app.parts import make_training
 from sqakd.app.plan_data import PlannedData
 from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
@@ -203,9 +203,7 @@ def refusal(spec: Spec) -> str | None:
         network["weights"] = None  # a plan downloads nothing
     try:
         check_config(spec)
-        make(spec.config["kd"], "kd")
-        make(spec.config["recipe"], "recipe")
-        checked_length(spec.config)
+        make_training(spec.config)
         make(spec.config["dataset"], "dataset")
         check_length(spec, spec.config.get("plus", {}))
         scheme = make(spec.config["quantizer"], "quantizer")

@@ -51,10 +51,12 @@ class Features:
                     f" layer's output, NAME{INPUT} its input)",
                     topic="kd.layer",
                 )
+        for tap in self.taps:  # no hook stays on a network that is refused
+            module = modules[tap.removesuffix(INPUT)]
             if tap.endswith(INPUT):
-                handle = modules[name].register_forward_pre_hook(self._record_input(tap))
+                handle = module.register_forward_pre_hook(self._record_input(tap))
             else:
-                handle = modules[name].register_forward_hook(self._record_output(tap))
+                handle = module.register_forward_hook(self._record_output(tap))
             self.handles.append(handle)
 
     def _record_input(self, tap: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:

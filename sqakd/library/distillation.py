@@ -150,10 +150,8 @@ class Distiller(nn.Module):
                 label_smoothing=0.0,
                 feature_loss=made,
             )
-            self.features = (
-                feature_setup.tap(made, student, layers, owner="student"),
-                feature_setup.tap(made, teacher, layers if teacher_layers is None else teacher_layers, owner="teacher"),
-            )
+            others = layers if teacher_layers is None else teacher_layers
+            self.features = feature_setup.tap_both(made, student, layers, teacher, others)
             with torch.random.fork_rng(devices=[example.device] if example.is_cuda else []):
                 feature_setup.build(
                     made,

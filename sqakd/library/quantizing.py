@@ -58,7 +58,7 @@ def quantize(
         residual_bits: of residual sums and their operands, 4 to 8, for networks whose sums are modules of the class
             `sqakd.ResidualSum`; by default they stay real.
         start: where `calibrate` lets the ranges of a named method start: "paper" (its own rule, the default), "mse"
-            (the least rounding error; better at one bit, docs/methods.md) or "max" (nothing is clipped).
+            (the least rounding error; often better at one bit, docs/methods.md) or "max" (nothing is clipped).
         example: one batch of images [N, C, H, W]. If given, the network runs once on an image of zeros of that size,
             and layers that are never called stay float: some networks read a layer's weights instead of calling it.
         first: names of modules whose layers count as the first and stay float; by default the first layer alone.

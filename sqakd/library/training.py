@@ -25,6 +25,7 @@ from sqakd.app.compose import make
 from sqakd.app.parts import checked_length
 from sqakd.app.tasks import PROBE_IMAGES
 from sqakd.errors import SqakdError
+from sqakd.kd.objective import Objective
 from sqakd.library.batches import Batches, Key, device_of, refused_images
 from sqakd.library.callbacks import Epochs
 from sqakd.library.presets import composed, preset
@@ -144,8 +145,8 @@ def distill(
     first = stream.first
     network = copy.deepcopy(teacher)
     classes = _classes(network, first)
-    kd = _kd(temperature, staged=len(layers) > 0)
-    length = checked_length({"recipe": {"epochs": epochs}, "kd": kd})
+    objective = _objective(temperature, staged=len(layers) > 0)
+    length = checked_length(epochs, objective)
     recipe = replace(_recipe(len(first), epochs, lr, quantizer_lr, weight_decay), epochs=length.training)
     config = _trainer_config(trainer)
     home = device_of(teacher)
@@ -159,7 +160,7 @@ def distill(
     task = Task(
         student=student,
         teacher=network,
-        objective=make(kd, ""),
+        objective=objective,
         recipe=recipe,
         num_classes=classes,
         labelled=data.labelled,
@@ -248,10 +249,11 @@ def _recipe(batch_size: int, epochs: int, lr: float, quantizer_lr: float, weight
     return made
 
 
-def _kd(temperature: float, *, staged: bool) -> Mapping[str, Any]:
-    """Return conf/kd/sqakd.yaml, or conf/kd/reconstruction.yaml with its stage, with another temperature."""
-    node: Mapping[str, Any] = composed("kd=reconstruction" if staged else "kd=sqakd").config["kd"]
-    return {**node, "temperature": temperature}
+def _objective(temperature: float, *, staged: bool) -> Objective:
+    """Return the loss of conf/kd/sqakd.yaml, or that of conf/kd/reconstruction.yaml with its stage."""
+    node = composed("kd=reconstruction" if staged else "kd=sqakd").config["kd"]
+    made: Objective = make(node | {"temperature": temperature}, "")
+    return made
 
 
 def _callbacks(batch_size: int) -> list[pl.Callback]:

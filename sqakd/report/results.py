@@ -93,14 +93,20 @@ def read_results(runs: Iterable[Path], paper: Path | None = None, *, omit: Omit 
     return Results(cells, {} if paper is None else _paper_tables(paper), exports)
 
 
-def shared_changes(results: Results) -> dict[Network, dict[str, Any]]:
+def shared_changes(results: Results, *, published: bool) -> dict[Network, dict[str, Any]]:
     """Return for each network the changed values that all its quantized runs share; nothing where they share none.
 
     Where ranges start is not among them: it is a part of the method, and PACT has other keys for it than the others.
+
+    Args:
+        results: everything read.
+        published: whether to include networks of published tables. Without its changes, a run of them would look like
+            the published cell.
     """
+    kept = () if published else {cell.network for cells in results.paper.values() for cell in cells}
     changes: dict[Network, list[Mapping[str, Any]]] = defaultdict(list)
     for cell, runs in results.cells.items():
-        if not cell.is_float:
+        if not cell.is_float and cell.network not in kept:
             changes[cell.network] += [run.record.changes for run in runs]
     shared = {
         network: {
@@ -121,11 +127,9 @@ def without_shared_changes(results: Results, *, published: bool = True) -> Resul
 
     Args:
         results: everything read.
-        published: whether that holds for networks of published tables too. Without its changes, a run would there look
-            like the published cell.
+        published: whether to change networks of published tables too; see `shared_changes`.
     """
-    kept = () if published else {cell.network for cells in results.paper.values() for cell in cells}
-    shared = {network: values for network, values in shared_changes(results).items() if network not in kept}
+    shared = shared_changes(results, published=published)
 
     def reduced(run: FinishedRun, network: Network) -> FinishedRun:
         left = {key: value for key, value in run.record.changes.items() if key not in shared[network]}

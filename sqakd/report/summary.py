@@ -43,12 +43,8 @@ def grid_table(results: Results, network: tuple[str, str]) -> Table:
 
 def shared_table(results: Results) -> Table:
     """Return the changed values that all quantized runs of a network share, for networks of no published table."""
-    published = {cell.network for cells in results.paper.values() for cell in cells}
-    rows = [
-        [*network, printable(changes_text(values))]
-        for network, values in shared_changes(results).items()
-        if network not in published
-    ]
+    found = shared_changes(results, published=False)
+    rows = [[*network, printable(changes_text(values))] for network, values in found.items()]
     return Table(["data", "model", "changed"], rows)
 
 

@@ -36,6 +36,26 @@ def tap(loss: FeatureLoss, network: nn.Module, layers: Sequence[str], *, owner: 
     return Features(network, loss.taps(layers, network), owner=owner)
 
 
+def tap_both(
+    loss: FeatureLoss,
+    student: nn.Module,
+    student_layers: Sequence[str],
+    teacher: nn.Module,
+    teacher_layers: Sequence[str],
+) -> tuple[Features, Features]:
+    """Register hooks on both networks; see `tap`. If one of them is refused, no hook is left on the other.
+
+    Raises:
+        SqakdError: as `tap`.
+    """
+    of_student = tap(loss, student, student_layers, owner="student")
+    try:
+        return of_student, tap(loss, teacher, teacher_layers, owner="teacher")
+    except SqakdError:
+        of_student.remove()
+        raise
+
+
 def build(
     loss: FeatureLoss,
     features: tuple[Features, Features],

@@ -91,10 +91,7 @@ class Task(pl.LightningModule):
         self.features: tuple[Features, Features] | None = None
         if (loss := objective.feature_loss) is not None:
             assert teacher is not None
-            self.features = (
-                feature_setup.tap(loss, student, feature_layers, owner="student"),
-                feature_setup.tap(loss, teacher, teacher_feature_layers, owner="teacher"),
-            )
+            self.features = feature_setup.tap_both(loss, student, feature_layers, teacher, teacher_feature_layers)
         self.known_logits: dict[int, Tensor] | None = None  # of the teacher, by the number of the validation batch
         self.train_means = Means(["loss", *objective.parts])
         self.scores = Scores(

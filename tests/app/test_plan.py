@@ -71,6 +71,26 @@ def test_the_plan_knows_how_long_from_finished_runs(
     )
 
 
+@pytest.mark.parametrize(("loss", "whole", "left"), [("pretrain_share", 8, 3), ("pretrain_epochs", 12, 5)])
+def test_a_stage_before_the_training_takes_time_once(
+    loss: str, whole: int, left: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight epochs, of which a stage takes two; or a stage of four more. The finished run took ten seconds for each."""
+    value = {"pretrain_share": 0.25, "pretrain_epochs": 4}[loss]
+    changes = {"kd": {"feature_loss": {loss: value}}, "recipe": CONFIG["recipe"] | {"epochs": 8}}
+    done = RunFolder.of(tmp_path, NAME, 0)
+    done.path.mkdir(parents=True)
+    done.config.write_text(yaml.safe_dump(spec(tmp_path, **changes).config))
+    old = json.loads(OLD_RUN.read_text()) | {"epochs": 8, "training_seconds": 10.0 * whole}
+    write_record(done.record, Record.from_dict(old))
+    assert line(Plan(), spec(tmp_path, seed=1, **changes), capsys).endswith(f"about {duration(10 * whole)}")
+    started = RunFolder.of(tmp_path, NAME, 2)
+    started.path.mkdir(parents=True)
+    started.config.write_text(yaml.safe_dump(spec(tmp_path, seed=2, **changes).config))
+    started.metrics.write_text("epoch\n0\n1\n2\n")
+    assert line(Plan(), spec(tmp_path, seed=2, **changes), capsys).endswith(f"about {duration(10 * left)}")
+
+
 def test_an_interrupted_run_is_resumed(plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = RunFolder.of(tmp_path, NAME, 2)
     folder.checkpoint.parent.mkdir(parents=True)
