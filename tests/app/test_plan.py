@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import command
 import image_sets
 import pytest
 import yaml
+from hydra import initialize_config_dir
 
-from sqakd.app.plan import Plan
+from sqakd.app.compose import compose_spec
+from sqakd.app.plan import Plan, measure
 from sqakd.app.plan_data import Found, PlannedData
 from sqakd.dataset.imagefolder import ImageFolder
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.length import Length, length_of
 from sqakd.runs.record import Record, write_record
 from sqakd.runs.spec import Spec
 from sqakd.terminal import duration
@@ -166,3 +170,13 @@ def test_an_unknown_value_of_plan_is_refused(sweep: list[str], tmp_path: Path) -
     assert done.returncode == 1
     assert "error: plan='mesure': expected true, measure or false" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kd", ["reconstruction", "ft", "sqakd"])
+def test_a_measurement_trains_two_epochs_without_a_stage(kd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = Mock(return_value=Mock(images_per_second=100.0))
+    monkeypatch.setattr("sqakd.app.plan.train", train)
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        seconds = measure(compose_spec(["dataset=digits16", f"kd={kd}", "recipe.epochs=400"]))
+    assert seconds == 1437 / 100
+    assert length_of(train.call_args.args[0].config) == Length(2, 0, 0)

@@ -94,6 +94,13 @@ def test_processes_of_a_killed_sweep_save_and_stop(joblib_sweeps: JoblibSweeps) 
     assert_saved_and_stopped(joblib_sweeps.killed_jobs)
 
 
+def test_a_job_has_the_epochs_of_its_training(joblib_sweeps: JoblibSweeps) -> None:
+    resolvers.register()
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        epochs = compose("train").recipe.epochs
+    assert {job["epochs"] for job in joblib_sweeps.killed_jobs} == {epochs}
+
+
 def test_jobs_share_processes_and_so_their_imports(joblib_sweeps: JoblibSweeps) -> None:
     files = list(joblib_sweeps.folder.glob("*/seed*/tried"))
     first_sweep = [file for file in files if file.parent.name in ("seed0", "seed10", "seed14")]
