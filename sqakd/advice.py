@@ -110,6 +110,7 @@ RUNS: dict[str, str] = {
     "run.unwritable": "make it writable, or use paths.runs=FOLDER",
     "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"
     " your own has to be in the package sqakd (docs/extending.md)",
+    "run.description": "put the run's own config.yaml back, or delete the folder and train again",
     "run.weights": "put the run's own {file} back, or delete {record}: the command of that run then writes both again"
     " from its last checkpoint",
     "run.config_damaged": "restore the file, or delete the run's folder",

@@ -122,6 +122,21 @@ def normalize(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[fl
     return result
 
 
+def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the grey values [N, 1, H, W] of pixels [N, 3, H, W], as ITU-R BT.601 weighs the colours.
+
+    Grey pixels keep their value.
+
+    Example:
+        >>> luma(np.array([[[[7, 255]], [[7, 0]], [[7, 0]]]], np.uint8)).tolist()
+        [[[[7, 76]]]]
+    """
+    weights = np.array([19595, 38470, 7471], np.uint32)  # they add up to 2^16
+    weighted = (pixels.astype(np.uint32) * weights[:, None, None]).sum(axis=1, keepdims=True)
+    grey: NDArray[np.uint8] = ((weighted + 2**15) >> 16).astype(np.uint8)
+    return grey
+
+
 def _opened(file: Path | BinaryIO) -> AbstractContextManager[BinaryIO]:
     return file.open("rb") if isinstance(file, Path) else nullcontext(file)
 

@@ -123,13 +123,14 @@ def _checked(facts: Mapping[str, Any]) -> Description:
     classes, shape, resize = facts.get("classes"), facts.get("image_shape"), facts.get("resize")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise refuse("classes", "a list of names")
-    if not isinstance(shape, list) or len(shape) != 3 or shape[0] != 3 or not all(map(_is_side, shape)):
-        raise refuse("image_shape", f"[3, height, width] with sides of 1 to {LARGEST_SIDE} pixels")
+    if not isinstance(shape, list) or len(shape) != 3 or shape[0] not in (1, 3) or not all(map(_is_side, shape)):
+        raise refuse("image_shape", f"[1 or 3, height, width] with sides of 1 to {LARGEST_SIDE} pixels")
     for key in ("mean", "std"):
-        if not isinstance(facts.get(key), list) or len(facts[key]) != 3 or not all(map(_is_finite, facts[key])):
-            raise refuse(key, "three finite numbers")
+        found = facts.get(key)
+        if not isinstance(found, list) or len(found) != shape[0] or not all(map(_is_finite, found)):
+            raise refuse(key, f"finite numbers, as many as channels ({shape[0]})")
     if min(facts["std"]) <= 0:
-        raise refuse("std", "three numbers above 0")
+        raise refuse("std", "numbers above 0")
     if not isinstance(facts.get("preprocess"), bool):
         raise refuse("preprocess", "true or false")
     given: dict[str, Any] = resize if isinstance(resize, dict) else {}

@@ -11,6 +11,8 @@ from typing import Any, TypeGuard
 
 from sqakd.errors import SqakdError
 
+MAX_BITS = 8
+
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Return whether a value is a number; true and false are not.
@@ -30,6 +32,16 @@ def is_whole(value: Any) -> TypeGuard[int]:
         (True, False, False)
     """
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_bits(value: Any) -> TypeGuard[int]:
+    """Return whether a value is a number of bits that a quantizer can have: a whole number from 1 to 8.
+
+    Example:
+        >>> is_bits(8), is_bits(9), is_bits(2.0)
+        (True, False, False)
+    """
+    return is_whole(value) and 1 <= value <= MAX_BITS
 
 
 def check_whole(name: str, value: Any, *, minimum: int = 1) -> None:

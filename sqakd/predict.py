@@ -34,7 +34,7 @@ except ModuleNotFoundError:  # `sqakd.predict` exists without it, and says what 
 from sqakd.errors import SqakdError
 from sqakd.face import make_callable
 from sqakd.image_files import UNSUPPORTED, left_out_text, list_images
-from sqakd.images import SUFFIXES, ImageError, Preparation, normalize
+from sqakd.images import SUFFIXES, ImageError, Preparation, luma, normalize
 from sqakd.model_file import Description, ModelFileError, describe
 from sqakd.terminal import printable, program
 
@@ -96,10 +96,13 @@ class Model:
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the probabilities [N, classes] of pixels [N, 3, H, W]; each row sums to 1.
 
+        A network for one channel gets their luma.
+
         Raises:
             PredictError: if the model cannot be run, or its outputs are not finite.
         """
         facts = self.facts
+        pixels = pixels if facts.image_shape[0] == 3 else luma(pixels)
         batch: NDArray[Any] = pixels if facts.takes_pixels else normalize(pixels, facts.mean, facts.std)
         try:
             logits = self.session.run(None, {self.input: batch})[0].astype(np.float64)

@@ -157,9 +157,7 @@ def test_incompatible_shapes_are_refused(kd: str) -> None:
     layers = small.config().model.feature_layers
     loss.names = loss.taps(layers, small.network())
     student, teacher = ([torch.zeros(2, *shape)] * len(loss.names) for shape in ((5, 7), (7, 11)))  # tokens, not maps
-    info = SetupInfo(
-        student=student, teacher=teacher, network=small.network(), training_images=small.TRAIN, labels=None
-    )
+    info = SetupInfo(student=student, teacher=teacher, training_images=small.TRAIN, labels=None)
     with pytest.raises(SqakdError, match=r"shape \[5, 7\] and the teacher's \[7, 11\]; expected .") as error:
         loss.setup(info)
     assert "feature_layers" in explain(error.value)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sqakd.training.callbacks.history import History
 from sqakd.training.callbacks.resume import Resume
-from sqakd.training.trainer import top1
+from sqakd.training.evaluate import top1
 
 NAMES = sorted(file.stem for file in (command.ROOT / "conf" / "plus").glob("*.yaml"))
 # Each add-on alone, and compatible ones together.

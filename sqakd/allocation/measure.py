@@ -25,10 +25,9 @@ from sqakd.allocation.gauss_newton import weighted_errors
 from sqakd.allocation.replay import Replay
 from sqakd.allocation.table import LayerSensitivity, Sensitivity
 from sqakd.errors import SqakdError
-from sqakd.numbers import is_whole
+from sqakd.numbers import MAX_BITS, is_bits
 from sqakd.quantization.convert import Scheme
 from sqakd.quantization.layers import quant_layers
-from sqakd.quantization.quantizers.base import MAX_BITS
 
 Criterion = Literal["kl", "curvature"]
 WIDTHS = (1, 2, 3, 4, 8)
@@ -89,7 +88,7 @@ def checked_widths(widths: Sequence[int], name: str = "widths") -> tuple[int, ..
     Raises:
         SqakdError: if there is none, or one is not a whole number from 1 to 8.
     """
-    if not len(widths) or not all(is_whole(bits) and 1 <= bits <= MAX_BITS for bits in widths):
+    if not len(widths) or not all(map(is_bits, widths)):
         raise SqakdError(f"{name}={list(widths)}: expected whole numbers from 1 to {MAX_BITS}")
     return tuple(sorted(set(widths)))
 

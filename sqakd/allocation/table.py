@@ -10,8 +10,6 @@ from typing import Any
 
 from sqakd.runs.fields import Fields
 
-VERSION = 1
-
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSensitivity:
@@ -53,7 +51,6 @@ class Sensitivity:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "version": VERSION,
             "criterion": self.criterion,
             "images": self.images,
             "widths": list(self.widths),

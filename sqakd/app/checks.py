@@ -139,6 +139,9 @@ def check_data(spec: Spec, parts: Parts) -> None:
         if isinstance(part, WeightAverage):
             with located(f"plus.{name}"):
                 part.check_memory(steps_per_epoch)
+        if isinstance(part, BitsSchedule):
+            with located(f"plus.{name}"):
+                part.check_epochs(parts.recipe.epochs)
 
 
 def build_float_network(spec: Spec, parts: Parts) -> nn.Module:

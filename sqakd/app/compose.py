@@ -28,13 +28,12 @@ from sqakd.app import resolvers
 from sqakd.app.overrides import cell_overrides
 from sqakd.app.signatures import check_node
 from sqakd.errors import SqakdError
-from sqakd.numbers import is_whole
+from sqakd.numbers import MAX_BITS, is_whole
 from sqakd.runs.spec import AUTO, LAYER_BITS, TARGET, Spec, identity, is_auto
 
 resolvers.register()
 
 PACKAGE = Path(sqakd.__file__).parent
-MOST_BITS = 8
 # Values that are paths; "~" at their beginning is the home folder.
 PATHS = [
     *(("paths", key) for key in ("runs", "data", "cache")),
@@ -101,7 +100,7 @@ def _set_bits_to_choose(config: dict[Any, Any]) -> None:
         if config.get(key) == AUTO and isinstance(node, dict) and node.get("bits") == AUTO:
             widths = config["budget"]["widths"] if isinstance(config.get("budget"), dict) else None
             whole = [bits for bits in widths if is_whole(bits)] if isinstance(widths, list) else []
-            node["bits"] = max(whole, default=MOST_BITS)
+            node["bits"] = max(whole, default=MAX_BITS)
 
 
 def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:

@@ -18,7 +18,7 @@ from sqakd.app.artifact import check_logged, log_artifact
 from sqakd.app.compose import located, make
 from sqakd.app.console import say
 from sqakd.app.hub import CARD, check_hub_folder, own_paths, write_hub_folder
-from sqakd.app.parts import quantize_network
+from sqakd.app.parts import quantize_network, without_pretrained
 from sqakd.app.signatures import check_arguments, check_values
 from sqakd.dataset.base import ImageDataModule
 from sqakd.dataset.errors import DataError
@@ -141,9 +141,7 @@ def trained_network(source: Source) -> Trained:
     data: ImageDataModule = make(config["dataset"], "dataset")
     with located("dataset"):
         data.setup()
-    net = dict(config["model"]["net"])
-    if "weights" in net:
-        net["weights"] = None  # the run's own weights follow
+    net = without_pretrained(config["model"]["net"])
     network, float_network = (make(net, "model.net", num_classes=facts["num_classes"]) for _ in range(2))
     first = config["model"]["first"]
     quantize_network(network, make(config["quantizer"], "quantizer"), first, data.image_shape, quietly=True)

@@ -48,6 +48,8 @@ def check_folder(spec: Spec) -> None:
         SqakdError: naming the key and the value.
     """
     for network in ("model", "teacher"):
+        if not isinstance(spec.config.get(network), dict):
+            raise SqakdError(f"{network} is missing: expected an option of this group, e.g. model=resnet20")
         name = spec.config[network].get("name")
         if not isinstance(name, str) or not is_folder_name(name):
             raise SqakdError(f"{network}.name={name!r}: expected a part of a folder's name, e.g. resnet20")

@@ -161,12 +161,20 @@ def make_network(
     Raises:
         SqakdError: if the network cannot take such images.
     """
-    net = dict(model["net"])
-    if "weights" in net and not pretrained:
-        net["weights"] = None
+    net = model["net"] if pretrained else without_pretrained(model["net"])
     network: nn.Module = make(net, "model.net", num_classes=classes)
     try_network(network, name=model["name"], image_shape=image_shape, num_classes=classes)
     return network
+
+
+def without_pretrained(net: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node `model.net` that loads no pretrained weights, e.g. because others follow.
+
+    Example:
+        >>> without_pretrained({"arch": "resnet18", "weights": "DEFAULT"}), without_pretrained({"blocks": 3})
+        ({'arch': 'resnet18', 'weights': None}, {'blocks': 3})
+    """
+    return {**net, "weights": None} if "weights" in net else dict(net)
 
 
 def quantize_network(

@@ -18,7 +18,7 @@ from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import make_training
+from sqakd.app.parts import make_training, without_pretrained
 from sqakd.app.plan_data import PlannedData
 from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
@@ -188,6 +188,7 @@ def measure(spec: Spec) -> float:
         # Two epochs: the first one compiles and warms up, and the record holds the faster one.
         short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=2", "teacher.recipe.epochs=2"]
         length = length_of(spec.config)
+        short += ["recipe.calibration_batches=1", "++trainer.check_val_every_n_epoch=1"]
         short += ["kd.feature_loss.pretrain_share=0"] * (length.taken > 0)
         short += ["kd.feature_loss.pretrain_epochs=0"] * (length.added > 0)
         quiet = ["logger=none", "callbacks.progress=null", f"paths.runs={scratch}"]
@@ -198,9 +199,7 @@ def measure(spec: Spec) -> float:
 
 def refusal(spec: Spec) -> str | None:
     """Return why a run would be refused whatever its images, judged by its parts; None if it is not."""
-    network = dict(spec.config["model"]["net"])
-    if "weights" in network:
-        network["weights"] = None  # a plan downloads nothing
+    network = without_pretrained(spec.config["model"]["net"])  # a plan downloads nothing
     try:
         check_config(spec)
         make_training(spec.config)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import nn
 
 from sqakd.advice import explain
+from sqakd.allocation.costs import Pair, average_bits, counts
 from sqakd.app.compose import changes
 from sqakd.app.console import say
 from sqakd.app.parts import Parts
@@ -18,7 +20,7 @@ from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.files import sha256, write_text
 from sqakd.quantization.cost import cost
-from sqakd.quantization.layers import average_bits, layer_bits
+from sqakd.quantization.layers import layer_bits, quant_layers
 from sqakd.report.model_card import loading, model_card
 from sqakd.report.run_picture import draw_run
 from sqakd.runs.checkpoint import save_safetensors, save_weights
@@ -80,8 +82,14 @@ def record_of(
         initial=history.initial,
         compiled_from=compiled_from(task.trainer),
         layer_bits=layer_bits(task.student) if given else None,
-        average_bits=average_bits(task.student) if is_auto(spec.config) else None,
+        average_bits=_average_bits(task.student, parts.data.image_shape) if is_auto(spec.config) else None,
     )
+
+
+def _average_bits(student: nn.Module, image_shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Return the average bits over all weights, and over all elements of the inputs, as budgets count them."""
+    layers = counts({layer: name for name, layer in quant_layers(student)}, student, image_shape)
+    return average_bits(layers, {name: Pair(*bits) for name, bits in layer_bits(student).items()})
 
 
 def report_initial(task: Task, data: ImageDataModule, trainer: pl.Trainer, *, calibrated: bool) -> dict[str, float]:

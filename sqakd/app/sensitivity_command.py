@@ -14,6 +14,7 @@ from sqakd.allocation.measure import Criterion
 from sqakd.allocation.table import Sensitivity
 from sqakd.app.compose import compose_spec, located, make
 from sqakd.app.console import say
+from sqakd.app.parts import without_pretrained
 from sqakd.app.sensitivity import Measurement, sensitivity_of, training_images
 from sqakd.app.signatures import check_values
 from sqakd.app.suggestions import suggestion
@@ -59,7 +60,7 @@ def run_sensitivity(config: Mapping[str, Any]) -> Sensitivity:
     if saved.get("quantizer") is not None:
         raise SqakdError(f"{folder.path} is a quantized run; expected a float run, whose name has none-w32a32")
     weights, facts = load_run_weights(folder, read_record(folder.record))
-    net = dict(saved["model"]["net"]) | ({"weights": None} if "weights" in saved["model"]["net"] else {})
+    net = without_pretrained(saved["model"]["net"])
     network: nn.Module = make(net, "model.net", num_classes=facts["num_classes"])
     restore(network, weights, source=str(folder.weights))
     data: ImageDataModule = make(saved["dataset"], "dataset")

@@ -17,7 +17,7 @@ from sqakd.app.checks import check_length
 from sqakd.app.compose import changes, compose_spec, make
 from sqakd.app.console import FLOAT_FIRST, say
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import Parts, make_network, with_inputs
+from sqakd.app.parts import Parts, make_network, with_inputs, without_pretrained
 from sqakd.app.precision import available_float_run, precision_note, precision_of
 from sqakd.app.schema import check_config
 from sqakd.errors import SqakdError
@@ -30,7 +30,7 @@ from sqakd.runs.record import Record
 from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.spec import Spec
 from sqakd.training.confidence import confidence
-from sqakd.training.trainer import top1
+from sqakd.training.evaluate import top1
 
 NO_LABELS = (
     "a teacher cannot be trained on images without labels; use teacher.checkpoint=FILE"
@@ -179,12 +179,19 @@ def find_networks(
 
 
 def report_teacher(parts: Parts, teacher: nn.Module, device: torch.device) -> None:
-    """Measure the teacher before the student starts: a wrong teacher should not cost a night."""
+    """Measure the teacher before the student starts: a wrong teacher should not cost a night.
+
+    Raises:
+        SqakdError: if its logits are not finite.
+    """
     name = parts.teacher_model["name"]
-    if parts.data.labelled:
-        say(f"teacher {name}: top-1 {100 * top1(teacher, parts.data, device):.2f}%")
-        return
-    found = confidence(teacher, parts.data, device)
+    try:
+        if parts.data.labelled:
+            say(f"teacher {name}: top-1 {100 * top1(teacher, parts.data, device):.2f}%")
+            return
+        found = confidence(teacher, parts.data, device)
+    except SqakdError as error:
+        raise SqakdError(f"the teacher {name}: {error}") from error
     say(f"teacher {name} on {found.images} validation images: {found.text()}")
     if problem := found.problem():
         advice = "; hold out more, e.g. with dataset.val_fraction=0.3" if parts.data.val_source else ""
@@ -193,7 +200,7 @@ def report_teacher(parts: Parts, teacher: nn.Module, device: torch.device) -> No
 
 def _teacher_layout(parts: Parts) -> Layout:
     """Return the layout of the teacher's network, whatever its number of classes."""
-    net = {**parts.teacher_model["net"], **({"weights": None} if "weights" in parts.teacher_model["net"] else {})}
+    net = without_pretrained(parts.teacher_model["net"])
     return Layout.of(lambda classes: make(net, "model.net", num_classes=classes))
 
 

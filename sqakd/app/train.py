@@ -99,7 +99,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     run = f"{spec.name} seed {spec.seed}"
     resume = _resume(folder.checkpoint, run)
     resumed = resume.start.file is not None
-    callbacks = [Divergence(every_n_steps=50), history, *parts.callbacks, _compilation(spec, folder), resume, result]
+    callbacks = [Divergence(), history, *parts.callbacks, _compilation(spec, folder), resume, result]
     loggers = [make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()]
     with located("trainer"):
         trainer = make_trainer(

@@ -30,7 +30,7 @@ class _Reader:
     high: float
 
 
-def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: bool, count: bool) -> None:
+def fuse(graph: fx.Graph, *, positive_scales: bool, count: bool) -> None:
     """Fuse each convolution whose output only quantizers read; the options are those of `Lowering`.
 
     An operand of a residual sum has up to 256 codes. Few layers requantize so many codes without a wrong sum, and
@@ -57,8 +57,6 @@ def fuse(graph: fx.Graph, *, search: bool, head_room: bool, positive_scales: boo
                     output=quantize.stored.input,
                     low=low,
                     high=high,
-                    search=search,
-                    use_head_room=head_room,
                     positive_scales=positive_scales,
                 )
                 wrong = count and int(solution.wrong.sum()) > 0

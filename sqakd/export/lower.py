@@ -42,15 +42,11 @@ class Lowering:
         regrid: whether weights that do not fit int8 are rounded to a grid that does; otherwise they are refused.
         signed: whether inputs are stored as int8 with zero point 0 and scales are positive, which TensorRT requires.
             Otherwise inputs are uint8 and a channel's scale may be negative.
-        search: whether biases are searched for; false shows what the search is good for.
-        head_room: whether stored weights fill int8; false shows what the head-room is good for.
         count: whether a convolution counts stairs where requantization leaves wrong sums (`sqakd.export.counted`).
     """
 
     regrid: bool = False
     signed: bool = False
-    search: bool = True
-    head_room: bool = True
     count: bool = True
 
 
@@ -82,13 +78,7 @@ def lower(network: nn.Module, options: Lowering) -> fx.GraphModule:
     fold_batch_norms(module.graph)
     hoist(module.graph)
     join_grids(module.graph)
-    fuse(
-        module.graph,
-        search=options.search,
-        head_room=options.head_room,
-        positive_scales=options.signed,
-        count=options.count and not options.signed,
-    )
+    fuse(module.graph, positive_scales=options.signed, count=options.count and not options.signed)
     if options.count and not options.signed:
         separate_rounding(module.graph)
     return cleaned(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -61,9 +62,11 @@ class MeasuredProcess:
             ExportError: if the process ended.
         """
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{batch} {seconds}\n")
-        self.process.stdin.flush()
-        answer = self._read()
+        answer = None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(f"{batch} {seconds}\n")
+            self.process.stdin.flush()
+            answer = self._read()
         if answer is None:
             raise ExportError(f"{self.name} ended while its speed was measured", topic="export.benchmark")
         self.times[batch] += answer["times"]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sqakd.export.errors import ExportError
 from sqakd.model_file import QONNX
 
 Profile = Literal["exact", "requantized", "int8", "trt"]
-PROFILES = ("exact", "requantized", "int8", "trt")
+PROFILES: tuple[Profile, ...] = get_args(Profile)
 AS_TRAINED = ("exact", "requantized")  # these round nothing that training did not round
 Format = Literal["onnx", "qonnx"]
-FORMATS = ("onnx", QONNX)
+FORMATS: tuple[Format, ...] = get_args(Format)
 Pack = Literal["auto", "uint4", "table", "none"]
-PACKS = ("auto", "uint4", "table", "none")
+PACKS: tuple[Pack, ...] = get_args(Pack)
 USUAL_GATE = 0.995
 QONNX_IMAGES = 100  # the package `qonnx` is slow
 

@@ -18,7 +18,7 @@ from sqakd.export.artefacts import UNCOUNTED
 from sqakd.export.benchmark import benchmark
 from sqakd.export.content import Content, integer_content, qonnx_content
 from sqakd.export.errors import ExportError
-from sqakd.export.folder import NOT_COUNTED, replacing_folder
+from sqakd.export.folder import NOT_COUNTED, check_folder, replacing_folder
 from sqakd.export.lower import Lowering, lower
 from sqakd.export.machine import machine
 from sqakd.export.onnx_models import deployed, float_model, integer_model
@@ -54,6 +54,7 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
         ExportError: if the network cannot be exported, the file disagrees with it, or the folder holds anything else;
             nothing is written then.
     """
+    check_folder(folder)
     with tqdm(total=4, desc="export", unit="step", disable=None, leave=False) as bar:
         made = (qonnx_content if options.format == QONNX else integer_content)(trained, options)
         bar.update()

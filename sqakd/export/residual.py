@@ -21,7 +21,7 @@ from sqakd.export.graph import replace as replace_call
 from sqakd.export.integer_input import IntegerInput, integer_input
 from sqakd.export.modules import Dequantize, IntegerSum, LowerBound, Quantize, RealOutput
 from sqakd.export.stored import StoredInput
-from sqakd.quantization.quantizers.base import MAX_BITS
+from sqakd.numbers import MAX_BITS
 from sqakd.quantization.residual import QuantResidualSum
 
 TOLERANCE = 1e-9  # largest relative difference of two steps that come from one parameter

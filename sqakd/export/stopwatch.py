@@ -12,7 +12,6 @@ from __future__ import annotations
 import collections
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -178,7 +177,7 @@ def main() -> None:
     for batch in map(int, batches):
         runs[batch] = opened.prepare(batch)
         warm_up(runs[batch])
-    answer(version=opened.version, load_seconds=loaded, executed=dict(opened.executed), machine=platform.machine())
+    answer(version=opened.version, load_seconds=loaded, executed=dict(opened.executed))
     for line in sys.stdin:
         if not line.strip():
             break

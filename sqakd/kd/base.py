@@ -50,14 +50,12 @@ class SetupInfo:
     Attributes:
         student: features of a small batch at the student's taps; only their shapes matter.
         teacher: features of the same batch at the teacher's taps.
-        network: the quantized student.
         training_images: size of the training set.
         labels: [training_images], class of each training image, or None.
     """
 
     student: list[Tensor]
     teacher: list[Tensor]
-    network: nn.Module
     training_images: int
     labels: Tensor | None
 

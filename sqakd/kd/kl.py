@@ -14,9 +14,16 @@ reach. Paper: Sun, Ren, Li, Wang, Cao 2024, "Logit Standardization in Knowledge 
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.nn import functional as F
 
+from sqakd.errors import SqakdError
+from sqakd.numbers import is_number
+
+# Below it, T^2 and softmax(z / T) leave the range of single precision; above it, so do differences of softmax(z / T).
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.01, 1000.0
 # Added to the variance of an image's logits. It bounds the gradient of a network whose logits are (almost) constant.
 SMALLEST_VARIANCE = 1e-6
 
@@ -48,6 +55,23 @@ def distillation_kl(
     student = F.log_softmax(student_logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def check_temperature(value: Any) -> None:
+    """Refuse a temperature with which the loss cannot be computed in single precision.
+
+    Raises:
+        SqakdError: if it is no number in the range.
+
+    Example:
+        >>> check_temperature(4)
+        >>> check_temperature(0)
+        Traceback (most recent call last):
+            ...
+        sqakd.errors.SqakdError: temperature=0: expected a number from 0.01 to 1000
+    """
+    if not is_number(value) or not LEAST_TEMPERATURE <= value <= MOST_TEMPERATURE:
+        raise SqakdError(f"temperature={value!r}: expected a number from {LEAST_TEMPERATURE:g} to {MOST_TEMPERATURE:g}")
 
 
 def standardized(logits: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss
-from sqakd.kd.kl import distillation_kl
-from sqakd.numbers import check_positive, check_share
+from sqakd.kd.kl import check_temperature, distillation_kl
+from sqakd.numbers import check_share
 
 
 class Objective(nn.Module):
@@ -55,13 +55,17 @@ class Objective(nn.Module):
                 f"feature={feature} is the weight of a feature loss, but feature_loss is None",
                 topic="kd.no_feature_loss",
             )
-        check_positive("temperature", temperature)
+        check_temperature(temperature)
         check_share("label_smoothing", label_smoothing)
         self.ce, self.kl, self.feature = ce, kl, feature
         self.temperature, self.standardize, self.label_smoothing = temperature, standardize, label_smoothing
         # A stage before the training needs the feature loss even if the training itself gives it weight 0 (FSP).
         staged = feature_loss is not None and feature_loss.has_stage
         self.feature_loss = feature_loss if feature > 0 or staged else None
+
+    def extra_repr(self) -> str:
+        keys = ("ce", "kl", "feature", "temperature", "standardize", "label_smoothing")
+        return ", ".join(f"{key}={getattr(self, key)}" for key in keys)
 
     @property
     def needs_labels(self) -> bool:

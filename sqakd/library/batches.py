@@ -55,6 +55,17 @@ def images_of(batch: AnyBatch, key: Key = None) -> Tensor:
     return images
 
 
+def check_network(network: Any) -> nn.Module:
+    """Return a network if it is one.
+
+    Raises:
+        SqakdError: with the type that was found.
+    """
+    if not isinstance(network, nn.Module):
+        raise SqakdError(f"found {type(network).__name__}; expected a network, a torch.nn.Module")
+    return network
+
+
 def labels_of(batch: AnyBatch) -> Tensor | None:
     """Return the labels [N] of an (image, label) batch; None for any other batch."""
     if isinstance(batch, Sequence) and len(batch) > 1 and isinstance(batch[1], Tensor):

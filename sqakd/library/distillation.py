@@ -16,16 +16,14 @@ from sqakd.app.compose import make
 from sqakd.errors import SqakdError
 from sqakd.kd.base import FeatureBatch, FeatureLoss
 from sqakd.kd.hooks import Features
-from sqakd.kd.kl import distillation_kl
+from sqakd.kd.kl import check_temperature, distillation_kl
 from sqakd.kd.objective import Objective
-from sqakd.library.batches import device_of
+from sqakd.library.batches import check_network, device_of, refused_images
 from sqakd.library.presets import kd_node
 from sqakd.numbers import check_positive
 from sqakd.randomness import stream_seed
 from sqakd.training import feature_setup
-
-# The check for NaN reads one number, for which the CPU waits for a GPU; there it is made at every so many calls.
-CHECK_INTERVAL = 50
+from sqakd.training.callbacks.divergence import CHECK_INTERVAL
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -70,7 +68,7 @@ def distillation_loss(
             f"logits of shape {list(student_logits.shape)}: expected at least one image and two classes; the divergence"
             f" of a single class is 0"
         )
-    check_positive("temperature", temperature)
+    check_temperature(temperature)
     student, teacher = (x.movedim(1, -1).flatten(0, -2) for x in (student_logits, teacher_logits))
     return distillation_kl(student, teacher, temperature=temperature, standardize=standardize)
 
@@ -128,8 +126,7 @@ class Distiller(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        # Kept outside torch's registry, so that no optimizer and no checkpoint of the distiller contains the teacher.
-        self.__dict__["teacher"] = teacher.eval()
+        check_network(teacher)
         if not callable(loss):
             raise SqakdError(f"loss={loss!r}: expected a function of the student's and the teacher's output")
         self.loss, self.seed, self.training_images, self.calls = loss, seed, training_images, 0
@@ -152,18 +149,27 @@ class Distiller(nn.Module):
             )
             others = layers if teacher_layers is None else teacher_layers
             self.features = feature_setup.tap_both(made, student, layers, teacher, others)
-            with torch.random.fork_rng(devices=[example.device] if example.is_cuda else []):
-                feature_setup.build(
-                    made,
-                    self.features,
-                    student=student,
-                    teacher=teacher,
-                    images=example,
-                    training_images=training_images,
-                    labels=None,
-                    seed=stream_seed(seed, "feature loss"),
-                )
+            try:
+                with (
+                    torch.random.fork_rng(devices=[example.device] if example.is_cuda else []),
+                    refused_images(example),
+                ):
+                    feature_setup.build(
+                        made,
+                        self.features,
+                        student=student,
+                        teacher=teacher,
+                        images=example,
+                        training_images=training_images,
+                        labels=None,
+                        seed=stream_seed(seed, "feature loss"),
+                    )
+            except BaseException:
+                self.remove()
+                raise
             self.to(example.device)
+        # Kept outside torch's registry, so that no optimizer and no checkpoint of the distiller contains the teacher.
+        self.__dict__["teacher"] = teacher.eval()
 
     def forward(self, images: Any, output: Any, index: Tensor | None = None) -> Tensor:
         """Return the loss of one batch, a scalar.
@@ -192,6 +198,11 @@ class Distiller(nn.Module):
         self._check(loss)
         self.calls += 1
         return loss
+
+    def remove(self) -> None:
+        """Take the hooks of a feature loss off both networks, which keep features alive; to call after the training."""
+        for features in self.features or ():
+            features.remove()
 
     def _feature_part(self, output: Any, target: Any, index: Tensor | None) -> Tensor:
         """Return the weighted feature loss of the features that both networks have just recorded."""

@@ -7,13 +7,25 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sqakd.dataset.checks import SMALLEST_STD
 from sqakd.errors import SqakdError
 from sqakd.images import Preparation
-from sqakd.library.batches import Batches, Key, check_finite, check_shape, images_of, labels_of, refused_images, several
+from sqakd.library.batches import (
+    Batches,
+    Key,
+    check_finite,
+    check_network,
+    check_shape,
+    images_of,
+    labels_of,
+    refused_images,
+    several,
+)
 from sqakd.library.quantizing import dequantize
 from sqakd.numbers import is_number
 from sqakd.quantization.layers import quant_layers, quantizers
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
     from sqakd.export.trained import ValidationBatch
 
 CALIBRATION_IMAGES = 256
+Numbers = Sequence[float] | Tensor | NDArray[Any]
 
 
 def export(
@@ -35,8 +48,8 @@ def export(
     key: Key = None,
     profile: Profile = "exact",
     class_names: Sequence[str] = (),
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
     name: str | None = None,
     regrid: bool = False,
     gate: float | None = None,
@@ -90,9 +103,9 @@ def export(
         1.0
     """
     pipeline, trained_type, options_type, timing = _exporter()
-    network = copy.deepcopy(model).cpu().float().eval()
+    network = copy.deepcopy(check_network(model)).cpu().float().eval()
     example = check_finite(images_of(example)).detach().cpu().float()
-    _check_network(network, example)
+    _check_names(class_names, _check_network(network, example))
     channels, height, width = example.shape[1:]
     mean = _per_channel("mean", mean, channels, default=0.0)
     std = _per_channel("std", std, channels, default=1.0)
@@ -134,17 +147,19 @@ def export(
     return record
 
 
-def _per_channel(argument: str, values: Sequence[float] | None, channels: int, *, default: float) -> list[float]:
+def _per_channel(argument: str, values: Numbers | None, channels: int, *, default: float) -> list[float]:
     """Return one number per channel, the default where none are given."""
     if values is None:
         return [default] * channels
     least = SMALLEST_STD if argument == "std" else 0.0
-    if len(values) != channels or not all(is_number(value) and least <= value <= 1 for value in values):
+    found = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    sound = isinstance(found, Sequence) and all(is_number(value) and least <= value <= 1 for value in found)
+    if not sound or len(found) != channels:
         raise SqakdError(
-            f"{argument}={list(values)}: expected {channels} numbers from {least:g} to 1, one per channel, for pixels"
+            f"{argument}={values!r}: expected {channels} numbers from {least:g} to 1, one per channel, for pixels"
             f" scaled to 0 .. 1"
         )
-    return [float(value) for value in values]
+    return [float(value) for value in found]
 
 
 def _exporter() -> tuple[Any, Any, Any, Any]:
@@ -167,8 +182,12 @@ def _exporter() -> tuple[Any, Any, Any, Any]:
 
 
 @torch.no_grad()
-def _check_network(network: nn.Module, example: Tensor) -> None:
-    """Refuse a network that is not calibrated, or whose output is not one tensor for each image."""
+def _check_network(network: nn.Module, example: Tensor) -> int:
+    """Return the length of the output's second dimension.
+
+    Raises:
+        SqakdError: if the network is not calibrated, or its output is not one tensor for each image.
+    """
     own = quantizers(network)
     if not own:
         raise SqakdError("the network has no quantized layer, so there are no integers to export")
@@ -182,6 +201,13 @@ def _check_network(network: nn.Module, example: Tensor) -> None:
             f"the network returns {found} for images of shape {list(example.shape)}; expected one tensor [N, C, ...]."
             f" Export a module that returns one tensor, such as the backbone"
         )
+    return output.shape[1]
+
+
+def _check_names(names: Sequence[str], classes: int) -> None:
+    """Refuse names of classes that `predict` could not use."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names) or len(names) not in (0, classes):
+        raise SqakdError(f"class_names={names!r:.80}: expected {classes} texts, one for each output, or none")
 
 
 def _validation(batches: Batches, key: Key, example: Tensor) -> Iterator[ValidationBatch]:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from sqakd.app.compose import make
-from sqakd.app.parts import quantize_network
+from sqakd.app.parts import quantize_network, without_pretrained
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.runs.checkpoint import load_weights, read_checkpoint, restore
@@ -119,7 +119,7 @@ def _check_facts(facts: Mapping[str, Any], file: Path) -> None:
 
 def _construct(config: Mapping[str, Any], classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Return the network of a run's nodes `model` and `quantizer`, without the weights of pretraining."""
-    net = dict(config["model"]["net"]) | ({"weights": None} if "weights" in config["model"]["net"] else {})
+    net = without_pretrained(config["model"]["net"])
     network: nn.Module = make(net, "model.net", num_classes=classes)
     if config["quantizer"] is not None:
         scheme = make(config["quantizer"], "quantizer")

@@ -12,7 +12,7 @@ from sqakd.allocation.measure import WIDTHS, Criterion, measure
 from sqakd.allocation.table import Sensitivity
 from sqakd.app.budget import free_layers, rest_of
 from sqakd.errors import SqakdError
-from sqakd.library.batches import Batches, Key, device_of, first_batches, images_of, refused_images
+from sqakd.library.batches import Batches, Key, check_network, device_of, first_batches, images_of, refused_images
 from sqakd.library.presets import preset
 from sqakd.quantization.convert import Scheme
 
@@ -64,8 +64,7 @@ def sensitivity(
         >>> found.layers[1].weight[8] < found.layers[1].weight[2]
         True
     """
-    if not isinstance(model, nn.Module):
-        raise SqakdError(f"found {type(model).__name__}; expected a network, a torch.nn.Module")
+    check_network(model)
     scheme = quantizer if isinstance(quantizer, Scheme) else preset(quantizer, w_bits=2, a_bits=2)
     found = first_batches(images, batches, key).to(device_of(model))
     with refused_images(found):

@@ -14,9 +14,9 @@ from sqakd.app.compose import compose_spec, make
 from sqakd.app.configuration import own_configuration
 from sqakd.app.suggestions import suggestion
 from sqakd.errors import SqakdError
-from sqakd.numbers import is_whole
+from sqakd.numbers import MAX_BITS, is_bits
 from sqakd.quantization.convert import Scheme
-from sqakd.quantization.quantizers.base import MAX_BITS, checked_start
+from sqakd.quantization.quantizers.base import checked_start
 from sqakd.runs.spec import Spec
 from sqakd.shipped import conf_folder
 
@@ -46,7 +46,7 @@ def preset(
     if name not in names:
         raise SqakdError(f"found no quantizer {name!r}{suggestion(str(name), names)}, or a Scheme")
     for key, bits in (("w_bits", w_bits), ("a_bits", a_bits)):
-        if not is_whole(bits) or not 1 <= bits <= MAX_BITS:
+        if not is_bits(bits):
             raise SqakdError(f"{key}={bits!r}: expected a whole number from 1 to {MAX_BITS}")
     decay = [] if weight_decay is None else [f"recipe.weight_decay={weight_decay}"]
     own = [] if start is None else [f"quantizer.start={checked_start(start)}"]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
-from sqakd.library.batches import Batches, Key, device_of, first_batches, images_of, refused_images
+from sqakd.library.batches import Batches, Key, check_network, device_of, first_batches, images_of, refused_images
 from sqakd.library.presets import preset
 from sqakd.quantization import calibrate as calibration
 from sqakd.quantization import convert
@@ -26,7 +27,7 @@ def quantize(
     model: Network,
     quantizer: str | Scheme = "lsq",
     *,
-    bits: int = 2,
+    bits: int | None = None,
     w_bits: int | None = None,
     a_bits: int | None = None,
     layer_bits: Patterns | None = None,
@@ -48,7 +49,7 @@ def quantize(
             (https://arxiv.org/abs/2104.00903), "pact" (https://arxiv.org/abs/1805.06085), "dorefa"
             (https://arxiv.org/abs/1606.06160), "ste" (the ranges of EWGS without its gradient scaling), or one of them
             with "_released" as in the published code of SQAKD; or a `Scheme`, which has its own bits.
-        bits: of weights and inputs, 1 to 8.
+        bits: of weights and inputs, 1 to 8; 2 by default.
         w_bits: of the weights, where they differ from `bits`.
         a_bits: of the inputs, where they differ from `bits`.
         layer_bits: of single layers, by pattern over their names: {"layer3.*": 4, "fc": 8}. The last pattern that
@@ -66,7 +67,7 @@ def quantize(
     Raises:
         SqakdError: if the name or the start is unknown, bits are not whole numbers from 1 to 8, the network has no
             layer to quantize or is quantized already, a module of `first` does not exist, a pattern matches no layer,
-            or there is no residual sum to round.
+            or there is no residual sum to round. Also later, where the copy computes gradients without ranges.
 
     Example:
         >>> from torch import nn
@@ -74,14 +75,16 @@ def quantize(
         >>> [type(layer).__name__ for layer in quantize(network, "lsq", bits=2)]
         ['Conv2d', 'QuantConv2d', 'Flatten', 'Linear']
     """
-    if not isinstance(model, nn.Module):
-        raise SqakdError(f"found {type(model).__name__}; expected a network, a torch.nn.Module")
+    check_network(model)
+    widths = {"bits": bits, "w_bits": w_bits, "a_bits": a_bits}
     if isinstance(quantizer, Scheme):
-        if start is not None:
-            raise SqakdError(f"start={start!r}: expected None, because a Scheme has its own starts")
+        for key, given, what in (("start", start, "starts"), *((key, given, "bits") for key, given in widths.items())):
+            if given is not None:
+                raise SqakdError(f"{key}={given!r}: expected None, because a Scheme has its own {what}")
         scheme = quantizer
     else:
-        own = {"w_bits": bits if w_bits is None else w_bits, "a_bits": bits if a_bits is None else a_bits}
+        common = 2 if bits is None else bits
+        own = {"w_bits": common if w_bits is None else w_bits, "a_bits": common if a_bits is None else a_bits}
         scheme = preset(quantizer, **own, start=start)
     more = {
         "layer_bits": layer_bits,
@@ -95,11 +98,29 @@ def quantize(
     student = copy.deepcopy(model).requires_grad_(True)  # a frozen teacher would give a student that never learns
     if example is None:
         convert.quantize(student, scheme, first=first)
-        return student
-    channels, height, width = images_of(example).shape[1:]
-    with refused_images(example):
-        convert.quantize(student, scheme, first=first, image_shape=(channels, height, width))
+    else:
+        channels, height, width = images_of(example).shape[1:]
+        with refused_images(example):
+            convert.quantize(student, scheme, first=first, image_shape=(channels, height, width))
+    student.register_forward_pre_hook(NeedsRanges())
     return student
+
+
+class NeedsRanges:
+    """A hook of a network that refuses to train it before its ranges are set; it removes itself once they are."""
+
+    def __call__(self, model: nn.Module, args: object) -> None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        if not all(bool(quantizer.calibrated) for quantizer in quantizers(model)):
+            raise SqakdError("the network has no ranges yet; expected calibrate(network, images), or trained weights")
+        remove_need(model)
+
+
+def remove_need(model: nn.Module) -> None:
+    """Remove the hook `NeedsRanges` of a network."""
+    for key in [key for key, hook in model._forward_pre_hooks.items() if isinstance(hook, NeedsRanges)]:
+        del model._forward_pre_hooks[key]
 
 
 def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key = None) -> None:
@@ -131,7 +152,7 @@ def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key =
         >>> len(student[1].weight_quantizer(student[1].weight).unique()) <= 4
         True
     """
-    own = quantizers(model)
+    own = quantizers(check_network(model))
     if not own:
         raise SqakdError("the network has no quantized layer; expected the result of quantize")
     if any(bool(quantizer.calibrated) for quantizer in own):
@@ -140,6 +161,7 @@ def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key =
     try:
         with refused_images(found):
             calibration.calibrate(model, found)
+        remove_need(model)
     except BaseException:
         sums = [module.quantizer for _, module in residual_sums(model)]
         for quantizer in (*own, *sums):  # those of the first layers may be calibrated already, and could not be again
@@ -162,8 +184,9 @@ def dequantize(model: Network) -> Network:
         >>> [type(layer).__name__ for layer in dequantize(quantize(network))]
         ['Linear', 'Linear', 'Linear']
     """
-    if not any(True for _ in quant_layers(model)):
+    if not any(True for _ in quant_layers(check_network(model))):
         raise SqakdError("the network has no quantized layer, so there is nothing to undo")
     made = copy.deepcopy(model)
+    remove_need(made)
     convert.dequantize(made)
     return made

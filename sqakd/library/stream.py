@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sqakd.dataset.batch import Batch
 from sqakd.errors import SqakdError
-from sqakd.library.batches import Batches, Key, check_finite, check_shape, images_of, labels_of
+from sqakd.library.batches import AnyBatch, Batches, Key, check_finite, check_shape, images_of, labels_of
 from sqakd.numbers import check_whole
 
 
@@ -26,12 +26,13 @@ class Stream:
         batches: an iterable of batches, or one tensor, which is a single batch.
         key: place of the images in a batch.
         steps: batches of one epoch; None: all that there are.
-        epochs: how often the batches are read.
         shape: channels, height and width that the images must have; None: those of the first batch.
+        classes: number of classes of the teacher; None: labels are not read.
+        name: of the images in messages, such as "validation images".
 
     Attributes:
         first: images of the first batch [N, C, H, W].
-        labelled: whether the first batch is an (image, label) batch.
+        classes: as above; it may be set later, once it is known.
 
     Raises:
         SqakdError: if the number of batches is unknown, or the batches cannot be read.
@@ -43,13 +44,13 @@ class Stream:
         *,
         key: Key = None,
         steps: int | None = None,
-        epochs: int = 1,
         shape: Sequence[int] | None = None,
+        classes: int | None = None,
+        name: str = "images",
     ) -> None:
         source = [batches] if isinstance(batches, Tensor) else batches
         if not hasattr(source, "__iter__") or isinstance(source, str | Mapping):
             raise SqakdError(f"found {type(batches).__name__}; expected an iterable of batches of images")
-        check_whole("epochs", epochs, minimum=0)
         if steps is not None:
             check_whole("steps", steps)
         self.key, self.once = key, isinstance(source, Iterator)
@@ -57,21 +58,26 @@ class Stream:
         try:
             start = next(iterator)
         except StopIteration:
-            raise SqakdError("the images end before the first batch") from None
+            raise SqakdError(f"the {name} end before the first batch") from None
         # The batch that was read to learn the shape is put back, where the source cannot be read again.
         self.source = chain([start], iterator) if self.once else source
-        self.steps = _length(source, steps)
+        self.steps = _length(source, steps, name)
         self.first = check_finite(images_of(start, key))
         if shape is not None:
             check_shape(self.first, shape)
         self.shape = list(self.first.shape[1:])
-        self.labelled = labels_of(start) is not None
+        self.classes, self.first_label = classes, labels_of(start)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the first batch has labels: what follows the images is one number of a class for each image."""
+        return self.first_label is not None and self._names_classes(self.first_label, len(self.first))
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        found, position = 0, 0
+        found, position, labelled = 0, 0, self.labelled
         for batch in islice(self.source, self.steps):
             images = images_of(batch, self.key)
             check_shape(images, self.shape)
@@ -80,10 +86,28 @@ class Stream:
             position += len(images)
             if images.device.type == "cpu":  # the check would wait for a GPU at each batch
                 check_finite(images)
-            yield Batch(images, labels_of(batch), index, {})
+            yield Batch(images, self._label(batch, len(images)) if labelled else None, index, {})
         if found < self.steps:
             again = "; an iterator can be read only once, so give a list or a DataLoader" if self.once else ""
             raise SqakdError(f"the images end after {found} of {self.steps} batches of an epoch{again}")
+
+    def _label(self, batch: AnyBatch, images: int) -> Tensor:
+        """Return the labels of a batch after a first batch with labels.
+
+        Raises:
+            SqakdError: if this batch has none.
+        """
+        label = labels_of(batch)
+        if label is None or (label.device.type == "cpu" and not self._names_classes(label, images)):
+            raise SqakdError(
+                f"the first batch has labels, and a later one has not: expected a number from 0 to"
+                f" {(self.classes or 0) - 1} for each of its {images} images"
+            )
+        return label
+
+    def _names_classes(self, label: Tensor, images: int) -> bool:
+        """Return whether labels are one number of a class for each image."""
+        return self.classes is not None and len(label) == images and bool(((label >= 0) & (label < self.classes)).all())
 
 
 class Images(pl.LightningDataModule):
@@ -129,7 +153,7 @@ class Images(pl.LightningDataModule):
         return [*islice(self.training, count)]
 
 
-def _length(source: Any, steps: int | None) -> int:
+def _length(source: Any, steps: int | None, name: str) -> int:
     """Return the number of batches of one epoch.
 
     Raises:
@@ -140,4 +164,5 @@ def _length(source: Any, steps: int | None) -> int:
     if isinstance(source, Sized):
         with suppress(TypeError):  # a DataLoader of an IterableDataset
             return len(source)
-    raise SqakdError("the images have no length, so that the end of an epoch is unknown; expected steps=NUMBER as well")
+    advice = "steps=NUMBER as well" if name == "images" else "a list of batches, or a loader with a length"
+    raise SqakdError(f"the {name} have no length, so that the end of an epoch is unknown; expected {advice}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import tempfile
 import time
 import warnings
@@ -26,16 +27,18 @@ from sqakd.app.parts import checked_length
 from sqakd.app.tasks import PROBE_IMAGES
 from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
-from sqakd.library.batches import Batches, Key, device_of, refused_images
+from sqakd.library.batches import Batches, Key, check_network, device_of, refused_images
 from sqakd.library.callbacks import Epochs
 from sqakd.library.presets import composed, preset
 from sqakd.library.quantizing import calibrate, quantize
 from sqakd.library.stream import Images, Stream
+from sqakd.numbers import check_whole
 from sqakd.quantization.convert import Scheme
 from sqakd.quantization.cost import Cost, cost
 from sqakd.quantization.layers import quantizers
+from sqakd.quantization.probe import in_mode
 from sqakd.randomness import stream_seed
-from sqakd.training.callbacks.divergence import Divergence
+from sqakd.training.callbacks.divergence import Divergence, DivergenceError
 from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.evaluate import evaluate
@@ -45,7 +48,6 @@ from sqakd.training.task import Task
 from sqakd.training.trainer import check_trainer_config, make_trainer
 
 PROGRESS_LINES = 10
-CHECK_INTERVAL = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def distill(
     images: Batches,
     quantizer: str | Scheme = "lsq",
     *,
-    bits: int = 2,
+    bits: int | None = None,
     student: nn.Module | None = None,
     epochs: int = 100,
     steps: int | None = None,
@@ -104,9 +106,10 @@ def distill(
             is a floating-point tensor [N, C, H, W], normalised for the teacher, a sequence that begins with one, such
             as (image, label), or a mapping.
         quantizer: name of a method, or a `Scheme`; see `quantize`.
-        bits: of weights and inputs, 1 to 8.
+        bits: of weights and inputs, 1 to 8; 2 by default. A `Scheme` and a given student have their own.
         student: a network to train instead of a copy of the teacher: the result of `quantize`, calibrated or not. It is
-            trained in place.
+            trained in place, in training mode; if it is in that mode already, parts in evaluation mode stay so, such as
+            frozen batch norms.
         epochs: passes over the images; 0 only calibrates.
         steps: batches of one epoch, where the images have no length or one epoch is to be shorter. An iterator without
             an end continues from epoch to epoch.
@@ -119,7 +122,8 @@ def distill(
             the epochs, as `kd=reconstruction` (docs/methods.md). They are named as for `Distiller`: the first map,
             which is not compared, the map of each stage, and the pooled vector.
         validation: images on which the scores are measured, in the same form. Labels of (image, label) batches are
-            used for the accuracy, never for the training.
+            used for the accuracy, never for the training. Anything else than one number of a class for each image is no
+            label, such as -1 for an unlabelled image, or the position of the image.
         key: place of the images in a batch, or a function from the batch to its images.
         seed: of the random numbers during the training: dropout, and the order of a DataLoader that shuffles without a
             generator of its own.
@@ -131,7 +135,7 @@ def distill(
     Raises:
         SqakdError: if an argument has no such value, the images end too early, have another shape or values that are
             not finite, a batch has no such key, the teacher does not return logits [N, classes], the network has no
-            layer to quantize, or the loss is no longer finite.
+            layer to quantize, or the loss, the weights or a score are not finite.
 
     Example:
         >>> from torch import nn
@@ -141,10 +145,15 @@ def distill(
         >>> len(result.history), result.student(batches[0]).shape, sorted(result.scores)
         (2, torch.Size([8, 5]), ['agreement', 'kl'])
     """
-    stream = Stream(images, key=key, steps=steps, epochs=epochs)
+    check_whole("epochs", epochs, minimum=0)
+    check_network(teacher)
+    if bits is not None and (student is not None or isinstance(quantizer, Scheme)):
+        owner = "a Scheme has its own bits" if student is None else "the student is quantized already"
+        raise SqakdError(f"bits={bits!r}: expected None, because {owner}")
+    stream = Stream(images, key=key, steps=steps)
     first = stream.first
     network = copy.deepcopy(teacher)
-    classes = _classes(network, first)
+    stream.classes = classes = _classes(network, first)
     objective = _objective(temperature, staged=len(layers) > 0)
     length = checked_length(epochs, objective)
     recipe = replace(_recipe(len(first), epochs, lr, quantizer_lr, weight_decay), epochs=length.training)
@@ -152,11 +161,19 @@ def distill(
     home = device_of(teacher)
     if student is None:
         if isinstance(quantizer, str):  # some ranges have the weight decay of the network
-            quantizer, start = preset(quantizer, w_bits=bits, a_bits=bits, weight_decay=weight_decay, start=start), None
+            own_bits = {"w_bits": 2 if bits is None else bits, "a_bits": 2 if bits is None else bits}
+            quantizer, start = preset(quantizer, **own_bits, weight_decay=weight_decay, start=start), None
         student = quantize(teacher, quantizer, start=start, example=first)
     elif start is not None:
         raise SqakdError(f"start={start!r}: expected None, because the student is quantized already")
-    data = Images(stream, None if validation is None else Stream(validation, key=key, shape=first.shape[1:]))
+    elif (found := _classes(check_network(student), first, owner="student")) != classes:
+        raise SqakdError(f"the student has {found} classes and the teacher {classes}; expected the same")
+    if not student.training:
+        student.train()  # Lightning keeps the mode, and in evaluation mode batch norm and dropout would not train
+    judged = None
+    if validation is not None:
+        judged = Stream(validation, key=key, shape=first.shape[1:], classes=classes, name="validation images")
+    data = Images(stream, judged)
     task = Task(
         student=student,
         teacher=network,
@@ -200,6 +217,8 @@ def distill(
             lightning.fit(task, datamodule=data)
         seconds = time.perf_counter() - started
         after = evaluate(task.to(device), data, lightning) if epochs else before
+        if bad := [f"{name} is {value}" for name, value in after.items() if not math.isfinite(value)]:
+            raise DivergenceError(f"after the {'training' if epochs else 'calibration'}, {', '.join(bad)}")
     student = student.to(home).eval()
     channels, height, width = first.shape[1:]
     return Distilled(
@@ -213,17 +232,17 @@ def distill(
 
 
 @torch.no_grad()
-def _classes(teacher: nn.Module, images: Tensor) -> int:
+def _classes(network: nn.Module, images: Tensor, *, owner: str = "teacher") -> int:
     """Return the width of the logits, and refuse a network that returns anything else."""
-    with refused_images(images):
-        logits = teacher.eval()(images.to(device_of(teacher)))
+    with refused_images(images), in_mode(network, training=False):
+        logits = network(images.to(device_of(network)))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2:
         found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise SqakdError(
-            f"the teacher returns {found}; expected logits [N, classes] of at least two classes. For other outputs,"
+            f"the {owner} returns {found}; expected logits [N, classes] of at least two classes. For other outputs,"
             f" write a loop of your own with Distiller"
         )
-    if not bool(torch.isfinite(logits).all()):
+    if owner == "teacher" and not bool(torch.isfinite(logits).all()):
         raise SqakdError("the teacher's logits are not finite on the first batch")
     return logits.shape[1]
 
@@ -260,7 +279,7 @@ def _callbacks(batch_size: int) -> list[pl.Callback]:
     """Return the callbacks of a training, with the estimate of EWGS's gradient scaling as in the commands."""
     node = composed().config["callbacks"]["hessian_scaling"] | {"batch_size": batch_size}
     return [
-        Divergence(every_n_steps=CHECK_INTERVAL, keeps_checkpoint=False),
+        Divergence(keeps_checkpoint=False),
         make(node, "callbacks.hessian_scaling"),
     ]
 

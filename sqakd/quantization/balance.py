@@ -7,8 +7,9 @@ size was, so their outputs are several times too large.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.quantization.calibrate import visit
+from sqakd.quantization.convert import dequantize
 from sqakd.quantization.layers import QuantLayer, quant_layers
-from sqakd.quantization.probe import buffers_restored
+from sqakd.quantization.probe import buffers_restored, hooks_removed
 
 LOGITS = "the logits"
 # The networks of table 6 and of the digits have at most 1.5 and 0.57, except for those that break: docs/tables.md.
@@ -74,54 +76,58 @@ def describe_imbalance(found: list[Balance]) -> str | None:
 def balances(model: nn.Module, images: Tensor) -> list[Balance]:
     """Return the scales of the inputs of all quantized layers, in the order of running, and of the logits.
 
-    The network runs twice in training mode, because batch norm then uses the statistics of the batch, as in the first
-    training step. Buffers and random numbers are as before afterwards.
+    The quantized network and a float copy of it run once each in training mode, because batch norm then uses the
+    statistics of the batch, as in the first training step. The network and the random numbers are as before afterwards.
 
     Args:
         model: calibrated network.
         images: normalised batch [N, C, H, W], at best that of the calibration.
     """
-    with _as_float(model):
-        floats = _run(model, images)
-    quantized = _run(model, images)
-    found = []
-    for place, (spread, at_top) in quantized.items():
-        reference = floats[place][0]
-        found.append(Balance(place, spread / reference if reference > 0 else math.inf, at_top))
-    return found
-
-
-def _run(model: nn.Module, images: Tensor) -> dict[str, tuple[float, float]]:
-    """Return standard deviation and share at the highest code of each layer's input; a layer's last run counts."""
-    found: dict[str, tuple[float, float]] = {}
+    names = [name for name, _ in quant_layers(model)]
+    spreads: dict[str, float] = {}
+    at_top: dict[str, float] = {LOGITS: 0.0}
 
     def look(name: str, layer: QuantLayer, x: Tensor) -> None:
         quantizer = layer.input_quantizer
-        at_top = (quantizer.encode(x)[0] == quantizer.grid()[-1]).float().mean() if quantizer.bits > 1 else 0.0
-        found[name] = float(x.float().std()), float(at_top)
+        spreads[name] = float(x.float().std())
+        top = quantizer.grid()[-1]
+        at_top[name] = float((quantizer.encode(x)[0] == top).float().mean()) if quantizer.bits > 1 else 0.0
 
-    def note(module: nn.Module, args: object, output: Tensor) -> None:
-        found[LOGITS] = float(output.float().std()), 0.0
+    with buffers_restored(model), _logits_noted(model, images, spreads):
+        visit(model, images, look, training=True)
+    reference = copy.deepcopy(model)
+    dequantize(reference)
+    floats = _float_spreads(reference, names, images)
+    return [
+        Balance(place, spread / floats[place] if floats[place] > 0 else math.inf, at_top[place])
+        for place, spread in spreads.items()
+    ]
 
-    devices = [images.device] if images.device.type == "cuda" else []
-    with buffers_restored(model), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)  # both passes drop the same activations
-        handle = model.register_forward_hook(note)
-        try:
-            visit(model, images, look, training=True)
-        finally:
-            handle.remove()
-    return found
+
+def _float_spreads(model: nn.Module, names: Iterable[str], images: Tensor) -> dict[str, float]:
+    """Return the standard deviation of the input of each named layer, and of the logits; a layer's last run counts."""
+    spreads: dict[str, float] = {}
+
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            spreads[name] = float(args[0].float().std())
+
+        return note
+
+    hooks = hooks_removed(model.get_submodule(name).register_forward_pre_hook(recorder(name)) for name in names)
+    with hooks, _logits_noted(model, images, spreads):
+        model.train()(images)
+    return spreads
 
 
 @contextmanager
-def _as_float(model: nn.Module) -> Iterator[None]:
-    """Let the quantized layers compute without any rounding during the block."""
-    layers = [layer for _, layer in quant_layers(model)]
-    for layer in layers:
-        layer.__dict__["forward"] = lambda x, layer=layer: layer.apply_op(x, layer.weight, layer.bias)
-    try:
+def _logits_noted(model: nn.Module, images: Tensor, spreads: dict[str, float]) -> Iterator[None]:
+    """Run the block, which runs the network, and note the standard deviation of the logits; the same units drop out."""
+
+    def note(module: nn.Module, args: object, output: Tensor) -> None:
+        spreads[LOGITS] = float(output.float().std())
+
+    devices = [images.device] if images.device.type == "cuda" else []
+    with hooks_removed([model.register_forward_hook(note)]), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
         yield
-    finally:
-        for layer in layers:
-            del layer.__dict__["forward"]

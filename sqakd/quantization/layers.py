@@ -90,7 +90,8 @@ class QuantLayer(nn.Module):
 
             y = (c_x * c_w) g + bias |output_scale|,          g = s_x s_w |output_scale|
 
-        The product of codes is exact in bfloat16 as well, and one multiplication of the output applies all scales.
+        The codes are exact in bfloat16 as well; a sum of their products is rounded once, to the output's precision. One
+        multiplication of the output applies all scales.
         """
         if self.observing:
             seen = x if self.shares_input else self.input_quantizer.observed(x)
@@ -110,7 +111,7 @@ class QuantLayer(nn.Module):
         y = self.apply_op(input_codes, weight_codes * one, None)
         per_channel = (-1, *[1] * (self.weight.ndim - 2))  # channels stand before the spatial dimensions, if any
         if self.bias is None:
-            return y.mul_(constant.reshape(per_channel))  # in place: no gradient needs the product of codes
+            return y.mul_(constant.reshape(per_channel))  # in place: no gradient needs the sums of codes
         bias = self.bias if magnitude is None else self.bias * magnitude
         # Under autocast `y` is bfloat16, and the float32 scales promote the sum.
         return (y * constant.reshape(per_channel) + bias.reshape(per_channel)).to(y.dtype)
@@ -184,14 +185,6 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
 def layer_bits(model: nn.Module) -> dict[str, tuple[int, int]]:
     """Return the bits of weight and input of each quantized layer, by name."""
     return {name: (layer.weight_quantizer.bits, layer.input_quantizer.bits) for name, layer in quant_layers(model)}
-
-
-def average_bits(model: nn.Module) -> tuple[float, float]:
-    """Return the average bits of a quantized network: over all weights of its layers, and over the layers' inputs."""
-    layers = [layer for _, layer in quant_layers(model)]
-    weights = sum(layer.weight.numel() for layer in layers)
-    w_bits = sum(layer.weight.numel() * layer.weight_quantizer.bits for layer in layers) / weights
-    return w_bits, sum(layer.input_quantizer.bits for layer in layers) / len(layers)
 
 
 def twin(layer: nn.Module, to: type[Layer]) -> Layer:

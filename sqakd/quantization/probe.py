@@ -62,6 +62,6 @@ def run_on_black_image(model: nn.Module, image_shape: tuple[int, int, int]) -> N
         model: any network for images; its modes are restored.
         image_shape: channels, height, width.
     """
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    some = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), torch.zeros(()))
     with in_mode(model, training=False):
-        model(torch.zeros(1, *image_shape, device=device))
+        model(torch.zeros(1, *image_shape, device=some.device, dtype=some.dtype))

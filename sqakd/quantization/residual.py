@@ -23,9 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
-from sqakd.numbers import is_whole
+from sqakd.numbers import MAX_BITS, is_whole
 from sqakd.quantization.layers import twin
-from sqakd.quantization.quantizers.base import MAX_BITS
 from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.sums import ResidualSum
 

@@ -13,8 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from sqakd.errors import SqakdError, some
-from sqakd.numbers import is_whole
-from sqakd.quantization.quantizers.base import MAX_BITS
+from sqakd.numbers import MAX_BITS, is_bits
 
 Patterns = Mapping[str, int]
 
@@ -45,7 +44,7 @@ def checked_patterns(key: str, patterns: Any) -> dict[str, int] | None:
     if not isinstance(patterns, Mapping):
         raise SqakdError(f"{key}={patterns!r}: expected bits by the name of a layer, such as {{conv1: 8}}")
     for pattern, bits in patterns.items():
-        if not is_whole(bits) or not 1 <= bits <= MAX_BITS:
+        if not is_bits(bits):
             raise SqakdError(f"{key}={{{pattern}: {bits}}}: expected a whole number from 1 to {MAX_BITS}")
     return {str(pattern): bits for pattern, bits in patterns.items()}  # names of modules may be numbers
 

@@ -31,5 +31,12 @@ def by_slot(names: Iterable[str], known: Mapping[str, int]) -> list[str]:
 
 
 def long_name(name: str) -> str:
-    """Return the name of a method in a legend."""
-    return "none (labels alone)" if name == "none" else name
+    """Return the name of a method in a legend.
+
+    >>> long_name('none'), long_name('none (quantizer.start="mse")')
+    ('none (labels alone)', 'none (labels alone, quantizer.start="mse")')
+    """
+    kd, _, changes = name.partition(" (")
+    if kd != "none":
+        return name
+    return f"none (labels alone, {changes}" if changes else "none (labels alone)"

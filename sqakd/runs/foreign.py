@@ -164,6 +164,9 @@ def _misfit(part: Part, layout: Layout) -> str:
         if len(found) != len(expected) or any(b not in (None, a) for a, b in zip(found, expected, strict=True)):
             text = str(expected).replace("None", "classes")
             return f"does not fit this network: {name} has shape {found}, expected {text}"
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            kind = "no values (a meta tensor)" if tensor.is_meta else f"the layout {tensor.layout}"
+            return f"holds tensors of another kind: {name} has {kind}, expected a plain tensor"
         if name in layout.floating and not (tensor.is_floating_point() and tensor.device.type == "cpu"):
             return f"does not fit this network: {name} has type {tensor.dtype}, expected floating point"
         if name in layout.floating and not bool(tensor.isfinite().all()):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from sqakd.errors import some
 from sqakd.files import read_errors, sha256
 from sqakd.runs.checkpoint import CheckpointError, load_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record
+from sqakd.runs.spec import differences, identity
+
+DESCRIBED = ("model", "quantizer")  # nodes of the configuration that construct the network
 
 
 def load_run_weights(folder: RunFolder, record: Record) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -20,7 +25,8 @@ def load_run_weights(folder: RunFolder, record: Record) -> tuple[dict[str, Tenso
         record: of the run; early records lack the checksum of the weights.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, or another one than the run wrote.
+        CheckpointError: if the file is missing, damaged, another one than the run wrote, or not of the network that
+            config.yaml describes.
         ReadError: if the file cannot be read at present.
     """
     file = folder.weights
@@ -33,6 +39,25 @@ def load_run_weights(folder: RunFolder, record: Record) -> tuple[dict[str, Tenso
         except OSError as error:
             raise CheckpointError(f"cannot read {file}: {error.strerror or error}") from error
         if record.weights_sha256 in (None, found):
-            return load_weights(file)
+            tensors, facts = load_weights(file)
+            _check_description(folder, facts)
+            return tensors, facts
         problem = f"{file} is not the file that the run wrote: its checksum differs from the one in record.json"
     raise CheckpointError(problem, topic="run.weights", file=file, record=folder.record)
+
+
+def _check_description(folder: RunFolder, facts: Mapping[str, Any]) -> None:
+    """Refuse weights whose own description differs from config.yaml; early versions wrote none.
+
+    Raises:
+        CheckpointError: naming the keys that differ.
+    """
+    config = folder.read_config()
+    now, then = (identity({key: side.get(key) for key in DESCRIBED}) for side in (config, facts))
+    common = now.keys() & then.keys()  # keys were added and classes renamed since early versions
+    if changes := differences(*({key: side[key] for key in common} for side in (now, then))):
+        raise CheckpointError(
+            f"{folder.config} was changed after the run: {some(changes)}, as {folder.weights.name} says. Its network"
+            f" would be another one",
+            topic="run.description",
+        )

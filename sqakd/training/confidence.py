@@ -6,7 +6,6 @@ same class for almost all of them.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sqakd.dataset.base import ImageDataModule
+from sqakd.training.evaluate import predictions
 
 SHOWN = 3  # classes
 FEW = 100  # images; one of them is then a point of the agreement, or more
@@ -79,13 +79,11 @@ def confidence(network: nn.Module, data: ImageDataModule, device: torch.device) 
         data: images, not attached to a trainer yet.
         device: where to compute.
     """
-    judged = copy.deepcopy(network).to(device).eval()
     best: list[Tensor] = []
     predicted: list[Tensor] = []
     classes = 0
-    for batch in data.val_dataloader():
-        moved = data.on_after_batch_transfer(batch._replace(image=batch.image.to(device)), 0)
-        probabilities = judged(moved.image).float().softmax(dim=1)
+    for logits, _ in predictions(network, data, device):
+        probabilities = logits.float().softmax(dim=1)
         classes = probabilities.shape[1]
         highest, index = probabilities.max(dim=1)
         best.append(highest)

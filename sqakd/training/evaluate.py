@@ -1,14 +1,17 @@
-"""The scores of a student outside of a training."""
+"""The scores of networks outside of a training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
 
 from sqakd.dataset.batch import Batch
+from sqakd.errors import SqakdError
 from sqakd.quantization.probe import in_mode
 from sqakd.training.task import Task
 
@@ -21,6 +24,48 @@ class ValidationData(Protocol):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Prepare a batch on its device."""
+
+
+@torch.no_grad()
+def predictions(
+    network: nn.Module, data: ValidationData, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Yield logits [N, classes] of the validation images, and their labels [N] if they have any, batch by batch.
+
+    They are computed in the network's own precision. Each process computes all images.
+
+    Raises:
+        SqakdError: after the last batch, if a logit is not finite.
+
+    Args:
+        network: images [N, C, H, W] -> logits [N, classes]; it is not changed.
+        data: images, not attached to a trainer yet.
+        device: where to compute.
+    """
+    judged = copy.deepcopy(network).to(device).eval()
+    finite = torch.ones((), dtype=torch.bool, device=device)
+    for i, batch in enumerate(data.val_dataloader()):
+        moved = _moved(batch, device)
+        logits = judged(data.on_after_batch_transfer(moved, i).image)
+        finite &= logits.isfinite().all()
+        yield logits, moved.label
+    if not bool(finite):
+        raise SqakdError("its logits for the validation images are NaN or infinite; expected a trained network")
+
+
+def top1(network: nn.Module, data: ValidationData, device: torch.device) -> float:
+    """Return the share of the labelled validation images that a network classifies correctly; see `predictions`."""
+    correct, images = torch.zeros((), device=device), 0
+    for logits, label in predictions(network, data, device):
+        assert label is not None
+        correct += (logits.argmax(dim=1) == label).sum()
+        images += len(label)
+    return float(correct) / images
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch whose images and labels are on a device."""
+    return batch._replace(image=batch.image.to(device), label=None if batch.label is None else batch.label.to(device))
 
 
 @torch.no_grad()
@@ -37,7 +82,5 @@ def evaluate(task: Task, data: ValidationData, trainer: pl.Trainer) -> dict[str,
     """
     with in_mode(task, training=False), trainer.precision_plugin.val_step_context():
         for i, batch in enumerate(data.val_dataloader()):
-            label = None if batch.label is None else batch.label.to(task.device)
-            moved = batch._replace(image=batch.image.to(task.device), label=label)
-            task.validation_step(data.on_after_batch_transfer(moved, i), i)
+            task.validation_step(data.on_after_batch_transfer(_moved(batch, task.device), i), i)
     return {name.removeprefix("val/"): float(value) for name, value in task.scores.take().items()}

@@ -98,7 +98,6 @@ def build(
         SetupInfo(
             student=of_student.take(),
             teacher=of_teacher.take(),
-            network=student,
             training_images=training_images,
             labels=labels,
         )

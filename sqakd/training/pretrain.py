@@ -23,7 +23,7 @@ from sqakd.dataset.batch import Batch
 from sqakd.quantization.parameters import split_parameters
 from sqakd.quantization.probe import in_mode
 from sqakd.randomness import stream_seed
-from sqakd.training.callbacks.divergence import DivergenceError
+from sqakd.training.callbacks.divergence import DivergenceError, all_finite
 from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.metrics import saved_mean
@@ -59,7 +59,7 @@ def pretrain(
         The seconds of the stage, over all starts.
 
     Raises:
-        DivergenceError: if the loss of this stage is not finite.
+        DivergenceError: if the loss of this stage, or what it trains, is not finite.
         CheckpointError: if the checkpoint does not fit this stage.
     """
     loss = task.objective.feature_loss
@@ -74,9 +74,11 @@ def pretrain(
         folder=resume.file.parent,
         validates=False,
     )
-    with resume.restoring():
-        trainer.fit(stage, datamodule=data, ckpt_path=resume.start.file, weights_only=True)
-    stage.release()
+    try:
+        with resume.restoring():
+            trainer.fit(stage, datamodule=data, ckpt_path=resume.start.file, weights_only=True)
+    finally:
+        stage.release()
     return stage.seconds
 
 
@@ -168,9 +170,11 @@ class Pretraining(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         mean = self.mean.compute()
-        if not math.isfinite(mean):  # checked here because the epoch's checkpoint is written next
+        # Checked here because the epoch's checkpoint is written next. No loss shows what the last step did.
+        if not math.isfinite(mean) or not all_finite(self.trained):
+            found = f"is {float(mean)}" if not math.isfinite(mean) else "left weights that are not finite"
             raise DivergenceError(
-                f"the loss before the training is {float(mean)} in epoch {self.current_epoch}",
+                f"the loss before the training {found} in epoch {self.current_epoch}",
                 topic="divergence.pretraining",
                 lr=self.recipe.lr / 2,
             )

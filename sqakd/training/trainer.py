@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.loggers import Logger
-from torch import nn
 
-from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError, shown
 from sqakd.numbers import is_whole
 from sqakd.training.recipe import Recipe
@@ -144,6 +142,12 @@ def _check_devices(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
     trial = _construct(recipe, trainer_config, logger=False)
     if isinstance(trial.accelerator, CPUAccelerator) and trial.num_devices > (os.cpu_count() or 1):
         raise SqakdError(f"devices={devices}: expected at most {os.cpu_count()}, the number of cores of this machine")
+    environment = getattr(trial.strategy, "cluster_environment", None)
+    if trial.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
+        raise SqakdError(
+            f"num_nodes={trial.num_nodes}: expected a launcher that starts a process on each node, such as srun or"
+            f" torchrun (docs/cluster.md, docs/gpu.md); alone, this process would wait for the others"
+        )
 
 
 def max_epochs(trainer: pl.Trainer) -> int:
@@ -154,24 +158,3 @@ def max_epochs(trainer: pl.Trainer) -> int:
 def steps_per_epoch(trainer: pl.Trainer) -> int:
     """Return the number of optimizer steps in an epoch; the last one may have fewer batches to accumulate."""
     return math.ceil(int(trainer.num_training_batches) / trainer.accumulate_grad_batches)
-
-
-@torch.no_grad()
-def top1(network: nn.Module, data: ImageDataModule, device: torch.device) -> float:
-    """Return the share of the validation images that a network classifies correctly.
-
-    Each process measures all images.
-
-    Args:
-        network: images [N, C, H, W] -> logits [N, classes]; it is not changed.
-        data: labelled images, not attached to a trainer yet.
-        device: where to compute.
-    """
-    judged = copy.deepcopy(network).to(device).eval()
-    correct, images = torch.zeros((), device=device), 0
-    for batch in data.val_dataloader():
-        assert batch.label is not None
-        moved = data.on_after_batch_transfer(batch._replace(image=batch.image.to(device)), 0)
-        correct += (judged(moved.image).argmax(dim=1) == batch.label.to(device)).sum()
-        images += len(batch.label)
-    return float(correct) / images

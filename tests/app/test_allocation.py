@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_the_chosen_bits_are_printed_recorded_and_plain_data(done: tuple[Path, s
     assert record["layer_bits"] == chosen
     assert len(chosen) == 6
     assert {bits for pair in chosen.values() for bits in pair} == {2, 4}
+    averages = re.search(r"on average w(\d\.\d\d) a(\d\.\d\d)", printed)
+    assert averages is not None
+    assert [record["w_bits"], record["a_bits"]] == [round(float(average)) for average in averages.groups()]
     assert record["packed_bytes"] <= 33_000
     assert f"{record['packed_bytes'] / 1000:.1f} kB packed, {record['bit_operations'] / 1e6:.1f}M bit-op" in printed
     for name, (w_bits, a_bits) in chosen.items():

@@ -180,3 +180,14 @@ def test_a_measurement_trains_two_epochs_without_a_stage(kd: str, monkeypatch: p
         seconds = measure(compose_spec(["dataset=digits16", f"kd={kd}", "recipe.epochs=400"]))
     assert seconds == 1437 / 100
     assert length_of(train.call_args.args[0].config) == Length(2, 0, 0)
+
+
+def test_a_measurement_is_possible_whatever_the_length_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its four batches are not enough to calibrate on eight, and its two epochs no multiple of five."""
+    train = Mock(return_value=Mock(images_per_second=100.0))
+    monkeypatch.setattr("sqakd.app.plan.train", train)
+    long = ["recipe.epochs=100", "recipe.calibration_batches=8", "+trainer.check_val_every_n_epoch=5"]
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        measure(compose_spec(["dataset=digits16", *long]))
+    config = train.call_args.args[0].config
+    assert (config["recipe"]["calibration_batches"], config["trainer"]["check_val_every_n_epoch"]) == (1, 1)

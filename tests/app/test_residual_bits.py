@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import command
@@ -41,3 +42,15 @@ def test_a_run_with_rounded_sums_trains_and_is_exported(tmp_path: Path) -> None:
     assert (first["branch"]["shift"], first["branch"]["levels"]) == (128, 255)
     assert (first["shortcut"]["shift"], first["shortcut"]["levels"]) == (0, 255)
     assert "layer1.0.sum, layer2.0.sum, layer3.0.sum" in (folder / "export-requantized" / "report.md").read_text()
+    if find_spec("qonnx") is None:
+        return
+    exported = command.script("export.py", f"run={folder}", "format=qonnx", "images=96", folder=tmp_path)
+    assert exported.returncode == 0, exported.stdout + exported.stderr
+    entries = json.loads((folder / "export-qonnx" / "layers.json").read_text())
+    assert entries[-3:] == [first, second, third]  # the same integers in either form
+    assert len(entries) == len(layers) + 3
+    assert {layer["output"] for layer in entries[:-3]} == {"real"}
+    written = json.loads((folder / "export-qonnx" / "record.json").read_text())
+    assert [verdict["runtime"].split()[0] for verdict in written["verify"]] == ["qonnx"]
+    assert all(verdict["agreement"] == 1 for verdict in written["verify"])
+    assert "layer1.0.sum, layer2.0.sum, layer3.0.sum" in (folder / "export-qonnx" / "report.md").read_text()

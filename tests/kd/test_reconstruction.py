@@ -10,7 +10,6 @@ import pytest
 import small
 import torch
 from hydra import initialize_config_dir
-from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from sqakd.app.compose import compose_spec
@@ -123,7 +122,7 @@ def test_the_recorded_time_includes_the_stage(tmp_path: Path, monkeypatch: pytes
 
 
 def small_info(student: torch.Tensor, teacher: torch.Tensor) -> SetupInfo:
-    return SetupInfo(student=[student], teacher=[teacher], network=nn.Identity(), training_images=2, labels=None)
+    return SetupInfo(student=[student], teacher=[teacher], training_images=2, labels=None)
 
 
 def test_features_of_other_shapes_are_refused() -> None:

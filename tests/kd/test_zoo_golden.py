@@ -217,7 +217,7 @@ def test_the_paraphraser_of_ft_equals_the_reference(i: int) -> None:
 
 
 def setup_info(student: Tensor, teacher: Tensor) -> SetupInfo:
-    return SetupInfo(student=[student], teacher=[teacher], network=nn.Identity(), training_images=1, labels=None)
+    return SetupInfo(student=[student], teacher=[teacher], training_images=1, labels=None)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_each_loss_has_as_many_parameters_as_the_reference(kd: str, resnet20: in
         loss.names = loss.taps(list(available), nn.Identity())
         tapped = [available[name] for name in loss.names]
         labels = torch.arange(2)
-        loss.setup(SetupInfo(student=tapped, teacher=tapped, network=nn.Identity(), training_images=2, labels=labels))
+        loss.setup(SetupInfo(student=tapped, teacher=tapped, training_images=2, labels=labels))
         assert sum(p.numel() for p in loss.parameters() if p.requires_grad) == count, model
 
 

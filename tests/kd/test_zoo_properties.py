@@ -165,7 +165,6 @@ def test_a_hint_more_than_twice_as_large_is_refused() -> None:
     info = SetupInfo(
         student=[random(2, 3, 4, 4)],
         teacher=[random(2, 3, 16, 16)],
-        network=nn.Identity(),
         training_images=1,
         labels=None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import library_parts
@@ -70,6 +71,28 @@ def test_a_feature_loss_is_added_with_its_weight() -> None:
     assert part > 0
     weight = composed("kd=at").config["kd"]["feature"]
     assert torch.isclose(distiller(images, output), plain + weight * part, rtol=1e-3)
+
+
+def test_hooks_are_removed_on_request(tmp_path: Path) -> None:
+    teacher, images = library_parts.network(), library_parts.images()
+    student: nn.Module = library_parts.network(seed=1)
+    distiller = sqakd.Distiller(teacher, feature_loss="at", student=student, layers=LAYERS, example=images)
+    distiller(images, student(images))
+    distiller.remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for net in (teacher, student) for m in net.modules())
+    torch.save(student, tmp_path / "student.pt")
+    sqakd.Distiller(teacher).remove()  # there are none
+
+
+@pytest.mark.parametrize("images", [torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 2, 2)])
+def test_a_refused_example_leaves_the_networks_as_they_were(images: Tensor) -> None:
+    teacher, student = library_parts.network().train(), library_parts.network(seed=1)
+    with pytest.raises(sqakd.SqakdError, match="the network cannot take images of shape"):
+        sqakd.Distiller(teacher, feature_loss="at", student=student, layers=LAYERS, example=images)
+    with pytest.raises(sqakd.SqakdError):
+        sqakd.Distiller(teacher, loss="mse")  # type: ignore[arg-type]
+    assert teacher.training
+    assert not any(m._forward_hooks or m._forward_pre_hooks for net in (teacher, student) for m in net.modules())
 
 
 def test_a_memory_bank_is_updated_by_the_next_call() -> None:

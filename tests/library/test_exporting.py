@@ -105,6 +105,10 @@ def nested() -> nn.Module:
         (student, {"images": [library_parts.images()[..., :7]]}, "[3, 8, 7] follow images of shape [3, 8, 8]"),
         (student, {"images": [library_parts.images() / 0]}, "values that are NaN or infinite"),
         (student, {"mean": [0.5]}, "mean=[0.5]: expected 3 numbers from 0 to 1, one per channel"),
+        (student, {"class_names": ["a", "b"]}, "class_names=['a', 'b']: expected 5 texts, one for each output"),
+        (student, {"class_names": "abcde"}, "class_names='abcde': expected 5 texts"),
+        (student, {"mean": 0.5}, "mean=0.5: expected 3 numbers"),
+        (lambda: "student", {}, "found str; expected a network"),
         (student, {"profile": "tiny"}, "profile='tiny': expected exact, requantized, int8, trt"),
     ],
 )
@@ -126,7 +130,27 @@ def test_a_network_with_one_channel_needs_no_statistics(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5))
     made, images = sqakd.quantize(network, "lsq", bits=2), library_parts.images()[:, :1]
     sqakd.calibrate(made, images)
-    assert sqakd.export(made, images, tmp_path / "made").verify[0].agreement == 1
+    names = list("abcde")
+    record = sqakd.export(
+        made, images, tmp_path / "made", class_names=names, mean=torch.tensor([0.25]), std=np.array([0.5])
+    )
+    assert record.verify[0].agreement == 1
+    grey = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    (found,) = sqakd.predict(tmp_path / "made", tmp_path / "grey.png")
+    with torch.no_grad():
+        logits = made.eval()((torch.from_numpy(grey)[None, None] / 255 - 0.25) / 0.5)
+    assert found.probabilities == pytest.approx(logits.softmax(dim=1)[0].tolist(), abs=1e-5)
+
+
+def test_a_folder_of_other_files_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lowers(*_: object) -> None:
+        raise AssertionError("converted")
+
+    monkeypatch.setattr("sqakd.export.pipeline.integer_content", lowers)
+    (tmp_path / "photo.png").touch()
+    with pytest.raises(sqakd.SqakdError, match=re.escape(str(tmp_path))):
+        sqakd.export(student(), library_parts.images(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import library_parts
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import sqakd
 from sqakd.app.configuration import own_configuration
 from sqakd.errors import SqakdError
-from sqakd.library.presets import preset_names
+from sqakd.library.presets import preset, preset_names
 from sqakd.quantization import convert
 from sqakd.quantization.calibrate import calibrate
 from sqakd.quantization.layers import layer_bits, quantizers
@@ -43,6 +44,38 @@ def described(model: nn.Module) -> list[dict[str, Any]]:
         {"class": type(q), "rounding": type(q.rounding)} | {k: v for k, v in vars(q).items() if isinstance(v, plain)}
         for q in quantizers(model)
     ]
+
+
+def test_training_without_ranges_is_refused(tmp_path: Path) -> None:
+    network, images = library_parts.network(), library_parts.images()
+    student = copy.deepcopy(sqakd.quantize(network, "lsq", bits=2))
+    with torch.no_grad():
+        student(images)  # such as a count of the operations
+    for _ in range(2):
+        with pytest.raises(SqakdError, match="the network has no ranges yet; expected calibrate"):
+            student(images)
+    torch.save(student, tmp_path / "student.pt")
+    sqakd.calibrate(student, images)
+    assert not student._forward_pre_hooks
+    student(images).sum().backward()
+    loaded = sqakd.quantize(network, "lsq", bits=2)
+    loaded.load_state_dict(student.state_dict())
+    assert torch.equal(loaded(images), student(images))
+    assert not loaded._forward_pre_hooks
+    assert not sqakd.dequantize(sqakd.quantize(network))._forward_pre_hooks
+
+
+@pytest.mark.parametrize("widths", [{"bits": 3}, {"w_bits": 3}, {"a_bits": 3}])
+def test_bits_beside_a_scheme_are_refused(widths: dict[str, int]) -> None:
+    with pytest.raises(SqakdError, match=r"bits=3: expected None, because a Scheme has its own bits"):
+        sqakd.quantize(library_parts.network(), preset("lsq", w_bits=2, a_bits=2), **widths)  # type: ignore[arg-type]
+
+
+def test_a_network_in_double_precision_is_quantized() -> None:
+    network, images = library_parts.network().double(), library_parts.images().double()
+    student = sqakd.quantize(network, "lsq", bits=8, example=images)
+    sqakd.calibrate(student, images)
+    assert student(images).dtype == torch.float64
 
 
 @pytest.mark.parametrize("name", preset_names())

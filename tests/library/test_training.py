@@ -19,6 +19,7 @@ import sqakd
 from sqakd.errors import SqakdError
 from sqakd.kd.reconstruction import Reconstruction
 from sqakd.library.presets import composed, preset
+from sqakd.library.quantizing import NeedsRanges
 from sqakd.library.stream import Stream
 from sqakd.quantization.layers import quantizers
 
@@ -66,6 +67,42 @@ def test_labels_of_validation_batches_give_the_accuracy() -> None:
     assert result.history[-1]["val/top1"] == pytest.approx(result.scores["top1"])
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_student_trains_whatever_mode_the_networks_were_in(training: bool) -> None:
+    """A loaded teacher is in evaluation mode, where batch norm of its copy would stay as it is."""
+    teacher, batches = library_parts.network().train(training), library_parts.batches()
+    given = sqakd.quantize(teacher, "lsq", bits=2)
+    results = [
+        sqakd.distill(teacher, batches, "lsq", bits=2, **QUICK),
+        sqakd.distill(teacher, batches, student=given, **QUICK),
+    ]
+    counts = [int(result.student[1].num_batches_tracked) for result in results]  # type: ignore[index]
+    assert counts == [40 + 1 + 2 * len(batches)] * 2  # of the teacher, the calibration and two epochs
+    assert teacher.training == training
+    assert results[0].scores == results[1].scores
+
+
+def test_parts_of_a_student_in_training_mode_may_be_frozen() -> None:
+    student = sqakd.quantize(library_parts.network(), "lsq", bits=2).train()
+    student[1].eval()
+    sqakd.distill(library_parts.network(), library_parts.batches(), student=student, **QUICK)
+    assert student[1].num_batches_tracked == 40 + 1  # the calibration updates them
+
+
+@pytest.mark.parametrize("labels", [torch.full((8,), -1), torch.arange(100, 108), torch.arange(3)])
+def test_what_is_no_class_is_no_label(labels: Tensor) -> None:
+    """Unlabelled images of torchvision have -1; others have the position of the image."""
+    batches = [(images, labels) for images in library_parts.batches()]
+    result = sqakd.distill(library_parts.network(), batches, validation=batches, **QUICK)
+    assert set(result.scores) == {"agreement", "kl"}
+
+
+def test_labels_that_end_are_refused() -> None:
+    validation = [*pairs(1), (library_parts.images(), torch.full((8,), -1))]
+    with pytest.raises(SqakdError, match="a later one has not: expected a number from 0 to 4 for each of its 8 images"):
+        sqakd.distill(library_parts.network(), library_parts.batches(), validation=validation, **QUICK)
+
+
 def test_validation_images_may_come_in_another_order_in_each_epoch() -> None:
     """The teacher's logits of an epoch belong to the images of that epoch."""
     shuffled = DataLoader(TensorDataset(torch.cat(library_parts.batches(8))), batch_size=8, shuffle=True)
@@ -103,7 +140,8 @@ def test_a_student_that_was_given_has_no_hooks_after_an_error(layers: tuple[str,
     student.add_module("only_here", nn.Identity())
     with pytest.raises(SqakdError):
         sqakd.distill(library_parts.network(), iter(library_parts.batches()), student=student, layers=layers, steps=3)
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in student.modules())
+    hooks = [hook for m in student.modules() for hook in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    assert all(isinstance(hook, NeedsRanges) for hook in hooks)
 
 
 @pytest.mark.parametrize(
@@ -118,12 +156,19 @@ def test_a_student_that_was_given_has_no_hooks_after_an_error(layers: tuple[str,
         ({"start": "least"}, "start='least': expected paper, mse or max"),
         ({"start": "mse", "quantizer": "dorefa"}, "no range whose start can be chosen"),
         ({"start": "mse", "student": "quantized"}, "the student is quantized already"),
+        ({"bits": 3, "student": "quantized"}, "bits=3: expected None, because the student is quantized already"),
+        ({"bits": 3, "quantizer": "scheme"}, "bits=3: expected None, because a Scheme has its own bits"),
+        ({"student": "wider"}, "the student has 7 classes and the teacher 5; expected the same"),
+        ({"student": 3}, "found int; expected a network"),
+        ({"validation": iter([library_parts.images()])}, "the validation images have no length.*expected a list"),
+        ({"validation": []}, "the validation images end before the first batch"),
         ({"start": "mse", "quantizer": "scheme"}, "a Scheme has its own starts"),
     ],
 )
 def test_starts_and_layers_that_cannot_work_are_refused(arguments: dict[str, Any], message: str) -> None:
     teacher = library_parts.network()
     made = {"quantized": sqakd.quantize(teacher), "scheme": preset("lsq", w_bits=2, a_bits=2)}
+    made["wider"] = sqakd.quantize(nn.Sequential(*teacher[:-1], nn.Linear(64, 7)))
     given = {key: made.get(value, value) if isinstance(value, str) else value for key, value in arguments.items()}
     with pytest.raises(SqakdError, match=message):
         sqakd.distill(teacher, library_parts.batches(), **QUICK | given)
@@ -243,8 +288,36 @@ def test_a_loss_that_is_not_finite_names_the_layer_and_no_checkpoint() -> None:
         sqakd.distill(teacher, library_parts.batches(), student=student, **QUICK)
 
 
+def test_a_last_step_that_breaks_the_weights_is_no_result() -> None:
+    with pytest.raises(sqakd.SqakdError, match=r"^after epoch 0; layer 0 has non-finite"):
+        sqakd.distill(library_parts.network(), library_parts.batches(1), lr=1e38, **QUICK | {"epochs": 1})
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_scores_that_are_not_finite_are_no_result(epochs: int) -> None:
+    student = sqakd.quantize(library_parts.network())
+    sqakd.calibrate(student, library_parts.images())
+    student[5].register_forward_hook(lambda module, _, y: y if module.training else y / 0)
+    with pytest.raises(sqakd.SqakdError, match=f"^after the {'training' if epochs else 'calibration'}, kl is nan"):
+        sqakd.distill(library_parts.network(), library_parts.batches(), student=student, **QUICK | {"epochs": epochs})
+
+
+def test_a_student_can_still_be_trained_after_a_stage_that_failed() -> None:
+    student = sqakd.quantize(library_parts.network(), "lsq", bits=2)
+    with pytest.raises(sqakd.SqakdError, match="the loss before the training"):
+        sqakd.distill(
+            library_parts.network(),
+            library_parts.batches(),
+            student=student,
+            layers=LAYERS,
+            lr=1e30,
+            **QUICK | {"epochs": 8},
+        )
+    assert all(parameter.requires_grad for parameter in student.parameters())
+
+
 def test_an_iterator_goes_on_from_epoch_to_epoch() -> None:
-    stream = Stream(iter(library_parts.batches(4)), steps=2, epochs=2)
+    stream = Stream(iter(library_parts.batches(4)), steps=2)
     seen = [batch.image for _ in range(2) for batch in stream]
     assert torch.equal(torch.cat(seen), torch.cat(library_parts.batches(4)))
 

@@ -43,6 +43,21 @@ def test_pact_without_batch_norm_is_reported_and_the_output_scale_helps() -> Non
     assert describe_imbalance(balances(*without_batch_norm("quantizer=lsq", "bits=4"))) is None
 
 
+@pytest.mark.parametrize("override", ["quantizer=pact_released", "quantizer=dorefa_released", "residual_bits=4"])
+def test_the_comparison_is_with_the_network_before_it_was_quantized(override: str) -> None:
+    """Shared inputs, outer layers that transform, and rounded sums have no part in the float network."""
+    model, images = small.network(), small.batch(8)
+    floats: list[float] = []
+    with torch.no_grad():
+        floats.append(float(copy.deepcopy(model).train()(images).std()))
+    quantize(model, small.scheme("bits=2", override))
+    calibrate(model, images)
+    found = {one.place: one.ratio for one in balances(model, images)}
+    with torch.no_grad():
+        spread = float(copy.deepcopy(model).train()(images).std())
+    assert found[LOGITS] == pytest.approx(spread / floats[0], rel=1e-4)
+
+
 def test_a_network_as_exact_as_the_float_one_has_the_ratio_one() -> None:
     model = small.quantized("quantizer=ewgs", "bits=8")
     assert all(one.ratio == pytest.approx(1, abs=0.2) for one in balances(model, small.batch(8)))

@@ -133,6 +133,11 @@ def test_two_networks_of_equal_rank_are_refused(tmp_path: Path) -> None:
             {n: t.to(torch.int8) for n, t in network().state_dict().items()},
             "has type torch.int8, expected floating point",
         ),
+        (
+            {n: t.to_sparse() if t.ndim == 4 else t for n, t in network().state_dict().items()},
+            "conv1.weight has the layout torch.sparse_coo, expected a plain tensor",
+        ),
+        ({n: t.to("meta") for n, t in network().state_dict().items()}, "has no values .a meta tensor., expected"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused_with_its_keys(content: Any, message: str, tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import command
 import passing
 import pytest
+import yaml
+from torch import nn
 
 from sqakd.advice import explain
-from sqakd.files import ReadError, sha256
-from sqakd.runs.checkpoint import CheckpointError
+from sqakd.files import ReadError, sha256, write_text
+from sqakd.runs.checkpoint import CheckpointError, save_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, read_record
 from sqakd.runs.run_weights import load_run_weights
@@ -69,3 +71,17 @@ def test_a_passing_error_is_no_damage(
         load_run_weights(folder, record)
     assert explain(caught.value).startswith(f"cannot read {folder.weights}: ")
     assert "delete" not in explain(caught.value)
+
+
+def test_a_configuration_of_another_network_is_refused(tmp_path: Path) -> None:
+    """The weights describe their network themselves, and their checksum covers the description."""
+    folder = RunFolder(tmp_path / "seed0")
+    folder.path.mkdir()
+    saved = {"model": {"net": {"blocks": 1}, "first": None}, "quantizer": {"weight": {"bits": 2}}, "seed": 0}
+    write_text(folder.config, yaml.safe_dump(saved))
+    save_weights(folder.weights, nn.Linear(1, 1), {"model": saved["model"], "quantizer": saved["quantizer"]})
+    record = replace(read_record(RunFolder(OLD_RUN).record), weights_sha256=sha256(folder.weights))
+    assert load_run_weights(folder, record)[1]["quantizer"] == {"weight": {"bits": 2}}
+    write_text(folder.config, yaml.safe_dump(saved | {"quantizer": {"weight": {"bits": 3}}}))
+    with pytest.raises(CheckpointError, match=r"config\.yaml was changed .*: quantizer\.weight\.bits: 3 -> 2"):
+        load_run_weights(folder, record)

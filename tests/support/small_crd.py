@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sqakd.kd.base import FeatureBatch, SetupInfo
 from sqakd.kd.contrastive import ContrastiveDistillation
@@ -20,9 +20,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 def setup_info(labels: Tensor | None) -> SetupInfo:
     """Facts for features [N, 5] of the student and [N, 7] of the teacher."""
-    return SetupInfo(
-        student=[random(2, 5)], teacher=[random(2, 7)], network=nn.Identity(), training_images=60, labels=labels
-    )
+    return SetupInfo(student=[random(2, 5)], teacher=[random(2, 7)], training_images=60, labels=labels)
 
 
 def crd(**changes: float) -> ContrastiveDistillation:

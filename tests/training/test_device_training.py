@@ -26,10 +26,10 @@ from sqakd.quantization.convert import quantize
 from sqakd.training.callbacks.divergence import Divergence
 from sqakd.training.callbacks.history import History
 from sqakd.training.callbacks.resume import Resume
-from sqakd.training.evaluate import evaluate
+from sqakd.training.evaluate import evaluate, top1
 from sqakd.training.pretrain import pretrain
 from sqakd.training.task import Task
-from sqakd.training.trainer import make_trainer, top1
+from sqakd.training.trainer import make_trainer
 
 PAGE = pages.Page(command.ROOT / "docs" / "gpu.md")
 ADDONS = ["bn", "cutmix", "dampen", "ema", "trivial", "two_step"]

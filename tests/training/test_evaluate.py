@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import small
 import torch
 
-from sqakd.training.evaluate import evaluate
+from sqakd.errors import SqakdError
+from sqakd.training.confidence import confidence
+from sqakd.training.evaluate import evaluate, top1
 
 
 @pytest.mark.parametrize("kind", [small.RandomImages, small.UnlabelledImages])
@@ -26,3 +29,12 @@ def test_scores_are_those_of_a_validation_and_nothing_changes(kind: type[small.R
     (validated,) = trainer.validate(task, datamodule=small.images(kind), verbose=False)
     assert found == {name.removeprefix("val/"): pytest.approx(value) for name, value in validated.items()}
     assert ("top1" in found) == labelled
+
+
+@pytest.mark.parametrize("judge", [top1, confidence])
+def test_a_network_without_finite_logits_is_refused(judge: Callable[..., object]) -> None:
+    """A negative variance is finite, and its square root is not; the class with NaN would count as predicted."""
+    network = small.network()
+    network.get_submodule("layer2.0.bn1").running_var[0] = -1.0  # type: ignore[operator]
+    with pytest.raises(SqakdError, match="its logits for the validation images are NaN or infinite"):
+        judge(network, small.images(), torch.device("cpu"))

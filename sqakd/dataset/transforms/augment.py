@@ -28,7 +28,11 @@ class Augment(ABC):
 
     @abstractmethod
     def draw(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return random numbers for `n` images, each tensor [n], on the CPU."""
+        """Return random numbers for `n` images, each tensor [n], on the CPU.
+
+        A change without any, such as `Unchanged`, is for a `Compose` with random ones: batches without random numbers
+        are prepared as for evaluation.
+        """
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: dict[str, Tensor]) -> Tensor:

@@ -12,19 +12,18 @@ values are not.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
-from sqakd.numbers import is_whole
+from sqakd.numbers import MAX_BITS, is_bits
 from sqakd.quantization.quantizers.rounding import Rounding, StraightThrough
 
-MAX_BITS = 8
 # Where a range starts: by the rule of the method's paper, at the least squared rounding error, or at the largest value.
 Start = Literal["paper", "mse", "max"]
-STARTS = ("paper", "mse", "max")
+STARTS: tuple[Start, ...] = get_args(Start)
 CANDIDATES = 100  # number of ranges to try
 SAMPLE = 100_000  # number of elements of one range to try them on, about
 
@@ -35,7 +34,7 @@ class Codes(NamedTuple):
     Attributes:
         integers: int16, the shape of the quantized tensor.
         scale: one number, or one per output channel [C, 1, ...].
-        zero_point: the integer that represents 0.0.
+        zero_point: the integer that represents 0.0: 0, because all grids here are multiples of their scale.
     """
 
     integers: Tensor
@@ -226,12 +225,12 @@ def checked_start(start: str) -> Start:
     """
     if start not in STARTS:
         raise SqakdError(f"start={start!r}: expected paper, mse or max")
-    return cast("Start", start)
+    return start
 
 
 def _checked(bits: int) -> int:
     """Return `bits` if they are a whole number from 1 to MAX_BITS."""
-    if not is_whole(bits) or not 1 <= bits <= MAX_BITS:
+    if not is_bits(bits):
         raise SqakdError(
             f"bits={bits!r}: expected a whole number from 1 to {MAX_BITS} (bits, not levels: 2 bits are 4 levels)",
             topic="quantizer.bits",

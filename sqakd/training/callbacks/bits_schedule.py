@@ -26,15 +26,15 @@ from torch import distributed, nn
 
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
-from sqakd.numbers import is_number
+from sqakd.numbers import MAX_BITS, is_bits, is_number
 from sqakd.quantization.calibrate import recalibrate
 from sqakd.quantization.layers import quantizers
-from sqakd.quantization.quantizers.base import MAX_BITS
 from sqakd.randomness import stream_seed
 from sqakd.training.task import Task
 from sqakd.training.trainer import max_epochs
 
 KEYS = ("share", "w_bits", "a_bits")
+EXTRA_STATE = "_extra_state"  # what a module keeps beside parameters and buffers, by the name that torch gives it
 
 
 class BitsSchedule(pl.Callback):
@@ -72,6 +72,22 @@ class BitsSchedule(pl.Callback):
         starts = [min(round(sum(self.shares[:i]) * epochs), epochs - 1) for i in range(len(self.shares) + 1)]
         return max(i for i, start in enumerate(starts) if start <= epoch)
 
+    def missing(self, epochs: int) -> list[int]:
+        """Return the stages that get no epoch."""
+        return sorted(set(range(len(self.bits))) - {self.stage(epoch, epochs) for epoch in range(epochs)})
+
+    def check_epochs(self, epochs: int) -> None:
+        """Refuse a training in which no stage has an epoch.
+
+        Raises:
+            SqakdError: with the number of epochs.
+        """
+        if len(self.missing(epochs)) == len(self.bits):
+            raise SqakdError(
+                f"{epochs} epochs are too few for a bits schedule: none of its stages would have an epoch; use more"
+                f" epochs, or remove plus="
+            )
+
     def bits_at(self, epoch: int, epochs: int) -> list[int]:
         """Return the bits of each quantizer, in the order of `quantizers`: weight, input, weight, input ..."""
         stage = self.stage(epoch, epochs)
@@ -84,7 +100,7 @@ class BitsSchedule(pl.Callback):
         assert isinstance(pl_module, Task)
         self.own = [quantizer.bits for quantizer in quantizers(pl_module.student)]
         last = max_epochs(trainer)
-        if missing := sorted(set(range(len(self.bits))) - {self.stage(epoch, last) for epoch in range(last)}):
+        if missing := self.missing(last):
             pairs = ", ".join(f"w{w} a{a}" for w, a in (self.bits[i] for i in missing))
             warnings.warn(f"{last} epochs are too few for these stages of the bits schedule: {pairs}", stacklevel=2)
 
@@ -126,14 +142,15 @@ def _check(stage: Mapping[str, float]) -> None:
     if set(stage) != set(KEYS):
         raise SqakdError(f"stage {dict(stage)} of a bits schedule: expected share, w_bits and a_bits")
     share, *bits = (stage[key] for key in KEYS)
-    if not is_number(share) or not share > 0 or not all(number in range(1, MAX_BITS + 1) for number in bits):
+    if not is_number(share) or not share > 0 or not all(map(is_bits, bits)):
         raise SqakdError(
-            f"stage {dict(stage)} of a bits schedule: expected a share above 0, and bits from 1 to {MAX_BITS}"
+            f"stage {dict(stage)} of a bits schedule: expected a share above 0, and whole bits from 1 to {MAX_BITS}"
         )
 
 
 def _broadcast(student: nn.Module) -> None:
     """Broadcast rank 0's tensors: differences by rounding error between the ranks' ranges would otherwise persist."""
     if distributed.is_available() and distributed.is_initialized():
-        for tensor in student.state_dict().values():
-            distributed.broadcast(tensor, 0)
+        for name, tensor in student.state_dict().items():
+            if not name.endswith(EXTRA_STATE):  # on the CPU, which a group of GPUs does not serve
+                distributed.broadcast(tensor, 0)

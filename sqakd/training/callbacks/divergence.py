@@ -1,7 +1,8 @@
-"""Stop a run whose loss is not finite, and report the layer where that begins."""
+"""Stop a run whose loss, weights or scores are not finite, and report the layer where that begins."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,23 +13,26 @@ from sqakd.errors import SqakdError
 from sqakd.quantization.probe import buffers_restored, hooks_removed
 from sqakd.training.task import Task
 
+CHECK_INTERVAL = 50  # steps; a check makes the CPU wait for a GPU
+
 
 class DivergenceError(SqakdError):
-    """Raised when the loss is infinite or not a number. The last good checkpoint is kept."""
+    """Raised when a loss, a weight or a score is infinite or not a number. The last good checkpoint is kept."""
 
 
 class Divergence(pl.Callback):
-    """Checks the loss before the optimizer uses its gradient.
+    """Checks the loss before the optimizer uses its gradient, and what an epoch leaves behind.
 
-    The check reads one number, for which the CPU has to wait for a GPU. On a GPU it therefore runs every
-    `every_n_steps` steps and at the end of an epoch, before a checkpoint is written. On the CPU it runs at each step.
+    The check of the loss reads one number, for which the CPU has to wait for a GPU. On a GPU it therefore runs every
+    `every_n_steps` steps and at the end of an epoch. On the CPU it runs at each step. No loss shows what the last step
+    did, so weights and scores are checked at the end of an epoch, before a checkpoint is written.
 
     Args:
         every_n_steps: distance of the checks on devices that work asynchronously.
         keeps_checkpoint: whether the training writes checkpoints, which the message then mentions.
     """
 
-    def __init__(self, *, every_n_steps: int, keeps_checkpoint: bool = True) -> None:
+    def __init__(self, *, every_n_steps: int = CHECK_INTERVAL, keeps_checkpoint: bool = True) -> None:
         self.every_n_steps, self.keeps_checkpoint = every_n_steps, keeps_checkpoint
         self.last_batch: Any = None
 
@@ -44,6 +48,7 @@ class Divergence(pl.Callback):
         assert isinstance(pl_module, Task)
         mean = pl_module.train_means["loss"]
         self.check(trainer, pl_module, mean.mean_value)  # type: ignore[arg-type]
+        self.check_epoch(trainer, pl_module)
 
     def check(self, trainer: pl.Trainer, task: pl.LightningModule, loss: Tensor) -> None:
         """Stop the run if the loss is not finite.
@@ -55,12 +60,26 @@ class Divergence(pl.Callback):
             return
         assert isinstance(task, Task)
         place = first_non_finite(task.student, self.last_batch.image) or self._part(task)
-        raise DivergenceError(
-            f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}: {place}"
-            + (". The checkpoint of the last whole epoch is kept" if self.keeps_checkpoint else ""),
-            topic="divergence.training",
-            lr=task.recipe.lr / 2,
-        )
+        found = f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}"
+        raise self._error(f"{found}: {place}", task)
+
+    def check_epoch(self, trainer: pl.Trainer, task: Task) -> None:
+        """Stop the run if the epoch's last step left weights, or the validation a score, that are not finite.
+
+        Raises:
+            DivergenceError: naming the epoch, and the layer or the score.
+        """
+        scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+        state = [*task.student.parameters(), *task.student.buffers()]
+        if all_finite([*state, *(value.to(task.device) for value in scores.values())]):
+            return
+        bad = [f"{name} is {float(value)}" for name, value in scores.items() if not bool(torch.isfinite(value))]
+        place = first_non_finite(task.student, self.last_batch.image)
+        raise self._error("; ".join([f"after epoch {trainer.current_epoch}", *bad, *([place] if place else [])]), task)
+
+    def _error(self, found: str, task: Task) -> DivergenceError:
+        kept = ". The checkpoint of the last whole epoch is kept" if self.keeps_checkpoint else ""
+        return DivergenceError(found + kept, topic="divergence.training", lr=task.recipe.lr / 2)
 
     def _part(self, task: Task) -> str:
         """Describe the part of the loss that is not finite although all outputs of the student are."""
@@ -69,6 +88,12 @@ class Divergence(pl.Callback):
                 kind = type(task.objective.feature_loss).__name__
                 return f"the feature loss {kind} is {float(term)} at layer {tap}"
         return "every layer's output is finite, so the loss itself overflowed"
+
+
+@torch.no_grad()
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether all values of tensors on one device are finite; the CPU waits once for the device."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 @torch.no_grad()
@@ -85,7 +110,8 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
     names = {module: name for name, module in model.named_modules() if name}
 
     def before(module: nn.Module, args: Any) -> None:  # a layer's own weights are checked before its children run
-        bad = [key for key, value in module.named_parameters(recurse=False) if not bool(torch.isfinite(value).all())]
+        own = *module.named_parameters(recurse=False), *module.named_buffers(recurse=False)
+        bad = [key for key, value in own if not bool(torch.isfinite(value).all())]
         if bad and not found:
             found.append(f"layer {names[module]} has non-finite {', '.join(bad)}")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from sqakd.quantization.calibrate import calibrate, recalibrate
 from sqakd.quantization.convert import quantize
 from sqakd.quantization.layers import quant_layers, quantizers
-from sqakd.training.callbacks.bits_schedule import BitsSchedule
+from sqakd.training.callbacks.bits_schedule import BitsSchedule, _broadcast
 from sqakd.training.callbacks.history import History
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.task import Task
@@ -144,12 +144,32 @@ def test_stages_without_an_epoch_cause_a_warning(tmp_path: Path) -> None:
         fit(tmp_path, [{"share": 0.05, "w_bits": 8, "a_bits": 8}], "bits=1")
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_schedule_without_any_stage_is_refused(epochs: int) -> None:
+    schedule = BitsSchedule(stages=[{"share": 0.2, "w_bits": 8, "a_bits": 8}])
+    with pytest.raises(ValueError, match=f"{epochs} epochs are too few .* none of its stages would have an epoch"):
+        schedule.check_epochs(epochs)
+    schedule.check_epochs(5)
+
+
 def test_stages_below_the_own_bits_change_nothing(tmp_path: Path) -> None:
     task, _, history = fit(tmp_path, PROGRESSIVE, "bits=8")
     plain = distilling("bits=8")
     small.fit(plain, tmp_path)
     assert command.same_bits(task.student.state_dict(), plain.student.state_dict())
     assert [row["preliminary"] for row in history.rows] == [0] * EPOCHS
+
+
+def test_ranks_exchange_tensors_of_the_device_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extra state, such as whether a tensor is signed, is on the CPU, which a group of GPUs does not serve."""
+    sent: list[Tensor] = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda tensor, _: sent.append(tensor))
+    student = small.quantized("quantizer=lsq").to("meta")
+    assert any(name.endswith("_extra_state") for name in student.state_dict())
+    _broadcast(student)
+    assert {tensor.device.type for tensor in sent} == {"meta"}
+    assert len(sent) == len([name for name in student.state_dict() if not name.endswith("_extra_state")])
 
 
 def test_finished_run_without_a_record_resumes_with_its_own_bits(tmp_path: Path) -> None:

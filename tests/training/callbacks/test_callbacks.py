@@ -36,6 +36,7 @@ from sqakd.training.callbacks.quantizer_statistics import (
     statistics,
     table,
 )
+from sqakd.training.callbacks.resume import Resume
 from sqakd.training.loggers.send import send_picture, send_table
 from sqakd.training.task import Task
 
@@ -410,6 +411,35 @@ def test_run_stops_before_a_non_finite_step_changes_the_weights(tmp_path: Path) 
     with pytest.raises(DivergenceError, match="in epoch 1, step 4: the images themselves are not finite"):
         small.fit(task, tmp_path, callbacks=[Poison(), Divergence(every_n_steps=50)])
     assert all(torch.equal(parameter, weights[name]) for name, parameter in task.student.named_parameters())
+
+
+@pytest.mark.parametrize("fault", ["weight", "buffer", "score"])
+def test_what_the_last_step_broke_stops_the_run_before_a_checkpoint(tmp_path: Path, fault: str) -> None:
+    """The loss of each step is finite; the last step of the second epoch leaves a fault behind."""
+
+    class Break(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+            if (trainer.current_epoch, trainer.is_last_batch) != (1, True):
+                return
+            if fault == "weight":
+                break_weight(pl_module.student, "layer1.0.conv2.weight")
+            elif fault == "buffer":
+                pl_module.student.layer1[0].bn1.running_mean.fill_(float("inf"))
+            else:
+                pl_module.student.linear.register_forward_hook(lambda module, _, y: y if module.training else y / 0)
+
+    task = distilling(epochs=3)
+    resume = Resume(tmp_path / "last.ckpt")
+    callbacks = [Break(), Divergence(every_n_steps=50), resume]
+    found = {
+        "weight": r"after epoch 1; val/kl is nan; layer layer1\.0\.conv2 has non-finite weight\. The checkpoint",
+        "buffer": r"after epoch 1; layer layer1\.0\.bn1 has non-finite running_mean\. The checkpoint",
+        "score": r"after epoch 1; val/kl is nan\. The checkpoint of the last whole epoch is kept",
+    }
+    with pytest.raises(DivergenceError, match=found[fault]) as error:
+        small.fit(task, tmp_path, callbacks=callbacks)
+    assert "recipe.lr=0.005" in explain(error.value)
+    assert torch.load(resume.file, weights_only=True)["epoch"] == 0
 
 
 # Gradient scaling from the curvature.
