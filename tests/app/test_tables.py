@@ -93,7 +93,7 @@ def test_cells_are_named_by_their_overrides(table: str) -> None:
     ("table", "number", "last"),
     [
         ("pareto", 30, "fashion_mnist-resnet20-lsq-auto+144120B+1095368704bitops-sqakd"),
-        ("fashion_mnist", 198, "fashion_mnist-resnet20-dorefa-w4a4-reconstruction"),
+        ("fashion_mnist", 180, "fashion_mnist-resnet20-dorefa-w4a4-reconstruction"),
         ("reconstruction", 24, "fashion_mnist-resnet20-lsq+mse-w1a1-reconstruction"),
         ("starts", 24, "fashion_mnist-resnet20-lsq+mse-w2a2-sqakd"),
         ("best", 6, "digits16-resnet20-ewgs-w2a2-sqakd-bn"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -224,3 +225,13 @@ def test_a_run_of_a_published_network_keeps_its_changes(tmp_path: Path) -> None:
     results = read_results([tmp_path / "runs"], command.ROOT / "results" / "paper.csv")
     assert without_shared_changes(results, published=False).cells == results.cells
     assert [cell.changes for cell in without_shared_changes(results).cells] == [""]
+
+
+def test_a_point_below_the_scale_is_drawn_at_its_bottom_with_its_value() -> None:
+    points = [Point(0, 45.42, 3.0, "failed"), Point(1, 90.0, None, ""), Point(2, 91.0, None, "")]
+    drawn = draw_points(["W1A1", "W2A2", "W4A4"], [Series(0, points)], (86.0, 91.0), unit="top-1 %", label="")
+    assert "\u2193 45.4<" in drawn
+    assert drawn.count('class="m s0"') == 3
+    assert 'class="bar' not in drawn
+    (line,) = re.findall(r'class="thin s0" d="([^"]*)"', drawn)
+    assert line.count("L") == 1, "the point is not joined to the others"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, polyline, tag, tip
+from sqakd.report.charts.svg import Frame, Scale, colour, marker, number, polyline, tag, text, tip
 
 WIDTH, HEIGHT = 280.0, 200.0
 LEFT, RIGHT, TOP, BOTTOM = 36.0, 8.0, 22.0, 22.0
+BELOW = 6.0  # height above the bottom at which a point below the scale is drawn
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def draw_points(
     Args:
         places: names along x.
         series: one for each method, drawn side by side at each place.
-        ends: lowest and highest value of y.
+        ends: lowest and highest value of y. A point below is drawn at the bottom, with an arrow and its value.
         unit: name or unit of y.
         label: description of the chart for screen readers.
         line: a value to compare with, drawn dashed, and its tooltip.
@@ -77,16 +78,21 @@ def draw_points(
     distance = min(15.0, 0.8 * (x(1) - x(0)) / max(len(series), 1))
     for i, method in enumerate(series):
         shift = (i - (len(series) - 1) / 2) * distance
-        spots = [(x(point.place) + shift, y(point.value)) for point in method.points]
-        if connected and len(spots) > 1:
-            parts.append(tag("path", class_=f"thin {colour(method.slot)}", d=polyline(spots)))
-        bars = "".join(_bar(spot, point, y) for (spot, _), point in zip(spots, method.points, strict=True) if point.bar)
+        below = [point for point in method.points if point.value < ends[0]]
+        inside = [(x(point.place) + shift, point) for point in method.points if point not in below]
+        if connected and len(inside) > 1:
+            joined = polyline([(spot, y(point.value)) for spot, point in inside])
+            parts.append(tag("path", class_=f"thin {colour(method.slot)}", d=joined))
+        bars = "".join(_bar(spot, point, y) for spot, point in inside if point.bar)
         if bars:
             parts.append(tag("path", class_=f"bar {colour(method.slot)}", d=bars))
         parts += [
-            marker(method.slot, *spot, hollow=point.hollow, title=point.title)
-            for spot, point in zip(spots, method.points, strict=True)
+            marker(method.slot, spot, y(point.value), hollow=point.hollow, title=point.title) for spot, point in inside
         ]
+        for point in below:
+            spot, bottom = x(point.place) + shift, y(ends[0]) - BELOW
+            written = tag("text", text(f"\u2193 {point.value:.1f}"), x=number(spot + 6), y=number(bottom + 3.5))
+            parts += [marker(method.slot, spot, bottom, hollow=point.hollow, title=point.title), written]
     return frame.svg(*parts, label=label)
 
 

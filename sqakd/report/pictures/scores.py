@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import quantiles
 
 from sqakd.report.cells import Cell
 from sqakd.report.charts.points import Point, Series, draw_points
@@ -26,6 +27,8 @@ from sqakd.report.result_tables import show, show_difference
 from sqakd.report.results import Results
 from sqakd.report.statistics import NO_VERDICT, STANDARD_ERRORS, mean_std
 
+# A value more than so many times the middle half's range below it is off the scale, if there are enough values.
+FAR, ENOUGH = 3.0, 8
 NAMES = {"top1": "Top-1 on the validation images", "agreement": "No labels: agreement with the teacher"}
 BARS = "Error bars: one standard deviation over seeds on each side; a single seed has none."
 
@@ -164,6 +167,17 @@ def _score_charts(results: Results, groups: Mapping[Group, list[Cell]]) -> Drawn
     return Drawn(groups, charts, has_reference)
 
 
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the scale. Values far below all others, of trainings that failed, are left out of it.
+
+    >>> _ends([45.0, 86, 87, 88, 88, 89, 90, 90])
+    (85.68, 90.32)
+    """
+    first, _, third = quantiles(values, n=4) if len(values) >= ENOUGH else (min(values), 0.0, max(values))
+    least = first - FAR * max(third - first, 1.0)
+    return padded(value for value in values if value >= least)
+
+
 def _methods(groups: Mapping[Group, Iterable[Cell]]) -> set[str]:
     return {method(cell) for cells in groups.values() for cell in cells}
 
@@ -189,7 +203,7 @@ def _charts(
     everything = [p for methods in drawn.values() for points in methods.values() for p in points]
     if not everything:
         return []
-    ends = padded([*(end for p in everything for end in p.ends), *([line[0]] if line else [])])
+    ends = _ends([*(end for p in everything for end in p.ends), *([line[0]] if line else [])])
     charts = []
     for quantizer, methods in drawn.items():
         series = [Series(known[each], methods[each]) for each in by_slot(methods, known)]
