@@ -189,6 +189,8 @@ def measure(spec: Spec) -> float:
         short = [f"dataset.limit={MEASURED_STEPS * batch_size}", "recipe.epochs=2", "teacher.recipe.epochs=2"]
         length = length_of(spec.config)
         short += ["recipe.calibration_batches=1", "++trainer.check_val_every_n_epoch=1"]
+        staged = [name for name, node in (spec.config.get("plus") or {}).items() if "stages" in (node or {})]
+        short += [f"plus.{name}.stages=[{{share:0.5,w_bits:8,a_bits:8}}]" for name in staged]
         short += ["kd.feature_loss.pretrain_share=0"] * (length.taken > 0)
         short += ["kd.feature_loss.pretrain_epochs=0"] * (length.added > 0)
         quiet = ["logger=none", "callbacks.progress=null", f"paths.runs={scratch}"]

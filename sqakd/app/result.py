@@ -82,13 +82,14 @@ def record_of(
         initial=history.initial,
         compiled_from=compiled_from(task.trainer),
         layer_bits=layer_bits(task.student) if given else None,
-        average_bits=_average_bits(task.student, parts.data.image_shape) if is_auto(spec.config) else None,
+        average_bits=_average_bits(spec, task.student, parts.data.image_shape) if is_auto(spec.config) else None,
     )
 
 
-def _average_bits(student: nn.Module, image_shape: tuple[int, int, int]) -> tuple[float, float]:
-    """Return the average bits over all weights, and over all elements of the inputs, as budgets count them."""
-    layers = counts({layer: name for name, layer in quant_layers(student)}, student, image_shape)
+def _average_bits(spec: Spec, student: nn.Module, image_shape: tuple[int, int, int]) -> tuple[float, float]:
+    """Return the average bits of the layers whose bits were chosen, over all weights and all elements of the inputs."""
+    chosen = spec.config["quantizer"]["layer_w_bits"]
+    layers = counts({layer: name for name, layer in quant_layers(student) if name in chosen}, student, image_shape)
     return average_bits(layers, {name: Pair(*bits) for name, bits in layer_bits(student).items()})
 
 

@@ -21,6 +21,7 @@ from sqakd.kd.objective import Objective
 from sqakd.library.batches import check_network, device_of, refused_images
 from sqakd.library.presets import kd_node
 from sqakd.numbers import check_positive
+from sqakd.quantization.probe import in_mode
 from sqakd.randomness import stream_seed
 from sqakd.training import feature_setup
 from sqakd.training.callbacks.divergence import CHECK_INTERVAL
@@ -46,7 +47,7 @@ def distillation_loss(
         A scalar >= 0 in nats, the mean over all images and positions.
 
     Raises:
-        SqakdError: if the shapes differ or lack a dimension of classes, or the temperature is not positive.
+        SqakdError: if the shapes differ or lack a dimension of classes, or the temperature is not from 0.01 to 1000.
 
     Example:
         >>> logits = torch.tensor([[1.0, 2.0, 3.0]])
@@ -150,10 +151,10 @@ class Distiller(nn.Module):
             others = layers if teacher_layers is None else teacher_layers
             self.features = feature_setup.tap_both(made, student, layers, teacher, others)
             try:
-                with (
-                    torch.random.fork_rng(devices=[example.device] if example.is_cuda else []),
-                    refused_images(example),
-                ):
+                for network in (student, teacher):
+                    with refused_images(example), torch.no_grad(), in_mode(network, training=False):
+                        network(example)
+                with torch.random.fork_rng(devices=[example.device] if example.is_cuda else []):
                     feature_setup.build(
                         made,
                         self.features,

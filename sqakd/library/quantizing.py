@@ -107,10 +107,13 @@ def quantize(
 
 
 class NeedsRanges:
-    """A hook of a network that refuses to train it before its ranges are set; it removes itself once they are."""
+    """A hook of a network that refuses to train it before its ranges are set; it removes itself once they are.
+
+    Compiled code has no such check: it would be compiled again after the first step.
+    """
 
     def __call__(self, model: nn.Module, args: object) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or device_of(model).type == "meta":
             return
         if not all(bool(quantizer.calibrated) for quantizer in quantizers(model)):
             raise SqakdError("the network has no ranges yet; expected calibrate(network, images), or trained weights")
@@ -119,8 +122,9 @@ class NeedsRanges:
 
 def remove_need(model: nn.Module) -> None:
     """Remove the hook `NeedsRanges` of a network."""
-    for key in [key for key, hook in model._forward_pre_hooks.items() if isinstance(hook, NeedsRanges)]:
-        del model._forward_pre_hooks[key]
+    for key, hook in list(model._forward_pre_hooks.items()):
+        if isinstance(hook, NeedsRanges):
+            model._forward_pre_hooks.pop(key, None)  # another thread may have removed it
 
 
 def calibrate(model: nn.Module, images: Batches, *, batches: int = 1, key: Key = None) -> None:

@@ -24,7 +24,7 @@ class Stream:
 
     Args:
         batches: an iterable of batches, or one tensor, which is a single batch.
-        key: place of the images in a batch.
+        key: place of the images in a batch. With a function no labels are read.
         steps: batches of one epoch; None: all that there are.
         shape: channels, height and width that the images must have; None: those of the first batch.
         classes: number of classes of the teacher; None: labels are not read.
@@ -66,7 +66,7 @@ class Stream:
         if shape is not None:
             check_shape(self.first, shape)
         self.shape = list(self.first.shape[1:])
-        self.classes, self.first_label = classes, labels_of(start)
+        self.classes, self.first_label = classes, self._label(start)
 
     @property
     def labelled(self) -> bool:
@@ -86,22 +86,28 @@ class Stream:
             position += len(images)
             if images.device.type == "cpu":  # the check would wait for a GPU at each batch
                 check_finite(images)
-            yield Batch(images, self._label(batch, len(images)) if labelled else None, index, {})
+            yield Batch(images, self._checked(batch, len(images)) if labelled else None, index, {})
         if found < self.steps:
             again = "; an iterator can be read only once, so give a list or a DataLoader" if self.once else ""
             raise SqakdError(f"the images end after {found} of {self.steps} batches of an epoch{again}")
 
-    def _label(self, batch: AnyBatch, images: int) -> Tensor:
+    def _label(self, batch: AnyBatch) -> Tensor | None:
+        """Return what may be the labels of a batch; a function as key chooses the images alone."""
+        return None if callable(self.key) else labels_of(batch)
+
+    def _checked(self, batch: AnyBatch, images: int) -> Tensor:
         """Return the labels of a batch after a first batch with labels.
 
         Raises:
             SqakdError: if this batch has none.
         """
-        label = labels_of(batch)
+        label = self._label(batch)
         if label is None or (label.device.type == "cpu" and not self._names_classes(label, images)):
+            found = "none" if label is None or not len(label) else f"{len(label)} from {label.min()} to {label.max()}"
             raise SqakdError(
-                f"the first batch has labels, and a later one has not: expected a number from 0 to"
-                f" {(self.classes or 0) - 1} for each of its {images} images"
+                f"the labels of a batch with {images} images: found {found}; expected a class from 0 to"
+                f" {(self.classes or 0) - 1} for each, as in the first batch. If they are no labels, use"
+                f" key=lambda batch: batch[0]"
             )
         return label
 
@@ -122,6 +128,8 @@ class Images(pl.LightningDataModule):
     def __init__(self, training: Stream, validation: Stream | None) -> None:
         super().__init__()
         self.training = training
+        if validation is not None:
+            training.classes = None  # no score is about the training images, so nobody reads their labels
         if validation is None:
             validation = Stream(training.first) if training.once else training
         # The scores are measured several times, so an iterator is read into memory.

@@ -38,7 +38,7 @@ from sqakd.quantization.cost import Cost, cost
 from sqakd.quantization.layers import quantizers
 from sqakd.quantization.probe import in_mode
 from sqakd.randomness import stream_seed
-from sqakd.training.callbacks.divergence import Divergence, DivergenceError
+from sqakd.training.callbacks.divergence import Divergence, DivergenceError, first_non_finite
 from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.evaluate import evaluate
@@ -124,7 +124,7 @@ def distill(
         validation: images on which the scores are measured, in the same form. Labels of (image, label) batches are
             used for the accuracy, never for the training. Anything else than one number of a class for each image is no
             label, such as -1 for an unlabelled image, or the position of the image.
-        key: place of the images in a batch, or a function from the batch to its images.
+        key: place of the images in a batch, or a function from the batch to its images, with which no label is read.
         seed: of the random numbers during the training: dropout, and the order of a DataLoader that shuffles without a
             generator of its own.
         progress: whether to show the progress on standard error.
@@ -218,7 +218,9 @@ def distill(
         seconds = time.perf_counter() - started
         after = evaluate(task.to(device), data, lightning) if epochs else before
         if bad := [f"{name} is {value}" for name, value in after.items() if not math.isfinite(value)]:
-            raise DivergenceError(f"after the {'training' if epochs else 'calibration'}, {', '.join(bad)}")
+            place = first_non_finite(student, first.to(device)) or "every layer's output on the first batch is finite"
+            stage = "training" if epochs else "calibration"
+            raise DivergenceError(f"after the {stage}, {', '.join(bad)}: {place}; expected finite scores")
     student = student.to(home).eval()
     channels, height, width = first.shape[1:]
     return Distilled(

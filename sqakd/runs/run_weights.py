@@ -12,7 +12,8 @@ from sqakd.files import read_errors, sha256
 from sqakd.runs.checkpoint import CheckpointError, load_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record
-from sqakd.runs.spec import differences, identity
+from sqakd.runs.renames import with_current_paths
+from sqakd.runs.spec import LAYER_BITS, TARGET, differences, identity
 
 DESCRIBED = ("model", "quantizer")  # nodes of the configuration that construct the network
 
@@ -52,12 +53,28 @@ def _check_description(folder: RunFolder, facts: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: naming the keys that differ.
     """
-    config = folder.read_config()
-    now, then = (identity({key: side.get(key) for key in DESCRIBED}) for side in (config, facts))
-    common = now.keys() & then.keys()  # keys were added and classes renamed since early versions
+    now, then = (_description(side) for side in (folder.read_config(), facts))
+    common = now.keys() & then.keys()  # keys were added since early versions
     if changes := differences(*({key: side[key] for key in common} for side in (now, then))):
         raise CheckpointError(
             f"{folder.config} was changed after the run: {some(changes)}, as {folder.weights.name} says. Its network"
             f" would be another one",
             topic="run.description",
         )
+
+
+def _description(side: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what constructs the network, as {dotted key: value}, with classes and with bits of single layers."""
+    nodes = {key: with_current_paths(side[key]) for key in DESCRIBED if key in side}
+    layers = dict.fromkeys((f"quantizer.{key}" for key in LAYER_BITS), "") if nodes.get("quantizer") else {}
+    return {**layers, **identity(nodes), **_classes(nodes)}
+
+
+def _classes(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the classes in a node, which an identity leaves out, by dotted key."""
+    if not isinstance(node, Mapping):
+        return {}
+    found = {f"{prefix}{TARGET}": node[TARGET]} if TARGET in node else {}
+    for key, inner in node.items():
+        found |= _classes(inner, f"{prefix}{key}.")
+    return found

@@ -82,7 +82,7 @@ def build(
     Raises:
         SqakdError: if the features of student and teacher cannot be compared.
     """
-    with torch.no_grad(), in_mode(student, training=False):
+    with torch.no_grad(), in_mode(student, training=False), in_mode(teacher, training=False):
         student(images)
         teacher(images)
     of_student, of_teacher = features

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import command
+import pytest
 
 OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=lsq", *command.SMALL, "teacher.recipe.epochs=1"]
 
@@ -42,8 +42,7 @@ def test_a_run_with_rounded_sums_trains_and_is_exported(tmp_path: Path) -> None:
     assert (first["branch"]["shift"], first["branch"]["levels"]) == (128, 255)
     assert (first["shortcut"]["shift"], first["shortcut"]["levels"]) == (0, 255)
     assert "layer1.0.sum, layer2.0.sum, layer3.0.sum" in (folder / "export-requantized" / "report.md").read_text()
-    if find_spec("qonnx") is None:
-        return
+    pytest.importorskip("qonnx")
     exported = command.script("export.py", f"run={folder}", "format=qonnx", "images=96", folder=tmp_path)
     assert exported.returncode == 0, exported.stdout + exported.stderr
     entries = json.loads((folder / "export-qonnx" / "layers.json").read_text())

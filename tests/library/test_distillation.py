@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,13 @@ def test_a_refused_example_leaves_the_networks_as_they_were(images: Tensor) -> N
         sqakd.Distiller(teacher, loss="mse")  # type: ignore[arg-type]
     assert teacher.training
     assert not any(m._forward_hooks or m._forward_pre_hooks for net in (teacher, student) for m in net.modules())
+
+
+def test_a_feature_loss_does_not_change_its_teacher() -> None:
+    teacher, student = library_parts.network().train(), library_parts.network(seed=1)
+    before = copy.deepcopy(teacher.state_dict())
+    sqakd.Distiller(teacher, feature_loss="at", student=student, layers=LAYERS, example=library_parts.images())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
 
 
 def test_a_memory_bank_is_updated_by_the_next_call() -> None:

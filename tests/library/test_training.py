@@ -89,6 +89,17 @@ def test_parts_of_a_student_in_training_mode_may_be_frozen() -> None:
     assert student[1].num_batches_tracked == 40 + 1  # the calibration updates them
 
 
+def test_labels_of_training_images_do_not_matter() -> None:
+    batches = [(images, torch.arange(8) + 8 * i - 1) for i, images in enumerate(library_parts.batches())]
+    whole = sqakd.distill(library_parts.network(), batches, validation=library_parts.batches(), **QUICK)
+    assert set(whole.scores) == {"agreement", "kl"}
+    positions = [(library_parts.images(4), torch.arange(4) + 4 * i) for i in range(3)]
+    chosen = sqakd.distill(library_parts.network(), positions, key=lambda batch: batch[0], **QUICK)
+    assert set(chosen.scores) == {"agreement", "kl"}
+    with pytest.raises(SqakdError, match=r"found 4 from 4 to 7; expected a class from 0 to 4 for each.*key=lambda"):
+        sqakd.distill(library_parts.network(), positions, **QUICK)
+
+
 @pytest.mark.parametrize("labels", [torch.full((8,), -1), torch.arange(100, 108), torch.arange(3)])
 def test_what_is_no_class_is_no_label(labels: Tensor) -> None:
     """Unlabelled images of torchvision have -1; others have the position of the image."""
@@ -99,7 +110,7 @@ def test_what_is_no_class_is_no_label(labels: Tensor) -> None:
 
 def test_labels_that_end_are_refused() -> None:
     validation = [*pairs(1), (library_parts.images(), torch.full((8,), -1))]
-    with pytest.raises(SqakdError, match="a later one has not: expected a number from 0 to 4 for each of its 8 images"):
+    with pytest.raises(SqakdError, match="found 8 from -1 to -1; expected a class from 0 to 4"):
         sqakd.distill(library_parts.network(), library_parts.batches(), validation=validation, **QUICK)
 
 

@@ -77,11 +77,17 @@ def test_a_configuration_of_another_network_is_refused(tmp_path: Path) -> None:
     """The weights describe their network themselves, and their checksum covers the description."""
     folder = RunFolder(tmp_path / "seed0")
     folder.path.mkdir()
-    saved = {"model": {"net": {"blocks": 1}, "first": None}, "quantizer": {"weight": {"bits": 2}}, "seed": 0}
+    weight = {"_target_": "sqakd.quantization.quantizers.lsq.LearnedStep", "bits": 2}
+    saved = {"model": {"net": {"blocks": 1}, "first": None}, "quantizer": {"weight": weight}, "seed": 0}
     write_text(folder.config, yaml.safe_dump(saved))
     save_weights(folder.weights, nn.Linear(1, 1), {"model": saved["model"], "quantizer": saved["quantizer"]})
     record = replace(read_record(RunFolder(OLD_RUN).record), weights_sha256=sha256(folder.weights))
-    assert load_run_weights(folder, record)[1]["quantizer"] == {"weight": {"bits": 2}}
-    write_text(folder.config, yaml.safe_dump(saved | {"quantizer": {"weight": {"bits": 3}}}))
-    with pytest.raises(CheckpointError, match=r"config\.yaml was changed .*: quantizer\.weight\.bits: 3 -> 2"):
-        load_run_weights(folder, record)
+    assert load_run_weights(folder, record)[1]["quantizer"] == {"weight": weight}
+    for changed, message in (
+        ({"weight": weight | {"bits": 3}}, r"quantizer\.weight\.bits: 3 -> 2"),
+        ({"weight": weight, "layer_bits": {"conv1": 4}}, r"quantizer\.layer_bits: conv1:4 -> "),
+        ({"weight": weight | {"_target_": "sqakd.X"}}, r"quantizer\.weight\._target_: sqakd\.X -> sqakd\.quant"),
+    ):
+        write_text(folder.config, yaml.safe_dump(saved | {"quantizer": changed}))
+        with pytest.raises(CheckpointError, match=r"config\.yaml was changed after the run: " + message):
+            load_run_weights(folder, record)

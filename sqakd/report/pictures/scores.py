@@ -28,7 +28,7 @@ from sqakd.report.results import Results
 from sqakd.report.statistics import NO_VERDICT, STANDARD_ERRORS, mean_std
 
 # A value more than so many times the middle half's range below it is off the scale, if there are enough values.
-FAR, ENOUGH = 3.0, 8
+FAR, ENOUGH = 2.5, 8
 NAMES = {"top1": "Top-1 on the validation images", "agreement": "No labels: agreement with the teacher"}
 BARS = "Error bars: one standard deviation over seeds on each side; a single seed has none."
 
@@ -167,15 +167,16 @@ def _score_charts(results: Results, groups: Mapping[Group, list[Cell]]) -> Drawn
     return Drawn(groups, charts, has_reference)
 
 
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    """Return the ends of the scale. Values far below all others, of trainings that failed, are left out of it.
+def _ends(points: Sequence[Point], lines: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of the scale. Points far below all others, of trainings that failed, are left out of it.
 
-    >>> _ends([45.0, 86, 87, 88, 88, 89, 90, 90])
-    (85.68, 90.32)
+    >>> _ends([Point(0, value, None, "") for value in (45.0, 86, 87, 88, 88, 89, 90, 90)], [92.0])
+    (85.52, 92.48)
     """
+    values = [point.value for point in points]
     first, _, third = quantiles(values, n=4) if len(values) >= ENOUGH else (min(values), 0.0, max(values))
     least = first - FAR * max(third - first, 1.0)
-    return padded(value for value in values if value >= least)
+    return padded([*(end for point in points if point.value >= least for end in point.ends), *lines])
 
 
 def _methods(groups: Mapping[Group, Iterable[Cell]]) -> set[str]:
@@ -203,7 +204,7 @@ def _charts(
     everything = [p for methods in drawn.values() for points in methods.values() for p in points]
     if not everything:
         return []
-    ends = _ends([*(end for p in everything for end in p.ends), *([line[0]] if line else [])])
+    ends = _ends(everything, [line[0]] if line else [])
     charts = []
     for quantizer, methods in drawn.items():
         series = [Series(known[each], methods[each]) for each in by_slot(methods, known)]

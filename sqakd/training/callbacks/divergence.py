@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sqakd.errors import SqakdError
 from sqakd.quantization.probe import buffers_restored, hooks_removed
@@ -70,7 +71,7 @@ class Divergence(pl.Callback):
             DivergenceError: naming the epoch, and the layer or the score.
         """
         scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
-        state = [*task.student.parameters(), *task.student.buffers()]
+        state = [tensor for module in task.student.modules() for _, tensor in _trained(module)]
         if all_finite([*state, *(value.to(task.device) for value in scores.values())]):
             return
         bad = [f"{name} is {float(value)}" for name, value in scores.items() if not bool(torch.isfinite(value))]
@@ -110,8 +111,7 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
     names = {module: name for name, module in model.named_modules() if name}
 
     def before(module: nn.Module, args: Any) -> None:  # a layer's own weights are checked before its children run
-        own = *module.named_parameters(recurse=False), *module.named_buffers(recurse=False)
-        bad = [key for key, value in own if not bool(torch.isfinite(value).all())]
+        bad = [key for key, value in _trained(module) if not bool(torch.isfinite(value).all())]
         if bad and not found:
             found.append(f"layer {names[module]} has non-finite {', '.join(bad)}")
 
@@ -124,3 +124,9 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
     with buffers_restored(model), hooks_removed(hooks):
         model(images)
     return found[0] if found else None
+
+
+def _trained(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """Return a module's own tensors that a training changes; other buffers may be infinite, such as masks."""
+    statistics = module.named_buffers(recurse=False) if isinstance(module, _BatchNorm) else ()
+    return [*module.named_parameters(recurse=False), *statistics]

@@ -442,6 +442,13 @@ def test_what_the_last_step_broke_stops_the_run_before_a_checkpoint(tmp_path: Pa
     assert torch.load(resume.file, weights_only=True)["epoch"] == 0
 
 
+def test_a_mask_may_be_infinite(tmp_path: Path) -> None:
+    task = distilling()
+    task.student.register_buffer("mask", torch.full((2, 2), -float("inf")))
+    small.fit(task, tmp_path, callbacks=[Divergence()])
+    assert first_non_finite(task.student, small.batch(2)) is None
+
+
 # Gradient scaling from the curvature.
 
 
