@@ -165,7 +165,7 @@ class Distiller(nn.Module):
                         labels=None,
                         seed=stream_seed(seed, "feature loss"),
                     )
-            except BaseException:
+            except BaseException:  # whatever it is: no hook stays on networks that cannot be compared
                 self.remove()
                 raise
             self.to(example.device)
