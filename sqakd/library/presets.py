@@ -55,6 +55,11 @@ def preset(
     return made
 
 
+def bits_or_default(bits: int | None) -> int:
+    """Return bits of weights and inputs, by default 2."""
+    return 2 if bits is None else bits
+
+
 @cache
 def composed(*overrides: str) -> Spec:
     """Compose the configuration of a run from overrides."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sqakd.errors import SqakdError
 from sqakd.library.batches import Batches, Key, check_network, device_of, first_batches, images_of, refused_images
-from sqakd.library.presets import preset
+from sqakd.library.presets import bits_or_default, preset
 from sqakd.quantization import calibrate as calibration
 from sqakd.quantization import convert
 from sqakd.quantization.convert import Scheme
@@ -83,7 +83,7 @@ def quantize(
                 raise SqakdError(f"{key}={given!r}: expected None, because a Scheme has its own {what}")
         scheme = quantizer
     else:
-        common = 2 if bits is None else bits
+        common = bits_or_default(bits)
         own = {"w_bits": common if w_bits is None else w_bits, "a_bits": common if a_bits is None else a_bits}
         scheme = preset(quantizer, **own, start=start)
     more = {

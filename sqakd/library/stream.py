@@ -130,7 +130,7 @@ class Images(pl.LightningDataModule):
         self.training = training
         if validation is not None:
             training.classes = None  # no score is about the training images, so nobody reads their labels
-        if validation is None:
+        else:
             validation = Stream(training.first) if training.once else training
         # The scores are measured several times, so an iterator is read into memory.
         self.validation = [*validation] if validation.once else validation

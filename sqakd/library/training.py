@@ -7,13 +7,10 @@ The training itself is that of the commands: `sqakd.training`.
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +26,10 @@ from sqakd.errors import SqakdError
 from sqakd.kd.objective import Objective
 from sqakd.library.batches import Batches, Key, check_network, device_of, refused_images
 from sqakd.library.callbacks import Epochs
-from sqakd.library.presets import composed, preset
+from sqakd.library.presets import bits_or_default, composed, preset
 from sqakd.library.quantizing import calibrate, quantize
 from sqakd.library.stream import Images, Stream
+from sqakd.library.surroundings import own_state, quiet, tap_hooks_removed
 from sqakd.numbers import check_whole
 from sqakd.quantization.convert import Scheme
 from sqakd.quantization.cost import Cost, cost
@@ -161,15 +159,14 @@ def distill(
     home = device_of(teacher)
     if student is None:
         if isinstance(quantizer, str):  # some ranges have the weight decay of the network
-            own_bits = {"w_bits": 2 if bits is None else bits, "a_bits": 2 if bits is None else bits}
-            quantizer, start = preset(quantizer, **own_bits, weight_decay=weight_decay, start=start), None
+            number = bits_or_default(bits)
+            quantizer = preset(quantizer, w_bits=number, a_bits=number, weight_decay=weight_decay, start=start)
+            start = None  # the scheme has it
         student = quantize(teacher, quantizer, start=start, example=first)
     elif start is not None:
         raise SqakdError(f"start={start!r}: expected None, because the student is quantized already")
     elif (found := _classes(check_network(student), first, owner="student")) != classes:
         raise SqakdError(f"the student has {found} classes and the teacher {classes}; expected the same")
-    if not student.training:
-        student.train()  # Lightning keeps the mode, and in evaluation mode batch norm and dropout would not train
     judged = None
     if validation is not None:
         judged = Stream(validation, key=key, shape=first.shape[1:], classes=classes, name="validation images")
@@ -189,7 +186,7 @@ def distill(
     )
     rows = Epochs()
     bars = [ProgressBar(label="distill", lines=PROGRESS_LINES)] if progress else []
-    with _own_state(), _quiet(), _hooks_removed(task), tempfile.TemporaryDirectory() as folder:
+    with own_state(), quiet(), tap_hooks_removed(task), tempfile.TemporaryDirectory() as folder:
         check_trainer_config(recipe, config)
         lightning = make_trainer(
             recipe,
@@ -211,6 +208,8 @@ def distill(
         before = evaluate(task.to(device), data, lightning)
         started = time.perf_counter()
         if epochs:
+            if not student.training:  # Lightning keeps the mode, and in this one batch norm and dropout do not train
+                student.train()
             images, resume = first[:PROBE_IMAGES].to(device), Resume(Path(folder) / "pretrain.ckpt")
             task.build_feature_loss(images, training_images=0, labels=None)
             pretrain(task, data, config, epochs=length.stage, images=images, resume=resume, callbacks=bars)
@@ -284,48 +283,3 @@ def _callbacks(batch_size: int) -> list[pl.Callback]:
         Divergence(keeps_checkpoint=False),
         make(node, "callbacks.hessian_scaling"),
     ]
-
-
-@contextmanager
-def _own_state() -> Iterator[None]:
-    """Run the block, then restore torch's random numbers and settings. Ctrl-C stays a KeyboardInterrupt."""
-    mode = torch.get_deterministic_debug_mode()
-    compiler, lowering = torch._dynamo.config, torch._functorch.config
-    try:
-        with (
-            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
-            compiler.patch(recompile_limit=compiler.recompile_limit),
-            lowering.patch(force_non_lazy_backward_lowering=lowering.force_non_lazy_backward_lowering),
-        ):
-            yield
-    except SystemExit as error:  # Lightning's answer to Ctrl-C
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        torch.set_deterministic_debug_mode(mode)
-
-
-@contextmanager
-def _hooks_removed(task: Task) -> Iterator[None]:
-    """Run the block, then take the hooks of a feature loss off the networks."""
-    try:
-        yield
-    finally:
-        for features in task.features or ():
-            features.remove()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress Lightning's hints while the block runs."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"pytorch_lightning\b")
-        warnings.filterwarnings("ignore", message="It is recommended to use .self.log")
-        logger.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

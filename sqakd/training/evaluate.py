@@ -34,13 +34,13 @@ def predictions(
 
     They are computed in the network's own precision. Each process computes all images.
 
-    Raises:
-        SqakdError: after the last batch, if a logit is not finite.
-
     Args:
         network: images [N, C, H, W] -> logits [N, classes]; it is not changed.
         data: images, not attached to a trainer yet.
         device: where to compute.
+
+    Raises:
+        SqakdError: after the last batch, if a logit is not finite.
     """
     judged = copy.deepcopy(network).to(device).eval()
     finite = torch.ones((), dtype=torch.bool, device=device)

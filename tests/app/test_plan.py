@@ -22,6 +22,7 @@ from sqakd.runs.length import Length, length_of
 from sqakd.runs.record import Record, write_record
 from sqakd.runs.spec import Spec
 from sqakd.terminal import duration
+from sqakd.training.callbacks.bits_schedule import BitsSchedule
 
 NAME = "digits-net-ewgs-w2a2-sqakd"
 CONFIG: dict[str, Any] = {
@@ -183,11 +184,13 @@ def test_a_measurement_trains_two_epochs_without_a_stage(kd: str, monkeypatch: p
 
 
 def test_a_measurement_is_possible_whatever_the_length_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its four batches are not enough to calibrate on eight, and its two epochs no multiple of five."""
+    """Its four batches are too few to calibrate on eight, and its two epochs for every fifth and for a short stage."""
     train = Mock(return_value=Mock(images_per_second=100.0))
     monkeypatch.setattr("sqakd.app.plan.train", train)
     long = ["recipe.epochs=100", "recipe.calibration_batches=8", "+trainer.check_val_every_n_epoch=5"]
+    long += ["plus=progressive", "plus.progressive.stages=[{share:0.1,w_bits:8,a_bits:8}]"]
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
         measure(compose_spec(["dataset=digits16", *long]))
     config = train.call_args.args[0].config
     assert (config["recipe"]["calibration_batches"], config["trainer"]["check_val_every_n_epoch"]) == (1, 1)
+    BitsSchedule(stages=config["plus"]["progressive"]["stages"]).check_epochs(config["recipe"]["epochs"])
