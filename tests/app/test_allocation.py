@@ -6,12 +6,18 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import command
 import pytest
+import small
 import yaml
 
+from sqakd.app.result import _average_bits
+from sqakd.quantization.layers import layer_bits
 from sqakd.runs.names import bits_name
+from sqakd.runs.spec import Spec
 
 OVERRIDES = ["dataset=digits16", "dataset.limit=96", "quantizer=lsq", *command.SMALL, "teacher.recipe.epochs=1"]
 AUTO = [*OVERRIDES, "bits=auto", "budget.images=16", "budget.widths=[2,4]", "recipe.epochs=1"]
@@ -135,3 +141,12 @@ def test_bits_that_are_given_are_in_the_name_the_record_the_picture_and_the_plan
     assert f"done     {folder}" in command.train(*MIXED, "plan=true", runs=runs).stdout
     wrong = command.train(*OVERRIDES, "layer_bits={layer4.*:2}", "plan=true", runs=runs).stdout
     assert "layer_bits has 'layer4.*', which matches no layer" in wrong
+
+
+def test_the_average_bits_are_those_of_the_chosen_layers() -> None:
+    """The outer layers have 8 bits, and no budget counts them."""
+    student = small.quantized("quantizer=lsq", "bits=2", "quantizer.first_last=8")
+    inner = {name: 2 for name, bits in layer_bits(student).items() if bits == (2, 2)}
+    assert len(inner) < len(layer_bits(student))
+    spec = cast(Spec, SimpleNamespace(config={"quantizer": {"layer_w_bits": inner}}))
+    assert _average_bits(spec, student, small.SHAPE) == (2, 2)
