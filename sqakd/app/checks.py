@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -75,15 +76,31 @@ def check_parts(spec: Spec, parts: Parts) -> None:
     with located("trainer"):
         check_trainer_config(parts.recipe, spec.config["trainer"])
     check_length(spec, parts.addons)
+    check_schedules(parts.recipe.epochs, parts.addons)
     check_bits(spec, parts.scheme)
     needy = [name for name, part in parts.addons.items() if getattr(part, "needs_quantizer", False)]
     if needy and parts.scheme is None:
         raise SqakdError(
             f"plus={needy[0]} needs quantized weights, but quantizer=none has none; remove plus={needy[0]}"
         )
-    schedules = [name for name, part in parts.addons.items() if isinstance(part, BitsSchedule)]
+
+
+def check_schedules(epochs: int, addons: Mapping[str, Any]) -> None:
+    """Refuse two add-ons that set the bits of each epoch, or one for which the training is too short.
+
+    Args:
+        epochs: of the training, without a stage before it.
+        addons: by name.
+
+    Raises:
+        SqakdError: naming the add-ons.
+    """
+    schedules = {name: part for name, part in addons.items() if isinstance(part, BitsSchedule)}
     if len(schedules) > 1:
         raise SqakdError(f"plus={' and plus='.join(schedules)} both set the bits of each epoch; remove one of them")
+    for name, part in schedules.items():
+        with located(f"plus.{name}"):
+            part.check_epochs(epochs)
 
 
 def check_length(spec: Spec, addons: Collection[str]) -> None:
@@ -139,9 +156,6 @@ def check_data(spec: Spec, parts: Parts) -> None:
         if isinstance(part, WeightAverage):
             with located(f"plus.{name}"):
                 part.check_memory(steps_per_epoch)
-        if isinstance(part, BitsSchedule):
-            with located(f"plus.{name}"):
-                part.check_epochs(parts.recipe.epochs)
 
 
 def build_float_network(spec: Spec, parts: Parts) -> nn.Module:

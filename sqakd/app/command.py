@@ -121,6 +121,10 @@ def check_options(arguments: Sequence[str], config_folder: Path) -> None:
             raise SystemExit(f"error: {printable(argument)}: omit the plus sign; the group has an option already")
         if not isinstance(value, str | list):
             raise SystemExit(f"error: {printable(argument)}: expected {either(_options(config_folder / group))}")
+        if group == "plus" and isinstance(value, list) and (twice := [one for one in value if value.count(one) > 1]):
+            raise SystemExit(
+                f"error: {printable(argument)}: {printable(twice[0])} is there twice; name each option once"
+            )
 
 
 def _starts_sweep(arguments: Namespace) -> bool:

@@ -71,7 +71,7 @@ def make_parts(spec: Spec) -> Parts:
         SqakdError: if a constructor refuses its arguments.
     """
     config = spec.config
-    addons = {name: make(node, f"plus.{name}") for name, node in sorted(config.get("plus", {}).items())}
+    addons = make_addons(config)
     nodes = {name: node for name, node in (config["callbacks"] or {}).items() if node}
     objective, recipe, epochs = make_training(config)
     parts = Parts(
@@ -90,6 +90,15 @@ def make_parts(spec: Spec) -> Parts:
     )
     parts.data.extend({name: part for name, part in addons.items() if isinstance(part, Augment)})
     return parts
+
+
+def make_addons(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Construct the chosen add-ons, in the order of their names.
+
+    Raises:
+        SqakdError: if a constructor refuses its arguments.
+    """
+    return {name: make(node, f"plus.{name}") for name, node in sorted(config.get("plus", {}).items())}
 
 
 def make_training(config: Mapping[str, Any]) -> tuple[Objective, Recipe, Length]:

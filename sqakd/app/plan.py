@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from sqakd.advice import explain, left_out
-from sqakd.app.checks import check_bits, check_length
+from sqakd.app.checks import check_bits, check_length, check_schedules
 from sqakd.app.compose import compose_spec, make
 from sqakd.app.console import say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_plan
 from sqakd.app.overrides import float_run_overrides
-from sqakd.app.parts import make_training, without_pretrained
+from sqakd.app.parts import make_addons, make_training, without_pretrained
 from sqakd.app.plan_data import PlannedData
 from sqakd.app.precision import available_float_run, precision_note
 from sqakd.app.schema import check_config
@@ -204,9 +204,11 @@ def refusal(spec: Spec) -> str | None:
     network = without_pretrained(spec.config["model"]["net"])  # a plan downloads nothing
     try:
         check_config(spec)
-        make_training(spec.config)
+        _, recipe, _ = make_training(spec.config)
         make(spec.config["dataset"], "dataset")
-        check_length(spec, spec.config.get("plus", {}))
+        addons = make_addons(spec.config)
+        check_length(spec, addons)
+        check_schedules(recipe.epochs, addons)
         scheme = make(spec.config["quantizer"], "quantizer")
         check_bits(spec, scheme)
         with torch.device("meta"):

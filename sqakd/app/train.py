@@ -18,6 +18,7 @@ from sqakd.app.result import Reference, draw_picture, record_of, reference_of, r
 from sqakd.app.schema import check_config
 from sqakd.app.tasks import PROBE_IMAGES, make_task, set_up_feature_loss
 from sqakd.app.teacher import Networks, check_float_runs, find_networks, load_teacher_file, report_teacher
+from sqakd.app.unused import unused
 from sqakd.files import remove_abandoned
 from sqakd.quantization.balance import balances, describe_imbalance
 from sqakd.quantization.calibrate import calibrate
@@ -67,6 +68,8 @@ def train(spec: Spec) -> Record:
     with folder.locked() if first_process() or not shared(spec) else nullcontext():
         if record := folder.finished_record(spec):  # another process was faster
             return _done_before(folder, record)
+        for line in unused(spec, parts.objective):
+            say(f"warning: {line}")
         say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)
         if spec.undecided:

@@ -10,14 +10,13 @@ from sqakd.report.comparisons import Comparison
 from sqakd.report.result_tables import last_ps
 from sqakd.report.results import AGGREGATES
 from sqakd.report.statistics import NO_VERDICT, Difference, mean_std
-from sqakd.runs.record import ITS_OWN, WITHOUT_RELEASED
+from sqakd.runs.record import ITS_OWN, SHARES, WITHOUT_RELEASED
 from sqakd.terminal import printable
 
-SCORES = ("top1", "top5", "agreement")
 HEADER = (
     *("dataset", "model", "quantizer", "w_bits", "a_bits", "kd", "changed"),
     *("paper_top1", "paper_top5", "paper_source", "paper_compared_with", "n", "seeds", "epochs"),
-    *(f"{score}_{aggregate}_{part}" for score in SCORES for aggregate in AGGREGATES for part in ("mean", "std")),
+    *(f"{score}_{aggregate}_{part}" for score in SHARES for aggregate in AGGREGATES for part in ("mean", "std")),
     *("difference", "packed_bytes", "bit_operations", "commits"),
     *("difference_standard_error", "difference_verdict", "drop_from_float_mean", "drop_from_float_std"),
     *("labels_kd", "labels_n"),
@@ -56,7 +55,7 @@ def _row(line: Comparison) -> list[object]:
         len(records),
         " ".join(str(record.seed) for record in records),
         line.epochs,
-        *(field for score in SCORES for name in AGGREGATES for field in _mean_std(line.ours(score, name))),
+        *(field for score in SHARES for name in AGGREGATES for field in _mean_std(line.ours(score, name))),
         value,
         *_fields(*costs),
         " ".join(sorted({str(record.commit)[:10] for record in records})),

@@ -59,6 +59,10 @@ class Fields:
         """Return a finite number."""
         return float(self._get(key, "a finite number", lambda value: is_number(value) and -LARGEST < value < LARGEST))
 
+    def share(self, key: str) -> float:
+        """Return a number between 0 and 1."""
+        return float(self._get(key, "a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1))
+
     def flag(self, key: str) -> bool:
         """Return true or false."""
         return bool(self._get(key, "true or false", lambda value: isinstance(value, bool)))

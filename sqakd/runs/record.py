@@ -23,6 +23,7 @@ ONLY_IF_KNOWN = (
     *("drop_from_float", "difference_from_paper", "weights_sha256"),
     *("top1_before_training", "agreement_before_training", "compiled_from", "layer_bits", "chosen_bits"),
 )
+SHARES = ("top1", "top5", "agreement")  # scores between 0 and 1; others are divergences
 ROUNDING = "quantizer/rounding="
 ITS_OWN, WITHOUT_RELEASED = "its own", "without _released"
 
@@ -42,11 +43,10 @@ class Score:
     mean_of_last_5: float
 
     @classmethod
-    def from_fields(cls, fields: Fields) -> Score:
+    def from_fields(cls, fields: Fields, *, is_share: bool) -> Score:
         """Return the score in a JSON object."""
-        return cls(
-            last=fields.number("last"), best=fields.number("best"), mean_of_last_5=fields.number("mean_of_last_5")
-        )
+        read = fields.share if is_share else fields.number
+        return cls(last=read("last"), best=read("best"), mean_of_last_5=read("mean_of_last_5"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class Published:
     def from_fields(cls, fields: Fields) -> Published:
         """Return the published number in a JSON object."""
         return cls(
-            top1=fields.number("top1"),
+            top1=fields.share("top1"),
             source=fields.text("kind"),
             table=fields.text("table"),
             compared_with=fields.text("cell"),
@@ -278,8 +278,8 @@ class Record:
                 fields.whole: ("parameters", "devices", "threads", "compiled_from"),
                 fields.number: (
                     *("images_per_second", "training_seconds", "drop_from_float", "difference_from_paper"),
-                    *("top1_before_training", "agreement_before_training"),
                 ),
+                fields.share: ("top1_before_training", "agreement_before_training"),
                 fields.flag: ("labels_used",),
                 fields.whole_lists: ("layer_bits",),
                 fields.texts: ("versions",),
@@ -327,7 +327,7 @@ def split_command(command: str) -> list[str]:
 
 def _scores(fields: Fields) -> dict[str, Score]:
     scores = fields.inside("scores")
-    return {name: Score.from_fields(scores.inside(name)) for name in scores.content}
+    return {name: Score.from_fields(scores.inside(name), is_share=name in SHARES) for name in scores.content}
 
 
 def read_record(file: Path) -> Record:

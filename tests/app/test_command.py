@@ -50,6 +50,7 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
         (["quantizer=1"], "quantizer=1: expected dorefa, "),
         (["kd=recon"], "kd=recon: no such option; expected at, cc, "),
         (["plus=[emma]"], "plus=emma: no such option; did you mean ema? expected "),
+        (["plus=[ema,bn,ema]"], "plus=[ema,bn,ema]: ema is there twice; name each option once"),
         (["~kd"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
         (["kd=[sqakd,sqakd]"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
         (["bits"], "bits: expected KEY=VALUE"),

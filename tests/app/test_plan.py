@@ -165,6 +165,20 @@ def test_a_run_of_no_possible_length_is_refused(epochs: str, tmp_path: Path) -> 
     assert "1 runs: 1 refused" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["plus=progressive", "recipe.epochs=1"], "plus.progressive: 1 epochs are too few for a bits schedule"),
+        (["plus=[progressive,two_step]"], "plus=progressive and plus=two_step both set the bits of each epoch"),
+    ],
+)
+def test_a_plan_refuses_what_its_run_would_refuse(overrides: list[str], message: str, tmp_path: Path) -> None:
+    done = command.train("plan=true", *overrides, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert message in done.stdout
+    assert "1 refused" in done.stdout
+
+
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
 def test_an_unknown_value_of_plan_is_refused(sweep: list[str], tmp_path: Path) -> None:
     done = command.train("plan=mesure", *sweep, runs=tmp_path / "runs")
