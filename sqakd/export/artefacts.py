@@ -139,7 +139,8 @@ def describe_sums(network: nn.Module) -> list[dict[str, Any]]:
                 "step": branch.scale,
                 "branch": asdict(branch),
                 "shortcut": asdict(shortcut),
-                "highest": total.high,
+                "lowest": total.output_range[0],
+                "highest": total.output_range[1],
             }
         )
     return entries

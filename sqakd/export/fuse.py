@@ -57,6 +57,7 @@ def fuse(graph: fx.Graph, *, positive_scales: bool, count: bool) -> None:
                     output=quantize.stored.input,
                     low=low,
                     high=high,
+                    largest_weight=layer.stored.largest_weight,
                     positive_scales=positive_scales,
                 )
                 wrong = count and int(solution.wrong.sum()) > 0

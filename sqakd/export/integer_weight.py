@@ -81,9 +81,9 @@ def symmetric_8_bits(weight: Tensor) -> IntegerWeight:
     return IntegerWeight(bits=8, integers=integers, scale=scale, grid=_symmetric_grid())
 
 
-def head_room(integers: Tensor) -> int:
-    """Return the largest k for which k * integers fits -127 .. 127; at least 1."""
-    return max(1, INT8_HIGH // max(1, int(integers.abs().max())))
+def head_room(integers: Tensor, largest: int) -> int:
+    """Return the largest k for which k * integers fits -largest .. largest; at least 1."""
+    return max(1, largest // max(1, int(integers.abs().max())))
 
 
 def per_channel(weight: Tensor) -> tuple[int, ...]:

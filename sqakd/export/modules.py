@@ -98,7 +98,7 @@ class IntegerLayer(nn.Module):
         super().__init__()
         self.name, self.integer_weight, self.stored, self.geometry = name, weight, stored, geometry
         self.scale, self.offset = scale, offset
-        self.head_room = head_room(weight.integers)
+        self.head_room = head_room(weight.integers, stored.largest_weight)
         self.sign = torch.ones(len(scale), dtype=torch.long)
 
     @property

@@ -58,7 +58,7 @@ TIE = 1e-4
 
 SATURATION = (
     " On x86 processors without VNNI, runtimes add pairs of 8-bit products in 16 bits, where large sums saturate. A"
-    " file with 8-bit weights may then compute other logits than in this proof."
+    " file with weights and inputs of 8 bits may then compute other logits than in this proof."
 )
 
 

@@ -9,8 +9,8 @@ layer's quantizer turns y into a level. Runtimes compute that level from one who
 Both are staircases in acc (see `sqakd.export.staircase`).
 
 Why k: with k = 1 the bias b is rounded to a whole accumulator unit, and at two bits one unit is as large as the signal
-itself. So the weights are stored k times as large, k = floor(127 / max |W|), which int8 has room for. b then counts in
-units that are k times finer.
+itself. So the weights are stored k times as large, k = floor(127 / max |W|), which int8 has room for, or less where
+products with large inputs would saturate (`StoredInput.largest_weight`). b then counts in units that are k times finer.
 
 Why a search: rounding b to the nearest whole number is not always best, because M is rounded to float32 too. All
 candidates within half a k of the exact bias are tried, and the one whose stairs agree best with the reference wins.
@@ -82,7 +82,7 @@ def solve_requantization(
     low: int,
     high: int,
     search: bool = True,
-    use_head_room: bool = True,
+    largest_weight: int = INT8_HIGH,
     positive_scales: bool = False,
 ) -> Requantization:
     """Choose head-room, scales and biases of one convolution, and count the accumulators that get a wrong level.
@@ -96,7 +96,7 @@ def solve_requantization(
         low: lowest level of the output; above 0 behind a ReLU that cuts the lowest levels off.
         high: highest level of the output.
         search: whether each bias is chosen by its stairs; otherwise it is rounded to the nearest whole number.
-        use_head_room: whether the stored integers fill int8; otherwise k = 1.
+        largest_weight: largest size of the stored integers if k is above 1; with 0, k = 1.
         positive_scales: whether channels with a negative scale are stored with the opposite sign (where int8 has it),
             for runtimes that refuse negative scales. Otherwise they keep the trained integers, which pack better.
 
@@ -107,7 +107,7 @@ def solve_requantization(
     sign = torch.where(scale < 0, -1, 1)
     shape = per_channel(weight)
     integers = weight.long() * sign.view(shape)
-    k = head_room(integers) if use_head_room else 1
+    k = head_room(integers, largest_weight)
     unit, offset = scale.double().abs(), offset.double()
     lowest, highest = reachable_sums(integers, *input.code_range)
     levels = torch.arange(low + 1, high + 1)

@@ -114,7 +114,8 @@ def operands(node: fx.Node) -> list[fx.Node]:
 
 def _integer_sum(total: QuantResidualSum, *, signed: bool) -> IntegerSum:
     branch, shortcut = (StoredInput(input=integer_input(quantizer), signed=signed) for quantizer in total.operands)
-    output = replace(branch.input, origin=0.0, shift=0, zero_point=0, levels=total.high)
+    low, high = total.output_range
+    output = replace(branch.input, origin=0.0, shift=-low, zero_point=-low, levels=high - low)
     return IntegerSum(branch=branch, shortcut=shortcut, output=StoredInput(input=output, signed=signed))
 
 

@@ -9,6 +9,10 @@ from sqakd.export.integer_input import IntegerInput
 from sqakd.export.integer_weight import INT8_HIGH
 from sqakd.export.ops import InputCodes, OutputLevels
 
+# x86 processors without VNNI add two products of 8-bit integers in 16 bits, where a larger sum saturates.
+PAIR_HIGH = 2**15 - 1
+INT8_LEVELS = 128  # what these processors add to signed inputs, because their products have one unsigned factor
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredInput:
@@ -43,6 +47,12 @@ class StoredInput:
     def codes(self) -> InputCodes:
         """The meaning of the stored integers, for the layer that reads them."""
         return InputCodes(scale=self.input.scale, zero_point=self.input.zero_point - self.base)
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest integer of a weight whose products with these integers saturate on no processor, at most 127."""
+        highest = self.input.gap * self.input.levels - self.base + INT8_LEVELS * self.signed
+        return min(INT8_HIGH, PAIR_HIGH // (2 * highest))
 
     def levels(self, low: int, high: int) -> OutputLevels:
         """Return the rounding to these integers, for the operator that writes them.

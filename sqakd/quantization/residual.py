@@ -4,13 +4,13 @@ With b bits, a learned step s > 0 and rounding to the nearest whole number:
 
     branch   p = clip(round(branch / s), -2**(b-1), 2**(b-1) - 1)
     shortcut r = clip(round(shortcut / s), 0, 2**b - 1), or as p if the shortcut has negative values
-    output     = s clip(p + r, 0, 2**b - 1)
+    output   = s clip(p + r, 0, 2**b - 1), or with the range of p if no ReLU ends the sum (`ResidualSum(relu=False)`)
 
 All sums of a network have the same step, so that p, r and the output are whole multiples of one number. A sum of codes
 is then exact in integers, and hardware needs no multiplication for it. The step is an LSQ step (Esser et al. 2020,
 https://arxiv.org/abs/1902.08153), with LSQ's gradient for the number of elements of a branch; N differs from sum to
-sum. It starts where no value of the calibration batch is clipped. As in a ReLU, the ends of the output's range, 0 and
-2**b - 1, pass no gradient.
+sum. It starts where no value of the calibration batch is clipped. As in a ReLU, the ends of the output's range
+pass no gradient.
 """
 
 from __future__ import annotations
@@ -48,9 +48,14 @@ class QuantResidualSum(ResidualSum):
     covering_step: Tensor | None = None
 
     @property
-    def high(self) -> int:
-        """The highest code of the output; the lowest is 0."""
-        return self.quantizer.steps
+    def output_range(self) -> tuple[int, int]:
+        """The lowest and the highest code of the output."""
+        return (0, self.quantizer.steps) if self.relu else (self.quantizer.low, self.quantizer.high)
+
+    @property
+    def shortcut_range(self) -> tuple[int, int]:
+        """The lowest and the highest code of the shortcut."""
+        return (self.quantizer.low, self.quantizer.high) if self.signed_shortcut else (0, self.quantizer.steps)
 
     @property
     def operands(self) -> tuple[LearnedStep, LearnedStep]:
@@ -64,10 +69,9 @@ class QuantResidualSum(ResidualSum):
             return self._measured(branch, shortcut)
         # One step for both operands: their parts of its gradient cancel unless they have the same factor.
         step = self.quantizer.scaled_step(branch.numel())
-        low, high = (self.quantizer.low, self.quantizer.high) if self.signed_shortcut else (0, self.high)
         codes: Tensor = self.quantizer.integers(branch, 1 / step)
-        codes = codes + self.quantizer.rounding(shortcut, None, 1 / step, low, high)
-        total = codes.clamp(0, self.high)
+        codes = codes + self.quantizer.rounding(shortcut, None, 1 / step, *self.shortcut_range)
+        total = codes.clamp(*self.output_range)
         # Codes of 8 bits times a step need more digits than bfloat16 has, so the output is float32 under autocast too.
         return total.to(torch.promote_types(total.dtype, step.dtype)) * step
 
@@ -78,9 +82,8 @@ class QuantResidualSum(ResidualSum):
         if not self.signed_shortcut and bool((shortcut < 0).any()):
             self.signed_shortcut = True
             # Values of an earlier call were measured for unsigned codes, whose range is twice as large.
-            self.covering_step = self.covering_step * self.high / self.quantizer.high
-        top = self.quantizer.high if self.signed_shortcut else self.high
-        ends = ((branch, self.quantizer.high), (shortcut, top), (total, self.high))
+            self.covering_step = self.covering_step * self.quantizer.steps / self.quantizer.high
+        ends = ((branch, self.quantizer.high), (shortcut, self.shortcut_range[1]), (total, self.output_range[1]))
         steps = [x.abs().max().float() / high for x, high in ends]
         self.covering_step = torch.stack([self.covering_step, *steps]).max()
         return total

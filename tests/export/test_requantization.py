@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from sqakd.export.integer_input import IntegerInput
+from sqakd.export.integer_weight import symmetric_8_bits
+from sqakd.export.modules import RealOutput
 from sqakd.export.requantization import Requantization, solve_requantization
 from sqakd.export.slope import allowed_factors
 from sqakd.export.staircase import reachable_sums
+from sqakd.export.stored import StoredInput
 
 
 def grid(
@@ -69,7 +72,7 @@ def test_the_certificate_equals_a_walk_through_all_accumulators(
     for low, high in ((0, b.levels), (min(1, b.levels - 1), b.levels)):
         got = solve_requantization(
             weight, scale=scale, offset=offset, input=a, output=b, low=low, high=high, search=search,
-            use_head_room=head_room, positive_scales=positive,
+            largest_weight=127 if head_room else 0, positive_scales=positive,
         )  # fmt: skip
         assert torch.equal(got.weight.long(), got.head_room * weight * got.sign.view(-1, 1, 1, 1))
         assert (got.weight_scale > 0).all() or not positive
@@ -86,7 +89,7 @@ def test_head_room_and_search_leave_nothing_wrong_at_few_bits(bits: int) -> None
         (head_room, search): int(
             solve_requantization(
                 weight, scale=scale, offset=offset, input=a, output=b, low=0, high=b.levels, search=search,
-                use_head_room=head_room,
+                largest_weight=127 if head_room else 0,
             ).wrong.sum()
         )
         for head_room in (False, True)
@@ -131,6 +134,36 @@ def test_every_factor_within_its_interval_makes_all_stairs_right() -> None:
             else:
                 assert not torch.equal(reached, wanted)
     assert right
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "largest"),
+    [(1, False, 127), (7, False, 127), (8, False, 64), (4, True, 121), (7, True, 85)],
+)
+def test_two_products_of_stored_integers_fit_16_bits(bits: int, signed: bool, largest: int) -> None:
+    """Processors without VNNI add two of them in 16 bits, after 128 was added to signed inputs."""
+    stored = StoredInput(input=grid(bits, signed=signed), signed=signed)
+    low, high = stored.input.code_range
+    highest = high + 128 if signed else high - low
+    assert stored.largest_weight == largest
+    assert 2 * highest * largest < 2**15
+    assert largest == 127 or 2 * highest * (largest + 1) >= 2**15
+
+
+def test_stored_integers_leave_room_for_large_inputs() -> None:
+    weight, scale, offset = problem(2)
+    a, b = grid(8), grid(2)
+    stored = StoredInput(input=a, signed=False)
+    got = solve_requantization(
+        weight, scale=scale, offset=offset, input=a, output=b, low=0, high=3, largest_weight=stored.largest_weight
+    )
+    assert got.head_room == 64 // 3
+    assert torch.equal(got.wrong, walk(got, weight, scale, offset, a, b, 0, 3))
+    layer = RealOutput(
+        positive_scales=False, name="layer", weight=symmetric_8_bits(weight.float()), stored=stored, scale=scale,
+        offset=offset, geometry=None,
+    )  # fmt: skip
+    assert layer.head_room == 1  # 8-bit weights have no room
 
 
 def test_stored_integers_are_k_times_the_weights() -> None:

@@ -114,7 +114,7 @@ def test_the_formulas_of_a_described_sum_give_the_trained_sum(signed: bool) -> N
         return integers
 
     pairs = zip(operands, (described["branch"], described["shortcut"]), strict=True)
-    sums = sum(codes(x, found) for x, found in pairs).clamp(0, described["highest"])  # type: ignore[union-attr]
+    sums = sum(codes(x, found) for x, found in pairs).clamp(described["lowest"], described["highest"])  # type: ignore[union-attr]
     assert {0, 2 * 127 if signed else 255} < set(sums.tolist())  # both ends are reached
     torch.testing.assert_close(step * sums, total(*operands), rtol=1e-6, atol=0)
 
@@ -275,6 +275,74 @@ def test_both_operands_may_be_layers_and_have_signed_codes() -> None:
     differences, logits = code_differences(network, x, recorded(lowered, x))
     assert total(differences).differing == 0
     assert logits < 1e-5
+
+
+class Bottlenecks(nn.Module):
+    """Two linear bottlenecks, as in MobileNet-V2: their sums have no ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.expansions = nn.ModuleList(nn.Conv2d(6, 12, 1) for _ in range(2))
+        self.projections = nn.ModuleList(nn.Conv2d(12, 6, 3, padding=1) for _ in range(2))
+        self.sums = nn.ModuleList(ResidualSum(relu=False) for _ in range(2))
+        self.last = nn.Linear(6, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for expand, project, total in zip(self.expansions, self.projections, self.sums, strict=True):
+            x = total(project(expand(x).relu()), x)
+        y: Tensor = self.last(x.mean(dim=(2, 3)))
+        return y
+
+
+def bottlenecks(*overrides: str) -> nn.Module:
+    torch.manual_seed(0)
+    network = Bottlenecks()
+    quantize(network, small.scheme("quantizer=lsq", "bits=3", *overrides))
+    calibrate(network, small.batch(8))
+    return network.eval()
+
+
+@pytest.mark.parametrize("form", ["onnx", "quant", "multi_threshold"])
+@torch.no_grad()
+def test_sums_without_a_relu_have_the_trained_signed_codes(form: str) -> None:
+    network, x = bottlenecks(BITS), small.batch(8)
+    assert [(found["lowest"], found["highest"]) for found in describe_sums(network)] == [(-128, 127)] * 2
+    if form == "onnx":
+        lowered = lower(network, Lowering())
+        assert sum(isinstance(module_of(node), IntegerSum) for node in lowered.graph.nodes) == 2
+        got = recorded_in_onnxruntime(to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="cast"), lowered, x)
+    else:
+        pytest.importorskip("qonnx")
+        lowered = lower_to_qonnx(network, thresholds=form == "multi_threshold")
+        got = executed(qonnx_model(lowered, small.SHAPE), lowered, x)
+    differences, logits = code_differences(network, x, got)
+    assert total(differences).codes > 10_000
+    assert total(differences).differing == 0
+    assert logits < 1e-5
+
+
+def test_tensorrt_takes_signed_sums_of_8_bits() -> None:
+    network, x = bottlenecks(BITS), small.batch(32)
+    with torch.no_grad():
+        lowered = lower(network, Lowering(signed=True, count=False))
+        model = to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="dequantize")
+        # On processors without VNNI, most images had other logits while weights of 3 bits filled int8.
+        assert np.abs(run(model, x) - lowered(x).numpy()).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "sums", "share"), [("mobilenet_v2", 10, 5e-6), ("efficientnet_b0", 9, 1e-3)])
+@torch.no_grad()
+def test_other_networks_of_torchvision_compute_the_same(name: str, sums: int, share: float) -> None:
+    """EfficientNet's SiLU and attention are real, and a code of a rounded sum that differs changes those behind it."""
+    network, x = make(name, "quantizer=lsq", BITS, bits=4), images_for(name, 4)
+    lowered = lower(network, Lowering())
+    assert sum(isinstance(m, IntegerSum) for m in lowered.modules()) == sums
+    model = to_onnx(Deployed(lowered, None, None), (3, 48, 48), weights="cast")
+    differences, _ = code_differences(network, x, recorded_in_onnxruntime(model, lowered, x))
+    assert total(differences).differing <= share * total(differences).codes + 1
 
 
 class OneSum(nn.Module):

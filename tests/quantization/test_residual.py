@@ -25,9 +25,9 @@ from sqakd.sums import ResidualSum
 SUMS = ["layer1.0.sum", "layer2.0.sum", "layer3.0.sum"]
 
 
-def one_sum(bits: int = 8, *, signed_shortcut: bool = False, step: float = 0.1) -> QuantResidualSum:
+def one_sum(bits: int = 8, *, signed_shortcut: bool = False, step: float = 0.1, relu: bool = True) -> QuantResidualSum:
     """Return a calibrated sum."""
-    network = nn.Sequential(ResidualSum())
+    network = nn.Sequential(ResidualSum(relu=relu))
     quantize_sums(network, bits)
     (total,) = network
     assert isinstance(total, QuantResidualSum)
@@ -42,25 +42,31 @@ def operands(n: int = 1000, *, signed_shortcut: bool = False) -> tuple[Tensor, T
     return branch, shortcut if signed_shortcut else shortcut.abs()
 
 
-def wanted(branch: Tensor, shortcut: Tensor, step: float, bits: int, *, signed_shortcut: bool) -> Tensor:
+def wanted(
+    branch: Tensor, shortcut: Tensor, step: float, bits: int, *, signed_shortcut: bool, relu: bool = True
+) -> Tensor:
     """Return the codes of the sum, by the equations of the module's docstring, in float64."""
     half, high = 2 ** (bits - 1), 2**bits - 1
     p = (branch.double() / step).round().clamp(-half, half - 1)
     low, top = (-half, half - 1) if signed_shortcut else (0, high)
     r = (shortcut.double() / step).round().clamp(low, top)
-    return (p + r).clamp(0, high)
+    return (p + r).clamp(0, high) if relu else (p + r).clamp(-half, half - 1)
 
 
+@pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("signed_shortcut", [False, True])
 @pytest.mark.parametrize("bits", [4, 5, 8])
-def test_the_sum_follows_its_equations(bits: int, signed_shortcut: bool) -> None:
+def test_the_sum_follows_its_equations(bits: int, signed_shortcut: bool, relu: bool) -> None:
     step = 2.0**-3 * 2 ** (8 - bits)  # a power of two, so that division rounds nothing
-    total = one_sum(bits, signed_shortcut=signed_shortcut, step=step)
+    total = one_sum(bits, signed_shortcut=signed_shortcut, step=step, relu=relu)
     branch, shortcut = operands(signed_shortcut=signed_shortcut)
     got = total(branch, shortcut).double() / step
-    codes = wanted(branch, shortcut, step, bits, signed_shortcut=signed_shortcut)
+    codes = wanted(branch, shortcut, step, bits, signed_shortcut=signed_shortcut, relu=relu)
     assert torch.equal(got, codes)
     top = 2 ** (bits - 1) - 1
+    if not relu:
+        assert {float(top), *([-top - 1.0] if signed_shortcut else [])} <= set(codes.tolist())  # the ends occur
+        return
     assert {0.0, 2.0 * top if signed_shortcut else 2.0**bits - 1} <= set(codes.tolist())  # both ends occur
 
 
@@ -224,6 +230,52 @@ class Halved(ResidualSum):
 def test_another_sum_is_not_replaced() -> None:
     with pytest.raises(SqakdError, match="Shared has no module ResidualSum"):
         quantize(Shared(Halved()), small.scheme("quantizer=lsq", "residual_bits=8"))
+
+
+class Linear(nn.Module):
+    """Two sums without a ReLU, one after the other; the second shortcut has the codes of the first sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(4))
+        self.sums = nn.ModuleList(ResidualSum(relu=False) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convs[0](x)
+        for conv, total in zip(self.convs[1:3], self.sums, strict=True):
+            x = total(conv(x), x)
+        y: Tensor = self.convs[3](x)
+        return y
+
+
+def test_sums_without_a_relu_are_signed_and_clip_nothing_of_the_calibration_batch() -> None:
+    torch.manual_seed(0)
+    network, x = Linear(), small.batch(8)
+    quantize(network, small.scheme("quantizer=lsq", "residual_bits=8"))
+    ends: list[float] = []
+    real: list[Tensor] = []
+
+    def look(module: nn.Module, args: tuple[Tensor, Tensor], output: Tensor) -> None:
+        assert torch.equal(output, args[0] + args[1])  # real while the network is calibrated
+        ends.extend(float(x.abs().max()) / 127 for x in (*args, output))
+        real.append(output)
+
+    hooks = [total.register_forward_hook(look) for _, total in residual_sums(network)]
+    calibrate(network, x)
+    for hook in hooks:
+        hook.remove()
+    (_, first), (_, second) = residual_sums(network)
+    assert first.signed_shortcut
+    assert second.signed_shortcut
+    step = first.quantizer.step
+    assert step.item() >= max(ends) * (1 - 1e-6)
+    assert any(bool((output < 0).any()) for output in real)
+    codes = first(real[0] / 2, real[0] / 2) / step
+    torch.testing.assert_close(codes, codes.round(), rtol=0, atol=1e-4)
+    assert float(codes.detach().min()) < 0
+    assert torch.equal(second(torch.zeros_like(codes), codes.detach() * step), codes.detach() * step)
+    dequantize(network)
+    assert [total.relu for total in network.sums] == [False, False]
 
 
 def test_a_saved_state_restores_the_same_outputs() -> None:
