@@ -53,6 +53,7 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
             raise SystemExit("error: plan: a search cannot be planned, because each run depends on those before")
         with large_imports():
             from sqakd.app.plan import plan_sweep
+        HydraConfig.instance().set_config(config)  # a job would do so; it has the folders of hydra.searchpath
         plan_sweep([list(filter_overrides(one)) for one in job_overrides])
         return []
     overrides = [(first + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]

@@ -6,6 +6,7 @@ Everything behind the application gets objects and plain data; it never sees a c
 from __future__ import annotations
 
 import copy
+import json
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from sqakd.app.overrides import cell_overrides
 from sqakd.app.signatures import check_node
 from sqakd.errors import SqakdError
 from sqakd.numbers import MAX_BITS, is_whole
-from sqakd.runs.spec import AUTO, LAYER_BITS, TARGET, Spec, identity, is_auto
+from sqakd.runs.spec import AUTO, LAYER_BITS, OWN, TARGET, Spec, identity, is_auto, targets
 
 resolvers.register()
 
@@ -43,6 +44,12 @@ PATHS = [
 # Groups of conf/train.yaml of which one option is needed, each with an option.
 GROUPS = {"dataset": "digits", "model": "resnet20", "model@teacher": "resnet32", "quantizer": "ewgs", "kd": "sqakd"}
 GROUPS |= {"recipe": "digits", "recipe@teacher.recipe": "digits_float", "trainer": "auto", "paths": "default"}
+
+
+# Groups whose choice is no part of a cell, and whose files may name any class.
+FREE_GROUPS = ("recipe", "callbacks", "trainer", "experiment", "debug", "hparams", "local")
+# Groups of which another choice than a cell's is part of a run's identity, with the node that it fills.
+OPTIONAL_CLASSES = {"model@teacher": "teacher.net.", "quantizer/rounding": "quantizer.rounding."}
 
 
 def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
@@ -110,8 +117,38 @@ def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:
     """
     search_path = GlobalHydra.instance().config_loader().get_search_path().get_path()
     folders = tuple((element.provider, element.path) for element in search_path)
-    spec = _compose_spec(folders, tuple(overrides), complete)
-    return replace(spec, config=copy.deepcopy(spec.config))
+    spec = _compose_spec(folders, (*_searched_folders(), *overrides), complete)
+    return with_classes(replace(spec, config=copy.deepcopy(spec.config)))
+
+
+def _searched_folders() -> list[str]:
+    """Return the override of the running command that adds folders of configurations; a composition begins without."""
+    running = HydraConfig.instance().cfg
+    folders = running.hydra.searchpath if running is not None else []
+    return [f"hydra.searchpath=[{','.join(map(json.dumps, folders))}]"] if folders else []
+
+
+def with_classes(spec: Spec) -> Spec:
+    """Return a specification with its `classes`: those that differ from the classes of its cell."""
+    if not any(map(_may_name_a_class, spec.overrides)):  # saves the composition of the cell
+        return spec
+    plain = compose_spec(cell_overrides(spec), complete=False)
+    known = targets(plain.config)
+    other = [node for group, node in OPTIONAL_CLASSES.items() if spec.choices.get(group) != plain.choices.get(group)]
+    return replace(
+        spec,
+        classes={
+            key: path
+            for key, path in targets(spec.config).items()
+            if path.startswith(OWN) and path != known.get(key) and not key.startswith(tuple(other))
+        },
+    )
+
+
+def _may_name_a_class(override: str) -> bool:
+    """Return whether an override gives a class, or chooses a file that may give one and is no part of a cell."""
+    group = override.lstrip("+~").partition("=")[0]
+    return TARGET in override or "${" in override or group.partition("@")[0] in FREE_GROUPS
 
 
 @lru_cache(maxsize=256)
@@ -132,6 +169,7 @@ def changes(spec: Spec) -> dict[str, Any]:
     """Return {key: value} of everything that a run changes besides its choices; empty for a cell as defined."""
     plain = identity(compose_spec(cell_overrides(spec), complete=False).config)
     own = identity(spec.config)
+    own |= spec.classes
     keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))
     if is_auto(spec.config):  # the budget is the change, and the bits of the layers follow from it
         keys = [key for key in keys if key.rpartition(".")[2] not in LAYER_BITS]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from sqakd.app.compose import spec_of
+from sqakd.app.compose import spec_of, with_classes
 from sqakd.app.console import quiet_libraries, say
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_folder, check_mode
@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> float | None:
     """
 
     def run() -> float | None:
-        spec = spec_of(cfg, HydraConfig.get())
+        spec = with_classes(spec_of(cfg, HydraConfig.get()))
         check_folder(spec)
         folder = RunFolder.of_spec(spec)
         if spec.config["plan"]:

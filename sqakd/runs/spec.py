@@ -1,8 +1,9 @@
 """The specification of one run: its configuration, its choices, and its identity.
 
 Two commands mean the same run if they have the same identity. An identity holds values, the names of chosen options,
-and digests of the files that the run reads. It holds no import path of this project, because moving or renaming a class
-must not turn a finished run into another one.
+and digests of the files that the run reads. The options stand for the classes that they choose, because moving or
+renaming a class must not turn a finished run into another one. Only a class in place of that of the options, as a file
+under conf/experiment may name one, is part of the identity by its import path.
 """
 
 from __future__ import annotations
@@ -91,12 +92,14 @@ class Spec:
         choices: the chosen option of each configuration group.
         overrides: the overrides given on the command line, e.g. "quantizer=ewgs".
         inputs: digests of files that the run reads and that may change: "teacher", "images".
+        classes: import paths of this project's classes in place of those of the choices, by key of the configuration.
     """
 
     config: dict[str, Any]
     choices: dict[str, str]
     overrides: tuple[str, ...]
     inputs: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -130,6 +133,7 @@ class Spec:
             key, _, value = override.lstrip("+").partition("=")
             if key.endswith(f".{TARGET}") and value.startswith(OWN) and not _is_execution(key):
                 chosen[key] = value
+        chosen |= self.classes
         parts = {"choices": chosen, "inputs": dict(self.inputs)}
         return self.config | {key: value for key, value in parts.items() if value}
 
@@ -171,6 +175,28 @@ def identity(saved: Mapping[str, Any]) -> dict[str, Any]:
     if not any(key.startswith("quantizer.") and value == ESTIMATED for key, value in flat.items()):
         flat = {key: value for key, value in flat.items() if not key.startswith(ESTIMATE)}
     return flat
+
+
+def targets(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the import path of each class in a configuration that decides what the run computes, by dotted key.
+
+    Example:
+        >>> targets({"recipe": {"_target_": "sqakd.training.recipe.Recipe", "lr": 0.1}, "logger": {"_target_": "x.Y"}})
+        {'recipe._target_': 'sqakd.training.recipe.Recipe'}
+    """
+    found: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if _is_execution(prefix):
+            return
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else str(key), inner)
+        elif prefix.rpartition(".")[2] == TARGET:
+            found[prefix] = str(value)
+
+    walk("", config)
+    return found
 
 
 def is_auto(config: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from sqakd.advice import explain
-from sqakd.app.compose import compose_spec, located, make
+from sqakd.app.compose import changes, compose_spec, located, make
 from sqakd.errors import SqakdError
 from sqakd.training.recipe import Recipe
 
@@ -53,6 +53,49 @@ def test_a_process_composes_equal_specifications_once(tmp_path: Path, monkeypatc
     with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
         assert compose_spec([seed], complete=False).config["model"]["name"] == "other"
     assert len(composed) == 3
+
+
+SCHEDULE, FEATURE = "recipe.schedule._target_", "kd.feature_loss._target_"
+WARMUP, SIMILARITY = "sqakd.training.schedule.WarmupCosine", "sqakd.kd.similarity.SimilarityPreserving"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "classes"),
+    [
+        (["experiment=swapped"], {SCHEDULE: WARMUP}),
+        (["recipe=swapped"], {SCHEDULE: WARMUP}),
+        (["kd=at", f"{FEATURE}={SIMILARITY}"], {FEATURE: SIMILARITY}),
+        (["kd=at", "model@teacher=vgg8", "quantizer/rounding=ste", "recipe.lr=1", "debug=tiny"], {}),
+        (["experiment=best_w1a1"], {}),
+        (["recipe=digits", "quantizer=none"], {}),
+    ],
+)
+def test_a_class_in_place_of_that_of_the_options_makes_another_run(
+    overrides: list[str], classes: dict[str, str], tmp_path: Path
+) -> None:
+    shutil.copytree(command.ROOT / "conf", tmp_path / "conf")
+    schedule = f"schedule:\n  _target_: {WARMUP}\n  base: 0.1\n  steps: 2\n"
+    (tmp_path / "conf/recipe/swapped.yaml").write_text(f"defaults: [digits, _self_]\n{schedule}")
+    inner = schedule.replace("\n", "\n  ").strip()
+    (tmp_path / "conf/experiment/swapped.yaml").write_text(f"# @package _global_\nrecipe:\n  {inner}\n")
+    with initialize_config_dir(str(tmp_path / "conf"), version_base="1.3"):
+        found = compose_spec(overrides)
+        assert found.classes == classes
+        assert classes.items() <= changes(found).items()
+        for key, path in classes.items():
+            assert found.identity[f"choices.{key}"] == path
+        assert not any(str(value).startswith("sqakd.") for value in compose_spec([]).identity.values())
+
+
+@pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
+def test_the_float_run_is_composed_with_the_folders_of_hydras_search_path(sweep: list[str], tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/mine.yaml").write_text("defaults: [resnet20]\nname: mine\n")
+    overrides = [f"hydra.searchpath=[file://{tmp_path}]", "model=mine", "plan=true", *sweep]
+    done = command.train(*overrides, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert "digits-mine-none-w32a32-none" in done.stdout
+    assert "refused" not in done.stdout
 
 
 def test_nothing_stays_nothing() -> None:
