@@ -47,6 +47,14 @@ def check_on_grid(quantizer: Quantizer, x: Tensor) -> None:
     assert float((steps - nearest).abs().max()) <= 1e-4
 
 
+@some_cases
+def test_nan_stays_nan(case: Case) -> None:
+    """A number in its place would hide from the training that it has diverged."""
+    x = case.typical()
+    x.view(-1)[0] = torch.nan
+    assert case.calibrated()(x).view(-1)[0].isnan()
+
+
 def test_shipped_methods_are_found() -> None:
     assert {"ewgs", "ste", "ewgs_released"} <= set(METHODS)
     assert {"ste", "ewgs"} <= set(ROUNDINGS)
@@ -58,6 +66,7 @@ def test_grid_has_a_value_for_each_bit_pattern(case: Case) -> None:
     grid = quantizer.grid()
     assert grid.dtype == torch.int16
     assert len(grid) == 2**case.bits
+    assert quantizer.largest_code == int(grid.abs().max())
     assert (grid.diff() > 0).all()
     used = quantizer.codes(case.wide()).integers
     assert used.max() == grid[-1]

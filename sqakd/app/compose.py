@@ -123,8 +123,7 @@ def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:
 
 def _searched_folders() -> list[str]:
     """Return the override of the running command that adds folders of configurations; a composition begins without."""
-    running = HydraConfig.instance().cfg
-    folders = running.hydra.searchpath if running is not None else []
+    folders = HydraConfig.get().searchpath if HydraConfig.initialized() else []
     return [f"hydra.searchpath=[{','.join(map(json.dumps, folders))}]"] if folders else []
 
 

@@ -1,6 +1,6 @@
 r"""The training objective of the student: a weighted sum of cross-entropy, KL divergence and feature loss.
 
-    total = ce * CE(student, label) + kl * KL_T(student || teacher) + feature * (sum of the feature loss's terms)
+    total = ce * CE(student, label) + kl * KL_T(teacher || student) + feature * (sum of the feature loss's terms)
 
 SQAKD is ce = 0, kl = 1, feature = 0, so it reads no label.
 """

@@ -32,8 +32,9 @@ class Encoder(Protocol):
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the codes of `x` and the scale, which is the value of one code."""
 
-    def grid(self) -> Tensor:
-        """Return all codes that the quantizer can produce."""
+    @property
+    def largest_code(self) -> int:
+        """The largest magnitude of a code; it changes with the bits, and with the sign that the calibration finds."""
 
 
 def code_distance(student: Tensor, teacher: Tensor, distance: Distance) -> Tensor:
@@ -91,7 +92,6 @@ class SQuaT(FeatureLoss):
                 raise SqakdError(f"tap={name}: expected a quantized layer; the last are {last}")
             quantizer: Encoder = quantized[name].input_quantizer
             self.__dict__["quantizer"] = quantizer
-            self.largest = int(quantizer.grid().abs().max())
             self.names = [f"{name}{INPUT}"]
         elif not self.names:
             raise SqakdError(
@@ -109,7 +109,7 @@ class SQuaT(FeatureLoss):
         """Return the codes of a feature, scaled so that the largest possible magnitude is 1."""
         assert self.quantizer is not None
         codes, _ = self.quantizer.encode(feature.float())
-        return codes / self.largest
+        return codes / self.quantizer.largest_code
 
     def forward(self, batch: FeatureBatch) -> list[Tensor]:
         with torch.no_grad():

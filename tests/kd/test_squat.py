@@ -17,6 +17,7 @@ from sqakd.kd.base import FeatureBatch
 from sqakd.kd.squat import Distance, SQuaT, code_distance
 from sqakd.quantization.layers import QuantConv2d
 from sqakd.quantization.quantizers.ewgs import ActivationBounds
+from sqakd.quantization.quantizers.lsq import LearnedStep
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling
 from sqakd.training.task import Task
 
@@ -79,6 +80,20 @@ def test_other_distances_equal_the_reference(i: int, distance: Distance, key: st
 def test_the_loss_at_one_bit_is_the_share_of_codes_that_differ() -> None:
     student, teacher = (torch.randint(2, (8, 5), generator=torch.Generator().manual_seed(i)).float() for i in (0, 1))
     assert code_distance(student, teacher, "l2") == (student != teacher).float().mean()
+
+
+def test_codes_are_scaled_by_the_grid_as_it_is_now() -> None:
+    """Bits may decrease in stages, and the calibration may find a sign; both after the tap was found."""
+    layer = small.quantized("quantizer=lsq").get_submodule("layer3.0.conv2")
+    made = SQuaT(distance="l2", tap=None)
+    made.taps([], nn.Sequential(layer))
+    own = layer.input_quantizer
+    assert isinstance(own, LearnedStep)
+    far = torch.tensor([-1e6, 1e6])
+    for bits, signed in ((8, False), (2, False), (8, True), (2, True), (1, True)):
+        own.set_bits(bits)
+        own.signed = signed
+        assert made.encode(far).abs().max() == 1
 
 
 def task(*words: str) -> Task:

@@ -17,6 +17,7 @@ from sqakd.kd.fsp import SolutionFlow, flow_losses
 from sqakd.kd.hint import Hint, regressor
 from sqakd.kd.nst import selectivity_loss
 from sqakd.kd.relational import angle_loss, distance_loss
+from sqakd.kd.shapes import to_smaller
 from sqakd.kd.similarity import similarity_loss
 from sqakd.kd.variational import VariationalInformation, gaussian_loss
 
@@ -186,3 +187,12 @@ def test_arguments_out_of_range_are_refused() -> None:
         FactorTransfer(share=0.0, pretrain_epochs=1, pretrain_lr=0.1)
     with pytest.raises(SqakdError, match="variance=0"):
         VariationalInformation(variance=0.0, epsilon=1e-5)
+
+
+@pytest.mark.parametrize(("size", "smaller"), [((8, 8), (4, 4)), ((9, 6), (3, 2)), ((7, 7), (4, 4))])
+def test_maps_are_pooled_to_the_smaller_one(size: tuple[int, int], smaller: tuple[int, int]) -> None:
+    one, other = torch.randn(2, 3, *size, dtype=torch.float64), torch.randn(2, 5, *smaller, dtype=torch.float64)
+    wanted = nn.functional.adaptive_avg_pool2d(one, smaller)
+    for got, kept in (to_smaller(one, other), to_smaller(other, one)[::-1]):
+        torch.testing.assert_close(got, wanted)
+        assert kept is other

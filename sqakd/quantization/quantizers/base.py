@@ -81,6 +81,11 @@ class Quantizer(nn.Module, ABC):
         """Distance between the lowest and the highest code, in grid points: 2**bits - 1."""
         return int(2**self.bits - 1)
 
+    @property
+    def largest_code(self) -> int:
+        """The largest magnitude of a code on the grid."""
+        return self.steps
+
     def set_bits(self, bits: int) -> None:
         """Change the number of bits and keep the range, which may no longer suit."""
         self.bits = _checked(bits)

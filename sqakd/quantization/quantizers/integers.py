@@ -66,6 +66,10 @@ class IntegerQuantizer(Quantizer):
             return self.steps
         return 1 if self.bits == 1 else 2 ** (self.bits - 1) - 1
 
+    @property
+    def largest_code(self) -> int:
+        return max(-self.low, self.high)
+
     def integers(self, x: Tensor, density: Tensor) -> Tensor:
         """Return codes low .. high of `x`; `density` is the number of codes per unit, 1 / scale."""
         if self.signed and self.bits == 1:

@@ -11,8 +11,8 @@ Where ours differs:
 - a starts at the value that rounds the calibration batch with the least squared error (`alpha: calibrate`) instead of a
   constant. The learning rate of ranges hardly moves a constant, and with one bit all inputs below a / 2 become 0, which
   at the customary 6 or 10 is nearly all of them.
-- Inputs with negative values (a network's first image, linear bottlenecks) are clipped at -a and a, with steps of
-  2 a / n.
+- Inputs with negative values (a network's first image, linear bottlenecks) get steps of 2 a / n and the codes of two's
+  complement, so they are clipped at -a (n + 1) / n and a (n - 1) / n; with one bit at -a and a.
 
 In SQAKD's release the clip is never learned and only sets the step (`learned: false`), and activations are always
 signed.
@@ -106,6 +106,7 @@ class ClippedActivation(IntegerQuantizer):
             # its derivative by alpha is top / alpha, which is 1 for the unsigned range.
             top, bottom = step * self.high, step * self.low
             share = alpha / alpha.detach()
-            x = torch.where(x < top, x, (top * share).to(x.dtype))
-            x = torch.where(x > bottom, x, (bottom * share).to(x.dtype))
+            # NaN is compared so that it stays NaN, which stops the training.
+            x = torch.where(x >= top, (top * share).to(x.dtype), x)
+            x = torch.where(x <= bottom, (bottom * share).to(x.dtype), x)
         return self.integers(x, 1 / step), step
