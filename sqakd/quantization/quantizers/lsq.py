@@ -8,9 +8,11 @@ Paper: Esser, McKinstry, Bablani, Appuswamy, Modha 2020, "Learned Step Size Quan
     s starts at 2 mean|v| / sqrt(Qp)
 
 Where ours differs: one bit is not in the paper; its codes are {-1, +1} for weights and {0, 1} for activations, with
-Qp = 1. SQAKD's release, which is MQBench's LSQ, differs from the paper in three points: activations are signed
-(`signed: true`), the *rounded* value has to lie in the range for a gradient to pass (`mask: code`), and the steps decay
-like weights (`decay`). With `power_of_two`, the forward pass has the step 2^round(log2 s), and s gets its gradient.
+Qp = 1. For activations, N counts the elements of a batch on one device, as in MQBench. So with k devices, or k batches
+accumulated, the step's gradient is sqrt(k) times as large, which Adam undoes and SGD does not. SQAKD's release, which
+is MQBench's LSQ, differs from the paper in three points: activations are signed (`signed: true`), the *rounded* value
+has to lie in the range for a gradient to pass (`mask: code`), and the steps decay like weights (`decay`). With
+`power_of_two`, the forward pass has the step 2^round(log2 s), and s gets its gradient.
 """
 
 from __future__ import annotations
