@@ -152,11 +152,15 @@ def _check_gate(verdicts: list[Verdict], options: Options) -> None:
     """
     for verdict in verdicts:
         if verdict.agreement < options.least_agreement:
+            right = [other.runtime for other in verdicts if other.agreement >= options.least_agreement]
+            fault = (
+                f"; {right[0]} passes the gate with the same file, so the fault may be the runtime's" if right else ""
+            )
             raise ExportError(
                 f"{verdict.runtime} agrees with the trained network on {100 * verdict.agreement:.2f}% of"
                 f" {verdict.images} validation images, less than the gate of {100 * options.least_agreement:.2f}%, so"
                 f" nothing was written (largest difference of two logits {verdict.largest_difference:.3g}, their spread"
-                f" {verdict.spread:.3g})",
+                f" {verdict.spread:.3g}){fault}",
                 topic="export.gate",
             )
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sqakd.errors import raised_in
 from sqakd.export.errors import ExportError
 from sqakd.export.minimal_model import minimise
+from sqakd.export.own_weights import separate_weights
 from sqakd.export.translations import Weights, translations
 
 OPSET = 21
@@ -94,6 +95,7 @@ def to_onnx(network: Deployed, image_shape: tuple[int, int, int], *, weights: We
             f"torch cannot write {type(network.network).__name__} as ONNX: {_first_line(cause)}; one of its layers has"
             f" no counterpart in ONNX opset {OPSET}, or fixes the batch size"
         ) from error
+    separate_weights(model)
     return minimise(model, OPSET)
 
 

@@ -297,7 +297,12 @@ def test_a_file_that_disagrees_is_not_written(copy: Path, monkeypatch: pytest.Mo
     assert "agrees with the trained network on 99.00% of 96 validation images, less than the gate of 99.50%" in message
     assert "nothing was written" in message
     assert message.endswith("use gate=NUMBER to accept less")
+    assert "fault" not in message
     assert not (copy / "x").exists()
+    other = Verdict(runtime="another", images=96, agreement=1.0, largest_difference=0.0, spread=1.0)
+    monkeypatch.setattr(pipeline, "verify", lambda *_, **__: [other, verdict])
+    message = refused(copy, folder=str(copy / "x"))
+    assert "another passes the gate with the same file, so the fault may be the runtime's" in message
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -207,10 +207,14 @@ def test_onnxruntime_joins_no_convolution_with_its_rounding(between: nn.Module) 
     assert np.abs(run(model, x) - lowered(x).numpy()).max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("overrides", "count"), [([], False), (["quantizer.first_last=8"], False), (["quantizer.first_last=8"], True)]
+)
 @torch.no_grad()
-def test_openvino_and_onnxruntime_compute_the_same_logits(tmp_path: Path) -> None:
+def test_openvino_and_onnxruntime_compute_the_same_logits(overrides: list[str], count: bool, tmp_path: Path) -> None:
+    """With 8 bits, the first convolution is there for both of its readers, the first block and its shortcut."""
     openvino = pytest.importorskip("openvino")
-    lowered, x = lower(small_network(), Lowering(count=False)), small.batch(16)
+    lowered, x = lower(small_network(*overrides), Lowering(count=count)), small.batch(16)
     model = to_onnx(Deployed(lowered, None, None), small.SHAPE, weights="dequantize")
     onnx.save(model, tmp_path / "model.onnx")
     compiled = openvino.Core().compile_model(tmp_path / "model.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

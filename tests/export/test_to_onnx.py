@@ -228,3 +228,23 @@ def test_an_error_of_our_own_exporter_is_distinguished_from_one_of_torch() -> No
         torch.nn.functional.conv2d(torch.zeros(1), torch.zeros(1))
     assert (raised_in(own.value, "export"), raised_in(own.value, "models")) == (True, False)
     assert not raised_in(torchs.value, "export")
+
+
+@pytest.mark.parametrize("weights", ["cast", "dequantize"])
+@torch.no_grad()
+def test_each_convolution_has_a_weight_of_its_own(weights: Weights) -> None:
+    """A first layer of 8 bits is computed for both of its readers, the first block and its shortcut."""
+    network = two_blocks("quantizer=lsq", "bits=2", "residual_bits=8", "quantizer.first_last=8")
+    written = to_onnx(Deployed(lower(network, Lowering()), None, None), small.SHAPE, weights=weights)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in written.graph.initializer}
+    first = [f"network.conv1_{form}.weight" for form in ("integer", "codes")]
+    assert np.array_equal(stored[first[0]], stored[first[1]])
+    names = set()
+    sources = {node.output[0]: node.input[0] for node in written.graph.node}
+    for node in written.graph.node:
+        if node.op_type == "Conv":
+            name = node.input[1]
+            while name in sources:
+                name = sources[name]
+            names.add(name)
+    assert len(names) == sum(node.op_type == "Conv" for node in written.graph.node)
