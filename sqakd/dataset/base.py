@@ -222,6 +222,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Return the loader of validation batches, which yields each image once and without augmentation."""
         return self._loader(self.val_images, self.val_labels, training=False)
 
+    @property
+    def _may_pin(self) -> bool:
+        """Whether batches may go to a GPU. Pinned memory needs one, so a training on the CPU would occupy it."""
+        return torch.cuda.is_available() and not (self.trainer and self.trainer.strategy.root_device.type == "cpu")
+
     def _loader(self, images: Tensor, labels: Tensor | None, *, training: bool) -> Loader:
         return Loader(
             images=images,
@@ -233,7 +238,7 @@ class ImageDataModule(pl.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
             drop_last=self.drop_last and training,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._may_pin,
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

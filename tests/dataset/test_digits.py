@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,19 @@ def make_digits(**changes: Any) -> Digits:
     data = Digits(**COMMON | {"image_size": 32} | changes)
     data.setup()
     return data
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True), (None, True)])
+def test_a_training_on_the_cpu_pins_no_memory(
+    device: str | None, pinned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pinned memory belongs to a GPU, which others may be using."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    data = make_digits(image_size=8, limit=20)
+    strategy = SimpleNamespace(root_device=torch.device(device or "cpu"))
+    if device is not None:
+        data.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)  # type: ignore[assignment]
+    assert data.train_dataloader().pin_memory is pinned
 
 
 def test_sizes_and_types() -> None:
