@@ -27,8 +27,8 @@ from sqakd.terminal import printable, program
 README = Path("README.md")
 
 
-def main() -> None:
-    """Run the command line."""
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
     parser = argparse.ArgumentParser(
         prog=program("python -m sqakd.report"),
         description=__doc__,
@@ -41,7 +41,12 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, help="Markdown file with markers (README.md, if it has any)")
     parser.add_argument("--picture", type=Path, help="SVG file for accuracy against bits")
     parser.add_argument("--cost", type=Path, help="SVG file for accuracy against size and bit-operations")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the command line."""
+    options = command_line().parse_args()
     with errors_in_one_line():
         files = write_report(
             options.runs or [Path("runs")],

@@ -53,7 +53,7 @@ def show_outcome(store: JobStore, seconds: float, out: TextIO, *, scored: bool =
     folders = {str(RunFolder(Path(job.folder)).runs) for job in jobs if scored and job.state == DONE and job.folder}
     for folder in sorted(folders):
         report = "sqakd-report" if program("") else "python -m sqakd.report"
-        out.write(f"all results: {report} {shlex.quote(folder)}\n")
+        out.write(f"all results: {report} --runs {shlex.quote(folder)}\n")
     out.flush()
 
 

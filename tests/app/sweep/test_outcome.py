@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,18 +12,39 @@ import pytest
 from sqakd.app.sweep.job import JobError, run_job
 from sqakd.app.sweep.outcome import show_outcome, summary
 from sqakd.app.sweep.store import DONE, JobStore
+from sqakd.report.__main__ import command_line
+from sqakd.terminal import PROGRAM
 
 
-def test_scores_and_the_command_of_the_report_stay_at_the_end(store: JobStore, tmp_path: Path) -> None:
+def outcome_of_finished_jobs(store: JobStore, runs: Path) -> str:
+    """Return what a sweep shows at its end if all its jobs have finished in a folder of runs."""
     for job in store.jobs():
-        folder = tmp_path / "my runs" / f"cell{job.number}" / "seed0"
+        folder = runs / f"cell{job.number}" / "seed0"
         store.write(replace(job, state=DONE, run=f"cell{job.number} seed 0", folder=str(folder), score=0.5))
     out = io.StringIO()
     show_outcome(store, 60, out)
-    lines = [line.split() for line in out.getvalue().splitlines()]
+    return out.getvalue()
+
+
+def test_scores_and_the_command_of_the_report_stay_at_the_end(store: JobStore, tmp_path: Path) -> None:
+    lines = [line.split() for line in outcome_of_finished_jobs(store, tmp_path / "runs").splitlines()]
     assert lines[0][:2] == ["run", "top-1,"]
     assert lines[1] == ["cell0", "seed", "0", "50.00%"]
-    assert out.getvalue().endswith(f"all results: python -m sqakd.report '{tmp_path / 'my runs'}'\n")
+    assert lines[-1][:2] == ["all", "results:"]
+
+
+@pytest.mark.parametrize(
+    ("train", "report"), [("", ["python", "-m", "sqakd.report"]), ("sqakd-train", ["sqakd-report"])]
+)
+def test_the_report_accepts_the_command_that_a_sweep_prints(
+    train: str, report: list[str], store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROGRAM, train)
+    runs = tmp_path / "it's my runs"
+    command = outcome_of_finished_jobs(store, runs).splitlines()[-1].removeprefix("all results: ")
+    words = shlex.split(command)
+    assert words[: len(report)] == report
+    assert command_line().parse_args(words[len(report) :]).runs == [runs]
 
 
 def test_a_sweep_without_scores_ends_in_its_summary_alone(store: JobStore) -> None:
