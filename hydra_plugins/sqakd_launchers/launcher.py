@@ -50,7 +50,8 @@ class TrackedLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task, self.config = hydra_context, task_function, config
-        for name in ("hydra", "hydra_plugins"):  # they would list all jobs, which the table does
+        # They would list all jobs, which the table does, and the settings of a search, whose result ShowBest shows.
+        for name in ("hydra", "hydra_plugins"):
             logging.getLogger(name).setLevel(logging.WARNING)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
