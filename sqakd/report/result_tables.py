@@ -30,11 +30,11 @@ LABELS_LEGEND = (
     "Our top-1 minus that of the same network, quantizer and bits trained from labels alone, in points, with the"
     " standard error (se) over the seeds of both sides. The column labels names the cell that is compared with: if"
     " labels were not run with the same add-ons, it has none, and the difference includes the effect of the add-ons."
-    " Better or worse: beyond two standard errors; a single seed has no standard error and no verdict. p: two-sided, of"
-    " Welch's t test; in parentheses after Holm's correction for all cells shown. All seeds share one teacher and one"
-    " set of validation images, so standard error and p are about the student's seeds alone. With three seeds on each"
-    " side, chance alone exceeds two standard errors in one of nine to one of five comparisons; with two seeds, more"
-    " often."
+    " Better or worse: beyond two standard errors; a single seed, which has no standard error, and seeds that all came"
+    " out equal have no verdict. p: two-sided, of Welch's t test; in parentheses after Holm's correction for all cells"
+    " shown. All seeds share one teacher and one set of validation images, so standard error and p are about the"
+    " student's seeds alone. With three seeds on each side, chance alone exceeds two standard errors in one of nine to"
+    " one of five comparisons; with two seeds, more often."
 )
 
 

@@ -54,7 +54,7 @@ class Difference:
         of both sides, or the differences of all pairs, came out equal, there is no verdict either: on a few hundred
         images equal results happen by chance, so a standard error of zero says nothing about the spread.
         """
-        if self.standard_error is None or (self.standard_error < ROUNDING and abs(self.value) > ROUNDING):
+        if self.standard_error is None or self.standard_error < ROUNDING:
             return NO_VERDICT
         if abs(self.value) <= STANDARD_ERRORS * self.standard_error + ROUNDING:
             return NOT_DISTINGUISHABLE

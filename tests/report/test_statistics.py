@@ -7,7 +7,14 @@ import struct
 
 import pytest
 
-from sqakd.report.statistics import Difference, difference, difference_to_published, mean_std, standard_error
+from sqakd.report.statistics import (
+    Difference,
+    difference,
+    difference_to_published,
+    mean_std,
+    paired_difference,
+    standard_error,
+)
 
 
 def test_mean_and_standard_deviation() -> None:
@@ -40,7 +47,7 @@ def test_a_published_number_adds_no_standard_error() -> None:
         (-2.1, 1.0, "worse"),
         (2.0, 1.0, "not distinguishable"),
         (-1.9, 1.0, "not distinguishable"),
-        (0.0, 0.0, "not distinguishable"),
+        (0.0, 1.0, "not distinguishable"),
     ],
 )
 def test_verdicts_need_more_than_two_standard_errors(value: float, error: float, verdict: str) -> None:
@@ -54,10 +61,11 @@ def test_a_single_seed_has_no_verdict(ours: list[float], base: list[float]) -> N
     assert (found.standard_error, found.verdict) == (None, "-")
 
 
-def test_equal_seeds_have_no_verdict() -> None:
-    found = difference([99.0, 99.0, 99.0], [98.0, 98.0, 98.0])
-    assert found is not None
-    assert (found.verdict, found.p) == ("-", None)
+@pytest.mark.parametrize("base", [98.0, 99.0])
+def test_equal_seeds_have_no_verdict(base: float) -> None:
+    for found in (difference([99.0] * 3, [base] * 3), paired_difference([(99.0, base)] * 3)):
+        assert found is not None
+        assert (found.verdict, found.p) == ("-", None)
 
 
 def percent(counts: list[int], images: int) -> list[float]:
