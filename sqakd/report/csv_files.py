@@ -9,27 +9,38 @@ from pathlib import Path
 
 from sqakd.errors import SqakdError
 from sqakd.files import ReadError, megabytes, read_errors
+from sqakd.runs.folder import RunFolder
+from sqakd.runs.length import length_of
 
 Numbers = list[dict[str, float]]
 LARGEST = 256_000_000  # bytes; a thousand epochs of a network with a hundred layers have some 20 MB
 
 
-def read_curve(file: Path, epochs: int) -> Numbers:
-    """Read a metrics.csv. Where a stage before the training took epochs of the recipe, the rows begin after them.
+def read_curve(folder: RunFolder, epochs: int) -> Numbers:
+    """Read the metrics.csv of a run. The rows begin after the epochs of the recipe that a stage before them took.
 
     Args:
-        file: metrics.csv.
+        folder: folder of the run. Its config.yaml, which describes the stage, is read only if epochs have no row.
         epochs: of the run's record, with those of the stage.
 
     Returns:
         One dict per row; no rows if there is no such file.
 
     Raises:
-        SqakdError: if the file cannot be read or is damaged; the file is named.
+        SqakdError: if a file cannot be read or is damaged, or other epochs than those of a stage have no row; the file
+            is named.
     """
+    file = folder.metrics
     rows = read_numbers(file, "epoch")
-    before = max(epochs - len(rows), 0)
-    return [{**row, "epoch": row["epoch"] + before} for row in rows]
+    if not file.exists() or len(rows) >= epochs:
+        return rows
+    taken = length_of(folder.read_config()).taken if folder.config.exists() else 0
+    if len(rows) + taken != epochs:
+        raise SqakdError(
+            f"{file} is damaged (it has {len(rows)} rows, expected one for each of {epochs - taken} epochs)",
+            topic="report.csv_damaged",
+        )
+    return [{**row, "epoch": row["epoch"] + epochs - len(rows)} for row in rows]
 
 
 def read_quantizers(file: Path, *needed: str) -> Numbers:

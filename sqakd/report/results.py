@@ -168,7 +168,7 @@ def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[Finished
 
 def _curve(folder: RunFolder, record: Record, omit: Omit) -> Numbers:
     with omitting(omit):
-        return read_curve(folder.metrics, record.epochs)
+        return read_curve(folder, record.epochs)
     return []
 
 

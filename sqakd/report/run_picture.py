@@ -65,7 +65,7 @@ def draw_run(path: Path, record: Record) -> Path:
 
 def _result_panels(folder: RunFolder, record: Record) -> list[Panel]:
     """Return the charts of the epochs and of the last scores."""
-    rows, float_run = read_curve(folder.metrics, record.epochs), record.float_run
+    rows, float_run = read_curve(folder, record.epochs), record.float_run
     float_rows = read_numbers(folder.sibling(float_run.name, float_run.seed).metrics) if float_run else []
     panels: list[Panel] = []
     if by_epoch(rows, TOP1) or by_epoch(rows, AGREEMENT):

@@ -69,7 +69,7 @@ def without_optional_fields(runs: Path) -> Path:
 
 def without_scores(runs: Path) -> Path:
     """Make a run with nothing to show: no score, no row in its tables, and no size."""
-    folder = make_run(runs, replace(STUDENT, quantizer="pact"), scores={}, packed_bytes=0, bit_operations=0)
+    folder = make_run(runs, replace(STUDENT, quantizer="pact"), scores={}, epochs=0, packed_bytes=0, bit_operations=0)
     for name in ("metrics.csv", "quantizers.csv"):
         (folder / name).write_text((folder / name).read_text().splitlines()[0] + "\n")
     return folder
@@ -211,12 +211,33 @@ def test_where_ranges_start_is_never_a_shared_change(tmp_path: Path) -> None:
     assert {cell.quantizer: cell.changes for cell in cells} == dict.fromkeys(own, 'quantizer.start="mse"')
 
 
+def describe_stage(folder: Path, share: float) -> None:
+    """Write the config.yaml of a run of eight epochs, of which a stage takes a share."""
+    (folder / "config.yaml").write_text(f"recipe: {{epochs: 8}}\nkd: {{feature_loss: {{pretrain_share: {share}}}}}\n")
+
+
 def test_curves_begin_after_a_stage_that_took_the_first_epochs(tmp_path: Path) -> None:
-    for kd, rows in (("sqakd", 8), ("reconstruction", 6)):
-        make_run(tmp_path, replace(STUDENT, kd=kd, epochs=rows), epochs=8)
+    for kd, rows, share in (("sqakd", 8, 0), ("reconstruction", 6, 0.25)):
+        folder = make_run(tmp_path, replace(STUDENT, kd=kd, epochs=rows), epochs=8)
+        describe_stage(folder, share)
     curves = {cell.kd: runs[0].curve for cell, runs in read_results([tmp_path]).cells.items()}
     assert [row["epoch"] for row in curves["sqakd"]] == list(range(8))
     assert [row["epoch"] for row in curves["reconstruction"]] == list(range(2, 8))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(None, 8), (0, 8), (0.25, 6)])
+@pytest.mark.parametrize("rows", [0, 1, 5])
+def test_curves_that_were_cut_at_the_end_of_a_line_are_damaged(
+    rows: int, share: float | None, expected: int, tmp_path: Path
+) -> None:
+    folder = make_run(tmp_path, replace(STUDENT, epochs=8))
+    if share is not None:
+        describe_stage(folder, share)
+    file = folder / "metrics.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[: 1 + rows]))
+    message = rf"{file} is damaged \(it has {rows} rows, expected one for each of {expected} epochs\)"
+    with pytest.raises(SqakdError, match=message):
+        read_results([tmp_path])
 
 
 def test_a_run_of_a_published_network_keeps_its_changes(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_each_folder_gets_a_picture(
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-        write_record(folder / "record.json", made_record(Made("digits16", "resnet20", "none", 32, "none", 0)))
+        write_record(folder / "record.json", made_record(Made("digits16", "resnet20", "none", 32, "none", 0, epochs=2)))
         (folder / "metrics.csv").write_text("epoch,train/loss,val/top1\n0,2,0.25\n1,1,0.5\n")
     draw(monkeypatch, *map(str, folders))
     files = [folder / "picture.png" for folder in folders]
@@ -92,7 +92,7 @@ def titles(figure: Figure) -> list[str]:
 def test_a_quantizer_without_a_range_has_no_chart_for_it(
     method: str, expected: list[str], figures: list[Figure], tmp_path: Path
 ) -> None:
-    made = Made("digits16", "resnet20", method, 2, "sqakd", 0)
+    made = Made("digits16", "resnet20", method, 2, "sqakd", 0, epochs=2)
     model = small.quantized(f"quantizer={method}", "bits=2")
     rows = statistics(model, torch.randn(4, *small.SHAPE, generator=torch.Generator().manual_seed(0)))
     names = sorted({name for row in rows for name in row})
@@ -107,7 +107,7 @@ def test_a_quantizer_without_a_range_has_no_chart_for_it(
     ("metrics", "expected"),
     [
         (None, TOP[2:]),
-        ("epoch,train/loss,val/top1\n", TOP[2:]),
+        ("epoch,train/loss,val/top1\n", ["without a training, 78 kB packed"]),
         ("epoch,train/loss,val/top1\n0,nan,nan\n", TOP[2:]),
         ("epoch,train/loss,val/top1\n0,-1,0.5\n", ["validation", TOP[2]]),
         ("epoch,val/kl\n0,1\n", TOP[1:]),
@@ -116,9 +116,11 @@ def test_a_quantizer_without_a_range_has_no_chart_for_it(
 def test_a_chart_without_numbers_is_left_out(
     metrics: str | None, expected: list[str], figures: list[Figure], tmp_path: Path
 ) -> None:
+    record = made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0))
     if metrics is not None:
         (tmp_path / "metrics.csv").write_text(metrics)
-    run_picture.draw_run(tmp_path, made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0)))
+        record = replace(record, epochs=len(metrics.splitlines()) - 1)
+    run_picture.draw_run(tmp_path, record)
     assert titles(figures[0]) == expected
 
 
@@ -131,7 +133,7 @@ def test_a_run_without_numbers_has_no_picture(tmp_path: Path) -> None:
 
 def test_the_float_run_is_a_line_also_if_its_folder_is_elsewhere(figures: list[Figure], tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("epoch,val/top1\n0,0.25\n1,0.5\n")
-    record = made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0))
+    record = made_record(Made("digits16", "resnet20", "ewgs", 2, "sqakd", 0, epochs=2))
     for made in (record, replace(record, float_run=None)):
         run_picture.draw_run(tmp_path, made)
     lines = [
