@@ -15,6 +15,9 @@ FLOAT_BITS = 32
 START, STARTS = "quantizer.start", ("quantizer.input.start", "quantizer.weight.start")
 # Values of a budget that are part of the name of the bits it chose.
 NAMED = tuple(f"budget.{key}" for key in (*BUDGET_UNITS, "criterion"))
+OF_LOSS, OF_ADD_ONS = "kd.", "plus."  # beginnings of the values that a training method may change
+# Values of the loss that follow those of the recipe. They belong to the method only where they differ from them.
+OF_RECIPE = {"kd.label_smoothing": "recipe.label_smoothing"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,25 @@ def cell_of(record: Record) -> Cell:
         changes=printable(changes_text(_short(changes, record.quantizer))),
         chosen_bits=printable(record.chosen_bits or ""),
     )
+
+
+def with_method(record: Record, kd: str, add_ons: str) -> Cell:
+    """Return the cell that differs from a run's cell in its training method only.
+
+    The cell lacks the run's changed values of the loss, and of add-ons unless the add-ons are the same.
+
+    Args:
+        record: of the run.
+        kd: the loss of the cell.
+        add_ons: the add-ons of the cell, joined by "+".
+    """
+    own = OF_LOSS if add_ons == record.add_ons else (OF_LOSS, OF_ADD_ONS)
+    changes = {
+        key: value
+        for key, value in record.changes.items()
+        if not key.startswith(own) or (key in OF_RECIPE and record.changes.get(OF_RECIPE[key]) == value)
+    }
+    return cell_of(replace(record, choices={**record.choices, "kd": kd, "plus": add_ons}, changes=changes))
 
 
 def _short(changes: Mapping[str, Any], quantizer: str) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from sqakd.report.cells import Cell
+from sqakd.report.cells import Cell, with_method
 from sqakd.report.results import FinishedRun, Results
 from sqakd.report.statistics import Difference, difference, difference_to_published
 from sqakd.runs.paper import RELEASED, PaperRow
@@ -90,15 +90,29 @@ def labels_alone(cell: Cell, ours: Mapping[Cell, Sequence[FinishedRun]]) -> Cell
 
     Add-ons should be on both sides. If labels were not run with the same add-ons, the base is labels without add-ons.
     The losses of the released scripts amount to another learning rate, so they are compared with labels at that rate
-    (`kd=none_matched`) if those were run.
+    (`kd=none_matched`) if those were run. Changed values of the loss, and of add-ons that the base lacks, may be on one
+    side only.
     """
-    kd, plus, added = cell.kd.partition("+")
+    kd, _, added = cell.kd.partition("+")
     at_that_rate = kd.endswith(RELEASED) or kd == LABELS_MATCHED
     bases = [LABELS_MATCHED, LABELS] if at_that_rate else [LABELS]
+    methods = [(base, "") for base in bases]
     if kd in bases and not added:
-        return None
-    with_add_ons = [] if kd in bases else [base + plus + added for base in bases]
-    return next((base for kd in [*with_add_ons, *bases] if (base := replace(cell, kd=kd)) in ours), None)
+        methods = [(kd, "")]  # the same labels, if values of the loss were changed
+    elif added and kd not in bases:
+        methods = [(base, added) for base in bases] + methods
+    found = (base for method in methods for base in _bases(cell, *method, ours) if base in ours and base != cell)
+    return next(found, None)
+
+
+def _bases(cell: Cell, kd: str, add_ons: str, ours: Mapping[Cell, Sequence[FinishedRun]]) -> Iterator[Cell]:
+    """Yield the cells of another method to compare a cell with: with all its changed values, then without the method's.
+
+    Where one command overrides a value of several losses, the cells of all of them have that change.
+    """
+    yield replace(cell, kd="+".join(filter(None, [kd, add_ons])))
+    if runs := ours.get(cell):
+        yield with_method(runs[0].record, kd, add_ons)
 
 
 def comparison(results: Results, cell: Cell, published: PaperRow | None = None) -> Comparison:

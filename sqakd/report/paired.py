@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sqakd.report.cells import STARTS, Cell, cell_of
+from sqakd.report.cells import STARTS, Cell, with_method
 from sqakd.report.methods import method
 from sqakd.report.result_tables import cell_fields, show_difference, show_p, verdict
 from sqakd.report.results import FinishedRun
@@ -20,7 +20,6 @@ from sqakd.report.table import CELL_COLUMNS, EMPTY, Table
 
 SQAKD = "sqakd"
 SAME_START, PAPER_START = SQAKD, f"{SQAKD}, ranges of the paper"
-OF_THE_METHOD = ("kd.", "plus.")  # beginnings of the values that a training method may change
 
 PAIRED_TITLE = "Without labels, compared with SQAKD"
 PAIRED_LEGEND = (
@@ -76,12 +75,10 @@ def pairs(cells: Mapping[Cell, Sequence[FinishedRun]]) -> list[Pair]:
 
 def _bases(run: FinishedRun) -> dict[str, Cell]:
     """Return the SQAKD cells to compare a run with, by name: from the same ranges, and from those of the paper."""
-    record = run.record
-    same = {key: value for key, value in record.changes.items() if not key.startswith(OF_THE_METHOD)}
-    papers = {key: value for key, value in same.items() if key not in STARTS}
-    choices = {**record.choices, "kd": SQAKD, "plus": ""}
-    bases = {SAME_START: same} | ({PAPER_START: papers} if papers != same else {})
-    return {name: cell_of(replace(record, choices=choices, changes=changes)) for name, changes in bases.items()}
+    papers = {key: value for key, value in run.record.changes.items() if key not in STARTS}
+    bases = {SAME_START: run.record, PAPER_START: replace(run.record, changes=papers)}
+    cells = {name: with_method(record, SQAKD, "") for name, record in bases.items()}
+    return cells if cells[PAPER_START] != cells[SAME_START] else {SAME_START: cells[SAME_START]}
 
 
 def paired_table(found: Sequence[Pair]) -> Table:

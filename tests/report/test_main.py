@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import command
 import pytest
@@ -287,6 +288,55 @@ def test_add_ons_are_on_both_sides_if_they_were_run(kd: str, run: list[str], exp
 
     found = labels_alone(cell(kd), {cell(name): [] for name in [*run, kd]})
     assert found == (None if expected is None else cell(expected))
+
+
+@pytest.mark.parametrize(
+    ("changes", "plus", "base", "base_plus"),
+    [
+        ({"kd.temperature": 2}, "", {}, ""),
+        ({"kd.temperature": 2}, "", {"kd.temperature": 2}, ""),
+        ({"kd.temperature": 2, "recipe.epochs": 9}, "", {"recipe.epochs": 9}, ""),
+        ({"plus.ema.epochs": 3}, "ema", {}, ""),
+        ({"plus.ema.epochs": 3, "kd.kl": 2}, "ema", {"plus.ema.epochs": 3}, "ema"),
+        (
+            {"kd.temperature": 2, "kd.label_smoothing": 0.1, "recipe.label_smoothing": 0.1},
+            "",
+            {"kd.label_smoothing": 0.1, "recipe.label_smoothing": 0.1},
+            "",
+        ),
+    ],
+)
+def test_changed_values_of_the_method_may_be_on_one_side_only(
+    changes: dict[str, Any], plus: str, base: dict[str, Any], base_plus: str, tmp_path: Path
+) -> None:
+    for kd, values, add_ons in (("sqakd", changes, plus), ("none", base, base_plus)):
+        choices = {"dataset": "digits16", "quantizer": "ewgs", "kd": kd, "plus": add_ons}
+        make_run(tmp_path, replace(MADE, kd=kd), choices=choices, changes=values)
+    (tmp_path / "paper.csv").write_text(PAPER)
+    write_report(tmp_path, tmp_path)
+    lines = {line["kd"]: line for line in csv.DictReader((tmp_path / "digits16.csv").open(newline=""))}
+    line = lines["+".join(filter(None, ["sqakd", plus]))]
+    assert line["labels_kd"] == "+".join(filter(None, ["none", base_plus]))
+    assert line["labels_last_difference"]
+    assert "## Compared with labels alone" in (tmp_path / "digits16.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "plus", "base"),
+    [
+        ({"kd.temperature": 2, "recipe.epochs": 9}, "", {}),
+        ({}, "", {"kd.ce": 2}),
+        ({"plus.ema.epochs": 3}, "ema", {"plus.ema.epochs": 2}),
+    ],
+)
+def test_other_changed_values_are_on_both_sides(
+    changes: dict[str, Any], plus: str, base: dict[str, Any], tmp_path: Path
+) -> None:
+    for kd, values in (("sqakd", changes), ("none", base)):
+        choices = {"dataset": "digits16", "quantizer": "ewgs", "kd": kd, "plus": plus}
+        make_run(tmp_path, replace(MADE, kd=kd), choices=choices, changes=values)
+    cells = read_results([tmp_path]).cells
+    assert labels_alone(next(cell for cell in cells if cell.kd.startswith("sqakd")), cells) is None
 
 
 def test_the_table_names_the_cell_that_is_compared_with(tmp_path: Path) -> None:

@@ -62,6 +62,13 @@ def test_values_of_the_method_and_its_add_ons_are_on_one_side_only(tmp_path: Pat
     assert [(kd, base) for kd, _, base, _ in names(tmp_path)] == [("reconstruction", "sqakd"), ("sqakd+ema", "sqakd")]
 
 
+def test_label_smoothing_of_the_recipe_is_on_both_sides(tmp_path: Path) -> None:
+    smoothed = {"kd.label_smoothing": 0.1, "recipe.label_smoothing": 0.1}
+    make(tmp_path, "sqakd", smoothed)
+    make(tmp_path, "squat", smoothed)
+    assert names(tmp_path) == [("squat", "", "sqakd", 3)]
+
+
 @pytest.mark.parametrize("changes", [{"recipe.epochs": 6}, {"teacher.checkpoint": "other.pt"}])
 def test_other_values_have_to_be_equal(changes: dict[str, Any], tmp_path: Path) -> None:
     make(tmp_path, "sqakd")
