@@ -123,6 +123,7 @@ RUNS: dict[str, str] = {
     "record.newer": "update sqakd to the version that wrote it",
     "record.damaged": "delete {file} and repeat the command of the run, which resumes it or trains it again",
     "record.export": "delete {file} or export the run again",
+    "paper.missing": "copy {own} there, or use --results FOLDER for a folder that has the file",
     "paper.damaged": "restore {file} from the repository, or delete it: runs are then compared with nothing published",
 }
 
@@ -152,6 +153,8 @@ EXPORT: dict[str, str] = {
 REPORT: dict[str, str] = {
     "report.csv_damaged": "restore the file, or delete it: the report can do without it",
     "report.no_run": "use --runs FOLDER for another folder of runs",
+    "report.other_seed": "rename the folder to seed{seed}, or delete it",
+    "report.repeated": "train a repetition with another seed",
 }
 
 DASHBOARD: dict[str, str] = {

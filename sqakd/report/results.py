@@ -20,6 +20,7 @@ from sqakd.runs.record import Record
 # Each score of a run is aggregated over its epochs in three ways; these are the fields of `sqakd.runs.record.Score`.
 AGGREGATES = ("last", "best", "mean_of_last_5")
 Network = tuple[str, str]  # data set and model
+Found = tuple[RunFolder, Record]
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def read_results(runs: Iterable[Path], paper: Path | None = None, *, omit: Omit 
 
     Args:
         runs: folders of runs, as runs/NAME/seed0/record.json. If the same cell and seed is there several times, the
-            first one counts.
+            first folder of runs counts, and in it the run that has the name of its cell, or else the first name.
         paper: paper.csv, or None to read no published numbers.
-        omit: takes the error of a damaged file; the run, its curve or its export is left out.
+        omit: takes the error of a damaged file; the run, its curve or its export is left out. It also takes an error
+            for each run that does not count, except copies, and for each folder with the record of another seed.
 
     Raises:
         SqakdError: if a folder has no finished run, or a file cannot be read; it is named.
@@ -146,24 +148,64 @@ def without_shared_changes(results: Results, *, published: bool = True) -> Resul
 
 
 def _read_cells(folders: Iterable[Path], omit: Omit) -> dict[Cell, list[FinishedRun]]:
-    cells: dict[Cell, dict[int, tuple[RunFolder, Record]]] = defaultdict(dict)
+    found: dict[Cell, dict[int, list[Found]]] = defaultdict(lambda: defaultdict(list))
     known: dict[Cell, Cell] = {}
     for runs in folders:
-        finished = read_finished(runs, omit)
+        finished = [run for run in read_finished(runs, omit) if _has_own_seed(run, omit)]
         if not finished:  # an empty report would overwrite a full one
             raise SqakdError(
                 f"no finished run in {runs}: expected {RunFolder.of(runs, 'NAME', 0).record}", topic="report.no_run"
             )
         for folder, record in finished:
             cell = cell_of(record)
-            cells[known.setdefault(cell.key, cell)].setdefault(record.seed, (folder, record))
+            found[known.setdefault(cell.key, cell)][record.seed].append((folder, record))
+    cells = {cell: [_counted(found[cell][seed], omit) for seed in sorted(found[cell])] for cell in found}
     return {
         cell: [
             FinishedRun(folder.path, record, _curve(folder, record, omit), _quantizers(folder, omit) if i == 0 else [])
-            for i, (_, (folder, record)) in enumerate(sorted(cells[cell].items()))
+            for i, (folder, record) in enumerate(cells[cell])
         ]
         for cell in sorted(cells, key=lambda cell: cell.order)
     }
+
+
+def _has_own_seed(run: Found, omit: Omit) -> bool:
+    """Return whether a folder has the record of its own seed; another one was copied there by hand."""
+    folder, record = run
+    if folder.path.name == folder.sibling(record.name, record.seed).path.name:
+        return True
+    omit(SqakdError(f"{folder.path} has the record of seed {record.seed}", topic="report.other_seed", seed=record.seed))
+    return False
+
+
+def _counted(runs: Sequence[Found], omit: Omit) -> Found:
+    """Return the one run that counts of those with the same cell and seed; the others are left out.
+
+    Args:
+        runs: in the order in which they were read; at least one.
+        omit: takes an error for each other run that is not a copy.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    first = [run for run in runs if run[0].runs == runs[0][0].runs]
+    counted = next((run for run in first if _has_name_of_cell(run[0])), runs[0])
+    for folder, record in runs:
+        if not _is_copy(record, counted[1]):
+            message = f"{folder.path} is the same cell and seed as {counted[0].path}"
+            omit(SqakdError(message, topic="report.repeated"))
+    return counted
+
+
+def _has_name_of_cell(folder: RunFolder) -> bool:
+    """Return whether a run has the name that its configuration gives to its cell."""
+    try:
+        return folder.read_config().get("cell") == folder.path.parent.name
+    except SqakdError:  # the report can do without the configuration
+        return False
+
+
+def _is_copy(record: Record, other: Record) -> bool:
+    return record == other or record.weights_sha256 == other.weights_sha256 is not None
 
 
 def _curve(folder: RunFolder, record: Record, omit: Omit) -> Numbers:

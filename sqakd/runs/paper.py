@@ -90,6 +90,8 @@ def read_paper(file: Path) -> list[PaperRow]:
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             return [PaperRow.from_texts(texts) for texts in csv.DictReader(lines)]
+    except FileNotFoundError as error:
+        raise SqakdError(f"no {file}: expected the published numbers", topic="paper.missing", own=FILE) from error
     except OSError as error:
         raise SqakdError(f"cannot read the published numbers in {file}: {error.strerror}") from error
     except (KeyError, TypeError, ValueError, InvalidOperation, csv.Error) as error:

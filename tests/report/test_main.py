@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import command
 import pytest
 from made_runs import Made, make_grid, make_run
 
+from sqakd.advice import explain
 from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell
 from sqakd.report.comparisons import labels_alone
 from sqakd.report.csv_files import read_numbers
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
+from sqakd.runs import paper
 
 PAPER = """table,dataset,model,quantizer,bits,kd,top1,top5,source,reference
 table9,cifar10,resnet20,ewgs,2,sqakd,91.00,,paper,here
@@ -111,7 +114,8 @@ def test_an_unknown_table_is_an_error_if_the_readme_was_named(project: Path) -> 
         ),
         (
             ["--results", "nowhere"],
-            "cannot read the published numbers in nowhere/paper.csv: No such file or directory",
+            f"no nowhere/paper.csv: expected the published numbers; copy {paper.FILE} there, or use --results FOLDER"
+            " for a folder that has the file",
         ),
         (["--html", "nowhere/page.html"], "cannot write nowhere/page.html: the folder nowhere does not exist"),
     ],
@@ -207,6 +211,57 @@ def test_the_same_run_in_two_folders_counts_once(tmp_path: Path) -> None:
         make_run(tmp_path / name, MADE)
     results = read_results([tmp_path / "b", tmp_path / "a"])
     assert [run.folder for run in results.runs] == [tmp_path / "b" / MADE.name / "seed0"]
+
+
+def repeat(runs: Path, name: str, cell: str, **changes: Any) -> Path:
+    """Make another run of `MADE` under a name, with the configuration that names its cell."""
+    folder = runs / name / "seed0"
+    folder.parent.mkdir(parents=True)
+    make_run(runs / "made", MADE, name=name, **changes).rename(folder)
+    (folder / "config.yaml").write_text(f"name: {name}\ncell: {cell}\n")
+    return folder
+
+
+def test_the_run_with_the_name_of_its_cell_counts_and_repetitions_are_named(tmp_path: Path) -> None:
+    again, own, other = (
+        repeat(tmp_path, name, MADE.name, weights_sha256=name[0] * 64) for name in ("again", MADE.name, "other")
+    )
+    omitted: list[SqakdError] = []
+    assert [run.folder for run in read_results([tmp_path], omit=omitted.append).runs] == [own]
+    advice = "train a repetition with another seed"
+    assert [explain(error) for error in omitted] == [
+        f"{folder} is the same cell and seed as {own}; {advice}" for folder in (again, other)
+    ]
+    with pytest.raises(SqakdError, match=f"{again} is the same cell and seed as {own}"):
+        read_results([tmp_path])
+
+
+def test_a_copy_of_a_run_is_left_out_without_a_word(tmp_path: Path) -> None:
+    repeat(tmp_path, "again", MADE.name)
+    own = repeat(tmp_path, MADE.name, MADE.name)
+    assert [run.folder for run in read_results([tmp_path]).runs] == [own]
+
+
+def test_without_the_name_of_the_cell_the_first_name_counts(tmp_path: Path) -> None:
+    first, second = (repeat(tmp_path, name, MADE.name, weights_sha256=None) for name in ("first", "second"))
+    omitted: list[SqakdError] = []
+    assert [run.folder for run in read_results([tmp_path], omit=omitted.append).runs] == [first]
+    assert [str(error) for error in omitted] == [f"{second} is the same cell and seed as {first}"]
+
+
+def test_a_folder_with_the_record_of_another_seed_is_named(tmp_path: Path) -> None:
+    own = make_run(tmp_path, MADE)
+    for name in ("seed1", "seed0.bak"):
+        shutil.copytree(own, own.with_name(name))
+    omitted: list[SqakdError] = []
+    assert [run.folder for run in read_results([tmp_path], omit=omitted.append).runs] == [own]
+    assert [explain(error) for error in omitted] == [
+        f"{own.with_name(name)} has the record of seed 0; rename the folder to seed0, or delete it"
+        for name in ("seed0.bak", "seed1")
+    ]
+    shutil.rmtree(own)
+    with pytest.raises(SqakdError, match="no finished run in"):
+        read_results([tmp_path], omit=omitted.append)
 
 
 def test_quantizers_are_read_for_the_first_seed_only(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sqakd.errors import SqakdError
 from sqakd.report.cells import Cell
 from sqakd.report.results import read_results
 from sqakd.report.write import write_report
@@ -127,7 +128,9 @@ def test_a_run_repeated_under_another_name_counts_once(folders: tuple[Path, Path
     folder = folders[0] / "zz-again" / "seed0"
     folder.mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(content | {"name": "zz-again"}))
-    write_report(*folders)
+    omitted: list[SqakdError] = []
+    write_report(*folders, omit=omitted.append)
+    assert [str(error).split()[0] for error in omitted] == [str(folder)]
     assert table(folders[1] / "table9.csv")[0]["seeds"] == "0 1 10"
 
 
@@ -146,7 +149,7 @@ def test_a_rounding_rule_within_a_quoted_override_does_not_count(folders: tuple[
     quoted = "python train.py quantizer=ewgs 'dataset.folder=my quantizer/rounding=ste' 'quantizer/rounding=ewgs'"
     store(folders[0], record(name, 0, 0.3, command=quoted) | {"name": "other"})
     store(folders[0], record(name, 0, 0.2, command="python train.py dataset.folder=it's") | {"name": "zz-again"})
-    found = read_results([folders[0]]).cells
+    found = read_results([folders[0]], omit=lambda _: None).cells
     ours = Cell("cifar10", "net", "ewgs", 2, 2, "sqakd")
     assert {"ewgs", "ewgs+ewgs", "lsq"} == {cell.quantizer for cell in found}
     assert [run.record.name for run in found[ours]] == [name] * 3, "written without quotes, by an earlier version"
