@@ -23,6 +23,7 @@ from hydra_plugins.sqakd_launchers.launcher import HERE, JOBS, PROCESSES, Tracke
 from hydra_plugins.sqakd_launchers.schemas import hide_schemas
 from sqakd.app.modes import SWEEPERS
 from sqakd.app.start import large_imports
+from sqakd.app.sweep.folders import FolderError, check_folders
 from sqakd.app.sweep.job import failure_reason, run_job
 from sqakd.app.sweep.outcome import show_outcome
 from sqakd.app.sweep.process import claim_gpu, exit_on_sigterm, is_process_loss, visible_gpus
@@ -44,16 +45,22 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         first: number of the first job.
 
     Raises:
-        SystemExit: if any job failed, unless the sweeper is a search.
+        SystemExit: if two different jobs would have the same folder; or if any job failed, unless the sweeper is a
+            search.
     """
     config = launcher.config
     is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") not in SWEEPERS
+    if is_search and OmegaConf.select(config, "plan"):
+        raise SystemExit("error: plan: a search cannot be planned, because each run depends on those before")
+    HydraConfig.instance().set_config(config)  # as jobs do; compositions need the folders of hydra.searchpath
+    if "recipe" in config:  # not export.py
+        try:
+            check_folders([list(filter_overrides(one)) for one in job_overrides])
+        except FolderError as error:
+            raise SystemExit(f"error: {error}") from error
     if OmegaConf.select(config, "plan"):
-        if is_search:
-            raise SystemExit("error: plan: a search cannot be planned, because each run depends on those before")
         with large_imports():
             from sqakd.app.plan import plan_sweep
-        HydraConfig.instance().set_config(config)  # a job would do so; it has the folders of hydra.searchpath
         plan_sweep([list(filter_overrides(one)) for one in job_overrides])
         return []
     overrides = [(first + i, " ".join(filter_overrides(one))) for i, one in enumerate(job_overrides)]

@@ -80,7 +80,8 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
             if not node[key].strip():
                 raise SqakdError(f"{group}.{key}=''".lstrip(".") + ": expected a path")
     _set_bits_to_choose(config)
-    typed = any(override.lstrip("+~").startswith("quantizer.") for override in hydra.overrides.task)
+    overrides = resolvers.command_overrides(hydra)
+    typed = any(override.lstrip("+~").startswith("quantizer.") for override in overrides)
     if hydra.runtime.choices.get("quantizer") == "none" and not typed:
         config["quantizer"] = None  # also in the float run of an experiment that has values for its students' quantizer
     addons = config.pop("plus", {})
@@ -96,7 +97,7 @@ def spec_of(cfg: DictConfig, hydra: Any, *, complete: bool = True) -> Spec:
     choices.pop("plus", None)  # Hydra omits a group of which several options are chosen
     if names:
         choices["plus"] = "+".join(names)
-    return Spec({str(k): v for k, v in config.items()}, choices, tuple(hydra.overrides.task))
+    return Spec({str(k): v for k, v in config.items()}, choices, overrides)
 
 
 def _set_bits_to_choose(config: dict[Any, Any]) -> None:

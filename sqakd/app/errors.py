@@ -22,6 +22,10 @@ ONE_LINE = "SQAKD_ERRORS_IN_ONE_LINE"  # FULL_ERROR was set by this project, not
 OUT_OF_MEMORY = (
     "out of memory; a smaller recipe.batch_size needs less, and recipe.accumulate=N adds up the gradients of N batches"
 )
+# Further advice for the runs of a sweep, by topic.
+IN_SWEEP = {
+    "run.other": "in a sweep, let the name contain what is different in each run, e.g. 'name=${cell}-lr${recipe.lr}'"
+}
 CONTINUES = "the same command continues"
 SIGTERM_ERROR = "SIGTERMException"  # of Lightning, which need not be imported to recognise it
 
@@ -63,6 +67,8 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
             raise
         message = f"error: {explain(error) if isinstance(error, SqakdError | OSError) else OUT_OF_MEMORY}"
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+            if further := IN_SWEEP.get(getattr(error, "topic", None) or ""):
+                message = f"{message}; {further}"
             print(message, file=sys.stderr, flush=True)  # noqa: T201
             raise RunFailed(message) from error
         raise SystemExit(message) from error

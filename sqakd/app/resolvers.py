@@ -115,9 +115,22 @@ def _rows() -> list[tuple[dict[str, list[str]], dict[str, Any]]]:
 
 def typed(key: str, prefix: str) -> str:
     """Return the prefix and the last value of `key=value` on the command line, or nothing."""
-    overrides = HydraConfig.get().overrides.task
+    overrides = command_overrides(HydraConfig.get())
     values = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
     return prefix + values[-1] if values else ""
+
+
+def command_overrides(hydra: Any) -> tuple[str, ...]:
+    """Return the overrides of the command line as they were given.
+
+    Resolving the ${cell} of 'name=${cell}-a' would ask for the overrides again, without an end.
+
+    Args:
+        hydra: the Hydra node of a composed configuration.
+    """
+    given = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(given, list)
+    return tuple(given)
 
 
 def joined(*parts: str | None) -> str:

@@ -98,6 +98,14 @@ def test_the_float_run_is_composed_with_the_folders_of_hydras_search_path(sweep:
     assert "refused" not in done.stdout
 
 
+def test_a_name_with_values_is_resolved_and_its_override_is_kept_as_it_was_given() -> None:
+    name = "name=${cell}-T${kd.temperature}"
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        spec = compose_spec([name, "kd.temperature=2"])
+    assert spec.name == "digits-resnet20-ewgs-w2a2-sqakd-T2"
+    assert spec.overrides == (name, "kd.temperature=2")
+
+
 def test_nothing_stays_nothing() -> None:
     assert make(None, "quantizer") is None
 

@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import command
 import pytest
 import pytorch_lightning as pl
 import small
 import torch
+from hydra.types import RunMode
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from sqakd.app.errors import report_errors
+from sqakd.app.errors import RunFailed, report_errors
+from sqakd.errors import SqakdError
 
 
 def raising(error: BaseException) -> float:
@@ -40,6 +43,18 @@ def test_a_mistake_in_the_code_keeps_its_traceback(error: Exception) -> None:
 def test_too_little_memory_is_one_line(error: Exception) -> None:
     with pytest.raises(SystemExit, match=r"^error: out of memory; a smaller recipe\.batch_size"):
         report_errors(lambda: raising(error))
+
+
+def test_a_folder_of_another_run_has_further_advice_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = SqakdError("runs/a/seed0 holds another run: recipe.lr: 1 -> 2", topic="run.other")
+    with pytest.raises(SystemExit) as alone:
+        report_errors(lambda: raising(error))
+    hydra = Mock(initialized=lambda: True, get=lambda: Mock(mode=RunMode.MULTIRUN))
+    monkeypatch.setattr("sqakd.app.errors.HydraConfig", hydra)
+    with pytest.raises(RunFailed) as in_sweep:
+        report_errors(lambda: raising(error))
+    assert str(in_sweep.value).startswith(f"{alone.value.code}; in a sweep, let the name contain")
+    assert str(in_sweep.value).endswith("'name=${cell}-lr${recipe.lr}'")
 
 
 def test_ctrl_c_is_one_line_with_the_status_of_a_shell(capsys: pytest.CaptureFixture[str]) -> None:

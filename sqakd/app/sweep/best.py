@@ -29,8 +29,10 @@ def best_trial(file: Path) -> str:
     """Return the overrides and the score of the best trial, and the file that has them, as one line.
 
     Args:
-        file: results of the sweeper.
+        file: results of the sweeper. A search with several directions has no best trial, but several solutions.
     """
     found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if "best_params" not in found:
+        return f"best trials: {file}"
     overrides = " ".join(f"{key}={value}" for key, value in found["best_params"].items())
     return f"best trial: {overrides}, score {100 * found['best_value']:.2f}% ({file})"
