@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from sqakd.export.trained import ValidationBatch
 
 CALIBRATION_IMAGES = 256
-Numbers = Sequence[float] | Tensor | NDArray[Any]
+ROUNDING = 1 / 255  # how far images on the scale 0 .. 1 may reach beyond it
+Numbers = float | Sequence[float] | Tensor | NDArray[Any]
 
 
 def export(
@@ -74,8 +75,10 @@ def export(
             same, with each sum between integers requantized, also where that changes single codes; "int8": what was
             real becomes 8-bit too; "trt": in the form that TensorRT accepts.
         class_names: in the order of the logits, for `predict`.
-        mean: mean of each channel that the images were normalised with, of pixels scaled to 0 .. 1, for `predict`;
-            None if the images are pixels scaled to 0 .. 1.
+        mean: mean of each channel that the images were normalised with, of pixels scaled to 0 .. 1, for `predict`; one
+            number stands for all channels. None for both if the images are pixels scaled to 0 .. 1; other images are
+            then refused. With 0.0, and 1.0 for `std`, `predict` gives the network such pixels too, and `export` accepts
+            any images.
         std: standard deviation of each channel in the same way.
         name: of the network in the report; by default its class.
         regrid: whether 8-bit weights whose codes do not fit int8 are rounded to a grid that does.
@@ -88,13 +91,14 @@ def export(
     Raises:
         SqakdError: if the network is not quantized and calibrated, cannot take the example, returns anything but one
             tensor, or cannot be computed with integers; if the file disagrees with the network; if the images are not
-            as expected; if the folder holds anything else; or if a package for the export is missing.
+            as expected, or are normalised and neither mean nor std is given; if the folder holds anything else; or if a
+            package for the export is missing.
 
     Example:
         >>> import tempfile
         >>> from sqakd.library.quantizing import calibrate, quantize
         >>> network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5))
-        >>> example = torch.randn(8, 3, 8, 8)
+        >>> example = torch.rand(8, 3, 8, 8)
         >>> student = quantize(network, "lsq", bits=2)
         >>> calibrate(student, example)
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -107,6 +111,9 @@ def export(
     example = check_finite(images_of(example)).detach().cpu().float()
     _check_names(class_names, _check_network(network, example))
     channels, height, width = example.shape[1:]
+    is_scaled = mean is None and std is None
+    if is_scaled:
+        _check_scaled(example)
     mean = _per_channel("mean", mean, channels, default=0.0)
     std = _per_channel("std", std, channels, default=1.0)
     compared = [example] if images is None else images
@@ -127,7 +134,7 @@ def export(
             **{key: min(own) if len(own) == 1 else None for key, own in zip(("w_bits", "a_bits"), bits, strict=True)},
         },
         calibration=lambda count: example[:count],
-        validation=lambda: _validation(compared, key, example),
+        validation=lambda: _validation(compared, key, example, is_scaled=is_scaled),
     )
     options = options_type(
         **{
@@ -152,14 +159,30 @@ def _per_channel(argument: str, values: Numbers | None, channels: int, *, defaul
     if values is None:
         return [default] * channels
     least = SMALLEST_STD if argument == "std" else 0.0
-    found = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    given = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    found = [given] * channels if is_number(given) else given
     sound = isinstance(found, Sequence) and all(is_number(value) and least <= value <= 1 for value in found)
-    if not sound or len(found) != channels:
+    if not isinstance(found, Sequence) or not sound or len(found) != channels:
         raise SqakdError(
-            f"{argument}={values!r}: expected {channels} numbers from {least:g} to 1, one per channel, for pixels"
-            f" scaled to 0 .. 1"
+            f"{argument}={values!r}: expected {channels} numbers from {least:g} to 1, one per channel, or one for all"
+            " channels, for pixels scaled to 0 .. 1"
         )
     return [float(value) for value in found]
+
+
+def _check_scaled(images: Tensor) -> None:
+    """Refuse images that are not pixels scaled to 0 .. 1, because `predict` would not know their normalisation.
+
+    Raises:
+        SqakdError: with the smallest and the largest value.
+    """
+    least, most = images.min().item(), images.max().item()
+    if least < -ROUNDING or most > 1 + ROUNDING:
+        raise SqakdError(
+            f"the images reach from {least:.1f} to {most:.1f}, so they are normalised; expected mean= and std= of that"
+            " normalisation, which predict applies to pixels scaled to 0 .. 1, or mean=0.0 and std=1.0 to give the"
+            " network such pixels without a normalisation"
+        )
 
 
 def _exporter() -> tuple[Any, Any, Any, Any]:
@@ -210,14 +233,21 @@ def _check_names(names: Sequence[str], classes: int) -> None:
         raise SqakdError(f"class_names={names!r:.80}: expected {classes} texts, one for each output, or none")
 
 
-def _validation(batches: Batches, key: Key, example: Tensor) -> Iterator[ValidationBatch]:
-    """Yield the batches on which the file and the network are compared."""
+def _validation(batches: Batches, key: Key, example: Tensor, *, is_scaled: bool) -> Iterator[ValidationBatch]:
+    """Yield the batches on which the file and the network are compared.
+
+    Raises:
+        SqakdError: if there are none, or the images are not as expected: like the example, finite, and from 0 to 1 if
+            `is_scaled`.
+    """
     from sqakd.export.trained import ValidationBatch
 
     found = 0
     for batch in several(batches):
         images = check_finite(images_of(batch, key)).detach().cpu().float()
         check_shape(images, example.shape[1:])
+        if is_scaled:
+            _check_scaled(images)
         labels = labels_of(batch)
         found += len(images)
         # The file gets normalised images, so that the pixels are not needed.

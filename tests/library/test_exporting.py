@@ -23,6 +23,7 @@ import sqakd
 from sqakd.quantization.layers import layer_bits, quant_layers
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
+NORMALISED: dict[str, Any] = {"mean": 0.5, "std": 0.25}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,7 +76,8 @@ def test_predict_reads_any_image_with_the_network_s_normalisation(
 
 def test_a_map_of_classes_can_be_exported(tmp_path: Path) -> None:
     network = nn.Sequential(*(nn.Conv2d(3 if not i else 4, 4, 3, padding=1) for i in range(3)))
-    record = sqakd.export(student(network), library_parts.images(2), tmp_path / "made", images=library_parts.batches(1))
+    example, compared = library_parts.images(2), library_parts.batches(1)
+    record = sqakd.export(student(network), example, tmp_path / "made", images=compared, **NORMALISED)
     assert all(verdict.agreement == 1 for verdict in record.verify)
 
 
@@ -107,7 +109,8 @@ def nested() -> nn.Module:
         (student, {"mean": [0.5]}, "mean=[0.5]: expected 3 numbers from 0 to 1, one per channel"),
         (student, {"class_names": ["a", "b"]}, "class_names=['a', 'b']: expected 5 texts, one for each output"),
         (student, {"class_names": "abcde"}, "class_names='abcde': expected 5 texts"),
-        (student, {"mean": 0.5}, "mean=0.5: expected 3 numbers"),
+        (student, {"mean": 128}, "mean=128: expected 3 numbers"),
+        (student, {"mean": "0.5"}, "mean='0.5': expected 3 numbers"),
         (lambda: "student", {}, "found str; expected a network"),
         (student, {"profile": "tiny"}, "profile='tiny': expected exact, requantized, int8, trt"),
     ],
@@ -117,7 +120,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
 ) -> None:
     example = arguments.pop("example", library_parts.images())
     with pytest.raises(sqakd.SqakdError, match=re.escape(message)):
-        sqakd.export(make(), example, tmp_path / "made", **arguments)
+        sqakd.export(make(), example, tmp_path / "made", **NORMALISED | arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,7 +153,7 @@ def test_a_folder_of_other_files_is_refused_at_once(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("sqakd.export.pipeline.integer_content", lowers)
     (tmp_path / "photo.png").touch()
     with pytest.raises(sqakd.SqakdError, match=re.escape(str(tmp_path))):
-        sqakd.export(student(), library_parts.images(), tmp_path)
+        sqakd.export(student(), library_parts.images(), tmp_path, **NORMALISED)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +163,28 @@ def test_statistics_that_no_image_has_are_refused(statistics: dict[str, Any], tm
     with pytest.raises(sqakd.SqakdError, match=r"expected 3 numbers from .* to 1, one per channel"):
         sqakd.export(student(), library_parts.images(), tmp_path / "made", **statistics)
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("example", "compared"), [(True, False), (False, True)], ids=["the example", "the compared images"]
+)
+def test_normalised_images_without_their_statistics_are_refused(example: bool, compared: bool, tmp_path: Path) -> None:
+    scaled, normalised = library_parts.images().clamp(0, 1), library_parts.images().clamp(-2, 2)
+    given = normalised if example else scaled
+    with pytest.raises(sqakd.SqakdError, match=r"the images reach from -2\.0 to 2\.0, .* expected mean= and std="):
+        sqakd.export(student(), given, tmp_path / "made", images=[scaled, normalised if compared else scaled])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("example", "statistics"),
+    [(library_parts.images().clamp(0, 1), {}), (library_parts.images(), {"mean": 0.0, "std": 1.0})],
+    ids=["pixels without statistics", "a network with inputs of its own"],
+)
+def test_images_without_a_normalisation_are_exported(
+    example: Tensor, statistics: dict[str, Any], tmp_path: Path
+) -> None:
+    assert sqakd.export(student(), example, tmp_path / "made", **statistics).verify[0].agreement == 1
 
 
 @pytest.mark.parametrize("batch", [0, -1, 1.5])
@@ -172,7 +197,8 @@ def test_layers_of_different_bits_are_packed_at_their_own_and_computed_exactly(t
     torch.manual_seed(0)
     network = sqakd.quantize(TwoBlocks().eval(), "lsq", layer_bits={"layer1.*": 3, "layer2.conv1": 1, "conv1": 4})
     sqakd.calibrate(network, small.batch(32))
-    record = sqakd.export(network.eval(), small.batch(16), tmp_path / "made", images=[small.batch(64, 1)])
+    compared = [small.batch(64, 1)]
+    record = sqakd.export(network.eval(), small.batch(16), tmp_path / "made", images=compared, **NORMALISED)
     assert [verdict.agreement for verdict in record.verify] == [1.0] * len(record.verify)
     layers = {layer["name"]: (layer["w_bits"], layer["a_bits"]) for layer in record.layers}
     assert layers == layer_bits(network)
