@@ -14,6 +14,10 @@ from sqakd.app.compose import make
 from sqakd.app.parts import quantize_network, without_pretrained
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
+from sqakd.library.quantizing import dequantize
+from sqakd.quantization.layers import quant_layers, quantizers
+from sqakd.quantization.quantizers.base import Quantizer
+from sqakd.quantization.residual import residual_sums
 from sqakd.runs.checkpoint import load_weights, read_checkpoint, restore
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.foreign import find_weights
@@ -23,6 +27,7 @@ from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.targets import check_targets
 
 CONSTRUCTED = ("model", "quantizer")
+DESCRIPTION = (*CONSTRUCTED, "num_classes", "image_shape")  # facts of a weights file that construct its network
 
 
 def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
@@ -42,7 +47,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         its weights.
 
     Raises:
-        SqakdError: if the file is missing, damaged or of another network, or the folder is not that of a finished run.
+        SqakdError: if the file is missing, damaged or of another network, also of one with other quantizers or bits if
+            a run wrote the file, or the folder is not that of a finished run.
 
     Example:
         >>> import tempfile, torch
@@ -58,6 +64,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         made = copy.deepcopy(model).cpu()
         found = find_weights(path, Layout.of_network(made))
         restore(made, found.tensors, source=str(path))
+        _check_quantization(made, found.facts, path)
         if found.note:
             warnings.warn(found.note, stacklevel=2)
         return made.eval()
@@ -85,7 +92,7 @@ def _described(file: Path) -> nn.Module:
     content = read_checkpoint(file)
     facts = content.get("facts") if isinstance(content, dict) else None
     facts = facts if isinstance(facts, dict) else {}
-    missing = [key for key in (*CONSTRUCTED, "num_classes", "image_shape") if key not in facts]
+    missing = [key for key in DESCRIPTION if key not in facts]
     if missing:
         raise SqakdError(
             f"{file} does not describe its network (it lacks {', '.join(missing)}): expected a file that a run of this"
@@ -96,6 +103,55 @@ def _described(file: Path) -> nn.Module:
     network = _construct(facts, facts["num_classes"], tuple(facts["image_shape"]))
     restore(network, load_weights(file)[0], source=str(file))
     return network.eval()
+
+
+def _check_quantization(network: nn.Module, facts: Mapping[str, Any], file: Path) -> None:
+    """Refuse a quantized network with other quantizers or bits than the run that wrote its weights.
+
+    Tensors have the same names and shapes at any number of bits, so that such weights would silently compute something
+    else. Files of other programs and of earlier versions do not say how their network was quantized.
+
+    Args:
+        network: with the weights of the file.
+        facts: of the file.
+        file: for the message.
+
+    Raises:
+        SqakdError: naming the first layer that differs.
+    """
+    if not quantizers(network) or any(facts.get(key) is None for key in DESCRIPTION):
+        return
+    _check_facts(facts, file)
+    try:
+        check_targets(facts, ("quantizer",), file=file)
+    except SqakdError:  # a quantizer of the user's own: a file may not choose code outside this project
+        return
+    described = dequantize(network)
+    scheme = make(facts["quantizer"], "quantizer")
+    quantize_network(described, scheme, facts["model"]["first"], tuple(facts["image_shape"]), quietly=True)
+    wanted, found = _layers(described), _layers(network)
+    for name in wanted:
+        if wanted[name] != found.get(name):
+            raise SqakdError(
+                f"{file} was made for another quantization: {name} has {wanted[name]} there and {found.get(name)} in"
+                " the given network; expected a network with the quantizer and the bits of the file"
+            )
+
+
+def _layers(network: nn.Module) -> dict[str, str]:
+    """Return what the codes of each quantized part of a network depend on besides its tensors."""
+    layers = {
+        f"layer {name}": f"{_text(layer.weight_quantizer)} weights and {_text(layer.input_quantizer)} inputs"
+        for name, layer in quant_layers(network)
+    }
+    sums = {f"the sum {name}": f"{_text(module.quantizer)} operands" for name, module in residual_sums(network)}
+    return layers | sums
+
+
+def _text(quantizer: Quantizer) -> str:
+    """Return bits and method of a quantizer, e.g. "3-bit LearnedStep"."""
+    steps = " power-of-two" if getattr(quantizer, "power_of_two", False) else ""
+    return f"{quantizer.bits}-bit{steps} {type(quantizer).__name__}"
 
 
 def _check_facts(facts: Mapping[str, Any], file: Path) -> None:

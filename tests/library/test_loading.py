@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import sqakd
+from sqakd.library.presets import composed
 from sqakd.quantization.layers import quantizers
 from sqakd.runs.checkpoint import load_weights, save_safetensors
 
@@ -105,3 +107,51 @@ def test_the_choice_among_several_weights_is_said(tmp_path: Path) -> None:
     )
     with pytest.warns(UserWarning, match="model_ema"):
         sqakd.load(tmp_path / "two.pt", library_parts.network(seed=1))
+
+
+def run_file(folder: Path, *overrides: str, **changes: Any) -> Path:
+    """Write the weights of a student as a run with 3 bits does, and return the file."""
+    config = composed("quantizer=lsq", "bits=3", *overrides).config
+    student = sqakd.quantize(library_parts.network(), "lsq", bits=3)
+    sqakd.calibrate(student, library_parts.images())
+    facts = {"model": {"net": {"_target_": "mine.Net"}, "first": None}, "quantizer": config["quantizer"]}
+    facts |= {"num_classes": library_parts.CLASSES, "image_shape": list(library_parts.SHAPE)}
+    save_safetensors(folder / "weights.safetensors", student, facts | changes)
+    return folder / "weights.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"bits": 2}, "layer 3 has 3-bit LearnedStep weights and 3-bit LearnedStep inputs there and 2-bit LearnedStep"),
+        ({"w_bits": 3, "a_bits": 4}, "and 3-bit LearnedStep weights and 4-bit LearnedStep inputs in the given network"),
+        ({"bits": 3, "layer_w_bits": {"3": 4}}, "and 4-bit LearnedStep weights and 3-bit LearnedStep inputs in"),
+        ({"quantizer": "lsq_pow2", "bits": 3}, "and 3-bit power-of-two LearnedStep weights"),
+    ],
+)
+def test_a_run_s_weights_are_refused_by_a_network_of_another_quantization(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    network = sqakd.quantize(library_parts.network(), **given)
+    with pytest.raises(sqakd.SqakdError, match=re.escape(message)):
+        sqakd.load(run_file(tmp_path), network)
+
+
+def test_a_layer_s_own_bits_in_a_run_are_those_that_the_network_needs(tmp_path: Path) -> None:
+    file = run_file(tmp_path, "layer_bits={3: 4}")
+    with pytest.raises(sqakd.SqakdError, match="layer 3 has 4-bit LearnedStep weights"):
+        sqakd.load(file, sqakd.quantize(library_parts.network(), bits=3))
+    sqakd.load(file, sqakd.quantize(library_parts.network(), bits=3, layer_bits={"3": 4}))
+
+
+@pytest.mark.parametrize(
+    "quantizer", [None, {"_target_": "mine.Scheme", "bits": 8}], ids=["without a description", "own class"]
+)
+def test_weights_whose_quantization_is_not_known_are_loaded(quantizer: object, tmp_path: Path) -> None:
+    sqakd.load(run_file(tmp_path, quantizer=quantizer), sqakd.quantize(library_parts.network(), bits=3))
+
+
+def test_a_run_s_weights_are_loaded_into_a_network_of_its_quantization(tmp_path: Path) -> None:
+    file = run_file(tmp_path)
+    loaded = sqakd.load(file, sqakd.quantize(library_parts.network(seed=1), "lsq", bits=3))
+    assert all(torch.equal(tensor, load_weights(file)[0][name]) for name, tensor in loaded.state_dict().items())
