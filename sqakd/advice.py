@@ -108,8 +108,8 @@ RUNS: dict[str, str] = {
     "run.name": "use letters, digits, dots and dashes, e.g. name=my-run",
     "run.other": "use name=ANOTHER_NAME to keep both, or delete that folder",
     "run.unwritable": "make it writable, or use paths.runs=FOLDER",
-    "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; a class of"
-    " your own has to be in the package sqakd (docs/extending.md)",
+    "run.foreign_class": "nothing was constructed, because a run folder of somebody else could run any code; classes of"
+    " your own: docs/options.md, or put them into the package sqakd (docs/extending.md)",
     "run.description": "put the run's own config.yaml back, or delete the folder and train again",
     "run.weights": "put the run's own {file} back, or delete {record}: the command of that run then writes both again"
     " from its last checkpoint",

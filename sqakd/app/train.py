@@ -28,6 +28,7 @@ from sqakd.runs.names import group_values
 from sqakd.runs.record import Record
 from sqakd.runs.saved_state import find_start
 from sqakd.runs.spec import Spec
+from sqakd.runs.targets import CONSTRUCTED, foreign_targets
 from sqakd.training.callbacks.compilation import Compilation, Mode
 from sqakd.training.callbacks.divergence import Divergence
 from sqakd.training.callbacks.history import History
@@ -37,6 +38,10 @@ from sqakd.training.code_cache import CodeCache
 from sqakd.training.pretrain import pretrain
 from sqakd.training.trainer import make_trainer
 
+FOREIGN = (
+    "no class of sqakd, so export.py will refuse this run; in Python sqakd.load(WEIGHTS, NETWORK) and sqakd.export work"
+    " (docs/options.md, Classes of your own)"
+)
 OUTPUT_SCALE = "quantizer.output_scale=true, or "
 IMBALANCE_ADVICE = (
     "such a network may not train; use {}a quantizer that fits its ranges to the network, e.g. quantizer=lsq or ewgs"
@@ -70,6 +75,8 @@ def train(spec: Spec) -> Record:
             return _done_before(folder, record)
         for line in unused(spec, parts.objective):
             say(f"warning: {line}")
+        if foreign := foreign_targets(spec.config, CONSTRUCTED):
+            say(f"note: {', '.join(foreign)}: {FOREIGN}")
         say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)
         if spec.undecided:

@@ -16,9 +16,7 @@ from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record, read_record
 from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.spec import identity
-from sqakd.runs.targets import check_targets
-
-CONSTRUCTED = ("dataset", "model", "quantizer")  # the nodes of the configuration that the export constructs
+from sqakd.runs.targets import CONSTRUCTED, check_targets
 
 
 @dataclass(frozen=True)

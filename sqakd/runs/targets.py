@@ -18,6 +18,7 @@ from torch import optim
 from sqakd.errors import SqakdError
 from sqakd.runs.spec import OWN, TARGET
 
+CONSTRUCTED = ("dataset", "model", "quantizer")  # the nodes that an export constructs
 ROOMS = ("dataset", "kd", "models", "quantization", "training")  # packages of this project that hold parts of a run
 INTERPOLATION = "${"  # OmegaConf replaces "${...}", also by a node with a `_target_` of its own
 
@@ -40,12 +41,24 @@ def check_targets(config: Mapping[str, Any], keys: tuple[str, ...], *, file: Pat
                     f"{file}: {place} is {value!r}, but the configuration of a run holds plain values",
                     topic="run.foreign_class",
                 )
-            if place.rpartition(".")[2] == TARGET and not is_own(value):
+            if _is_foreign(place, value):
                 raise SqakdError(
                     f"{file}: {place} is {value!r}, but the configuration of a run may construct only classes of sqakd"
-                    " and of torch.optim",
+                    " and of torch.optim; expected load(WEIGHTS, NETWORK) with a network of that class in memory,"
+                    " quantized like the run by quantize",
                     topic="run.foreign_class",
                 )
+
+
+def foreign_targets(config: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
+    """Return the classes that `check_targets` refuses, each as "key=path".
+
+    Args:
+        config: plain data.
+        keys: the nodes that will be constructed.
+    """
+    values = (pair for key in keys for pair in _values(config.get(key), key))
+    return [f"{place}={value}" for place, value in values if _is_foreign(place, value)]
 
 
 def is_own(path: object) -> bool:
@@ -74,6 +87,11 @@ def is_own(path: object) -> bool:
     if inspect.isclass(found):
         return defined.startswith(rooms)
     return inspect.isfunction(found) and defined.startswith(f"{OWN}models.")
+
+
+def _is_foreign(place: str, value: object) -> bool:
+    """Return whether a value is the import path of a class that is not accepted, by its full key."""
+    return place.rpartition(".")[2] == TARGET and not is_own(value)
 
 
 def _values(value: object, key: str) -> Iterator[tuple[str, object]]:

@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import command
+import plain_network
 import pytest
 import small
 import torch
@@ -315,3 +316,23 @@ def test_a_training_that_a_callback_ends_early_is_not_finished(tmp_path: Path) -
     run = tmp_path / "runs" / "digits16-resnet20-none-w32a32-none" / "seed0"
     assert not (run / "record.json").exists()
     assert len(command.metrics(run)) == 2
+
+
+def test_a_run_with_a_network_of_the_user_announces_that_only_python_exports_it(tmp_path: Path) -> None:
+    own = ["model.net._target_=plain_network.plain_network", "model.name=mine", "model.feature_layers=[]"]
+    few = ["dataset.limit=256", "trainer.accelerator=cpu", "recipe.epochs=0", "teacher.recipe.epochs=1"]
+    small = [*command.SMALL, *own, *few, "quantizer=lsq", "bits=3", "name=mine"]
+    done = command.train(*small, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "mine" / "seed0"
+    notes = [line for line in done.stdout.splitlines() if line.startswith("note: model.net._target_=plain_network")]
+    assert "export.py will refuse this run" in notes[0]
+    assert done.stdout.index(notes[0]) < done.stdout.index("data: ")
+    refused = command.script("export.py", f"run={run}", folder=tmp_path)
+    assert "expected load(WEIGHTS, NETWORK) with a network of that class in memory" in refused.stdout + refused.stderr
+    network = plain_network.plain_network(num_classes=10, blocks=1)
+    student = sqakd.load(run / "weights.safetensors", sqakd.quantize(network, "lsq", bits=3))
+    images = torch.rand(8, 3, 32, 32)
+    assert sqakd.export(student, images, tmp_path / "exported").verify[0].agreement == 1
+    with pytest.raises(sqakd.SqakdError, match="made for another quantization"):
+        sqakd.load(run / "weights.safetensors", sqakd.quantize(network, "lsq", bits=2))
