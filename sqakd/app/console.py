@@ -8,11 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from pathlib import Path
+from typing import TextIO
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from sqakd.terminal import printable
 
+PACKAGE = Path(__file__).parents[1]
+PLAIN_WARNING = warnings.showwarning  # Python's own
 FLOAT_FIRST = "the float network comes first: "  # a sweep finds this line in a job's log
 # Variables in which launchers give a process its rank; Lightning takes the first one that is set.
 RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -26,6 +30,25 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated")
     # The logged values come from torchmetrics, which has already reduced them over the ranks.
     warnings.filterwarnings("ignore", message="It is recommended to use .self.log")
+
+
+def show_warnings_as_lines() -> None:
+    """Print this project's own warnings as lines of the command; Python would add the place in the source."""
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if Path(filename).is_relative_to(PACKAGE):
+        say(f"warning: {message}")
+    else:
+        PLAIN_WARNING(message, category, filename, lineno, file, line)
 
 
 def first_process() -> bool:

@@ -37,6 +37,7 @@ class ModelNames(TypedDict, total=False):
 
     arch: str
     weights: bool | str | None
+    options: Mapping[str, Any] | None
 
 
 class Network(ModelNames):

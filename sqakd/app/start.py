@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from sqakd.app.compose import spec_of, with_classes
-from sqakd.app.console import quiet_libraries, say
+from sqakd.app.console import quiet_libraries, say, show_warnings_as_lines
 from sqakd.app.errors import report_errors
 from sqakd.app.modes import check_folder, check_mode
 from sqakd.interrupts import catch_interrupts
@@ -42,6 +42,7 @@ def large_imports() -> Iterator[None]:
             gc.freeze()
             gc.enable()
     quiet_libraries()
+    show_warnings_as_lines()
     catch_interrupts()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 # Keys that decide how or where a run is executed, not what it computes; and keys that only hand their value on to
 # others: quantizer.start is in quantizer.weight.start and quantizer.input.start, layer_bits in quantizer.layer_bits,
-# residual_bits in quantizer.residual_bits.
+# residual_bits in quantizer.residual_bits, model.options in model.net.options.
 NOT_IDENTITY = (
     "paths",
     "logger",
@@ -32,6 +32,8 @@ NOT_IDENTITY = (
     "layer_w_bits",
     "layer_a_bits",
     "residual_bits",
+    "model.options",
+    "teacher.options",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -66,6 +68,8 @@ ADDED_KEYS: dict[str, Any] = {
     "quantizer.residual_bits": None,
     "dataset.resize": None,
     "dataset.classes": None,
+    "model.net.options": None,
+    "teacher.net.options": None,
 }
 STARTING = ("WeightBounds", "ActivationBounds", "LearnedStep", "ClippedActivation")
 # The classes that have an added key, where a group has others too.
@@ -76,6 +80,8 @@ OWNERS = {
     "quantizer.input.power_of_two": ("LearnedStep",),
     "dataset.resize": ("ImageFolder",),
     "dataset.classes": ("ImageFolder",),
+    "model.net.options": ("timm_network",),
+    "teacher.net.options": ("timm_network",),
 }
 TARGET = "_target_"
 OWN = "sqakd."  # import paths of this project

@@ -37,7 +37,7 @@ from sqakd.quantization.quantizers.ewgs import ActivationBounds, WeightBounds
 from sqakd.quantization.quantizers.rounding import ElementWiseGradientScaling, StraightThrough
 from sqakd.quantization.selection import select
 from sqakd.runs.record import Record
-from sqakd.runs.spec import Spec
+from sqakd.runs.spec import Spec, differences, identity, with_added_keys
 
 IMAGES = (3, 64, 64)
 
@@ -371,6 +371,53 @@ def test_unknown_names_of_timm_are_refused_with_close_ones() -> None:
     assert "list_models" in explain(error.value)
     with pytest.raises(ValueError, match=r"resnet18 has no weights 'imagenet'; choose one of DEFAULT, .*a1_in1k"):
         timm_network(arch="resnet18", weights="imagenet", num_classes=10)
+
+
+def test_options_of_a_network_of_timm_reach_its_constructor() -> None:
+    pytest.importorskip("timm")
+    model = timm_network(arch="test_vit", weights=None, num_classes=10, options={"img_size": 32})
+    assert model.state_dict()["pos_embed"].shape == (1, 5, 64)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"img_siz": 32}, r"options={'img_siz': 32}: test_vit does not take them \(.*img_siz"),
+        ({"checkpoint_path": "any.pt"}, "options has checkpoint_path; expected arguments of the constructor"),
+        ({"num_classes": 3}, "options has num_classes; expected"),
+    ],
+)
+def test_other_options_of_timm_are_refused(options: dict[str, Any], message: str) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(SqakdError, match=message):
+        timm_network(arch="test_vit", weights=None, num_classes=10, options=options)
+
+
+def test_a_run_and_its_float_run_have_the_options_of_timm_as_identity() -> None:
+    plain, student = (
+        spec("model=timm", "model.arch=test_vit", *options) for options in ((), ("model.options={img_size: 32}",))
+    )
+    assert differences(plain.identity, student.identity) == [
+        "model.net.options: None -> (absent)",
+        "model.net.options.img_size: (absent) -> 32",
+    ]
+    old = copy.deepcopy(plain.saved)
+    for node in (old["model"], old["teacher"]):
+        del node["options"], node["net"]["options"]
+    assert identity(with_added_keys(old)) == plain.identity
+    teacher = spec(*float_run_overrides(student, "model@teacher")).config
+    assert teacher["model"] == student.config["model"]
+
+
+def test_warnings_about_a_network_of_timm_are_lines_of_the_command(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    few = ["dataset.limit=64", "trainer.accelerator=cpu", "recipe.epochs=0", "teacher.recipe.epochs=1"]
+    vit = ["model=timm", "model.arch=test_vit", "model.options={img_size: 32}", "quantizer=lsq", "bits=4"]
+    done = command.train(*vit, *few, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^warning: these parts of the network stay float: .*pos_embed", done.stdout, re.MULTILINE)
+    assert "UserWarning" not in done.stderr
 
 
 def test_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
         "callbacks": {"hessian_scaling": {"batches": 3}},
         "dataset": {"_target_": "sqakd.any.ImageFolder"},
         "recipe": {"lr": 0.1},
-        "teacher": {"recipe": {"lr": 0.1}},
+        "model": {"net": {"_target_": "sqakd.any.timm_network"}},
+        "teacher": {"recipe": {"lr": 0.1}, "net": {"_target_": "sqakd.any.timm_network"}},
     }
     for key, value in ADDED_KEYS.items():
         other = [] if key in NOT_IDENTITY else [f"{key}: {value} -> another"]
@@ -65,6 +66,8 @@ def test_a_run_without_a_key_that_was_added_later_is_the_run_with_the_former_beh
     filled = with_added_keys({"quantizer": dorefa})["quantizer"]
     assert filled["start"] is None
     assert "start" not in filled["weight"], "the class has no such argument"
+    resnet = {"net": {"_target_": "sqakd.any.CifarResNet"}}
+    assert with_added_keys({"model": resnet}) == {"model": resnet}
     assert with_added_keys({"dataset": {"_target_": "sqakd.any.CIFAR10"}}) == {
         "dataset": {"_target_": "sqakd.any.CIFAR10"}
     }
