@@ -1,6 +1,8 @@
 """Classification of images with an exported model; this program needs only onnxruntime, numpy and pillow.
 
-    python -m sqakd.predict model.onnx IMAGE_OR_FOLDER... [--top 3] [--batch 32]
+    python -m sqakd.predict MODEL IMAGE_OR_FOLDER... [--top 3] [--batch 32]
+
+MODEL is the model.onnx that export.py wrote, or the folder with this file.
 
 Images of any size and format are read as in training (see `sqakd.images`) and brought to the network's size as in
 evaluation. The model's metadata contains what is needed for this, and the names of the classes. The metadata is checked
@@ -42,6 +44,7 @@ from sqakd.terminal import printable, program
 make_callable(__name__)
 
 BAR = 30
+FILE_NAME = "model.onnx"  # of the model in the folder of an export
 LARGEST_MODEL = 2**31  # bytes; the limit of the format's encoding
 # Severity of the messages that ONNX Runtime prints itself: only those before it ends the program.
 FATAL = 4
@@ -56,15 +59,16 @@ class Model:
     """An exported file, ready to run.
 
     Args:
-        file: ONNX file, written by export.py.
+        file: ONNX file, written by export.py, or the folder with this file.
 
     Raises:
         PredictError: if the file is missing, damaged, or not written by export.py, or onnxruntime is not installed.
     """
 
     def __init__(self, file: Path) -> None:
+        file = file / FILE_NAME if file.is_dir() else file
         if not file.is_file():
-            raise PredictError(f"no file {file}; expected the model.onnx that export.py wrote")
+            raise PredictError(f"no file {file}; expected the {FILE_NAME} that export.py wrote")
         if onnxruntime is None:
             raise PredictError("a prediction needs the package onnxruntime; use pip install onnxruntime")
         self.file = file
@@ -207,7 +211,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog=program("python -m sqakd.predict"), description="Classify images with an exported model."
     )
-    parser.add_argument("model", type=_path, help="model.onnx, written by export.py")
+    parser.add_argument("model", type=_path, help="model.onnx, written by export.py, or its folder")
     parser.add_argument("images", type=_path, nargs="+", metavar="IMAGE", help="image files, or folders of images")
     parser.add_argument("--top", type=int, default=3, help="number of classes shown per image (default 3)")
     parser.add_argument("--batch", type=int, default=32, help="images that are processed together (default 32)")

@@ -89,6 +89,16 @@ def test_intact_model_predicts(image: Path, capsys: pytest.CaptureFixture[str]) 
         assert output.count("%") == 3
 
 
+def test_the_folder_of_an_export_stands_for_its_model(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = image.parent / "export"
+    folder.mkdir()
+    assert main([str(folder), str(image)]) == 1
+    assert f"no file {folder / 'model.onnx'}; expected the model.onnx" in capsys.readouterr().err
+    (folder / "model.onnx").write_bytes(model())
+    assert main([str(folder), str(image)]) == 0
+    assert capsys.readouterr().out.count("%") == 3
+
+
 def test_every_flipped_bit_of_a_model_is_found() -> None:
     """Each byte of the file is changed in turn; the graph, its weights and the description are all covered."""
     whole = model()

@@ -56,8 +56,7 @@ def predict(model: str | Path, images: Paths, *, batch: int = 32) -> list[Predic
         sqakd.predict.PredictError: no file nowhere.onnx; expected the model.onnx that export.py wrote
     """
     check_whole("batch", batch)
-    file = Path(model) / "model.onnx" if Path(model).is_dir() else Path(model)
-    opened = Model(file)
+    opened = Model(Path(model))
     paths = [Path(path) for path in ([images] if isinstance(images, str | Path) else images)]
     made = []
     for found, answer in predict_files(opened, find(paths), batch=batch):
