@@ -15,8 +15,6 @@ from pathlib import Path
 import hydra
 import omegaconf
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -24,6 +22,7 @@ from sqakd.advice import explain
 from sqakd.app.compose import PATHS
 from sqakd.app.console import say
 from sqakd.app.errors import FULL_ERROR, ONE_LINE
+from sqakd.app.quoting import parsed, quoted
 from sqakd.app.resolvers import home
 from sqakd.app.suggestions import either, suggestion
 from sqakd.files import ENVIRONMENT
@@ -89,7 +88,7 @@ def as_typed(argument: str) -> str:
     if not equals or key.lstrip("+") not in PATH_KEYS:
         return argument
     value = ",".join(map(home, value.split(",")))
-    if "," not in value and _parsed(f"{key}={value}") is None:  # a comma separates the values of a sweep
+    if "," not in value and parsed(f"{key}={value}") is None:  # a comma separates the values of a sweep
         value = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + (match[2] and r"\'"), value)
         value = f"'{value}'"
     return f"{key}={value}"
@@ -111,7 +110,7 @@ def check_options(arguments: Sequence[str], config_folder: Path) -> None:
     for argument in arguments:
         if re.match(r"([^~=][^=]*$)|=", argument):
             raise SystemExit(f"error: {printable(argument)}: expected KEY=VALUE")
-        override = _parsed(argument)
+        override = parsed(argument)
         if override is None or override.is_delete() or override.is_sweep_override():
             continue
         group, value = override.key_or_group, override.value()
@@ -134,15 +133,6 @@ def _starts_sweep(arguments: Namespace) -> bool:
     return bool(sweeps and not prints)
 
 
-def _parsed(argument: str) -> Override | None:
-    if argument.startswith("-"):
-        return None
-    try:
-        return OverridesParser.create().parse_override(argument)
-    except (HydraException, ValueError):
-        return None
-
-
 def refusal(error: Exception, arguments: Sequence[str], config_folder: Path) -> str:
     """Return the cause of an error of Hydra as one line.
 
@@ -152,8 +142,7 @@ def refusal(error: Exception, arguments: Sequence[str], config_folder: Path) -> 
         config_folder: the application's folder of configurations.
     """
     if isinstance(error, OverrideParseException):
-        quoted = _quoted(error.override)
-        return f"{error.override}: Hydra cannot read this override; to give it as text, quote the value: {quoted}"
+        return f"{error.override}: Hydra cannot read this override; to give text, quote it: {quoted(error.override)}"
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such option{suggestion(name, _options(config_folder / group))}"
@@ -174,8 +163,3 @@ def _options(group: Path) -> list[str]:
 def _typed(key: str, arguments: Sequence[str]) -> str:
     """Return the argument that sets a key, or else the key."""
     return next((a for a in arguments if a.lstrip("+~").partition("=")[0] == key), key)
-
-
-def _quoted(argument: str) -> str:
-    key, _, value = argument.partition("=")
-    return f"'{key}=\"{value}\"'"

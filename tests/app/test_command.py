@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from pathlib import Path
 
 import command
@@ -11,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from sqakd.app.command import as_typed
+from sqakd.app.quoting import parsed, quoted
 from sqakd.app.suggestions import LONGEST_LIST
 
 CHARACTERS = "abz/ =~()[]{}'\"\\#%&*?!;:|<>+-_.@é日\t"
@@ -27,6 +29,24 @@ def test_any_path_is_read_as_it_was_typed() -> None:
         # Hydra gives some text another meaning, e.g. comments and escapes. Such text has to be quoted by the user.
         expected = path if plain is None else plain
         assert OverridesParser.create().parse_override(as_typed(f"dataset.folder={path}")).value() == expected
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("dataset.classes=[zebra,Apple,möwe]", ["zebra", "Apple", "möwe"]),
+        ("dataset.classes=[ zebra, l'âne, 'a, b', 3]", ["zebra", "l'âne", "a, b", 3]),
+        ("layers=[[möwe,a],b]", [["möwe", "a"], "b"]),
+        ("plus.x={names: [möwe, b], y: ö}", {"names": ["möwe", "b"], "y": "ö"}),
+        ("name=möwe", "möwe"),
+        ("name=[möwe", "[möwe"),
+        ('name=ö"\\', 'ö"\\'),
+    ],
+)
+def test_the_advised_quotes_give_the_text_that_hydra_could_not_read(argument: str, value: object) -> None:
+    assert parsed(argument) is None
+    (typed,) = shlex.split(quoted(argument))
+    assert OverridesParser.create().parse_override(typed).value() == value
 
 
 @pytest.mark.parametrize("argument", ["bits=1,2", "paths.runs=a,b", "folder=null", "kd=at", "x", "run='a b'", "-m"])
@@ -54,7 +74,7 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
         (["~kd"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
         (["kd=[sqakd,sqakd]"], "kd has no option, or several: expected one, e.g. kd=sqakd"),
         (["bits"], "bits: expected KEY=VALUE"),
-        (["model.net.blocks=(("], "model.net.blocks=((: Hydra cannot read this override; to give it as text, quote "),
+        (["model.net.blocks=(("], "model.net.blocks=((: Hydra cannot read this override; to give text, quote it: "),
         (["+dataset=digits"], "+dataset=digits: omit the plus sign"),
         (["experiment=null"], "experiment=null: expected best_w1a1 or best_w2a2"),
         (["paths.runs=''"], "paths.runs='': expected a path"),
