@@ -101,11 +101,22 @@ def _flat(folder: Path, top: ImageFiles, val: ImageFiles) -> Layout:
             f"found no training images and {len(val.images)} validation images in {folder}; expected {LAYOUTS}"
         )
     folders = [folder / name for name in sorted(top.folders)]
-    left_out = _merged(top, ImageFiles(left_out={BELOW: folders} if folders else {}))
+    inside = _count_images(folders)
+    below = f"{BELOW} with {inside} image(s)" if inside else BELOW
+    left_out = _merged(top, ImageFiles(left_out={below: folders} if folders else {}))
     if len(top.images) < 2:
         besides = f" ({left_out_text(left_out)})" if left_out else ""
-        raise DataError(f"found {len(top.images)} images in {folder}{besides}; expected {LAYOUTS}")
+        advice = f"; folders of classes belong in {folder / TRAIN}" if inside else ""
+        raise DataError(f"found {len(top.images)} images in {folder}{besides}; expected {LAYOUTS}{advice}")
     return Layout(top.images, [], [], left_out, top.facts)
+
+
+def _count_images(folders: list[Path]) -> int:
+    """Return the number of images below folders that are left out; 0 if one of them cannot be listed."""
+    try:
+        return sum(len(list_images(folder).images) for folder in folders)
+    except OSError:  # nothing in them is needed
+        return 0
 
 
 def _class_names(folder: Path, train: ImageFiles, val: ImageFiles, val_name: str) -> list[str]:

@@ -11,6 +11,7 @@ from image_sets import load_folder, make_folder, refusal, save, values
 from PIL import features
 
 from sqakd.dataset.layout import VALIDATION
+from sqakd.image_files import ImageFiles, list_images
 
 
 def left_out(folder: Path) -> str:
@@ -56,8 +57,23 @@ def test_other_folders_and_files_beside_train_are_reported(labelled: Path) -> No
 
 
 def test_folders_beside_unlabelled_images_are_reported(flat: Path) -> None:
-    save(flat / "more" / "0.png", 9)
-    assert left_out(flat) == "1 left out: 1 subfolder(s) (more)"
+    (flat / "empty").mkdir()
+    assert left_out(flat) == "1 left out: 1 subfolder(s) (empty)"
+    for i in range(30):
+        save(flat / "more" / "deep" / f"{i}.png", 9)
+    (flat / "more" / "notes.txt").touch()
+    assert left_out(flat) == "2 left out: 2 subfolder(s) with 30 image(s) (empty, more)"
+
+
+def test_a_subfolder_that_cannot_be_listed_does_not_matter(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path, *, deep: bool = True) -> ImageFiles:
+        if folder.name == "secret":
+            raise PermissionError(folder)
+        return list_images(folder, deep=deep)
+
+    (flat / "secret").mkdir()
+    monkeypatch.setattr("sqakd.dataset.layout.list_images", refuse)
+    assert left_out(flat) == "1 left out: 1 subfolder(s) (secret)"
 
 
 def test_a_validation_folder_beside_unlabelled_images_is_refused(flat: Path) -> None:
@@ -69,7 +85,8 @@ def test_class_folders_without_train_are_named(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         save(tmp_path / "images" / name / "0.png", 0)
     message = refusal(lambda: load_folder(tmp_path / "images"))
-    assert "(2 left out: 2 subfolder(s) (cat, dog)); expected train/CLASS/IMAGE" in message
+    assert "(2 left out: 2 subfolder(s) with 2 image(s) (cat, dog)); expected train/CLASS/IMAGE" in message
+    assert message.endswith(f"; folders of classes belong in {tmp_path / 'images' / 'train'}")
 
 
 # hidden folders and links
