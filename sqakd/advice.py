@@ -100,8 +100,8 @@ TRAINING: dict[str, str] = {
 
 FILES: dict[str, str] = {
     "file.unreadable": "nothing was changed, and the same command continues once the file can be read",
-    "file.full": "make room there and repeat the same command; a training continues from its last checkpoint",
-    "file.unwritable": "make it writable and repeat the same command; a training continues from its last checkpoint",
+    "file.full": "make room there and repeat the same command",
+    "file.unwritable": "make it writable and repeat the same command",
 }
 
 RUNS: dict[str, str] = {

@@ -14,7 +14,7 @@ from sqakd.advice import explain
 from sqakd.app.console import first_process
 from sqakd.app.sweep.process import SIGTERM_STATUS
 from sqakd.errors import SqakdError, is_out_of_memory
-from sqakd.files import ENVIRONMENT
+from sqakd.files import ENVIRONMENT, WriteError
 from sqakd.interrupts import INTERRUPT_STATUS
 
 FULL_ERROR = "HYDRA_FULL_ERROR"  # set to 1 by a user who wants tracebacks
@@ -26,7 +26,8 @@ OUT_OF_MEMORY = (
 IN_SWEEP = {
     "run.other": "in a sweep, let the name contain what is different in each run, e.g. 'name=${cell}-lr${recipe.lr}'"
 }
-CONTINUES = "the same command continues"
+CONTINUES = "the same command continues"  # a training
+FROM_CHECKPOINT = "; a training continues from its last checkpoint"
 SIGTERM_ERROR = "SIGTERMException"  # of Lightning, which need not be imported to recognise it
 
 
@@ -66,6 +67,8 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         message = f"error: {explain(error) if isinstance(error, SqakdError | OSError) else OUT_OF_MEMORY}"
+        if isinstance(error, WriteError) and stopped == CONTINUES:
+            message += FROM_CHECKPOINT
         if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             if further := IN_SWEEP.get(getattr(error, "topic", None) or ""):
                 message = f"{message}; {further}"

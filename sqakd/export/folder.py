@@ -61,8 +61,12 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
+def replacing_folder(folder: Path, *, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary folder that replaces `folder` if the block succeeds, and disappears otherwise.
+
+    Args:
+        folder: to write.
+        size: bytes that will be written, if known, for the message about a full disk.
 
     Raises:
         ExportError: if the folder cannot be written, or holds anything but an earlier export.
@@ -74,7 +78,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         _recover(place)
         check_folder(folder)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with write_errors(folder, only=FULL), temporary_for(place, Path.mkdir) as temporary:
+        with write_errors(folder, size, only=FULL), temporary_for(place, Path.mkdir) as temporary:
             try:
                 yield temporary
                 check_folder(folder)  # again, because the block may have taken minutes

@@ -58,9 +58,13 @@ def export(trained: Trained, options: Options, folder: Path, others: Iterable[Ex
     with tqdm(total=4, desc="export", unit="step", disable=None, leave=False) as bar:
         made = (qonnx_content if options.format == QONNX else integer_content)(trained, options)
         bar.update()
-        with replacing_folder(folder) as place:
+        float_content = float_model(trained, options)
+        # An estimate: the integers are compressed, and the report, which shows the sizes of the files, comes last.
+        arrays = sum(array.nbytes for array in made.arrays.values())
+        size = made.model.ByteSize() + float_content.ByteSize() + arrays
+        with replacing_folder(folder, size=size) as place:
             onnx.save(made.model, place / "model.onnx")
-            onnx.save(float_model(trained, options), place / "model.float.onnx")
+            onnx.save(float_content, place / "model.float.onnx")
             np.savez_compressed(place / "weights_int.npz", **made.arrays)  # type: ignore[arg-type]
             bar.update()
             verdicts = _verified(trained, options, place)

@@ -19,7 +19,9 @@ from hydra.types import RunMode
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from sqakd.app.errors import RunFailed, report_errors
+from sqakd.app.start import NOTHING_REPLACED
 from sqakd.errors import SqakdError
+from sqakd.files import WriteError
 
 
 def raising(error: BaseException) -> float:
@@ -37,6 +39,14 @@ def test_an_error_of_the_environment_is_one_line(code: int) -> None:
 def test_a_mistake_in_the_code_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         report_errors(lambda: raising(error))
+
+
+def test_only_a_training_continues_from_its_checkpoint_after_a_full_disk() -> None:
+    error = WriteError("cannot write x", topic="file.full")
+    with pytest.raises(SystemExit, match=r"repeat the same command; a training continues from its last checkpoint$"):
+        report_errors(lambda: raising(error))
+    with pytest.raises(SystemExit, match=r"cannot write x; make room there and repeat the same command$"):
+        report_errors(lambda: raising(error), stopped=NOTHING_REPLACED)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("full"), RuntimeError("CUDA out of memory")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from written_once import written_once
 
 import sqakd
+from sqakd.advice import explain
 from sqakd.quantization.layers import layer_bits, quant_layers
 
 NAMES = ["ant", "bee", "cat", "dog", "eel"]
@@ -154,6 +157,19 @@ def test_a_folder_of_other_files_is_refused_at_once(tmp_path: Path, monkeypatch:
     (tmp_path / "photo.png").touch()
     with pytest.raises(sqakd.SqakdError, match=re.escape(str(tmp_path))):
         sqakd.export(student(), library_parts.images(), tmp_path, **NORMALISED)
+
+
+def test_a_full_disk_is_reported_with_the_space_that_the_export_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sqakd.export.pipeline.np.savez_compressed", fail)
+    with pytest.raises(sqakd.SqakdError, match=r"No space left on device \(\d+\.\d kB needed, .* free\)") as full:
+        sqakd.export(student(), library_parts.images(), tmp_path / "made", **NORMALISED)
+    assert explain(full.value).endswith("; make room there and repeat the same command")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
