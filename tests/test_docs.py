@@ -316,6 +316,7 @@ def test_named_files_exist() -> None:
     named = {span for page in pages.PAGES for span in page.spans if re.fullmatch(folders, span)}
     own = {
         "conf/local/default.yaml",
+        "conf/model/mine.yaml",
         "conf/quantizer/mine.yaml",
         "results/report.html",
         *pages.FILES,

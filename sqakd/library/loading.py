@@ -24,6 +24,7 @@ from sqakd.runs.foreign import find_weights
 from sqakd.runs.layout import Layout
 from sqakd.runs.record import read_record
 from sqakd.runs.run_weights import load_run_weights
+from sqakd.runs.spec import with_added_keys
 from sqakd.runs.targets import check_targets
 
 CONSTRUCTED = ("model", "quantizer")
@@ -100,7 +101,7 @@ def _described(file: Path) -> nn.Module:
         )
     _check_facts(facts, file)
     check_targets(facts, CONSTRUCTED, file=file)
-    network = _construct(facts, facts["num_classes"], tuple(facts["image_shape"]))
+    network = _construct(with_added_keys(facts), facts["num_classes"], tuple(facts["image_shape"]))
     restore(network, load_weights(file)[0], source=str(file))
     return network.eval()
 

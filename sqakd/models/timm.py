@@ -13,7 +13,7 @@ from sqakd.models.similar import similar
 
 
 def timm_network(
-    *, arch: str, weights: bool | str | None, num_classes: int, options: Mapping[str, Any] | None = None
+    *, arch: str, weights: bool | str | None, num_classes: int, options: Mapping[str, Any] | None
 ) -> nn.Module:
     """Return a network from images [N, 3, H, W] to logits [N, num_classes].
 

@@ -155,3 +155,11 @@ def test_a_run_s_weights_are_loaded_into_a_network_of_its_quantization(tmp_path:
     file = run_file(tmp_path)
     loaded = sqakd.load(file, sqakd.quantize(library_parts.network(seed=1), "lsq", bits=3))
     assert all(torch.equal(tensor, load_weights(file)[0][name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_description_without_a_key_that_was_added_later_is_read(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    net = {"_target_": "sqakd.models.timm.timm_network", "arch": "test_resnet", "weights": None}
+    facts = {"model": {"net": net, "first": None}, "quantizer": None, "num_classes": 2, "image_shape": [3, 32, 32]}
+    save_safetensors(tmp_path / "mine.safetensors", timm.create_model("test_resnet", num_classes=2), facts)
+    assert sqakd.load(tmp_path / "mine.safetensors")(torch.zeros(1, 3, 32, 32)).shape == (1, 2)

@@ -169,7 +169,7 @@ def test_layers_that_are_read_but_not_called_stay_float() -> None:
 def test_networks_of_timm(arch: str, stays_float: str | None) -> None:
     """A position embedding and timm's own convolutions stay float, and the warning names them."""
     pytest.importorskip("timm")
-    model = timm_network(arch=arch, weights=None, num_classes=10)
+    model = timm_network(arch=arch, weights=None, num_classes=10, options=None)
     size = 160 if arch == "test_vit" else 64
     assert check_there_and_back(model, (3, size, size), stays_float=stays_float)
 
@@ -188,7 +188,7 @@ def test_subclass_can_be_the_first_layer() -> None:
 def test_curvature_can_be_estimated_for_any_network(arch: str) -> None:
     """EWGS needs second derivatives of all activation functions, normalisations and attention."""
     source, _, name = arch.partition(" ")
-    make = torchvision_network if source == "torchvision" else timm_network
+    make = torchvision_network if source == "torchvision" else partial(timm_network, options=None)
     model = make(arch=name, weights=None, num_classes=10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -367,10 +367,10 @@ def test_unknown_names_are_refused_with_close_ones() -> None:
 def test_unknown_names_of_timm_are_refused_with_close_ones() -> None:
     pytest.importorskip("timm")
     with pytest.raises(SqakdError, match=r"no network 'resnet5O'; close: .*resnet50") as error:
-        timm_network(arch="resnet5O", weights=None, num_classes=10)
+        timm_network(arch="resnet5O", weights=None, num_classes=10, options=None)
     assert "list_models" in explain(error.value)
     with pytest.raises(ValueError, match=r"resnet18 has no weights 'imagenet'; choose one of DEFAULT, .*a1_in1k"):
-        timm_network(arch="resnet18", weights="imagenet", num_classes=10)
+        timm_network(arch="resnet18", weights="imagenet", num_classes=10, options=None)
 
 
 def test_options_of_a_network_of_timm_reach_its_constructor() -> None:
@@ -423,7 +423,7 @@ def test_warnings_about_a_network_of_timm_are_lines_of_the_command(tmp_path: Pat
 def test_missing_timm_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(SqakdError) as error:
-        timm_network(arch="resnet18", weights=None, num_classes=10)
+        timm_network(arch="resnet18", weights=None, num_classes=10, options=None)
     assert "pip install -e '.[timm]'" in explain(error.value)
 
 
@@ -437,7 +437,7 @@ def test_failed_download_of_weights_is_reported(monkeypatch: pytest.MonkeyPatch)
     timm = pytest.importorskip("timm")
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(ValueError, match="DEFAULT of resnet18 could not be loaded"):
-        timm_network(arch="resnet18", weights="DEFAULT", num_classes=10)
+        timm_network(arch="resnet18", weights="DEFAULT", num_classes=10, options=None)
 
 
 @pytest.mark.parametrize("arch", ["shufflenet_v2_x0_5", "squeezenet1_1", "googlenet"])

@@ -69,7 +69,7 @@ def test_classifiers_of_torchvision_are_found(arch: str) -> None:
 @pytest.mark.parametrize("arch", ["convnext_atto", "resnetv2_50", "deit_tiny_distilled_patch16_224", "dla34"])
 def test_classifiers_of_timm_are_found(arch: str) -> None:
     pytest.importorskip("timm")
-    layout = Layout.of(lambda n: timm_network(arch=arch, weights=None, num_classes=n))
+    layout = Layout.of(lambda n: timm_network(arch=arch, weights=None, num_classes=n, options=None))
     assert layout.classifier
     assert all(name.split(".")[0] in ("head", "head_dist", "fc") for name in layout.classifier)
 
