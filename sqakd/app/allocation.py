@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from sqakd.allocation.costs import Pair, average_bits
 from sqakd.allocation.table import LayerSensitivity, Sensitivity, aligned
 from sqakd.app.budget import fixed_bits, free_layers, rest_of
 from sqakd.app.compose import located, make
-from sqakd.app.console import say
+from sqakd.app.console import first_process, say
 from sqakd.app.parts import Parts
 from sqakd.app.sensitivity import Measurement, picture_of, sensitivity_of, training_images
 from sqakd.app.teacher import Networks
@@ -21,6 +22,7 @@ from sqakd.numbers import is_whole
 from sqakd.report.sensitivity_picture import draw_sensitivity
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.spec import Spec
+from sqakd.training.ranks import decided_by_first
 
 TENSORS = {"weights": "weight", "inputs": "input"}
 
@@ -28,7 +30,8 @@ TENSORS = {"weights": "weight", "inputs": "input"}
 def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder) -> tuple[Spec, Parts]:
     """Choose the bits of each layer, unless the folder's run has chosen them already.
 
-    The choice is printed and drawn into the run's folder.
+    The choice is printed and drawn into the run's folder. Of several processes the first one chooses. The others ask
+    for the sensitivity too, because its lock lets them wait for as long as the measurement takes.
 
     Args:
         spec: of the run, with bits that are to be chosen.
@@ -45,7 +48,7 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
     # Not at the top: scipy.optimize takes a moment to import, and most runs need nothing of it.
     from sqakd.allocation.program import allocate
 
-    decided = folder.decided(spec)
+    decided = decided_by_first(partial(folder.decided, spec))
     if decided.undecided:
         assert parts.scheme is not None
         shape, first = parts.data.image_shape, spec.config["model"]["first"]
@@ -63,14 +66,15 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
         layers = [layer for layer in found.layers if layer.name in free]
         rest = rest_of(network, parts.scheme, first, shape, layers)
         with located("budget"):
-            chosen = allocate(layers, parts.budget, rest, **fixed_bits(spec))
+            chosen = decided_by_first(partial(allocate, layers, parts.budget, rest, **fixed_bits(spec)))
         decided = spec.with_layer_bits(
             {
                 "layer_w_bits": {name: pair.weight for name, pair in chosen.items()},
                 "layer_a_bits": {name: pair.input for name, pair in chosen.items()},
             }
         )
-        _report(spec, parts, found, layers, chosen, rest.cost_with(layers, chosen), folder.path / "bits.png")
+        if first_process():
+            _report(spec, parts, found, layers, chosen, rest.cost_with(layers, chosen), folder.path / "bits.png")
     return decided, replace(parts, scheme=make(decided.config["quantizer"], "quantizer"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ from sqakd.training.callbacks.result import Result
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.code_cache import CodeCache
 from sqakd.training.pretrain import pretrain
+from sqakd.training.ranks import decided_by_first, held, join
 from sqakd.training.trainer import make_trainer
 
 FOREIGN = (
@@ -57,10 +58,13 @@ def train(spec: Spec) -> Record:
     """
     check_config(spec)
     folder = RunFolder.of_spec(spec)
-    spec = folder.decided(spec)
+    if shared(spec):
+        with located("trainer"):
+            join(spec.config["trainer"])
+    spec = decided_by_first(partial(folder.decided, spec))
     parts = make_parts(spec)
     spec = with_inputs(spec, parts.data)
-    if record := folder.finished_record(spec):
+    if record := decided_by_first(partial(folder.finished_record, spec)):
         return _done_before(folder, record)
     check_parts(spec, parts)
     check_float_runs(spec, parts)
@@ -69,9 +73,9 @@ def train(spec: Spec) -> Record:
     check_data(spec, parts)
     network, reference = build_float_network(spec, parts), reference_of(spec)
     teacher_file = load_teacher_file(spec, parts)
-    # If several processes train one run, only the first one decides; the others follow the files that it left.
-    with folder.locked() if first_process() or not shared(spec) else nullcontext():
-        if record := folder.finished_record(spec):  # another process was faster
+    # If several processes train one run, only the first one decides.
+    with held(folder, first=first_process() or not shared(spec)):
+        if record := decided_by_first(partial(folder.finished_record, spec)):  # another process was faster
             return _done_before(folder, record)
         for line in unused(spec, parts.objective):
             say(f"warning: {line}")

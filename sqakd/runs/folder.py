@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +33,7 @@ NAMES = {type(None): "nothing", list: "a list", str: "text", int: "a number", fl
 # Keys of a configuration that hold further keys.
 GROUPS = ("dataset", "model", "teacher", "kd", "recipe", "trainer", "paths", "choices", "inputs")
 AWAITED = " is being trained by another process; waiting for it"  # a sweep finds this line in a job's log
+WAITING = 60.0  # seconds between two signs of life of a process that waits for another one
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary names are longer than the name
 
 
@@ -213,8 +214,12 @@ class RunFolder:
         return with_added_keys(with_current_paths(saved))
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, waiting: Callable[[], object] = lambda: None, interval: float = WAITING) -> Iterator[None]:
         """Hold the folder for one process. A second process waits until the first one is done or dead.
+
+        Args:
+            waiting: called again and again while another process holds the folder.
+            interval: seconds between two calls.
 
         Raises:
             RunError: if the folder cannot be written.
@@ -227,7 +232,10 @@ class RunFolder:
             except Timeout:
                 sys.stdout.write(f"{printable(self.path)}{AWAITED}\n")
                 sys.stdout.flush()
-                lock.acquire()
+                while not lock.is_locked:
+                    waiting()
+                    with suppress(Timeout):
+                        lock.acquire(timeout=interval)
         except OSError as error:
             raise RunError(f"cannot write to {self.path}: {error.strerror}", topic="run.unwritable") from error
         try:

@@ -74,9 +74,9 @@ def make_trainer(
     Raises:
         SqakdError: if Lightning refuses an argument.
     """
-    return _construct(
-        recipe,
+    return construct(
         trainer_config,
+        **_of_recipe(recipe),
         callbacks=list(callbacks),
         logger=list(loggers) or False,
         default_root_dir=folder,
@@ -84,22 +84,26 @@ def make_trainer(
     )
 
 
-def _construct(recipe: Recipe, trainer_config: Mapping[str, Any], **arguments: Any) -> pl.Trainer:
-    """Construct Lightning's Trainer.
+def construct(trainer_config: Mapping[str, Any], **arguments: Any) -> pl.Trainer:
+    """Construct Lightning's Trainer, for a training with the given arguments or, without any, to ask it questions.
 
     Raises:
         SqakdError: if Lightning refuses an argument.
     """
     own = {key: value for key, value in trainer_config.items() if key not in (*TASK_KEYS, *OWNED)}
     try:
-        return pl.Trainer(
-            max_epochs=recipe.epochs,
-            accumulate_grad_batches=recipe.accumulate,
-            gradient_clip_val=recipe.gradient_clip,
-            **OFF | own | arguments,
-        )
+        return pl.Trainer(**OFF | {"logger": False} | own | arguments)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
         raise SqakdError(" ".join(str(error).split())) from error
+
+
+def _of_recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the arguments of Lightning's Trainer that a recipe sets."""
+    return {
+        "max_epochs": recipe.epochs,
+        "accumulate_grad_batches": recipe.accumulate,
+        "gradient_clip_val": recipe.gradient_clip,
+    }
 
 
 def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
@@ -139,7 +143,7 @@ def _check_devices(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
     devices, there = trainer_config.get("devices", 1), max(os.cpu_count() or 1, torch.cuda.device_count())
     if is_whole(devices) and devices > there:  # before Lightning makes a list of as many
         raise SqakdError(f"devices={devices}: expected at most {there}, the number of devices of this machine")
-    trial = _construct(recipe, trainer_config, logger=False)
+    trial = construct(trainer_config, **_of_recipe(recipe))
     if isinstance(trial.accelerator, CPUAccelerator) and trial.num_devices > (os.cpu_count() or 1):
         raise SqakdError(f"devices={devices}: expected at most {os.cpu_count()}, the number of cores of this machine")
     environment = getattr(trial.strategy, "cluster_environment", None)

@@ -171,6 +171,21 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == f"{tmp_path} is being trained by another process; waiting for it\n"
 
 
+def test_a_process_that_waits_gives_signs_of_life(tmp_path: Path) -> None:
+    signs = threading.Semaphore(0)
+
+    def second() -> None:
+        with RunFolder(tmp_path).locked(waiting=signs.release, interval=0.05):
+            pass
+
+    thread = threading.Thread(target=second)
+    with RunFolder(tmp_path).locked():
+        thread.start()
+        assert all(signs.acquire(timeout=10) for _ in range(3))
+    thread.join(timeout=10)
+    assert not thread.is_alive()
+
+
 def test_a_dead_process_holds_no_lock(tmp_path: Path) -> None:
     text = (
         "import pathlib, sys, time\n"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +21,54 @@ SMALL = ["model.net.blocks=1", "recipe.epochs=2", "teacher.recipe.epochs=2"]
 
 
 def train(
-    *overrides: str, runs: Path, timeout: float = 300, new_process: bool = False
+    *overrides: str,
+    runs: Path,
+    timeout: float = 300,
+    new_process: bool = False,
+    variables: Mapping[str, str] | None = None,
+    name: str = "train.py",
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python train.py OVERRIDES` with `runs` as the folder of runs."""
+    """Run `python train.py OVERRIDES`, or another script that does so, with `runs` as the folder of runs."""
     arguments = [f"paths.runs={runs}", *overrides]
-    return script("train.py", *arguments, folder=runs.parent, timeout=timeout, new_process=new_process)
+    return script(name, *arguments, folder=runs.parent, timeout=timeout, new_process=new_process, variables=variables)
+
+
+def train_launched(
+    *overrides: str, runs: Path, processes: int = 2, name: str = "train.py"
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run `python train.py OVERRIDES` in several processes at once that train one run, as torchrun starts them.
+
+    Args:
+        overrides: of the run.
+        runs: folder of runs.
+        processes: their number.
+        name: of a script, see `script`.
+
+    Returns:
+        What became of each process, by rank.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0"}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+    overrides = (*overrides, "trainer.accelerator=cpu", f"trainer.devices={processes}", "trainer.strategy=ddp")
+
+    def start(rank: int) -> subprocess.CompletedProcess[str]:
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        return train(*overrides, runs=runs, timeout=120, variables=shared | own, name=name)
+
+    with ThreadPoolExecutor(processes) as pool:
+        return list(pool.map(start, range(processes)))
 
 
 def script(
-    name: str, *arguments: str, folder: Path, timeout: float = 300, new_process: bool = False
+    name: str,
+    *arguments: str,
+    folder: Path,
+    timeout: float = 300,
+    new_process: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `python NAME ARGUMENTS` in a folder; the name "-m" runs a module.
 
@@ -36,10 +78,12 @@ def script(
         folder: where to run.
         timeout: seconds after which the command is killed.
         new_process: whether to start Python anew instead of forking a process that has the large packages imported.
+        variables: further variables of the environment.
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
     environment |= {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support'}", "OMP_NUM_THREADS": "1"}
     environment["OMP_WAIT_POLICY"] = "passive"  # spinning threads slow a busy machine down several times
+    environment |= variables or {}
     path = name if name.startswith("-") else str(ROOT / name)
     if not new_process and name != "-c":
         return warm_process.run(path, arguments, folder=folder, environment=environment, timeout=timeout)

@@ -1,0 +1,76 @@
+"""Several processes that train one network: what they decide together before a training.
+
+A decision that reads files must be the same in all processes, and another job may write these files at any time. So the
+first process decides. The processes can tell each other only once they are connected, which Lightning does when a
+training begins. A launcher such as torchrun or srun starts all processes at once, so `join` connects them earlier.
+Lightning's own launcher starts the others in the first training, when the first process has decided until there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch import distributed
+
+from sqakd.runs.folder import RunFolder
+from sqakd.training.trainer import construct
+
+T = TypeVar("T")
+
+
+def join(trainer_config: Mapping[str, Any]) -> None:
+    """Connect the processes of a training if a launcher other than Lightning's has started all of them.
+
+    Args:
+        trainer_config: the `trainer` group.
+
+    Raises:
+        SqakdError: if Lightning refuses an argument.
+    """
+    strategy = construct(trainer_config).strategy
+    environment = getattr(strategy, "cluster_environment", None)
+    if environment is None or isinstance(environment, LightningEnvironment):
+        return
+    if environment.creates_processes_externally:
+        strategy.setup_environment()
+
+
+def decided_by_first(decide: Callable[[], T]) -> T:
+    """Return what a function returns in the first process, in all of them; each decides alone until they are connected.
+
+    Args:
+        decide: called in the first process only; its result is copied to the others.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return decide()
+    decision = [decide() if distributed.get_rank() == 0 else None]
+    distributed.broadcast_object_list(decision)
+    found: T = decision[0]  # type: ignore[assignment]
+    return found
+
+
+@contextmanager
+def held(folder: RunFolder, *, first: bool) -> Iterator[None]:
+    """Hold the folder of a run in the first process; connected processes wait in the block's place until it does.
+
+    The first process tells the others regularly that it still waits, because a message between processes must arrive
+    within half an hour, and the training of another job may take many hours.
+
+    Args:
+        folder: of the run.
+        first: whether this is the first process.
+
+    Raises:
+        RunError: if the folder cannot be written.
+    """
+    if first:
+        with folder.locked(waiting=lambda: decided_by_first(lambda: True)):
+            decided_by_first(lambda: False)
+            yield
+        return
+    while decided_by_first(lambda: False):
+        pass
+    yield
