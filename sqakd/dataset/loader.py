@@ -2,8 +2,8 @@
 
 The permutation is a function of (seed, epoch), the augmentation of (seed, epoch, step). Every rank draws the numbers of
 the whole global batch and keeps its own part, so that two ranks together process the same images as one. An incomplete
-last batch is merged into the batch before it if it has fewer images than there are ranks, or, in training, a single
-one: batch normalization of a vector needs two.
+last batch is merged into the batch before it if a rank would get no image of it, or, in training, fewer than two: batch
+normalization of a vector needs two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqakd.dataset.errors import DataError
 from sqakd.dataset.transforms.augment import Augment
 from sqakd.randomness import stream
 
-SMALLEST_BATCH = 2  # images of a training batch
+SMALLEST_BATCH = 2  # images of a rank's part of a training batch
 
 
 class EpochSampler:
@@ -79,7 +79,7 @@ class Loader:
         self.augment, self.seed, self.rank, self.world_size = augment, seed, rank, world_size
         self.pin_memory = pin_memory
         full, rest = divmod(len(images), batch_size)
-        fewest = batch_size if drop_last else max(world_size, SMALLEST_BATCH if shuffle else 1)
+        fewest = batch_size if drop_last else world_size * (SMALLEST_BATCH if shuffle else 1)
         self.length = full + (rest >= fewest)
         if self.length == 0:
             raise DataError(

@@ -118,7 +118,7 @@ def test_global_random_state_is_neither_used_nor_changed() -> None:
 
 @pytest.mark.parametrize(
     ("n", "batch_size", "world_size"),
-    [(20, 5, 2), (23, 5, 2), (24, 8, 2), (27, 8, 2), (23, 5, 3), (24, 7, 3), (20, 7, 3), (24, 3, 3), (9, 8, 1)],
+    [(20, 5, 2), (24, 5, 2), (24, 8, 2), (28, 8, 2), (24, 9, 3), (27, 7, 3), (20, 7, 3), (24, 3, 3), (9, 8, 1)],
 )
 def test_parts_of_all_ranks_together_are_the_batches_of_one_rank(n: int, batch_size: int, world_size: int) -> None:
     alone = make_loader(n, batch_size=batch_size)
@@ -155,6 +155,14 @@ def test_training_has_no_batch_of_one_image() -> None:
     assert [len(batch.index) for batch in evaluate] == [10, 10, 1], "evaluation is not affected"
 
 
+@pytest.mark.parametrize(("n", "parts"), [(66, [33, 33]), (67, [33, 34]), (68, [2, 2])])
+def test_no_rank_trains_on_one_image_of_the_last_batch(n: int, parts: list[int]) -> None:
+    ranks = [list(make_loader(n, batch_size=64, rank=rank, world_size=2)) for rank in range(2)]
+    assert [len(batches[-1].index) for batches in ranks] == parts
+    evaluated = [list(make_loader(n, batch_size=64, rank=rank, world_size=2, shuffle=False)) for rank in range(2)]
+    assert [len(batches) for batches in evaluated] == [2, 2], "evaluation is not affected"
+
+
 def test_incomplete_last_batch_is_kept_or_dropped() -> None:
     kept, dropped = make_loader(drop_last=False), make_loader(drop_last=True)
     assert [len(batch.index) for batch in kept] == [5, 5, 5, 5, 3]
@@ -171,8 +179,10 @@ def test_arguments_that_make_no_batch_are_refused() -> None:
     with pytest.raises(DataError, match=r"23 images.*batch size 24") as error:
         make_loader(batch_size=24, drop_last=True)
     assert "dataset.drop_last=false" in explain(error.value)
-    with pytest.raises(DataError, match=r"1 images?.*2 devices"):
-        make_loader(1, world_size=2)
+    with pytest.raises(DataError, match=r"3 images.*2 devices; expected at least 4"):
+        make_loader(3, world_size=2)
+    with pytest.raises(DataError, match=r"1 images?.*2 devices; expected at least 2"):
+        make_loader(1, world_size=2, shuffle=False)
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
