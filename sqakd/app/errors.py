@@ -54,7 +54,9 @@ def report_errors(action: Callable[[], float | None], *, stopped: str = CONTINUE
         raise _interrupted(stopped) from None
     except SystemExit as error:
         if type(error).__name__ == SIGTERM_ERROR:
-            print("stopped by SIGTERM; the state is saved, the same command continues", file=sys.stderr)  # noqa: T201
+            if first_process():
+                saved = str(error) or "the state is saved"
+                print(f"stopped by SIGTERM; {saved}, the same command continues", file=sys.stderr)  # noqa: T201
             raise SystemExit(SIGTERM_STATUS) from None
         if not isinstance(error.__context__, KeyboardInterrupt):
             raise

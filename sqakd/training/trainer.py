@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 
 from sqakd.errors import SqakdError, shown
 from sqakd.numbers import is_whole
+from sqakd.training.callbacks.shared_stop import SharedStop
 from sqakd.training.recipe import Recipe
 
 OFF: dict[str, Any] = {
@@ -77,7 +78,7 @@ def make_trainer(
     return construct(
         trainer_config,
         **_of_recipe(recipe),
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, SharedStop()],
         logger=list(loggers) or False,
         default_root_dir=folder,
         limit_val_batches=1.0 if validates else 0,

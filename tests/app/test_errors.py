@@ -81,6 +81,13 @@ def test_sigterm_has_a_status_of_its_own(capsys: pytest.CaptureFixture[str]) -> 
     assert "the state is saved, the same command continues" in capsys.readouterr().err
 
 
+def test_sigterm_to_several_processes_says_what_is_saved(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report_errors(lambda: raising(SIGTERMException("no epoch is saved yet")))
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM; no epoch is saved yet, the same command continues\n"
+
+
 def test_another_exit_stays_as_it_is() -> None:
     with pytest.raises(SystemExit, match="reason"):
         report_errors(lambda: raising(SystemExit("reason")))

@@ -77,8 +77,8 @@ class Resume(Checkpoint):
     ) -> None:
         """Save the part of the epoch that is done after SIGTERM; Lightning then leaves the loop.
 
-        In two cases the checkpoint of the last whole epoch stays the state to return to. With several devices, ranks
-        learn of the signal at different steps. In the middle of accumulation, gradients would be lost.
+        In two cases the checkpoint of the last whole epoch stays the state to return to: with several devices, see
+        `SharedStop`, and in the middle of accumulation, where gradients would be lost.
         """
         complete = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if trainer.received_sigterm and trainer.world_size == 1 and complete and not trainer.is_last_batch:
