@@ -20,7 +20,8 @@ the share s_i = (images of slice i) / (images of the batch), the batch's loss is
     inputs      gradient = all s_i gradient_i          v^T H v = sum_i s_i v_i^T H_i v_i   v consists of all v_i
 
 This is exact for everything that treats each image alone. Batch norm in training mode normalises each slice by the
-slice's own statistics, and a loss that compares images with each other compares those of one slice.
+slice's own statistics, also where the training synchronizes batch norm over processes. A loss that compares images with
+each other compares those of one slice.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from torch.overrides import TorchFunctionMode
 
 from sqakd.errors import SqakdError
 from sqakd.quantization.layers import quant_layers
-from sqakd.quantization.probe import buffers_restored, hooks_removed
+from sqakd.quantization.probe import buffers_restored, hooks_removed, own_statistics
 from sqakd.quantization.quantizers.base import Quantizer
 
 
@@ -96,7 +97,7 @@ def estimate(
     """
     weights = {layer.weight_quantizer for _, layer in quant_layers(model)}
     shared = [quantizer in weights for quantizer in targets]  # whether a tensor is the same in all slices
-    with buffers_restored(model), torch.enable_grad(), _twice_differentiable():
+    with buffers_restored(model), own_statistics(model), torch.enable_grad(), _twice_differentiable():
         graphs = _Graphs(slices, targets)
         shapes, std = _first_pass(graphs, shared)
         running = torch.zeros_like(std)  # mean of the samples so far, one per tensor

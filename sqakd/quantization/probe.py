@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 
@@ -41,6 +43,22 @@ def buffers_restored(model: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for name, buffer in model.named_buffers():
                 buffer.copy_(kept[name])
+
+
+@contextmanager
+def own_statistics(model: nn.Module) -> Iterator[None]:
+    """Let synchronized batch norm use the images of this process alone in the block.
+
+    A pass then needs no other process, and it has a second derivative, which torch's synchronized batch norm has not.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.SyncBatchNorm)]
+    for layer in layers:
+        layer.forward = MethodType(_BatchNorm.forward, layer)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 @contextmanager

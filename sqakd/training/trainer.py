@@ -19,6 +19,7 @@ from sqakd.errors import SqakdError, shown
 from sqakd.numbers import is_whole
 from sqakd.training.callbacks.shared_stop import SharedStop
 from sqakd.training.recipe import Recipe
+from sqakd.training.sync_batch_norm import SyncBatchNorm
 
 OFF: dict[str, Any] = {
     "enable_progress_bar": False,
@@ -92,6 +93,9 @@ def construct(trainer_config: Mapping[str, Any], **arguments: Any) -> pl.Trainer
         SqakdError: if Lightning refuses an argument.
     """
     own = {key: value for key, value in trainer_config.items() if key not in (*TASK_KEYS, *OWNED)}
+    if own.get("sync_batchnorm"):
+        given = own.get("plugins") or []
+        own["plugins"] = [*(given if isinstance(given, list) else [given]), SyncBatchNorm()]
     try:
         return pl.Trainer(**OFF | {"logger": False} | own | arguments)
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:

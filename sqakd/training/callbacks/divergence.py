@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sqakd.errors import SqakdError
-from sqakd.quantization.probe import buffers_restored, hooks_removed
+from sqakd.quantization.probe import buffers_restored, hooks_removed, own_statistics
 from sqakd.training.task import Task
 
 CHECK_INTERVAL = 50  # steps; a check makes the CPU wait for a GPU
@@ -27,6 +27,8 @@ class Divergence(pl.Callback):
     The check of the loss reads one number, for which the CPU has to wait for a GPU. On a GPU it therefore runs every
     `every_n_steps` steps and at the end of an epoch. On the CPU it runs at each step. No loss shows what the last step
     did, so weights and scores are checked at the end of an epoch, before a checkpoint is written.
+
+    If one of several processes finds a fault, all of them stop, because the others would wait for its next message.
 
     Args:
         every_n_steps: distance of the checks on devices that work asynchronously.
@@ -57,12 +59,15 @@ class Divergence(pl.Callback):
         Raises:
             DivergenceError: naming the epoch, the step and the layer.
         """
-        if bool(torch.isfinite(loss)):
+        finite = bool(torch.isfinite(loss))
+        if trainer.strategy.reduce_boolean_decision(finite):
             return
         assert isinstance(task, Task)
+        step = f"in epoch {trainer.current_epoch}, step {trainer.global_step}"
+        if finite:
+            raise self._error(f"the loss of another process is not finite {step}; that process names the layer", task)
         place = first_non_finite(task.student, self.last_batch.image) or self._part(task)
-        found = f"the loss is {float(loss.detach())} in epoch {trainer.current_epoch}, step {trainer.global_step}"
-        raise self._error(f"{found}: {place}", task)
+        raise self._error(f"the loss is {float(loss.detach())} {step}: {place}", task)
 
     def check_epoch(self, trainer: pl.Trainer, task: Task) -> None:
         """Stop the run if the epoch's last step left weights, or the validation a score, that are not finite.
@@ -72,9 +77,12 @@ class Divergence(pl.Callback):
         """
         scores = {name: value for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         state = [tensor for module in task.student.modules() for _, tensor in _trained(module)]
-        if all_finite([*state, *(value.to(task.device) for value in scores.values())]):
+        finite = all_finite([*state, *(value.to(task.device) for value in scores.values())])
+        if trainer.strategy.reduce_boolean_decision(finite):
             return
         bad = [f"{name} is {float(value)}" for name, value in scores.items() if not bool(torch.isfinite(value))]
+        if finite:  # only the first process has the scores
+            bad = ["another process found a score or a weight that is not finite, and names it"]
         place = first_non_finite(task.student, self.last_batch.image)
         raise self._error("; ".join([f"after epoch {trainer.current_epoch}", *bad, *([place] if place else [])]), task)
 
@@ -121,7 +129,7 @@ def first_non_finite(model: nn.Module, images: Tensor) -> str | None:
 
     hooks = [module.register_forward_pre_hook(before) for module in names]
     hooks += [module.register_forward_hook(after) for module in names]
-    with buffers_restored(model), hooks_removed(hooks):
+    with buffers_restored(model), own_statistics(model), hooks_removed(hooks):
         model(images)
     return found[0] if found else None
 

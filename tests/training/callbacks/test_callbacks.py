@@ -18,6 +18,7 @@ import torch
 from hydra.utils import instantiate
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
 from sqakd.advice import explain
@@ -375,7 +376,7 @@ def test_layer_of_a_non_finite_feature_loss_is_reported() -> None:
     task.teacher.get_submodule("layer2").register_forward_hook(lambda _, __, y: y / 0, prepend=True)
     callback = Divergence(every_n_steps=50)
     callback.last_batch = Batch(small.batch(4), torch.arange(4), torch.arange(4), {})
-    trainer = cast(pl.Trainer, SimpleNamespace(current_epoch=0, global_step=7))
+    trainer = cast(pl.Trainer, SimpleNamespace(current_epoch=0, global_step=7, strategy=SingleDeviceStrategy()))
     task._trainer = cast(pl.Trainer, SimpleNamespace(global_step=7, global_rank=0))
     with pytest.raises(DivergenceError, match="step 7: the feature loss AttentionTransfer is nan at layer layer2"):
         callback.check(trainer, task, torch.tensor(float("nan")))
@@ -388,7 +389,7 @@ def test_non_finite_loss_stops_the_run_and_changes_nothing(loss: float) -> None:
     before = {name: tensor.clone() for name, tensor in task.state_dict().items()}
     callback = Divergence(every_n_steps=50)
     callback.last_batch = SimpleNamespace(image=small.batch(4))
-    trainer = cast(pl.Trainer, SimpleNamespace(current_epoch=3, global_step=100))
+    trainer = cast(pl.Trainer, SimpleNamespace(current_epoch=3, global_step=100, strategy=SingleDeviceStrategy()))
     callback.check(trainer, task, torch.tensor(1e30))
     with pytest.raises(
         DivergenceError, match=rf"the loss is {loss} in epoch 3, step 100: layer layer1\.0\.conv2"
