@@ -12,13 +12,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.lsf import LSFEnvironment
+from lightning_fabric.plugins.environments.mpi import MPIEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning.strategies import ParallelStrategy
 from torch import distributed
 
 from sqakd.runs.folder import RunFolder
 from sqakd.training.trainer import construct
 
 T = TypeVar("T")
+
+# The launchers that start all processes at once, as Lightning knows them.
+LAUNCHERS = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)
 
 
 def join(trainer_config: Mapping[str, Any]) -> None:
@@ -28,13 +35,12 @@ def join(trainer_config: Mapping[str, Any]) -> None:
         trainer_config: the `trainer` group.
 
     Raises:
-        SqakdError: if Lightning refuses an argument.
+        SqakdError: if the machine has fewer devices, or if Lightning refuses an argument.
     """
+    if not any(launcher.detect() for launcher in LAUNCHERS):
+        return  # without a trainer, so that a finished run is found on machines without the devices that trained it
     strategy = construct(trainer_config).strategy
-    environment = getattr(strategy, "cluster_environment", None)
-    if environment is None or isinstance(environment, LightningEnvironment):
-        return
-    if environment.creates_processes_externally:
+    if isinstance(strategy, ParallelStrategy) and isinstance(strategy.cluster_environment, LAUNCHERS):
         strategy.setup_environment()
 
 

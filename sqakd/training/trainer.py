@@ -90,8 +90,11 @@ def construct(trainer_config: Mapping[str, Any], **arguments: Any) -> pl.Trainer
     """Construct Lightning's Trainer, for a training with the given arguments or, without any, to ask it questions.
 
     Raises:
-        SqakdError: if Lightning refuses an argument.
+        SqakdError: if the machine has fewer devices, or if Lightning refuses an argument.
     """
+    devices, there = trainer_config.get("devices", 1), max(os.cpu_count() or 1, torch.cuda.device_count())
+    if is_whole(devices) and devices > there:  # before Lightning makes a list of as many
+        raise SqakdError(f"devices={devices}: expected at most {there}, the number of devices of this machine")
     own = {key: value for key, value in trainer_config.items() if key not in (*TASK_KEYS, *OWNED)}
     if own.get("sync_batchnorm"):
         given = own.get("plugins") or []
@@ -145,9 +148,7 @@ def check_trainer_config(recipe: Recipe, trainer_config: Mapping[str, Any]) -> N
 
 def _check_devices(recipe: Recipe, trainer_config: Mapping[str, Any]) -> None:
     """Refuse more devices than there are, and whatever Lightning refuses."""
-    devices, there = trainer_config.get("devices", 1), max(os.cpu_count() or 1, torch.cuda.device_count())
-    if is_whole(devices) and devices > there:  # before Lightning makes a list of as many
-        raise SqakdError(f"devices={devices}: expected at most {there}, the number of devices of this machine")
+    devices = trainer_config.get("devices", 1)
     trial = construct(trainer_config, **_of_recipe(recipe))
     if isinstance(trial.accelerator, CPUAccelerator) and trial.num_devices > (os.cpu_count() or 1):
         raise SqakdError(f"devices={devices}: expected at most {os.cpu_count()}, the number of cores of this machine")

@@ -12,8 +12,9 @@ import pytest
 import ranks
 from torch import distributed
 
+from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder
-from sqakd.training.ranks import decided_by_first, held
+from sqakd.training.ranks import decided_by_first, held, join
 
 OVERRIDES = [*command.SMALL, "dataset=digits16", "dataset.limit=96", "quantizer=lsq", "trainer.compile=false"]
 OVERRIDES += ["recipe.epochs=1", "teacher.recipe.epochs=1"]
@@ -75,3 +76,12 @@ def test_a_decision_of_the_first_process_reaches_the_others(tmp_path: Path) -> N
 
 def test_a_process_that_is_alone_decides_by_itself() -> None:
     assert decided_by_first(lambda: 7) == 7
+
+
+def test_without_a_launcher_a_finished_run_needs_no_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    join({"devices": 10**9})
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "test")
+    with pytest.raises(SqakdError, match=r"devices=1000000000: expected at most \d+, the number of devices"):
+        join({"devices": 10**9})
