@@ -53,8 +53,10 @@ class SharedStop(pl.Callback):
         if trainer.world_size == 1 or trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if trainer.global_step % INTERVAL == 0 and self._asked(trainer):
-            done = trainer.current_epoch
-            raise SIGTERMException(f"the state after epoch {done - 1} is saved" if done else "no epoch is saved yet")
+            done = f"{trainer.current_epoch}/{trainer.max_epochs}"  # as the progress bar counts
+            raise SIGTERMException(
+                f"the state after epoch {done} is saved" if trainer.current_epoch else "no epoch is saved yet"
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let Lightning stop after the callbacks of the epoch's end, of which one saves the state."""

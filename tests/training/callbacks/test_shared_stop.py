@@ -32,7 +32,7 @@ CASES: dict[str, dict[int, Place]] = {
     "in the validation": {0: (1, "on_validation_start"), 1: (1, "on_validation_batch_end")},
 }
 EXPECTED = {
-    "only the second, early in an epoch": (4, "the state after epoch 0 is saved", 3),
+    "only the second, early in an epoch": (4, "the state after epoch 1/3 is saved", 3),
     "only the first, late in an epoch": (6, "", 6),
     "both, at different steps": (3, "", 3),
     "in the validation": (6, "", 6),
