@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,9 +77,8 @@ def export(
             real becomes 8-bit too; "trt": in the form that TensorRT accepts.
         class_names: in the order of the logits, for `predict`.
         mean: mean of each channel that the images were normalised with, of pixels scaled to 0 .. 1, for `predict`; one
-            number stands for all channels. None for both if the images are pixels scaled to 0 .. 1; other images are
-            then refused. With 0.0, and 1.0 for `std`, `predict` gives the network such pixels too, and `export` accepts
-            any images.
+            number stands for all channels. None for both if the images are pixels scaled to 0 .. 1; for other images
+            there is a warning then, unless 0.0, and 1.0 for `std`, say that the network takes such pixels.
         std: standard deviation of each channel in the same way.
         name: of the network in the report; by default its class.
         regrid: whether 8-bit weights whose codes do not fit int8 are rounded to a grid that does.
@@ -91,8 +91,7 @@ def export(
     Raises:
         SqakdError: if the network is not quantized and calibrated, cannot take the example, returns anything but one
             tensor, or cannot be computed with integers; if the file disagrees with the network; if the images are not
-            as expected, or are normalised and neither mean nor std is given; if the folder holds anything else; or if a
-            package for the export is missing.
+            as expected; if the folder holds anything else; or if a package for the export is missing.
 
     Example:
         >>> import tempfile
@@ -111,9 +110,7 @@ def export(
     example = check_finite(images_of(example)).detach().cpu().float()
     _check_names(class_names, _check_network(network, example))
     channels, height, width = example.shape[1:]
-    is_scaled = mean is None and std is None
-    if is_scaled:
-        _check_scaled(example)
+    is_scaled = mean is None and std is None and not _warns_of_normalisation(example)
     mean = _per_channel("mean", mean, channels, default=0.0)
     std = _per_channel("std", std, channels, default=1.0)
     compared = [example] if images is None else images
@@ -170,19 +167,21 @@ def _per_channel(argument: str, values: Numbers | None, channels: int, *, defaul
     return [float(value) for value in found]
 
 
-def _check_scaled(images: Tensor) -> None:
-    """Refuse images that are not pixels scaled to 0 .. 1, because `predict` would not know their normalisation.
+def _warns_of_normalisation(images: Tensor) -> bool:
+    """Return whether images are no pixels scaled to 0 .. 1, and warn, because `predict` gives the network such pixels.
 
-    Raises:
-        SqakdError: with the smallest and the largest value.
+    It is no error, because a network may have inputs of its own, which only its owner's program computes.
     """
     least, most = images.min().item(), images.max().item()
-    if least < -ROUNDING or most > 1 + ROUNDING:
-        raise SqakdError(
-            f"the images reach from {least:.1f} to {most:.1f}, so they are normalised; expected mean= and std= of that"
-            " normalisation, which predict applies to pixels scaled to 0 .. 1, or mean=0.0 and std=1.0 to give the"
-            " network such pixels without a normalisation"
-        )
+    if least >= -ROUNDING and most <= 1 + ROUNDING:
+        return False
+    warnings.warn(
+        f"the images reach from {least:.1f} to {most:.1f}, so they seem normalised, but mean= and std= of that"
+        " normalisation are missing: predict will give the network pixels scaled to 0 .. 1 (mean=0.0 and std=1.0 say"
+        " that this is right)",
+        stacklevel=3,
+    )
+    return True
 
 
 def _exporter() -> tuple[Any, Any, Any, Any]:
@@ -236,9 +235,14 @@ def _check_names(names: Sequence[str], classes: int) -> None:
 def _validation(batches: Batches, key: Key, example: Tensor, *, is_scaled: bool) -> Iterator[ValidationBatch]:
     """Yield the batches on which the file and the network are compared.
 
+    Args:
+        batches: given by the user.
+        key: where the images of a batch are.
+        example: the images of the export, whose shape all have.
+        is_scaled: whether a warning is due if images are no pixels scaled to 0 .. 1.
+
     Raises:
-        SqakdError: if there are none, or the images are not as expected: like the example, finite, and from 0 to 1 if
-            `is_scaled`.
+        SqakdError: if there are none, or the images are not as expected.
     """
     from sqakd.export.trained import ValidationBatch
 
@@ -246,8 +250,7 @@ def _validation(batches: Batches, key: Key, example: Tensor, *, is_scaled: bool)
     for batch in several(batches):
         images = check_finite(images_of(batch, key)).detach().cpu().float()
         check_shape(images, example.shape[1:])
-        if is_scaled:
-            _check_scaled(images)
+        is_scaled = is_scaled and not _warns_of_normalisation(images)
         labels = labels_of(batch)
         found += len(images)
         # The file gets normalised images, so that the pixels are not needed.
