@@ -17,7 +17,7 @@ import pytest
 from sqakd.app import allocation, sensitivity, train
 from sqakd.report import sensitivity_picture
 
-RANK = int(os.environ["RANK"])
+RANK = int(os.environ.get("RANK", "0"))
 measured, fit, draw = sensitivity.sensitivity_of, train.fit, sensitivity_picture.draw_sensitivity
 
 
