@@ -116,10 +116,15 @@ def compose_spec(overrides: Sequence[str], *, complete: bool = True) -> Spec:
 
     A process composes each specification once, because that takes long and the runs of a sweep share their float run.
     """
+    return with_classes(_composed(overrides, complete=complete))
+
+
+def _composed(overrides: Sequence[str], *, complete: bool) -> Spec:
+    """Compose a specification without its `classes`."""
     search_path = GlobalHydra.instance().config_loader().get_search_path().get_path()
     folders = tuple((element.provider, element.path) for element in search_path)
     spec = _compose_spec(folders, (*_searched_folders(), *overrides), complete)
-    return with_classes(replace(spec, config=copy.deepcopy(spec.config)))
+    return replace(spec, config=copy.deepcopy(spec.config))
 
 
 def _searched_folders() -> list[str]:
@@ -132,7 +137,7 @@ def with_classes(spec: Spec) -> Spec:
     """Return a specification with its `classes`: those that differ from the classes of its cell."""
     if not any(map(_may_name_a_class, spec.overrides)):  # saves the composition of the cell
         return spec
-    plain = compose_spec(cell_overrides(spec), complete=False)
+    plain = _composed(cell_overrides(spec), complete=False)
     known = targets(plain.config)
     other = [node for group, node in OPTIONAL_CLASSES.items() if spec.choices.get(group) != plain.choices.get(group)]
     return replace(
@@ -167,7 +172,7 @@ def _compose_spec(folders: object, overrides: tuple[str, ...], complete: bool) -
 
 def changes(spec: Spec) -> dict[str, Any]:
     """Return {key: value} of everything that a run changes besides its choices; empty for a cell as defined."""
-    plain = identity(compose_spec(cell_overrides(spec), complete=False).config)
+    plain = identity(_composed(cell_overrides(spec), complete=False).config)
     own = identity(spec.config)
     own |= spec.classes
     keys = sorted(key for key in plain.keys() | own.keys() if plain.get(key) != own.get(key))

@@ -121,7 +121,7 @@ def typed(key: str, prefix: str) -> str:
 
 
 def command_overrides(hydra: Any) -> tuple[str, ...]:
-    """Return the overrides of the command line as they were given.
+    """Return the overrides of the command line with their references to other keys resolved, except that of the name.
 
     Resolving the ${cell} of 'name=${cell}-a' would ask for the overrides again, without an end.
 
@@ -130,7 +130,7 @@ def command_overrides(hydra: Any) -> tuple[str, ...]:
     """
     given = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     assert isinstance(given, list)
-    return tuple(given)
+    return tuple(raw if raw.startswith("name=") else hydra.overrides.task[i] for i, raw in enumerate(given))
 
 
 def joined(*parts: str | None) -> str:

@@ -108,8 +108,8 @@ def command_lines(block: str) -> list[str]:
 
 
 def split_command(line: str) -> list[str]:
-    """Split a command into program and arguments, and remove variables and `srun` before it and a comment after it."""
+    """Split a command into program and arguments, and remove variables, `srun` and its options before it, and a comment."""
     words = shlex.split(line, comments=True)
-    while words and (words[0] == "srun" or re.fullmatch(r"[A-Z_]+=\S+", words[0])) and len(words) > 1:
+    while words and re.fullmatch(r"srun|--\S+|[A-Z_]+=\S+", words[0]) and len(words) > 1:
         words = words[1:]
     return words
