@@ -108,7 +108,7 @@ def command_lines(block: str) -> list[str]:
 
 
 def split_command(line: str) -> list[str]:
-    """Split a command into program and arguments, and remove variables, `srun` and its options before it, and a comment."""
+    """Split a command into program and arguments; variables, `srun` with its options, and a comment are removed."""
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"srun|--\S+|[A-Z_]+=\S+", words[0]) and len(words) > 1:
         words = words[1:]
