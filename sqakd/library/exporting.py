@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqakd.export.trained import ValidationBatch
 
 CALIBRATION_IMAGES = 256
-ROUNDING = 1 / 255  # how far images on the scale 0 .. 1 may reach beyond it
+ONE_LEVEL = 1 / 255  # of a pixel: how far images on the scale 0 .. 1 may reach beyond it
 Numbers = float | Sequence[float] | Tensor | NDArray[Any]
 
 
@@ -173,7 +173,7 @@ def _warns_of_normalisation(images: Tensor) -> bool:
     It is no error, because a network may have inputs of its own, which only its owner's program computes.
     """
     least, most = images.min().item(), images.max().item()
-    if least >= -ROUNDING and most <= 1 + ROUNDING:
+    if least >= -ONE_LEVEL and most <= 1 + ONE_LEVEL:
         return False
     warnings.warn(
         f"the images reach from {least:.1f} to {most:.1f}, so they seem normalised, but mean= and std= of that"
