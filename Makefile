@@ -7,6 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.sqakd-installed$(subst /,-,$(CURDIR))
 PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
+# Where this variable is set, as in many images of containers, Python would compile all modules at each start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo quick test test-all check docs bench browser clean
 

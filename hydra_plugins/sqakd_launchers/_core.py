@@ -50,7 +50,8 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
     """
     config = launcher.config
     is_search = config.hydra.runtime.choices.get("hydra/sweeper", "basic") not in SWEEPERS
-    if is_search and OmegaConf.select(config, "plan"):
+    planned = OmegaConf.select(config, "plan")
+    if is_search and planned:
         raise SystemExit("error: plan: a search cannot be planned, because each run depends on those before")
     HydraConfig.instance().set_config(config)  # as jobs do; compositions need the folders of hydra.searchpath
     if "recipe" in config:  # not export.py
@@ -58,7 +59,7 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
             check_folders([list(filter_overrides(one)) for one in job_overrides])
         except FolderError as error:
             raise SystemExit(f"error: {error}") from error
-    if OmegaConf.select(config, "plan"):
+    if planned:
         with large_imports():
             from sqakd.app.plan import plan_sweep
         plan_sweep([list(filter_overrides(one)) for one in job_overrides])

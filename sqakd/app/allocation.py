@@ -48,8 +48,8 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
     # Not at the top: scipy.optimize takes a moment to import, and most runs need nothing of it.
     from sqakd.allocation.program import allocate
 
-    decided = decided_by_first(partial(folder.decided, spec))
-    if decided.undecided:
+    bits = decided_by_first(partial(folder.chosen_bits, spec))
+    if not bits:
         assert parts.scheme is not None
         shape, first = parts.data.image_shape, spec.config["model"]["first"]
         network = copy.deepcopy(networks.student).to(_device(spec)).eval()
@@ -67,14 +67,13 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
         rest = rest_of(network, parts.scheme, first, shape, layers)
         with located("budget"):
             chosen = decided_by_first(partial(allocate, layers, parts.budget, rest, **fixed_bits(spec)))
-        decided = spec.with_layer_bits(
-            {
-                "layer_w_bits": {name: pair.weight for name, pair in chosen.items()},
-                "layer_a_bits": {name: pair.input for name, pair in chosen.items()},
-            }
-        )
+        bits = {
+            "layer_w_bits": {name: pair.weight for name, pair in chosen.items()},
+            "layer_a_bits": {name: pair.input for name, pair in chosen.items()},
+        }
         if first_process():
             _report(spec, parts, found, layers, chosen, rest.cost_with(layers, chosen), folder.path / "bits.png")
+    decided = spec.with_layer_bits(bits)
     return decided, replace(parts, scheme=make(decided.config["quantizer"], "quantizer"))
 
 

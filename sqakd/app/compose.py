@@ -6,7 +6,6 @@ Everything behind the application gets objects and plain data; it never sees a c
 from __future__ import annotations
 
 import copy
-import json
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 import sqakd
 from sqakd.app import resolvers
 from sqakd.app.overrides import cell_overrides
+from sqakd.app.quoting import in_quotes
 from sqakd.app.signatures import check_node
 from sqakd.errors import SqakdError
 from sqakd.numbers import MAX_BITS, is_whole
@@ -130,7 +130,7 @@ def _composed(overrides: Sequence[str], *, complete: bool) -> Spec:
 def _searched_folders() -> list[str]:
     """Return the override of the running command that adds folders of configurations; a composition begins without."""
     folders = HydraConfig.get().searchpath if HydraConfig.initialized() else []
-    return [f"hydra.searchpath=[{','.join(map(json.dumps, folders))}]"] if folders else []
+    return [f"hydra.searchpath=[{','.join(map(in_quotes, folders))}]"] if folders else []
 
 
 def with_classes(spec: Spec) -> Spec:

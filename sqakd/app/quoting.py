@@ -37,7 +37,7 @@ def quoted(argument: str) -> str:
     """
     key, _, value = argument.partition("=")
     made = f"{key}={_with_quotes(value)}"
-    return shlex.quote(made if parsed(made) else f"{key}={_text(value)}")
+    return shlex.quote(made if parsed(made) else f"{key}={in_quotes(value)}")
 
 
 def _with_quotes(value: str) -> str:
@@ -47,7 +47,7 @@ def _with_quotes(value: str) -> str:
         return value
     opening, closing = value[:1], value[-1:]
     if BRACKETS.get(opening) != closing:
-        return _text(value)
+        return in_quotes(value)
     parts = _split(value[1:-1])
     if opening == "[":
         return f"[{','.join(map(_with_quotes, parts))}]"
@@ -71,7 +71,7 @@ def _split(inside: str) -> list[str]:
     return parts
 
 
-def _text(value: str) -> str:
+def in_quotes(value: str) -> str:
     """Return a value in quotes; a quotation mark and the backslashes before it or at the end are escaped."""
     escaped = re.sub(r'(\\*)("|$)', lambda match: 2 * match[1] + (match[2] and r"\""), value)
     return f'"{escaped}"'

@@ -115,22 +115,26 @@ def _rows() -> list[tuple[dict[str, list[str]], dict[str, Any]]]:
 
 def typed(key: str, prefix: str) -> str:
     """Return the prefix and the last value of `key=value` on the command line, or nothing."""
-    overrides = command_overrides(HydraConfig.get())
-    values = [override.partition("=")[2] for override in overrides if override.startswith(f"{key}=")]
-    return prefix + values[-1] if values else ""
+    overrides = HydraConfig.get().overrides.task
+    places = [i for i, raw in enumerate(_unresolved(overrides)) if raw.startswith(f"{key}=")]
+    return prefix + overrides[places[-1]].partition("=")[2] if places else ""
 
 
 def command_overrides(hydra: Any) -> tuple[str, ...]:
     """Return the overrides of the command line with their references to other keys resolved, except that of the name.
 
-    Resolving the ${cell} of 'name=${cell}-a' would ask for the overrides again, without an end.
-
     Args:
         hydra: the Hydra node of a composed configuration.
     """
-    given = OmegaConf.to_container(hydra.overrides.task, resolve=False)
-    assert isinstance(given, list)
-    return tuple(raw if raw.startswith("name=") else hydra.overrides.task[i] for i, raw in enumerate(given))
+    overrides = hydra.overrides.task
+    given = enumerate(_unresolved(overrides))
+    return tuple(raw if raw.lstrip("+").startswith("name=") else overrides[i] for i, raw in given)
+
+
+def _unresolved(overrides: Any) -> list[str]:
+    """Return overrides with their references, e.g. 'name=${cell}-a', whose ${cell} asks for the overrides again."""
+    given: list[str] = OmegaConf.to_container(overrides, resolve=False)  # type: ignore[assignment]
+    return given
 
 
 def joined(*parts: str | None) -> str:

@@ -61,7 +61,8 @@ def train(spec: Spec) -> Record:
     if shared(spec):
         with located("trainer"):
             join(spec.config["trainer"])
-    spec = decided_by_first(partial(folder.decided, spec))
+    if bits := decided_by_first(partial(folder.chosen_bits, spec)):
+        spec = spec.with_layer_bits(bits)
     parts = make_parts(spec)
     spec = with_inputs(spec, parts.data)
     if record := decided_by_first(partial(folder.finished_record, spec)):

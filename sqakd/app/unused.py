@@ -1,7 +1,7 @@
-"""Overrides that a run ignores: it reports them, because its result would seem to depend on them.
+"""Overrides that a run ignores.
 
-They are not refused, because an override of a sweep may be meant for other cells, as kd.temperature=2 in a table that
-has a row for labels alone.
+A run reports them, because its result would seem to depend on them. They are not refused, because an override of a
+sweep may be meant for other cells, as kd.temperature=2 in a table that has a row for labels alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sqakd.kd.objective import Objective
-from sqakd.runs.spec import Spec
+from sqakd.runs.spec import Spec, is_auto
 
 
 def unused(spec: Spec, objective: Objective) -> list[str]:
@@ -40,5 +40,6 @@ def _ignored(spec: Spec, objective: Objective) -> Iterator[tuple[str, str]]:
             yield key, f"kd={kd} has no cross-entropy with labels"
     own_student = spec.config["model"]["net"] == spec.config["teacher"]["net"]
     if checkpoint is not None and own_student:
-        for key in ("teacher.seed", "teacher.recipe", "recipe@teacher.recipe"):
+        # The images whose losses bits=auto compares are drawn with the teacher's seed.
+        for key in (*(["teacher.seed"] * (not is_auto(spec.config))), "teacher.recipe", "recipe@teacher.recipe"):
             yield key, f"the teacher is read from teacher.checkpoint={checkpoint}"

@@ -224,8 +224,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def _may_pin(self) -> bool:
-        """Whether batches may go to a GPU. Pinned memory needs one, so a training on the CPU would occupy it."""
-        return torch.cuda.is_available() and not (self.trainer and self.trainer.strategy.root_device.type == "cpu")
+        """Whether a training on a GPU reads the batches. Pinned memory occupies a GPU, so others do without."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _loader(self, images: Tensor, labels: Tensor | None, *, training: bool) -> Loader:
         return Loader(

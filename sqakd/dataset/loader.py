@@ -45,7 +45,7 @@ class Loader:
         images: uint8 [N, C, H, W]; may be mapped from a file.
         labels: int64 [N], or None.
         batch_size: images of one batch, over all ranks.
-        shuffle: whether each epoch has a new random order.
+        shuffle: whether each epoch has a new random order, as in training.
         augment: augmentation whose random numbers are drawn here and applied later, on the device; None in evaluation.
         seed: seed of the order and of the augmentation.
         rank: number of this process, which selects its part of each batch.
@@ -54,7 +54,7 @@ class Loader:
         pin_memory: whether to pin batches in memory, for faster copies to a CUDA device.
 
     Raises:
-        DataError: if the images do not fill one batch.
+        DataError: if the images do not fill one batch, or if the parts of a batch are too small.
     """
 
     def __init__(
@@ -71,15 +71,19 @@ class Loader:
         drop_last: bool,
         pin_memory: bool,
     ) -> None:
-        if batch_size < world_size:
-            raise DataError(f"batch size {batch_size} is smaller than the number of devices, {world_size}")
+        smallest = world_size * (SMALLEST_BATCH if shuffle else 1)
+        if batch_size < smallest:
+            raise DataError(
+                f"batch size {batch_size} is too small for the number of devices, {world_size}; expected at least"
+                f" {smallest}"
+            )
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.sampler = EpochSampler(length=len(images), seed=seed, shuffle=shuffle)
         self.batch_sampler = None  # Lightning reads this attribute of every loader that has a sampler
         self.augment, self.seed, self.rank, self.world_size = augment, seed, rank, world_size
         self.pin_memory = pin_memory
         full, rest = divmod(len(images), batch_size)
-        fewest = batch_size if drop_last else world_size * (SMALLEST_BATCH if shuffle else 1)
+        fewest = batch_size if drop_last else smallest
         self.length = full + (rest >= fewest)
         if self.length == 0:
             raise DataError(

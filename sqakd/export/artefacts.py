@@ -12,7 +12,7 @@ layers.json       geometry, bits, and how each layer's input becomes integers; t
 level = low + number of thresholds <= sign * accumulator     where a layer writes the next layer's integers
 level = clip(round((x - origin) / step) + shift, 0, levels)  where integers are made from real values x
 code  = gap * level - zero_point
-sum   = clip(code of the branch + code of the shortcut, 0, highest);   real value = step * sum
+sum   = clip(code of the branch + code of the shortcut, lowest, highest);   real value = step * sum
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sqakd.caller import warn
 from sqakd.dataset.checks import SMALLEST_STD
 from sqakd.errors import SqakdError
 from sqakd.images import Preparation
@@ -158,8 +158,11 @@ def _per_channel(argument: str, values: Numbers | None, channels: int, *, defaul
     least = SMALLEST_STD if argument == "std" else 0.0
     given = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
     found = [given] * channels if is_number(given) else given
-    sound = isinstance(found, Sequence) and all(is_number(value) and least <= value <= 1 for value in found)
-    if not isinstance(found, Sequence) or not sound or len(found) != channels:
+    if not (
+        isinstance(found, Sequence)
+        and len(found) == channels
+        and all(is_number(value) and least <= value <= 1 for value in found)
+    ):
         raise SqakdError(
             f"{argument}={values!r}: expected {channels} numbers from {least:g} to 1, one per channel, or one for all"
             " channels, for pixels scaled to 0 .. 1"
@@ -175,11 +178,10 @@ def _warns_of_normalisation(images: Tensor) -> bool:
     least, most = images.min().item(), images.max().item()
     if least >= -ONE_LEVEL and most <= 1 + ONE_LEVEL:
         return False
-    warnings.warn(
-        f"the images reach from {least:.1f} to {most:.1f}, so they seem normalised, but mean= and std= of that"
+    warn(
+        f"the images reach from {least:.3g} to {most:.3g}, so they seem normalised, but mean= and std= of that"
         " normalisation are missing: predict will give the network pixels scaled to 0 .. 1 (mean=0.0 and std=1.0 say"
-        " that this is right)",
-        stacklevel=3,
+        " that this is right)"
     )
     return True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from sqakd.app.compose import make
 from sqakd.app.parts import quantize_network, without_pretrained
+from sqakd.caller import warn
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.library.quantizing import dequantize
@@ -67,7 +67,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         restore(made, found.tensors, source=str(path))
         _check_quantization(made, found.facts, path)
         if found.note:
-            warnings.warn(found.note, stacklevel=2)
+            warn(found.note)
         return made.eval()
     folder = RunFolder(path if path.is_dir() else path.parent)
     if not path.is_dir() and not (folder.config.is_file() and path == folder.weights):

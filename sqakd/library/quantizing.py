@@ -107,7 +107,7 @@ def quantize(
 
 
 class NeedsRanges:
-    """A hook of a network that refuses to train it before its ranges are set; it removes itself once they are.
+    """A hook that refuses to train a network before its ranges are set, and removes itself once they are.
 
     Compiled code has no such check: it would be compiled again after the first step.
     """

@@ -1,4 +1,4 @@
-"""What a training in memory must leave as it was: torch's random numbers and settings, messages, and hooks."""
+"""Context managers that restore what a training in memory changes: torch's settings, messages and hooks."""
 
 from __future__ import annotations
 

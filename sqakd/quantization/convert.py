@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Literal
 
 from torch import nn
 
+from sqakd.caller import warn
 from sqakd.errors import SqakdError
 from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, channels, quant_layers, twin
 from sqakd.quantization.outer import OUTER, OuterConv2d, OuterLinear, remove_entries, share_inputs, to_float
@@ -239,7 +239,7 @@ def quantize(
             topic="quantization.no_layer",
         )
     if found.others:
-        warnings.warn(f"these parts of the network stay float: {by_kind(found.others)}", stacklevel=2)
+        warn(f"these parts of the network stay float: {by_kind(found.others)}")
     _replace(model, swapped | outer)
     if scheme.residual_bits is not None:
         quantize_sums(model, scheme.residual_bits, power_of_two=scheme.power_of_two)

@@ -6,12 +6,12 @@ matches dots. If several patterns of one mapping match a layer, the last one cou
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from sqakd.caller import warn
 from sqakd.errors import SqakdError, some
 from sqakd.numbers import MAX_BITS, is_bits
 
@@ -100,8 +100,7 @@ def _last_matches(key: str, patterns: Patterns, names: list[str], floats: Mappin
     if several:
         own = [f"{pattern}: {patterns[pattern]}" for pattern in matches[several[0]]]
         more = f" and {len(several) - 1} more" if several[1:] else ""
-        text = f"{key}: several patterns match {several[0]} ({', '.join(own)}){more}; the last one counts"
-        warnings.warn(text, stacklevel=2)
+        warn(f"{key}: several patterns match {several[0]} ({', '.join(own)}){more}; the last one counts")
     return {name: patterns[own[-1]] for name, own in matches.items() if own}
 
 

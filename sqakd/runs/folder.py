@@ -25,7 +25,7 @@ from sqakd.files import ReadError, read_errors, write_text
 from sqakd.runs.plain import check_plain, read_limited
 from sqakd.runs.record import Record, read_record, write_record
 from sqakd.runs.renames import with_current_paths
-from sqakd.runs.spec import LAYER_BITS, Spec, differences, identity, with_added_keys
+from sqakd.runs.spec import LAYER_BITS, Spec, differences, identity, with_added_keys, with_recorded_classes
 from sqakd.runs.state_files import has_state
 from sqakd.terminal import printable
 
@@ -261,7 +261,8 @@ class RunFolder:
                     topic="run.other",
                 )
             return
-        if changes := differences(identity(self.read_config()), self.decided(spec).identity):
+        saved = with_recorded_classes(self.read_config(), spec.classes)
+        if changes := differences(identity(saved), self.decided(spec).identity):
             raise RunError(
                 f"{self.path} holds another run: {'; '.join(changes)}. Its files stay as they are",
                 topic="run.other",
@@ -275,12 +276,23 @@ class RunFolder:
         Raises:
             RunError: if the folder's configuration cannot be read.
         """
+        bits = self.chosen_bits(spec)
+        return spec.with_layer_bits(bits) if bits else spec
+
+    def chosen_bits(self, spec: Spec) -> dict[str, Any]:
+        """Return the bits of the layers that this folder's run has chosen, by key of `LAYER_BITS`.
+
+        The result is empty if nothing is to be chosen, or if nothing is chosen yet.
+
+        Raises:
+            RunError: if the folder's configuration cannot be read.
+        """
         if not spec.undecided or not self.config.exists():
-            return spec
+            return {}
         quantizer = self.read_config().get("quantizer")
         if not isinstance(quantizer, dict):
-            return spec
-        return spec.with_layer_bits({key: quantizer[key] for key in LAYER_BITS if isinstance(quantizer.get(key), dict)})
+            return {}
+        return {key: bits for key in LAYER_BITS if isinstance(bits := quantizer.get(key), dict) and bits}
 
     def claim(self, spec: Spec) -> None:
         """Write the configuration, so that the folder belongs to it.

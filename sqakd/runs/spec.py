@@ -9,7 +9,7 @@ under conf/experiment may name one, is part of the identity by its import path.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -241,6 +241,26 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
         if key not in OWNERS or str(node.get(TARGET)).rpartition(".")[2] in OWNERS[key]:
             node.setdefault(name, value)
     return filled
+
+
+def with_recorded_classes(saved: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Return a saved configuration whose choices have the classes of its nodes at some keys.
+
+    Older runs recorded no classes in place of those of their choices, but their nodes have them.
+
+    Args:
+        saved: content of a run's config.yaml; one without choices is returned as it is.
+        keys: dotted keys of the configuration, each of a class.
+
+    Example:
+        >>> saved = {"choices": {"recipe": "own"}, "recipe": {"schedule": {"_target_": "sqakd.training.schedule.Step"}}}
+        >>> with_recorded_classes(saved, ["recipe.schedule._target_"])["choices"]
+        {'recipe.schedule._target_': 'sqakd.training.schedule.Step', 'recipe': 'own'}
+    """
+    if "choices" not in saved:
+        return dict(saved)
+    known = targets(saved)
+    return {**saved, "choices": {key: known[key] for key in keys if key in known} | saved["choices"]}
 
 
 def _is_execution(key: str) -> bool:

@@ -1,16 +1,17 @@
 """Several processes that train one network: what they decide together before a training.
 
 A decision that reads files must be the same in all processes, and another job may write these files at any time. So the
-first process decides. The processes can tell each other only once they are connected, which Lightning does when a
-training begins. A launcher such as torchrun or srun starts all processes at once, so `join` connects them earlier.
-Lightning's own launcher starts the others in the first training, when the first process has decided until there.
+first process decides. Lightning connects the processes when a training begins, and they can exchange decisions from
+then on. A launcher such as torchrun or srun starts all processes at once, so `join` connects them earlier. Lightning's
+own launcher starts the others in the first training, and all decisions before it are those of the first process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from lightning_fabric.plugins.environments.lsf import LSFEnvironment
 from lightning_fabric.plugins.environments.mpi import MPIEnvironment
@@ -19,6 +20,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import distributed
 
+from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder
 from sqakd.training.trainer import construct
 
@@ -45,36 +47,47 @@ def join(trainer_config: Mapping[str, Any]) -> None:
 
 
 def decided_by_first(decide: Callable[[], T]) -> T:
-    """Return what a function returns in the first process, in all of them; each decides alone until they are connected.
+    """Call a function in the first process and return its result in all; each decides alone until they are connected.
 
     Args:
         decide: called in the first process only; its result is copied to the others.
+
+    Raises:
+        SqakdError: in all processes, if the function raises it.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return decide()
-    decision = [decide() if distributed.get_rank() == 0 else None]
+    decision: list[Any] = [None, None]
+    if distributed.get_rank() == 0:
+        try:
+            decision[0] = decide()
+        except SqakdError as error:  # others would wait for the decision until the connection is closed
+            decision[1] = error
     distributed.broadcast_object_list(decision)
-    found: T = decision[0]  # type: ignore[assignment]
-    return found
+    found, refusal = decision
+    if refusal is not None:
+        raise refusal
+    return cast(T, found)
 
 
 @contextmanager
 def held(folder: RunFolder, *, first: bool) -> Iterator[None]:
-    """Hold the folder of a run in the first process; connected processes wait in the block's place until it does.
+    """Hold the folder of a run in the first process; connected processes wait until it is held.
 
-    The first process tells the others regularly that it still waits, because a message between processes must arrive
-    within half an hour, and the training of another job may take many hours.
+    While the first process waits for another job, it sends the others a message regularly. A message between processes
+    must arrive within half an hour, and the training of another job may take many hours.
 
     Args:
         folder: of the run.
         first: whether this is the first process.
 
     Raises:
-        RunError: if the folder cannot be written.
+        RunError: in all processes, if the folder cannot be written.
     """
     if first:
-        with folder.locked(waiting=lambda: decided_by_first(lambda: True)):
-            decided_by_first(lambda: False)
+        waiting = partial(decided_by_first, lambda: True)
+        with ExitStack() as stack:
+            decided_by_first(partial(stack.enter_context, folder.locked(waiting=waiting)))
             yield
         return
     while decided_by_first(lambda: False):

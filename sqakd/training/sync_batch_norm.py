@@ -34,7 +34,7 @@ class SyncBatchNorm(TorchSyncBatchNorm):
 
 @contextmanager
 def _hooks_kept(model: nn.Module) -> Iterator[None]:
-    """Give modules that the block puts in the place of others the hooks of those, whose handles stay valid."""
+    """Move the hooks of modules that the block replaces to their replacements; handles of hooks stay valid."""
     before = dict(model.named_modules(remove_duplicate=False))
     yield
     for name, module in model.named_modules(remove_duplicate=False):

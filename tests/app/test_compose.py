@@ -89,9 +89,10 @@ def test_a_class_in_place_of_that_of_the_options_makes_another_run(
 
 @pytest.mark.parametrize("sweep", [[], ["seed=0,1", "-m"]])
 def test_the_float_run_is_composed_with_the_folders_of_hydras_search_path(sweep: list[str], tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model/mine.yaml").write_text("defaults: [resnet20]\nname: mine\n")
-    overrides = [f"hydra.searchpath=[file://{tmp_path}]", "model=mine", "plan=true", *sweep]
+    folder = tmp_path / "möwe\\b"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model/mine.yaml").write_text("defaults: [resnet20]\nname: mine\n")
+    overrides = [f'hydra.searchpath=["file://{folder}"]', "model=mine", "plan=true", *sweep]
     done = command.train(*overrides, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     assert "digits-mine-none-w32a32-none" in done.stdout
@@ -104,6 +105,21 @@ def test_a_name_with_values_is_resolved_and_its_override_is_kept_as_it_was_given
         spec = compose_spec([name, "kd.temperature=2"])
     assert spec.name == "digits-resnet20-ewgs-w2a2-sqakd-T2"
     assert spec.overrides == (name, "kd.temperature=2")
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("++name=${cell}-a", "name", "digits-resnet20-ewgs-w2a2-sqakd-a"),
+        ("paths.runs=runs/${cell}", "paths.runs", "runs/digits-resnet20-ewgs-w2a2-sqakd"),
+    ],
+)
+def test_any_value_may_refer_to_the_cell(override: str, key: str, value: str) -> None:
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        found: Any = compose_spec([override]).config
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
 
 
 def test_nothing_stays_nothing() -> None:

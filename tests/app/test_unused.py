@@ -39,6 +39,7 @@ def hydra() -> Iterator[None]:
             ],
         ),
         (["teacher.checkpoint=x.pt", "model@teacher=resnet32", "teacher.seed=1"], []),  # the student's own float run
+        (["teacher.checkpoint=x.pt", "teacher.seed=1", "bits=auto"], []),  # draws images for the choice
     ],
 )
 def test_an_override_without_effect_is_reported(overrides: list[str], lines: list[str]) -> None:

@@ -24,11 +24,11 @@ def make_digits(**changes: Any) -> Digits:
     return data
 
 
-@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True), (None, True)])
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda", True), (None, False)])
 def test_a_training_on_the_cpu_pins_no_memory(
     device: str | None, pinned: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pinned memory belongs to a GPU, which others may be using."""
+    """Pinned memory belongs to a GPU, which others may be using. Evaluations before a training have no trainer."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     data = make_digits(image_size=8, limit=20)
     strategy = SimpleNamespace(root_device=torch.device(device or "cpu"))

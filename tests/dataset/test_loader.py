@@ -118,7 +118,7 @@ def test_global_random_state_is_neither_used_nor_changed() -> None:
 
 @pytest.mark.parametrize(
     ("n", "batch_size", "world_size"),
-    [(20, 5, 2), (24, 5, 2), (24, 8, 2), (28, 8, 2), (24, 9, 3), (27, 7, 3), (20, 7, 3), (24, 3, 3), (9, 8, 1)],
+    [(20, 5, 2), (24, 5, 2), (24, 8, 2), (28, 8, 2), (24, 9, 3), (27, 7, 3), (20, 7, 3), (24, 6, 3), (9, 8, 1)],
 )
 def test_parts_of_all_ranks_together_are_the_batches_of_one_rank(n: int, batch_size: int, world_size: int) -> None:
     alone = make_loader(n, batch_size=batch_size)
@@ -133,7 +133,7 @@ def test_parts_of_all_ranks_together_are_the_batches_of_one_rank(n: int, batch_s
         assert_same(joined(parts), batch)
 
 
-@pytest.mark.parametrize(("n", "batch_size", "world_size"), [(21, 5, 2), (22, 5, 3), (16, 15, 2)])
+@pytest.mark.parametrize(("n", "batch_size", "world_size"), [(21, 5, 2), (20, 6, 3), (16, 15, 2)])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_rest_smaller_than_the_number_of_ranks_is_merged_into_the_last_batch(
     n: int, batch_size: int, world_size: int, shuffle: bool
@@ -174,8 +174,11 @@ def test_incomplete_last_batch_is_kept_or_dropped() -> None:
 
 
 def test_arguments_that_make_no_batch_are_refused() -> None:
-    with pytest.raises(DataError, match="batch size 2 is smaller than the number of devices, 3"):
-        make_loader(batch_size=2, world_size=3)
+    for shuffle, batch_size, world_size, least in [(True, 5, 3, 6), (True, 1, 1, 2), (False, 2, 3, 3)]:
+        devices = f"the number of devices, {world_size}; expected at least {least}$"
+        with pytest.raises(DataError, match=f"batch size {batch_size} is too small for {devices}"):
+            make_loader(batch_size=batch_size, world_size=world_size, shuffle=shuffle)
+        make_loader(batch_size=least, world_size=world_size, shuffle=shuffle)
     with pytest.raises(DataError, match=r"23 images.*batch size 24") as error:
         make_loader(batch_size=24, drop_last=True)
     assert "dataset.drop_last=false" in explain(error.value)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,27 @@ def test_every_file_of_a_run_is_below_its_folder() -> None:
     files += [folder.checkpoint, folder.pretraining, folder.export("exact")]
     assert len(set(files)) == 9
     assert all(file.is_relative_to(folder.path) for file in files)
+
+
+WARMUP, COSINE = "sqakd.training.schedule.WarmupCosine", "sqakd.training.schedule.CosinePerEpoch"
+
+
+@pytest.mark.parametrize(("saved", "same"), [(WARMUP, True), (COSINE, False)])
+def test_an_older_run_s_classes_are_those_of_its_nodes(saved: str, same: bool, tmp_path: Path) -> None:
+    """Older runs recorded no classes in place of those of their choices."""
+    paths = {"runs": str(tmp_path)}
+    old, new = (
+        spec(recipe=CONFIG["recipe"] | {"schedule": {"_target_": target}}, paths=paths) for target in (saved, WARMUP)
+    )
+    folder = RunFolder.of_spec(old)
+    with folder.locked():
+        folder.claim(old)
+    named = replace(new, classes={"recipe.schedule._target_": WARMUP})
+    if same:
+        folder.check(named)
+        return
+    with pytest.raises(RunError, match=f"recipe.schedule._target_: {COSINE} -> {WARMUP}"):
+        folder.check(named)
 
 
 def test_runs_are_found_in_the_order_of_their_names(tmp_path: Path) -> None:

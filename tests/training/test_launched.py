@@ -74,6 +74,31 @@ def test_a_decision_of_the_first_process_reaches_the_others(tmp_path: Path) -> N
     assert ranks.on_ranks(2, tmp_path, decide) == [[0, 0], [0, 0]]
 
 
+def refuse(folder: Path, recorder: ranks.Collectives) -> list[str]:
+    """Return the errors of a decision that is refused, and of a folder that cannot be made."""
+    rank = distributed.get_rank()
+    found = []
+    file = folder.parent / "file"
+    file.touch()
+
+    def decide() -> None:
+        raise SqakdError("another run", topic="run.other", rank=rank)
+
+    with pytest.raises(SqakdError) as error:
+        decided_by_first(decide)
+    found.append(f"{error.value} {error.value.topic} {error.value.facts}")
+    with pytest.raises(SqakdError) as error, held(RunFolder(file / "x"), first=rank == 0):
+        pass
+    return [*found, str(error.value)]
+
+
+def test_what_the_first_process_refuses_all_of_them_refuse(tmp_path: Path) -> None:
+    first, second = ranks.on_ranks(2, tmp_path, refuse)
+    assert first == second
+    assert first[0] == "another run run.other {'rank': 0}"
+    assert first[1].startswith("cannot write to ")
+
+
 def test_a_process_that_is_alone_decides_by_itself() -> None:
     assert decided_by_first(lambda: 7) == 7
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -41,26 +42,36 @@ def check_folders(jobs: Sequence[Sequence[str]]) -> None:
     """
     runs = [dict(override.partition("=")[::2] for override in job) for job in jobs]
     known = (SEED,) if any(NAME in run for run in runs) else (SEED, *IN_CELL)
-    name, folders, changes = "", [], []
+    name, folders, changes, named = "", [], [], True
     for key in dict.fromkeys(key for run in runs for key in run if key not in known):
         if (pair := _pair(runs, key)) and (specs := _in_one_folder(*(jobs[i] for i in pair))):
             folders.append(RunFolder.of_spec(specs[0]).path)
             changes += differences(specs[0].identity, specs[1].identity)
             given = re.sub(r"\\(.)", r"\1", runs[pair[0]].get(NAME, "${cell}"))  # Hydra's sweepers escape brackets
             name = f"{name or given}-{_named(key, specs[0])}"
+            named = named and _keeps_apart(name, [jobs[i] for i in pair])
     if name:
+        advice = f"use 'name={name}'" if named else "start a command for each, with a name=NAME of its own"
         raise FolderError(
             printable(
                 f"{folders[0]} would hold different runs of this sweep: {'; '.join(changes)}. Each run needs a folder"
-                f" of its own; use 'name={name}'"
+                f" of its own; {advice}"
             )
         )
 
 
 def _named(key: str, spec: Spec) -> str:
     """Return the part of a name that has the value of a key, e.g. "temperature${kd.temperature}"."""
+    key = key.lstrip("+")
     value = f"hydra:runtime.choices.{key}" if key in spec.choices else key
-    return f"{key.rpartition('.')[2]}${{{value}}}"
+    return f"{re.split('[./]', key)[-1]}${{{value}}}"
+
+
+def _keeps_apart(name: str, jobs: Sequence[Sequence[str]]) -> bool:
+    """Return whether runs of this name have folders of their own; slashes of a value, for instance, make none."""
+    named = [[*(o for o in job if not o.startswith(f"{NAME}=")), f"{NAME}={name}"] for job in jobs]
+    folders = _folders(named)
+    return folders is not None and len(folders) == len(jobs)
 
 
 def _pair(runs: Sequence[Mapping[str, str]], key: str) -> tuple[int, int] | None:
@@ -75,10 +86,16 @@ def _pair(runs: Sequence[Mapping[str, str]], key: str) -> tuple[int, int] | None
 
 def _in_one_folder(*jobs: Sequence[str]) -> list[Spec] | None:
     """Return the specifications of runs that are different and have the same folder; None for all others."""
-    try:
-        specs = [compose_spec(job) for job in jobs]
-        folders = {RunFolder.of_spec(spec).path for spec in specs}
-    except (SqakdError, HydraException, OmegaConfBaseException):  # the run itself reports the error
+    folders = _folders(jobs)
+    if folders is None or len(folders) > 1:
         return None
-    different = any(differences(specs[0].identity, spec.identity) for spec in specs)
-    return specs if len(folders) == 1 and different else None
+    specs = [compose_spec(job) for job in jobs]
+    return specs if any(differences(specs[0].identity, spec.identity) for spec in specs) else None
+
+
+def _folders(jobs: Sequence[Sequence[str]]) -> set[Path] | None:
+    """Return the folders of runs; None if one cannot be composed or has no name for a folder, which it reports."""
+    try:
+        return {RunFolder.of_spec(compose_spec(job)).path for job in jobs}
+    except (SqakdError, HydraException, OmegaConfBaseException):
+        return None

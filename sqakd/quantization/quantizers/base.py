@@ -47,7 +47,8 @@ class Quantizer(nn.Module, ABC):
 
     A method implements `calibrate_range`, `encode` and `grid`. Everything that `encode` reads is a Parameter or a
     buffer from the constructor on (or extra state), so a strict state-dict round trip restores the same outputs. A
-    method that offers another start than that of its paper also implements `cover` and names its `range_names`.
+    method that offers another start than that of its paper also implements `cover` and names its `range_names`. One
+    whose largest code is not `2**bits - 1` overrides `largest_code`.
 
     Args:
         bits: 1 to 8.
@@ -83,7 +84,7 @@ class Quantizer(nn.Module, ABC):
 
     @property
     def largest_code(self) -> int:
-        """The largest magnitude of a code on the grid."""
+        """The largest magnitude of a code on the grid: 2**bits - 1 unless a method has another grid."""
         return self.steps
 
     def set_bits(self, bits: int) -> None:

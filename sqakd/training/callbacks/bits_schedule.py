@@ -17,13 +17,13 @@ more bits than the run is about.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import pytorch_lightning as pl
 import torch
 from torch import distributed, nn
 
+from sqakd.caller import warn
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.numbers import MAX_BITS, is_bits, is_number
@@ -102,7 +102,7 @@ class BitsSchedule(pl.Callback):
         last = max_epochs(trainer)
         if missing := self.missing(last):
             pairs = ", ".join(f"w{w} a{a}" for w, a in (self.bits[i] for i in missing))
-            warnings.warn(f"{last} epochs are too few for these stages of the bits schedule: {pairs}", stacklevel=2)
+            warn(f"{last} epochs are too few for these stages of the bits schedule: {pairs}")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the bits here too: Lightning calls no `on_train_epoch_start` for an epoch resumed in its middle."""

@@ -1,4 +1,4 @@
-"""Let several processes that train one network stop together after SIGTERM.
+"""Several processes that train one network stop together after SIGTERM.
 
 Lightning's own way can wait for ever if a scheduler sends the signal to every process, because the processes receive it
 at different moments. Its handler broadcasts a number at once, also while this process or another one is in the middle

@@ -41,6 +41,16 @@ def jobs(*overrides: str) -> list[list[str]]:
         (["recipe=cifar10,digits"], "", "${cell}-recipe${hydra:runtime.choices.recipe}"),
         (["name=mine", "bits=1,2"], "", "mine-bits${bits}"),
         (
+            ["++trainer.gradient_clip_algorithm=norm,value"],
+            "trainer.gradient_clip_algorithm: norm -> value",
+            "${cell}-gradient_clip_algorithm${trainer.gradient_clip_algorithm}",
+        ),
+        (
+            ["name=mine", "quantizer/rounding=ste,ewgs", "kd.kl=1,2"],
+            "",
+            "mine-rounding${hydra:runtime.choices.quantizer/rounding}-kl${kd.kl}",
+        ),
+        (
             ["name=${cell}-T${kd.temperature}", "kd.temperature=1,2", "kd.kl=1,2"],
             "kd.kl: 1 -> 2",
             "${cell}-T${kd.temperature}-kl${kd.kl}",
@@ -59,6 +69,18 @@ def test_different_runs_in_one_folder_are_refused_with_a_name_that_works(
     named = jobs(*(o for o in overrides if not o.startswith("name=")), f"name={name}")
     check_folders(named)
     assert len({RunFolder.of_spec(compose_spec(job)).path for job in named}) == len(named)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "recipe@teacher.recipe=digits_float,cifar10_float",  # no reference reaches a choice with a dot in its group
+        "teacher.checkpoint=/tmp/a.pt,/tmp/b.pt",  # a name has no slashes
+    ],
+)
+def test_runs_that_no_name_keeps_apart_need_a_command_each(override: str) -> None:
+    with pytest.raises(FolderError, match=r"folder of its own; start a command for each, with a name=NAME of its own$"):
+        check_folders(jobs(override))
 
 
 @pytest.mark.parametrize(
