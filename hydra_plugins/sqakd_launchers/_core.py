@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,8 +59,10 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         try:
             check_folders([list(filter_overrides(one)) for one in job_overrides])
         except FolderError as error:
+            _remove_description(config)
             raise SystemExit(f"error: {error}") from error
     if planned:
+        _remove_description(config)
         with large_imports():
             from sqakd.app.plan import plan_sweep
         plan_sweep([list(filter_overrides(one)) for one in job_overrides])
@@ -94,6 +97,14 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
     if failed and not is_search:
         raise SystemExit(f"{failed} of {len(results)} runs failed")
     return results
+
+
+def _remove_description(config: DictConfig) -> None:
+    """Delete what Hydra's sweeper wrote about a sweep that starts no run."""
+    folder = Path(config.hydra.sweep.dir)
+    with suppress(OSError):
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        folder.rmdir()  # unless it has files of other sweeps
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from sqakd.caller import SqakdWarning
 from sqakd.terminal import printable
 
 PACKAGE = Path(__file__).parents[1]
@@ -45,7 +46,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    if Path(filename).is_relative_to(PACKAGE):
+    if issubclass(category, SqakdWarning) or Path(filename).is_relative_to(PACKAGE):
         say(f"warning: {message}")
     else:
         PLAIN_WARNING(message, category, filename, lineno, file, line)
