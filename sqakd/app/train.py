@@ -80,7 +80,7 @@ def train(spec: Spec) -> Record:
             return _done_before(folder, record)
         for line in unused(spec, parts.objective):
             say(f"warning: {line}")
-        if foreign := foreign_targets(spec.config, CONSTRUCTED):
+        if parts.scheme is not None and (foreign := foreign_targets(spec.config, CONSTRUCTED)):
             say(f"note: {', '.join(foreign)}: {FOREIGN}")
         say(f"data: {parts.data.summary()}")
         networks = find_networks(spec, parts, network, teacher_file, train)

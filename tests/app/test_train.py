@@ -326,6 +326,7 @@ def test_a_run_with_a_network_of_the_user_announces_that_only_python_exports_it(
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "mine" / "seed0"
     notes = [line for line in done.stdout.splitlines() if line.startswith("note: model.net._target_=plain_network")]
+    assert len(notes) == 1, "not for the float run as well"
     assert "export.py will refuse this run" in notes[0]
     assert done.stdout.index(notes[0]) < done.stdout.index("data: ")
     refused = command.script("export.py", f"run={run}", folder=tmp_path)
