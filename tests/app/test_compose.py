@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from sqakd.advice import explain
 from sqakd.app.compose import changes, compose_spec, located, make
+from sqakd.app.overrides import float_run_overrides
 from sqakd.errors import SqakdError
 from sqakd.training.recipe import Recipe
 
@@ -105,6 +106,13 @@ def test_a_name_with_values_is_resolved_and_its_override_is_kept_as_it_was_given
         spec = compose_spec([name, "kd.temperature=2"])
     assert spec.name == "digits-resnet20-ewgs-w2a2-sqakd-T2"
     assert spec.overrides == (name, "kd.temperature=2")
+
+
+def test_references_in_other_overrides_are_resolved_because_a_float_run_has_other_bits() -> None:
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        spec = compose_spec(["bits=3", "dataset.limit=${bits}00"])
+        assert spec.overrides == ("bits=3", "dataset.limit=300")
+        assert compose_spec(float_run_overrides(spec, "model")).config["dataset"]["limit"] == 300
 
 
 @pytest.mark.parametrize(
