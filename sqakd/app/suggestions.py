@@ -14,9 +14,16 @@ def suggestion(name: str, known: Collection[str]) -> str:
     Example:
         >>> suggestion("bit", ["bits", "seed"]), suggestion("x", ["bits", "seed"]), suggestion("x", [])
         ('; did you mean bits? expected bits or seed', '; expected bits or seed', '')
+        >>> suggestion("resnet21", ["resnet32", "resnet20"])
+        '; did you mean resnet20? expected resnet20 or resnet32'
     """
-    close = difflib.get_close_matches(name, known, n=1)
-    parts = [f"did you mean {close[0]}?"] if close else []
+    close = difflib.get_close_matches(name, known)
+
+    def likeness(other: str) -> tuple[float, int]:  # of two equally close names, the one with more in one piece
+        matcher = difflib.SequenceMatcher(a=other, b=name)
+        return matcher.ratio(), matcher.find_longest_match().size
+
+    parts = [f"did you mean {max(close, key=likeness)}?"] if close else []
     parts += [f"expected {either(sorted(known))}"] if 0 < len(known) <= LONGEST_LIST else []
     return f"; {' '.join(parts)}" if parts else ""
 
