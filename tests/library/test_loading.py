@@ -12,9 +12,11 @@ import library_parts
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import sqakd
 from sqakd.library.presets import composed
+from sqakd.models.resnet import CifarResNet
 from sqakd.quantization.layers import quantizers
 from sqakd.runs.checkpoint import load_weights, save_safetensors
 
@@ -109,10 +111,12 @@ def test_the_choice_among_several_weights_is_said(tmp_path: Path) -> None:
         sqakd.load(tmp_path / "two.pt", library_parts.network(seed=1))
 
 
-def run_file(folder: Path, *overrides: str, **changes: Any) -> Path:
+def run_file(
+    folder: Path, *overrides: str, network: nn.Module | None = None, residual_bits: int | None = None, **changes: Any
+) -> Path:
     """Write the weights of a student as a run with 3 bits does, and return the file."""
     config = composed("quantizer=lsq", "bits=3", *overrides).config
-    student = sqakd.quantize(library_parts.network(), "lsq", bits=3)
+    student = sqakd.quantize(network or library_parts.network(), "lsq", bits=3, residual_bits=residual_bits)
     sqakd.calibrate(student, library_parts.images())
     facts = {"model": {"net": {"_target_": "mine.Net"}, "first": None}, "quantizer": config["quantizer"]}
     facts |= {"num_classes": library_parts.CLASSES, "image_shape": list(library_parts.SHAPE)}
@@ -135,6 +139,16 @@ def test_a_run_s_weights_are_refused_by_a_network_of_another_quantization(
     network = sqakd.quantize(library_parts.network(), **given)
     with pytest.raises(sqakd.SqakdError, match=re.escape(message)):
         sqakd.load(run_file(tmp_path), network)
+
+
+def test_a_run_s_weights_are_refused_by_a_network_with_other_bits_of_residual_sums(tmp_path: Path) -> None:
+    network = CifarResNet(blocks=1, num_classes=library_parts.CLASSES)
+    file = run_file(tmp_path, "residual_bits=8", network=network, residual_bits=8)
+    sqakd.load(file, sqakd.quantize(network, "lsq", bits=3, residual_bits=8))
+    with pytest.raises(
+        sqakd.SqakdError, match=r"the sum layer1\.0\.sum has 8-bit .* and 6-bit "
+    ):
+        sqakd.load(file, sqakd.quantize(network, "lsq", bits=3, residual_bits=6))
 
 
 def test_a_layer_s_own_bits_in_a_run_are_those_that_the_network_needs(tmp_path: Path) -> None:

@@ -62,16 +62,19 @@ def test_the_first_process_chooses_the_bits_of_all_and_draws_them(float_run: Pat
 
 
 def decide(folder: Path, recorder: ranks.Collectives) -> list[int]:
-    """Return the first process's rank as all processes see it, and the same after a wait for a lock."""
+    """Return the first process's rank as all see it, the same after a wait for a lock, and the messages of the wait."""
     rank = distributed.get_rank()
     seen = [decided_by_first(lambda: rank)]
+    recorder.take()
     with held(RunFolder(folder.parent / "run"), first=rank == 0):
+        messages = len(recorder.take())
         seen.append(decided_by_first(lambda: rank))
-    return seen
+    return [*seen, messages]
 
 
 def test_a_decision_of_the_first_process_reaches_the_others(tmp_path: Path) -> None:
-    assert ranks.on_ranks(2, tmp_path, decide) == [[0, 0], [0, 0]]
+    one_decision = 2  # its size, and itself: that the folder is held
+    assert ranks.on_ranks(2, tmp_path, decide) == [[0, 0, one_decision]] * 2
 
 
 def refuse(folder: Path, recorder: ranks.Collectives) -> list[str]:
