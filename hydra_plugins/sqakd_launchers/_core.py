@@ -59,7 +59,8 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
         try:
             check_folders([list(filter_overrides(one)) for one in job_overrides])
         except FolderError as error:
-            _remove_description(config)
+            if not first:
+                _remove_description(config)
             raise SystemExit(f"error: {error}") from error
     if planned:
         _remove_description(config)
@@ -100,7 +101,7 @@ def launch(launcher: TrackedLauncher, job_overrides: Sequence[Sequence[str]], fi
 
 
 def _remove_description(config: DictConfig) -> None:
-    """Delete what Hydra's sweeper wrote about a sweep that starts no run."""
+    """Delete Hydra's description of the last sweep in this folder, which started no run."""
     folder = Path(config.hydra.sweep.dir)
     with suppress(OSError):
         (folder / "multirun.yaml").unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from sqakd.numbers import is_whole
 from sqakd.report.sensitivity_picture import draw_sensitivity
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.spec import Spec
-from sqakd.training.ranks import decided_by_first
+from sqakd.training.ranks import decided_by_first, done_by_first
 
 TENSORS = {"weights": "weight", "inputs": "input"}
 
@@ -71,8 +71,9 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
             "layer_w_bits": {name: pair.weight for name, pair in chosen.items()},
             "layer_a_bits": {name: pair.input for name, pair in chosen.items()},
         }
-        if first_process():
-            _report(spec, parts, found, layers, chosen, rest.cost_with(layers, chosen), folder.path / "bits.png")
+        costs, picture = rest.cost_with(layers, chosen), folder.path / "bits.png"
+        report = partial(_report, spec, parts, found, layers, chosen, costs, picture)
+        done_by_first(report, first=first_process())
     decided = spec.with_layer_bits(bits)
     return decided, replace(parts, scheme=make(decided.config["quantizer"], "quantizer"))
 

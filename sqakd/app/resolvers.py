@@ -132,7 +132,7 @@ def command_overrides(hydra: Any) -> tuple[str, ...]:
 
 
 def _unresolved(overrides: Any) -> list[str]:
-    """Return overrides with their references, e.g. 'name=${cell}-a', whose ${cell} asks for the overrides again."""
+    """Return overrides as they were given. To resolve 'name=${cell}-a' would ask for them again, without an end."""
     given: list[str] = OmegaConf.to_container(overrides, resolve=False)  # type: ignore[assignment]
     return given
 

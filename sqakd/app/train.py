@@ -36,7 +36,7 @@ from sqakd.training.callbacks.result import Result
 from sqakd.training.callbacks.resume import Resume
 from sqakd.training.code_cache import CodeCache
 from sqakd.training.pretrain import pretrain
-from sqakd.training.ranks import decided_by_first, held, join
+from sqakd.training.ranks import decided_by_first, done_by_first, held, join
 from sqakd.training.trainer import make_trainer
 
 FOREIGN = (
@@ -129,8 +129,8 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     set_up_feature_loss(task.to(device), parts, device)
     if not resumed and (networks.teacher is not None or parts.recipe.epochs == 0):
         history.initial = report_initial(task, data, trainer, calibrated=parts.scheme is not None)
-    if first_process():
-        folder.claim(spec)  # not earlier, so that a command refused above can be corrected without a conflict
+    # Not earlier, so that a command refused above can be corrected without a conflict.
+    done_by_first(partial(folder.claim, spec), first=first_process())
     if not resumed and parts.recipe.epochs:
         history.seconds = pretrain(
             task,

@@ -224,7 +224,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     @property
     def _may_pin(self) -> bool:
-        """Whether a training on a GPU reads the batches. Pinned memory occupies a GPU, so others do without."""
+        """Whether a trainer on a GPU reads the batches. Pinned memory occupies a GPU, so other readers get none."""
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _loader(self, images: Tensor, labels: Tensor | None, *, training: bool) -> Loader:

@@ -71,11 +71,11 @@ class Loader:
         drop_last: bool,
         pin_memory: bool,
     ) -> None:
-        smallest = world_size * (SMALLEST_BATCH if shuffle else 1)
+        per_device = SMALLEST_BATCH if shuffle else 1
+        smallest = world_size * per_device
         if batch_size < smallest:
             raise DataError(
-                f"batch size {batch_size} is too small for the number of devices, {world_size}; expected at least"
-                f" {smallest}"
+                f"batch size {batch_size} on {world_size} devices: expected at least {smallest}, {per_device} for each"
             )
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.sampler = EpochSampler(length=len(images), seed=seed, shuffle=shuffle)

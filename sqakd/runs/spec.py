@@ -246,7 +246,8 @@ def with_added_keys(saved: Mapping[str, Any]) -> dict[str, Any]:
 def with_recorded_classes(saved: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     """Return a saved configuration whose choices have the classes of its nodes at some keys.
 
-    Older runs recorded no classes in place of those of their choices, but their nodes have them.
+    Older runs recorded no classes in place of those of their choices, but their nodes have them. An older run with such
+    a class still equals a command without one.
 
     Args:
         saved: content of a run's config.yaml; one without choices is returned as it is.

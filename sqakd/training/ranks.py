@@ -54,6 +54,7 @@ def decided_by_first(decide: Callable[[], T]) -> T:
 
     Raises:
         SqakdError: in all processes, if the function raises it.
+        OSError: likewise.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return decide()
@@ -61,13 +62,32 @@ def decided_by_first(decide: Callable[[], T]) -> T:
     if distributed.get_rank() == 0:
         try:
             decision[0] = decide()
-        except SqakdError as error:  # others would wait for the decision until the connection is closed
+        except (SqakdError, OSError) as error:  # others would wait for the decision until the connection is closed
             decision[1] = error
     distributed.broadcast_object_list(decision)
     found, refusal = decision
     if refusal is not None:
         raise refusal
     return cast(T, found)
+
+
+def done_by_first(act: Callable[[], object], *, first: bool) -> None:
+    """Call a function in the first process alone, and raise its errors in all that are connected.
+
+    Args:
+        act: what the first process does.
+        first: whether this is the first process.
+
+    Raises:
+        SqakdError: in all processes, if the function raises it.
+        OSError: likewise.
+    """
+
+    def decide() -> None:
+        if first:  # a process that is not connected decides alone
+            act()
+
+    decided_by_first(decide)
 
 
 @contextmanager

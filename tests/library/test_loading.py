@@ -145,9 +145,7 @@ def test_a_run_s_weights_are_refused_by_a_network_with_other_bits_of_residual_su
     network = CifarResNet(blocks=1, num_classes=library_parts.CLASSES)
     file = run_file(tmp_path, "residual_bits=8", network=network, residual_bits=8)
     sqakd.load(file, sqakd.quantize(network, "lsq", bits=3, residual_bits=8))
-    with pytest.raises(
-        sqakd.SqakdError, match=r"the sum layer1\.0\.sum has 8-bit .* and 6-bit "
-    ):
+    with pytest.raises(sqakd.SqakdError, match=r"the sum layer1\.0\.sum has 8-bit .* and 6-bit "):
         sqakd.load(file, sqakd.quantize(network, "lsq", bits=3, residual_bits=6))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import command
@@ -14,7 +15,7 @@ from torch import distributed
 
 from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder
-from sqakd.training.ranks import decided_by_first, held, join
+from sqakd.training.ranks import decided_by_first, done_by_first, held, join
 
 OVERRIDES = [*command.SMALL, "dataset=digits16", "dataset.limit=96", "quantizer=lsq", "trainer.compile=false"]
 OVERRIDES += ["recipe.epochs=1", "teacher.recipe.epochs=1"]
@@ -78,7 +79,7 @@ def test_a_decision_of_the_first_process_reaches_the_others(tmp_path: Path) -> N
 
 
 def refuse(folder: Path, recorder: ranks.Collectives) -> list[str]:
-    """Return the errors of a decision that is refused, and of a folder that cannot be made."""
+    """Return the errors of a refused decision, of a folder that cannot be made, and of a file that is not there."""
     rank = distributed.get_rank()
     found = []
     file = folder.parent / "file"
@@ -92,7 +93,10 @@ def refuse(folder: Path, recorder: ranks.Collectives) -> list[str]:
     found.append(f"{error.value} {error.value.topic} {error.value.facts}")
     with pytest.raises(SqakdError) as error, held(RunFolder(file / "x"), first=rank == 0):
         pass
-    return [*found, str(error.value)]
+    found.append(str(error.value))
+    with pytest.raises(FileNotFoundError) as lost:
+        done_by_first(folder.read_bytes, first=rank == 0)
+    return [*found, str(lost.value)]
 
 
 def test_what_the_first_process_refuses_all_of_them_refuse(tmp_path: Path) -> None:
@@ -104,6 +108,10 @@ def test_what_the_first_process_refuses_all_of_them_refuse(tmp_path: Path) -> No
 
 def test_a_process_that_is_alone_decides_by_itself() -> None:
     assert decided_by_first(lambda: 7) == 7
+    done: list[bool] = []
+    for first in (True, False):
+        done_by_first(partial(done.append, first), first=first)
+    assert done == [True]
 
 
 def test_without_a_launcher_a_finished_run_needs_no_device(

@@ -40,7 +40,7 @@ def check_folders(jobs: Sequence[Sequence[str]]) -> None:
     Raises:
         FolderError: naming the values, and a `name` of which they are a part.
     """
-    runs = [dict(override.partition("=")[::2] for override in job) for job in jobs]
+    runs = [dict(override.lstrip("+").partition("=")[::2] for override in job) for job in jobs]
     known = (SEED,) if any(NAME in run for run in runs) else (SEED, *IN_CELL)
     name, folders, changes, named = "", [], [], True
     for key in dict.fromkeys(key for run in runs for key in run if key not in known):
@@ -62,14 +62,13 @@ def check_folders(jobs: Sequence[Sequence[str]]) -> None:
 
 def _named(key: str, spec: Spec) -> str:
     """Return the part of a name that has the value of a key, e.g. "temperature${kd.temperature}"."""
-    key = key.lstrip("+")
     value = f"hydra:runtime.choices.{key}" if key in spec.choices else key
     return f"{re.split('[./]', key)[-1]}${{{value}}}"
 
 
 def _keeps_apart(name: str, jobs: Sequence[Sequence[str]]) -> bool:
     """Return whether runs of this name have folders of their own; slashes of a value, for instance, make none."""
-    named = [[*(o for o in job if not o.startswith(f"{NAME}=")), f"{NAME}={name}"] for job in jobs]
+    named = [[*(o for o in job if not o.lstrip("+").startswith(f"{NAME}=")), f"{NAME}={name}"] for job in jobs]
     folders = _folders(named)
     return folders is not None and len(folders) == len(jobs)
 

@@ -40,6 +40,7 @@ def jobs(*overrides: str) -> list[list[str]]:
         ),
         (["recipe=cifar10,digits"], "", "${cell}-recipe${hydra:runtime.choices.recipe}"),
         (["name=mine", "bits=1,2"], "", "mine-bits${bits}"),
+        (["++name=mine", "bits=1,2"], "", "mine-bits${bits}"),
         (
             ["++trainer.gradient_clip_algorithm=norm,value"],
             "trainer.gradient_clip_algorithm: norm -> value",
@@ -66,7 +67,7 @@ def test_different_runs_in_one_folder_are_refused_with_a_name_that_works(
     assert "seed0 would hold different runs of this sweep: " in message
     assert changes in message
     assert message.endswith(f"use 'name={name}'")
-    named = jobs(*(o for o in overrides if not o.startswith("name=")), f"name={name}")
+    named = jobs(*(o for o in overrides if not o.lstrip("+").startswith("name=")), f"name={name}")
     check_folders(named)
     assert len({RunFolder.of_spec(compose_spec(job)).path for job in named}) == len(named)
 
