@@ -63,19 +63,16 @@ def test_the_first_process_chooses_the_bits_of_all_and_draws_them(float_run: Pat
 
 
 def decide(folder: Path, recorder: ranks.Collectives) -> list[int]:
-    """Return the first process's rank as all see it, the same after a wait for a lock, and the messages of the wait."""
+    """Return the first process's rank as all processes see it, and the same after a wait for a lock."""
     rank = distributed.get_rank()
     seen = [decided_by_first(lambda: rank)]
-    recorder.take()
     with held(RunFolder(folder.parent / "run"), first=rank == 0):
-        messages = len(recorder.take())
         seen.append(decided_by_first(lambda: rank))
-    return [*seen, messages]
+    return seen
 
 
 def test_a_decision_of_the_first_process_reaches_the_others(tmp_path: Path) -> None:
-    one_decision = 2  # its size, and itself: that the folder is held
-    assert ranks.on_ranks(2, tmp_path, decide) == [[0, 0, one_decision]] * 2
+    assert ranks.on_ranks(2, tmp_path, decide) == [[0, 0], [0, 0]]
 
 
 def refuse(folder: Path, recorder: ranks.Collectives) -> list[str]:
@@ -104,6 +101,31 @@ def test_what_the_first_process_refuses_all_of_them_refuse(tmp_path: Path) -> No
     assert first == second
     assert first[0] == "another run run.other {'rank': 0}"
     assert first[1].startswith("cannot write to ")
+
+
+def wait(folder: Path, recorder: ranks.Collectives) -> list[int]:
+    """Return whether another job had let go of the folder when this process entered, and the messages until then."""
+    run, ended, first = RunFolder(folder.parent / "run"), folder.parent / "ended", distributed.get_rank() == 0
+    holds = threading.Event()
+
+    def other_job() -> None:
+        with run.locked():
+            holds.set()
+            time.sleep(1)
+            ended.touch()
+
+    if first:
+        threading.Thread(target=other_job).start()
+        holds.wait()
+    distributed.barrier()
+    recorder.take()
+    with held(run, first=first):
+        return [ended.exists(), len(recorder.take())]
+
+
+def test_no_process_enters_before_the_first_one_holds_the_folder(tmp_path: Path) -> None:
+    two_decisions = 4  # that the first process still waits, and that the folder is held; each has a size and a content
+    assert ranks.on_ranks(2, tmp_path, wait) == [[True, two_decisions]] * 2
 
 
 def test_a_process_that_is_alone_decides_by_itself() -> None:
