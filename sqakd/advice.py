@@ -72,6 +72,7 @@ DATASET: dict[str, str] = {
     "data.classes": "name all folders in dataset.classes, in the order of the teacher's logits",
     "data.statistics": "divide values on the scale 0 .. 255 by 255",
     "data.no_batch": "choose fewer devices, a smaller recipe.batch_size, or dataset.drop_last=false",
+    "data.small_batch": "choose a larger recipe.batch_size, or fewer devices",
     "data.sizes": "choose dataset.augment and dataset.evaluate so that both make images of one size",
     "data.image_size": "give dataset.evaluate the same size",
     "fashion_mnist.missing": "use dataset.download=true to fetch it, apt install dataset-fashion-mnist (Debian),"

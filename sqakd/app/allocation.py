@@ -48,7 +48,7 @@ def choose_bits(spec: Spec, parts: Parts, networks: Networks, folder: RunFolder)
     # Not at the top: scipy.optimize takes a moment to import, and most runs need nothing of it.
     from sqakd.allocation.program import allocate
 
-    bits = decided_by_first(partial(folder.chosen_bits, spec))
+    bits = decided_by_first(partial(folder.chosen_layer_bits, spec))
     if not bits:
         assert parts.scheme is not None
         shape, first = parts.data.image_shape, spec.config["model"]["first"]

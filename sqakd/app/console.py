@@ -13,8 +13,8 @@ from typing import TextIO
 
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from sqakd.caller import SqakdWarning
 from sqakd.terminal import printable
+from sqakd.warning import SqakdWarning
 
 PACKAGE = Path(__file__).parents[1]
 PLAIN_WARNING = warnings.showwarning  # Python's own

@@ -61,8 +61,7 @@ def train(spec: Spec) -> Record:
     if shared(spec):
         with located("trainer"):
             join(spec.config["trainer"])
-    if bits := decided_by_first(partial(folder.chosen_bits, spec)):
-        spec = spec.with_layer_bits(bits)
+    spec = spec.with_layer_bits(decided_by_first(partial(folder.chosen_layer_bits, spec)))
     parts = make_parts(spec)
     spec = with_inputs(spec, parts.data)
     if record := decided_by_first(partial(folder.finished_record, spec)):

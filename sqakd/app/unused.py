@@ -40,6 +40,8 @@ def _ignored(spec: Spec, objective: Objective) -> Iterator[tuple[str, str]]:
             yield key, f"kd={kd} has no cross-entropy with labels"
     own_student = spec.config["model"]["net"] == spec.config["teacher"]["net"]
     if checkpoint is not None and own_student:
-        # The images whose losses bits=auto compares are drawn with the teacher's seed.
-        for key in (*(["teacher.seed"] * (not is_auto(spec.config))), "teacher.recipe", "recipe@teacher.recipe"):
+        keys = ["teacher.recipe", "recipe@teacher.recipe"]
+        if not is_auto(spec.config):  # else it draws the images on which bits are compared
+            keys.append("teacher.seed")
+        for key in keys:
             yield key, f"the teacher is read from teacher.checkpoint={checkpoint}"

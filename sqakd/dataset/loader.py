@@ -75,7 +75,8 @@ class Loader:
         smallest = world_size * per_device
         if batch_size < smallest:
             raise DataError(
-                f"batch size {batch_size} on {world_size} devices: expected at least {smallest}, {per_device} for each"
+                f"batch size {batch_size} on {world_size} devices: expected at least {smallest}, {per_device} for each",
+                topic="data.small_batch",
             )
         self.images, self.labels, self.batch_size = images, labels, batch_size
         self.sampler = EpochSampler(length=len(images), seed=seed, shuffle=shuffle)

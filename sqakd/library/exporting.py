@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sqakd.caller import warn
 from sqakd.dataset.checks import SMALLEST_STD
 from sqakd.errors import SqakdError
 from sqakd.images import Preparation
@@ -31,6 +30,7 @@ from sqakd.library.quantizing import dequantize
 from sqakd.numbers import is_number
 from sqakd.quantization.layers import quant_layers, quantizers
 from sqakd.runs.export_record import ExportRecord
+from sqakd.warning import warn
 
 if TYPE_CHECKING:
     from sqakd.export.options import Profile

@@ -11,7 +11,6 @@ from torch import nn
 
 from sqakd.app.compose import make
 from sqakd.app.parts import quantize_network, without_pretrained
-from sqakd.caller import warn
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.library.quantizing import dequantize
@@ -26,6 +25,7 @@ from sqakd.runs.record import read_record
 from sqakd.runs.run_weights import load_run_weights
 from sqakd.runs.spec import with_added_keys
 from sqakd.runs.targets import check_targets
+from sqakd.warning import warn
 
 CONSTRUCTED = ("model", "quantizer")
 DESCRIPTION = (*CONSTRUCTED, "num_classes", "image_shape")  # facts of a weights file that construct its network

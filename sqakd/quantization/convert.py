@@ -9,7 +9,6 @@ from typing import Literal
 
 from torch import nn
 
-from sqakd.caller import warn
 from sqakd.errors import SqakdError
 from sqakd.quantization.layers import QuantConv2d, QuantLayer, QuantLinear, channels, quant_layers, twin
 from sqakd.quantization.outer import OUTER, OuterConv2d, OuterLinear, remove_entries, share_inputs, to_float
@@ -18,6 +17,7 @@ from sqakd.quantization.quantizers.rounding import Rounding, StraightThrough
 from sqakd.quantization.residual import checked_residual_bits, quantize_sums, to_real_sums
 from sqakd.quantization.selection import Selection, by_kind, select
 from sqakd.quantization.widths import Bits, Patterns, bits_by_name, checked_patterns
+from sqakd.warning import warn
 
 TWINS: dict[type[nn.Module], type[QuantLayer]] = {nn.Conv2d: QuantConv2d, nn.Linear: QuantLinear}
 FirstLast = Literal["float", "8", "same", "first"]

@@ -11,9 +11,9 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from sqakd.caller import warn
 from sqakd.errors import SqakdError, some
 from sqakd.numbers import MAX_BITS, is_bits
+from sqakd.warning import warn
 
 Patterns = Mapping[str, int]
 

@@ -262,27 +262,16 @@ class RunFolder:
                 )
             return
         saved = with_recorded_classes(self.read_config(), spec.classes)
-        if changes := differences(identity(saved), self.decided(spec).identity):
+        if changes := differences(identity(saved), spec.with_layer_bits(self.chosen_layer_bits(spec)).identity):
             raise RunError(
                 f"{self.path} holds another run: {'; '.join(changes)}. Its files stay as they are",
                 topic="run.other",
             )
 
-    def decided(self, spec: Spec) -> Spec:
-        """Return a specification whose bits are still to be chosen with the bits that this folder's run has chosen.
-
-        Any other specification is returned as it is, also if the folder has no configuration yet.
-
-        Raises:
-            RunError: if the folder's configuration cannot be read.
-        """
-        bits = self.chosen_bits(spec)
-        return spec.with_layer_bits(bits) if bits else spec
-
-    def chosen_bits(self, spec: Spec) -> dict[str, Any]:
+    def chosen_layer_bits(self, spec: Spec) -> dict[str, Any]:
         """Return the bits of the layers that this folder's run has chosen, by key of `LAYER_BITS`.
 
-        The result is empty if nothing is to be chosen, or if nothing is chosen yet.
+        The result is empty if the specification has nothing to be chosen, or if nothing is chosen yet.
 
         Raises:
             RunError: if the folder's configuration cannot be read.

@@ -128,7 +128,9 @@ class Spec:
         return is_auto(self.config) and quantizer is not None and not any(map(quantizer.get, LAYER_BITS))
 
     def with_layer_bits(self, patterns: Mapping[str, Mapping[str, int]]) -> Spec:
-        """Return the specification with bits of single layers, by key of `LAYER_BITS`."""
+        """Return the specification with bits of single layers, by key of `LAYER_BITS`; unchanged if there are none."""
+        if not patterns:
+            return self
         return replace(self, config=self.config | {"quantizer": self.config["quantizer"] | dict(patterns)})
 
     @property

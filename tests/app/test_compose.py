@@ -122,7 +122,7 @@ def test_references_in_other_overrides_are_resolved_because_a_float_run_has_othe
         ("paths.runs=runs/${cell}", "paths.runs", "runs/digits-resnet20-ewgs-w2a2-sqakd"),
     ],
 )
-def test_any_value_may_refer_to_the_cell(override: str, key: str, value: str) -> None:
+def test_other_values_than_the_bare_name_may_refer_to_the_cell(override: str, key: str, value: str) -> None:
     with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
         found: Any = compose_spec([override]).config
     for part in key.split("."):

@@ -190,9 +190,9 @@ def test_a_warning_is_given_for_normalised_images_without_their_statistics(
 ) -> None:
     scaled, normalised = library_parts.images().clamp(0, 1), library_parts.images().clamp(-2, 2)
     given = normalised if example else scaled
-    with pytest.warns(UserWarning, match=r"the images reach from -2 to 2, .* mean= and std= .* are missing") as given_:
+    with pytest.warns(UserWarning, match=r"the images reach from -2 to 2, .* mean= and std= .* are missing") as warned:
         sqakd.export(student(), given, tmp_path / "made", images=[scaled, normalised if compared else scaled])
-    assert {warning.filename for warning in given_ if "the images" in str(warning.message)} == {__file__}
+    assert {warning.filename for warning in warned if "the images" in str(warning.message)} == {__file__}
 
 
 @pytest.mark.parametrize(

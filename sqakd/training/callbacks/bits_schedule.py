@@ -23,7 +23,6 @@ import pytorch_lightning as pl
 import torch
 from torch import distributed, nn
 
-from sqakd.caller import warn
 from sqakd.dataset.base import ImageDataModule
 from sqakd.errors import SqakdError
 from sqakd.numbers import MAX_BITS, is_bits, is_number
@@ -32,6 +31,7 @@ from sqakd.quantization.layers import quantizers
 from sqakd.randomness import stream_seed
 from sqakd.training.task import Task
 from sqakd.training.trainer import max_epochs
+from sqakd.warning import warn
 
 KEYS = ("share", "w_bits", "a_bits")
 EXTRA_STATE = "_extra_state"  # what a module keeps beside parameters and buffers, by the name that torch gives it
