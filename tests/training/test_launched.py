@@ -62,6 +62,17 @@ def test_the_first_process_chooses_the_bits_of_all_and_draws_them(float_run: Pat
     assert [one.stderr.count("drawn") for one in done] == [1, 0]
 
 
+def test_all_processes_end_in_one_line_if_the_first_one_cannot_write(float_run: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree(float_run, runs / FLOAT / "seed0")
+    done = command.train_launched(*OVERRIDES, "bits=2", runs=runs, name="tests/support/full_disk.py")
+    assert [one.returncode for one in done] == [1, 1]
+    for one in done:
+        *before, last = one.stderr.splitlines()
+        assert last.startswith("error: cannot write config.yaml: No space left on device; ")
+        assert not any("Traceback" in line for line in before)
+
+
 def decide(folder: Path, recorder: ranks.Collectives) -> list[int]:
     """Return the first process's rank as all processes see it, and the same after a wait for a lock."""
     rank = distributed.get_rank()
