@@ -62,6 +62,7 @@ bench: $(STAMP) browser  ## measure the speed of training steps, compilation, lo
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/compilation.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/stage.py
 	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/loader.py
 	$(BIN)/python benchmarks/hessian.py

@@ -167,8 +167,9 @@ def write_results(
         record = replace(record, weights_sha256=sha256(folder.weights))
         folder.finish(record)
         # The training's own checkpoint has long replaced them.
-        old = (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining), folder.compilation)
-        for file in old:
+        for file in (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining)):
+            file.unlink(missing_ok=True)
+        for file in (folder.compilation, folder.pretraining_compilation):
             file.unlink(missing_ok=True)
     trainer.strategy.barrier()
     return record

@@ -113,7 +113,8 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
     run = f"{spec.name} seed {spec.seed}"
     resume = _resume(folder.checkpoint, run)
     resumed = resume.start.file is not None
-    callbacks = [Divergence(), history, *parts.callbacks, _compilation(spec, folder), resume, result]
+    compilation = _compilation(spec, folder, folder.compilation)
+    callbacks = [Divergence(), history, *parts.callbacks, compilation, resume, result]
     loggers = [make(node, f"logger.{name}") for name, node in (spec.config["logger"] or {}).items()]
     with located("trainer"):
         trainer = make_trainer(
@@ -139,6 +140,7 @@ def fit(spec: Spec, parts: Parts, networks: Networks, reference: Reference, fold
             images=data.calibration_batch(1)[:PROBE_IMAGES].to(device),
             resume=_resume(folder.pretraining, run),
             callbacks=parts.callbacks,
+            compilation=_compilation(spec, folder, folder.pretraining_compilation),
         )
     for logger in trainer.loggers:
         logger.log_hyperparams(spec.config | {"choices": group_values(spec, dict(reference.changes))})
@@ -160,8 +162,14 @@ def _resume(file: Path, run: str) -> Resume:
     return Resume(file, run=run, start=start)
 
 
-def _compilation(spec: Spec, folder: RunFolder) -> Compilation:
-    """Return the callback that compiles the training step; `auto` continues a run as it was started."""
+def _compilation(spec: Spec, folder: RunFolder, file: Path) -> Compilation:
+    """Return the callback that compiles the steps of a training; `auto` continues a run as it was started.
+
+    Args:
+        spec: of the run.
+        folder: of the run.
+        file: where the callback keeps its decision.
+    """
     mode: Mode = spec.config["trainer"]["compile"]
     if mode == "auto" and folder.config.exists():
         started = folder.read_config().get("trainer", {}).get("compile")
@@ -169,7 +177,7 @@ def _compilation(spec: Spec, folder: RunFolder) -> Compilation:
     if mode == "auto" and spec.config["trainer"]["deterministic"]:
         mode = False  # the decision depends on the speed of the machine
     cache = CodeCache(Path(spec.config["paths"]["cache"]))
-    return Compilation(mode, cache=cache, file=folder.compilation, say=say)
+    return Compilation(mode, cache=cache, file=file, say=say)
 
 
 def _calibrate(spec: Spec, student: nn.Module, images: Tensor) -> None:

@@ -138,6 +138,11 @@ class RunFolder:
         """The file with the decision about compilation, until the run is finished."""
         return self.path / "checkpoints" / "compilation.json"
 
+    @property
+    def pretraining_compilation(self) -> Path:
+        """The same of the stage before the training."""
+        return self.path / "checkpoints" / "pretrain-compilation.json"
+
     def export(self, profile: str) -> Path:
         """Return the folder of an export of this run."""
         return self.path / f"export-{profile}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 
+RECOMPILE_LIMIT = 256
 # torch's counters of graphs for which there was no compiled code.
 MISSES = (
     ("aot_autograd", "autograd_cache_miss"),
@@ -38,6 +40,8 @@ class CompiledStep:
         size: number of images of a batch that is worth compiling; None: all.
         on_failure: called once with the reason if the function cannot be compiled, which then stays eager; None: the
             error is raised.
+        keeps_masks: whether masks may be kept for the backward pass instead of being computed again. On a CPU without
+            AVX-512, loops that write or read masks are slow.
 
     Attributes:
         seconds: of the first compiled call; 0 before.
@@ -45,12 +49,19 @@ class CompiledStep:
     """
 
     def __init__(
-        self, eager: Callable[..., Any], *, size: int | None, on_failure: Callable[[str], None] | None = None
+        self,
+        eager: Callable[..., Any],
+        *,
+        size: int | None,
+        on_failure: Callable[[str], None] | None = None,
+        keeps_masks: bool = True,
     ) -> None:
-        self.eager, self.size, self.on_failure = eager, size, on_failure
+        self.eager, self.size, self.on_failure, self.keeps_masks = eager, size, on_failure, keeps_masks
         self.compiled: Callable[..., Any] | None = None
         self.failed = False
         self.seconds, self.cold = 0.0, False
+        # A sweep trains many networks in one process; torch would stop compiling after eight different ones.
+        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
         # Otherwise torch compiles the backward pass in the middle of the first one, where no way back is left.
         torch._functorch.config.force_non_lazy_backward_lowering = True
 
@@ -70,8 +81,12 @@ class CompiledStep:
 
     def _call(self, *arguments: Any) -> Any:
         assert self.compiled is not None
+        settings: AbstractContextManager[None] = nullcontext()
+        if not self.keeps_masks and arguments[0].device.type == "cpu":
+            settings = torch._functorch.config.patch(aggressive_recomputation=True)  # read where a graph is compiled
         try:
-            return self.compiled(*arguments)
+            with settings:
+                return self.compiled(*arguments)
         except TorchDynamoException as error:
             if self.on_failure is None:
                 raise

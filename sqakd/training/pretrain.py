@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from sqakd.randomness import stream_seed
 from sqakd.training.callbacks.divergence import DivergenceError, all_finite
 from sqakd.training.callbacks.progress_bar import ProgressBar
 from sqakd.training.callbacks.resume import Resume
+from sqakd.training.compiled_step import CompiledStep
 from sqakd.training.metrics import saved_mean
 from sqakd.training.task import Task
 from sqakd.training.trainer import make_trainer
@@ -43,6 +44,7 @@ def pretrain(
     images: Tensor,
     resume: Resume,
     callbacks: Iterable[pl.Callback],
+    compilation: pl.Callback | None = None,
 ) -> float:
     """Train what the feature loss asks for before the training, if anything.
 
@@ -54,6 +56,7 @@ def pretrain(
         images: a few normalised images [N, C, H, W] on the training device.
         resume: writer of this stage's own checkpoint; an interrupted stage continues from there.
         callbacks: callbacks of the run; its progress bar also shows this stage.
+        compilation: decides whether this stage's step is compiled; None: it is if the task's is.
 
     Returns:
         The seconds of the stage, over all starts.
@@ -66,10 +69,11 @@ def pretrain(
     if loss is None or epochs == 0:
         return 0.0
     stage = Pretraining(task, images, epochs=epochs)
+    bars = [_relabelled(callback) for callback in callbacks if isinstance(callback, ProgressBar)]
     trainer = make_trainer(
         stage.recipe,
         trainer_config,
-        callbacks=[*(_relabelled(c) for c in callbacks if isinstance(c, ProgressBar)), resume],
+        callbacks=[*bars, *([] if compilation is None else [compilation]), resume],
         loggers=[],
         folder=resume.file.parent,
         validates=False,
@@ -98,6 +102,9 @@ class Pretraining(pl.LightningModule):
         epochs: length of the stage.
     """
 
+    step_name = "step before the training"
+    computed_loss: Callable[[Tensor], Tensor]
+
     def __init__(self, task: Task, images: Tensor, *, epochs: int) -> None:
         super().__init__()
         loss = task.objective.feature_loss
@@ -117,6 +124,9 @@ class Pretraining(pl.LightningModule):
         self._freeze_but(asked)
         self.trained = self._reached(asked, images)
         self._freeze_but(self.trained)
+        self.__dict__["computed_loss"] = self.loss
+        if task.compiled:
+            self.compile_losses(size=None)
 
     def _freeze_but(self, parameters: Sequence[nn.Parameter]) -> None:
         """Freeze all parameters of the task except the given ones."""
@@ -136,8 +146,18 @@ class Pretraining(pl.LightningModule):
         for parameter, required in self.required.items():
             parameter.requires_grad_(required)
 
+    def compile_losses(self, *, size: int | None, on_failure: Callable[[str], None] | None = None) -> CompiledStep:
+        """Compute the loss of batches of one size by compiled code from now on; see `CompiledStep`."""
+        # Ranges are not trained here, and then torch would keep the masks of all clipped values.
+        step = CompiledStep(self.loss, size=size, on_failure=on_failure, keeps_masks=False)
+        self.__dict__["computed_loss"] = step
+        return step
+
     def loss(self, images: Tensor) -> Tensor:
-        """Return the loss of a batch of normalised images [N, C, H, W]."""
+        """Return the loss of a batch of normalised images [N, C, H, W].
+
+        `computed_loss` is this method, or its compiled form.
+        """
         assert self.task.features is not None
         student, teacher = self.task.features
         if self.trains_student:
@@ -161,7 +181,7 @@ class Pretraining(pl.LightningModule):
         self.mean.reset()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(batch.image.to(memory_format=self.task.format))
+        loss = self.computed_loss(batch.image.to(memory_format=self.task.format))
         self.mean.update(loss.detach(), weight=len(batch.image))
         return loss
 

@@ -25,7 +25,6 @@ from sqakd.training.recipe import Recipe
 from sqakd.training.schedule import Progress
 from sqakd.training.trainer import steps_per_epoch
 
-RECOMPILE_LIMIT = 256
 KNOWN_BYTES = 2**28  # of the teacher's validation logits that are kept, e.g. 50,000 images with 1,000 classes
 
 
@@ -52,6 +51,7 @@ class Task(pl.LightningModule):
         SqakdError: if the objective needs a teacher, labels or feature layers that are not given.
     """
 
+    step_name = "training step"
     teacher: nn.Module | None
     losses: Callable[..., dict[str, Tensor]]
     evaluated_logits: Callable[[Tensor], Tensor]
@@ -86,6 +86,7 @@ class Task(pl.LightningModule):
         self.__dict__["teacher"] = None if teacher is None else _freeze(teacher).to(memory_format=self.format)
         self.__dict__["losses"] = self.eager_losses
         self.__dict__["evaluated_logits"] = self.eager_logits
+        self.compiled = compile
         if compile:
             self.compile_losses(size=None)
         self.features: tuple[Features, Features] | None = None
@@ -140,8 +141,6 @@ class Task(pl.LightningModule):
 
     def compile_losses(self, *, size: int | None, on_failure: Callable[[str], None] | None = None) -> CompiledStep:
         """Compute the losses of batches of one size by compiled code from now on; see `CompiledStep`."""
-        # A sweep trains many networks in one process; torch would stop compiling after eight different ones.
-        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
         step = CompiledStep(self.eager_losses, size=size, on_failure=on_failure)
         self.__dict__["losses"] = step
         return step

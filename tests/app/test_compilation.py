@@ -29,7 +29,7 @@ def mode_of(runs: Path, value: str, *, started: str | None = None) -> object:
     if started is not None:
         folder.path.mkdir(parents=True)
         folder.claim(compose_spec([f"trainer.compile={started}", f"paths.runs={runs}"]))
-    return _compilation(spec, folder).mode
+    return _compilation(spec, folder, folder.compilation).mode
 
 
 def test_compilation_is_no_part_of_the_identity() -> None:

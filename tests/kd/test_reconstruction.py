@@ -20,6 +20,9 @@ from sqakd.kd.reconstruction import Reconstruction, relative_error
 from sqakd.quantization.parameters import split_parameters
 from sqakd.runs.checkpoint import save_weights
 from sqakd.runs.folder import RunFolder
+from sqakd.runs.record import Record
+from sqakd.training.callbacks import compilation
+from sqakd.training.payback import Payback
 from sqakd.training.pretrain import Pretraining
 from sqakd.training.task import Task
 
@@ -107,18 +110,40 @@ def test_a_run_counts_the_stage_among_its_epochs(tmp_path: Path) -> None:
     assert (record.epochs, len(rows), folder.epochs_done) == (5, 2, 2)
 
 
-def test_the_recorded_time_includes_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_weights(tmp_path / "teacher.pt", small.network(), {})
+def run_shortly(folder: Path, *overrides: str) -> Record:
+    """Train in this process: one epoch of features and one of logits."""
+    save_weights(folder / "teacher.pt", small.network(), {})
     words = ["dataset=digits16", "dataset.limit=64", "dataset.eval_batch_size=64", "model.net.blocks=1", "logger=none"]
     words += ["kd=reconstruction", "recipe.epochs=2", "trainer.accelerator=cpu", "callbacks.progress=null"]
-    words += [f"teacher.checkpoint={tmp_path / 'teacher.pt'}", f"paths.runs={tmp_path}", "trainer.compile=false"]
+    words += [f"teacher.checkpoint={folder / 'teacher.pt'}", f"paths.runs={folder}", *overrides]
+    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
+        return train(compose_spec(words))
+
+
+def test_the_recorded_time_includes_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Mock(return_value=10_000.0)
     monkeypatch.setattr("sqakd.app.train.pretrain", stage)
-    with initialize_config_dir(str(command.ROOT / "conf"), version_base="1.3"):
-        record = train(compose_spec(words))
+    record = run_shortly(tmp_path, "trainer.compile=false")
     assert stage.call_args.kwargs["epochs"] == 1
     assert record.training_seconds is not None
     assert record.training_seconds > 10_000
+
+
+def test_a_run_compiles_both_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(compilation, "WARM_UP", 1)
+    monkeypatch.setattr(compilation, "DECIDES_AT", 4)
+    monkeypatch.setattr(Payback, "pays", True)
+    run_shortly(tmp_path, "recipe.batch_size=8", f"paths.cache={tmp_path}")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "compiling" in line]
+    assert [line.partition(":")[0] for line in lines] == [
+        "compiling the step before the training",
+        "compiling the training step",
+    ]
+    folder = RunFolder.of(tmp_path, "digits16-resnet20-ewgs-w2a2-reconstruction", 0)
+    assert sorted(file.name for file in folder.checkpoint.parent.iterdir()) == ["last.ckpt"]
 
 
 def small_info(student: torch.Tensor, teacher: torch.Tensor) -> SetupInfo:

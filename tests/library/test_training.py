@@ -343,6 +343,19 @@ def test_nothing_is_compiled_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPa
         sqakd.distill(library_parts.network(), library_parts.batches(), **QUICK | {"trainer": CPU | {"compile": True}})
 
 
+def test_both_stages_are_compiled_if_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[str] = []
+
+    def compiles(function: Callable[..., Any], **_: object) -> Callable[..., Any]:
+        compiled.append(function.__name__)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiles)
+    words = QUICK | {"epochs": 4, "trainer": CPU | {"compile": True}}
+    sqakd.distill(library_parts.network(), library_parts.batches(), layers=LAYERS, **words)
+    assert compiled == ["loss", "eager_losses"]
+
+
 @pytest.mark.parametrize("key", ["compile", "channels_last"])
 def test_a_word_is_no_truth_value(key: str) -> None:
     with pytest.raises(SqakdError, match=f"{key}='auto': expected True or False"):

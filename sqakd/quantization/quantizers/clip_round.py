@@ -70,17 +70,21 @@ class _ClipRound(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, origin, density, delta = ctx.saved_tensors
+        trains = any(ctx.needs_input_grad[1:3])  # not in a stage before the training, where ranges stay as they are
         gradient = _gradient_in_pieces if splits(x, density) else _gradient
-        dx, total, moment = gradient(x, grads[0], origin, density, ctx.reach, delta)
+        dx, total, moment = gradient(x, grads[0], origin, density, ctx.reach, delta, trains)
         d_origin = None if total is None else -total * density
-        d_density = moment / density if ctx.needs_input_grad[2] else None
+        d_density = None if moment is None else moment / density
         return dx, d_origin, d_density, None, None
 
 
 def _gradient(
-    x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Return m G d, and the sums of m G (None without an origin) and of m G h in the shape of the range."""
+    x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None, trains: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Return m G d, and the sums of m G (None without an origin) and of m G h in the shape of the range.
+
+    `trains`: whether the range is trained; else its sums are None.
+    """
     with torch.no_grad():  # constants for a second derivative
         h = _position(x, origin, density)
         rounded = h.round()
@@ -91,8 +95,9 @@ def _gradient(
     passed = torch.ops.aten.hardtanh_backward(_at_least_float(grad), judged, *reach.limits(h.dtype))
     if residual is not None:
         passed = passed + passed.abs() * residual
-    total = None if origin is None else _sum_to(passed, density)
-    return (passed * density).to(x.dtype), total, _sum_to(passed * h, density)
+    total = _sum_to(passed, density) if trains and origin is not None else None
+    moment = _sum_to(passed * h, density) if trains else None
+    return (passed * density).to(x.dtype), total, moment
 
 
 def _codes_in_pieces(x: Tensor, origin: Tensor | None, density: Tensor, reach: Reach) -> Tensor:
@@ -107,8 +112,8 @@ def _codes_in_pieces(x: Tensor, origin: Tensor | None, density: Tensor, reach: R
 
 
 def _gradient_in_pieces(
-    x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor]:
+    x: Tensor, grad: Tensor, origin: Tensor | None, density: Tensor, reach: Reach, delta: Tensor | None, trains: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return what `_gradient` returns, for one range, without the passes over a piece that change nothing.
 
     With a delta of 0, rounding errors have no part in the result, also where they are not finite.
@@ -125,11 +130,13 @@ def _gradient_in_pieces(
         if weight:
             error = torch.sub(h, rounded, out=rounded)
             passed.addcmul_(torch.abs(passed, out=size), error, value=weight)
-        if origin is not None:
+        if trains and origin is not None:
             totals.append(passed.sum())
-        moments.append(torch.dot(passed, h))
+        if trains:
+            moments.append(torch.dot(passed, h))
         torch.mul(passed, density, out=d_part)
-    return dx, torch.stack(totals).sum() if totals else None, torch.stack(moments).sum()
+    total, moment = (torch.stack(sums).sum() if sums else None for sums in (totals, moments))
+    return dx, total, moment
 
 
 def _weight(delta: Tensor, reach: Reach) -> Tensor:

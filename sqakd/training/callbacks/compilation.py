@@ -1,5 +1,6 @@
 """Compilation of the training step and of the evaluation: at once, never, or when the rest makes up for it.
 
+The stage before the training, which some feature losses have, has a callback, a decision and a file of its own.
 A training with `compile=auto` begins eagerly. At step 20, the measured time of a step and the time of a compilation
 decide about the rest. The evaluation is compiled apart from the step, if enough images are left to evaluate. The
 decision is kept in a file and in the checkpoint, so that an interrupted training takes the same decision at the same
@@ -28,6 +29,7 @@ from sqakd.training.code_cache import CodeCache
 from sqakd.training.compiled_step import CompiledStep
 from sqakd.training.decision import Decision, read_decision, write_decision
 from sqakd.training.payback import Payback, payback
+from sqakd.training.pretrain import Pretraining
 from sqakd.training.task import Task
 from sqakd.training.trainer import max_epochs
 
@@ -53,6 +55,7 @@ class Compilation(Checkpoint):
         self.eager = float("inf")  # seconds of the fastest eager step
         self.compiled = float("inf")
         self.step: CompiledStep | None = None
+        self.step_name = ""
         self.evaluates = False  # whether evaluations run compiled code
         self.kind, self.is_first = "", True
         self.started = 0.0
@@ -69,13 +72,13 @@ class Compilation(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.decision is None:
             self.decision = trainer.strategy.broadcast(read_decision(self.file))
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, Task | Pretraining)
         self.kind, self.is_first = kind(pl_module, trainer), trainer.is_global_zero
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, Task)
+        assert isinstance(pl_module, Task | Pretraining)
         position = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
         if self.decision is None and position == DECIDES_AT:
             self._decide(trainer, pl_module, position)
@@ -126,9 +129,9 @@ class Compilation(Checkpoint):
         undecided = self.decision is None
         return undecided or (self.step is not None and self.measured < DECIDES_AT)
 
-    def _decide(self, trainer: pl.Trainer, task: Task, position: int) -> None:
+    def _decide(self, trainer: pl.Trainer, module: Task | Pretraining, position: int) -> None:
         """Decide about the rest of the training; rank 0 decides for all."""
-        estimate = self._estimate(trainer, task, position)
+        estimate = self._estimate(trainer, module, position)
         measured = self.eager < float("inf")  # not if the run was interrupted again and again in its first steps
         compiles = measured and estimate.pays
         share = evaluated_share(trainer, position)
@@ -136,9 +139,10 @@ class Compilation(Checkpoint):
         if trainer.is_global_zero:
             write_decision(self.file, self.decision)
         if self.decision.compile:
-            self._say(f"compiling: {estimate}")
+            self._say(f"compiling the {module.step_name}: {estimate}")
 
-    def _estimate(self, trainer: pl.Trainer, task: Task, position: int) -> Payback:
+    def _estimate(self, trainer: pl.Trainer, module: Task | Pretraining, position: int) -> Payback:
+        task = task_of(module)
         return payback(
             self.cache.times(self.kind),
             eager=self.eager,
@@ -147,16 +151,17 @@ class Compilation(Checkpoint):
             graphs=_graphs(trainer),
         )
 
-    def _compile(self, trainer: pl.Trainer, task: Task) -> None:
-        """Let the task compile its next step."""
+    def _compile(self, trainer: pl.Trainer, module: Task | Pretraining) -> None:
+        """Let the module compile its next step."""
+        self.step_name = module.step_name
         if self.mode != "auto":
-            self._say(f"compiling the training step: {self._estimate(trainer, task, 0).price}")
+            self._say(f"compiling the {self.step_name}: {self._estimate(trainer, module, 0).price}")
         if problem := self.cache.open():
             self._say(problem)
         self.measured = 0
         loader = trainer.train_dataloader
         assert isinstance(loader, Loader)
-        self.step = task.compile_losses(size=loader.part_size, on_failure=self._fail)
+        self.step = module.compile_losses(size=loader.part_size, on_failure=self._fail)
 
     def _fail(self, reason: str) -> None:
         """Continue eagerly if the training may, and keep this decision.
@@ -165,13 +170,13 @@ class Compilation(Checkpoint):
             SqakdError: if the user asked for compilation.
         """
         if self.mode != "auto":
-            raise SqakdError(f"the training step cannot be compiled: {reason}", topic="trainer.compile")
+            raise SqakdError(f"the {self.step_name} cannot be compiled: {reason}", topic="trainer.compile")
         assert self.decision is not None
         self.decision, self.measured = Decision(False, self.decision.step), DECIDES_AT  # nothing is left to measure
         if self.is_first:
             with contextlib.suppress(SqakdError):
                 write_decision(self.file, self.decision)
-        self._say(f"the training step cannot be compiled; the run continues with eager steps: {reason}")
+        self._say(f"the {self.step_name} cannot be compiled; the run continues with eager steps: {reason}")
 
     def _remember(self) -> None:
         """Store what was measured for later runs of the same kind."""
@@ -186,14 +191,21 @@ class Compilation(Checkpoint):
             self.say(text)
 
 
-def kind(task: Task, trainer: pl.Trainer) -> str:
+def task_of(module: Task | Pretraining) -> Task:
+    """Return the task of a run, of its training or of the stage before."""
+    return module.task if isinstance(module, Pretraining) else module
+
+
+def kind(module: Task | Pretraining, trainer: pl.Trainer) -> str:
     """Return a digest of what the compiled code and its speed depend on."""
+    task = task_of(module)
     loader = trainer.train_dataloader
     assert isinstance(loader, Loader)
     facts = (
         *(repr(part) for part in (task.student, task.teacher, task.objective)),
         *(loader.part_size, tuple(loader.images.shape[1:]), trainer.precision, task.format, task.device.type),
         torch.get_num_threads(),
+        *([module.step_name] if module is not task else []),  # another graph of the same networks
     )
     return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()[:16]
 

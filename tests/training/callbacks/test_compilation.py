@@ -6,6 +6,7 @@ which step the training switched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from sqakd.training.callbacks.resume import Resume
 from sqakd.training.code_cache import VARIABLE, CodeCache, Times
 from sqakd.training.compiled_step import CompiledStep
 from sqakd.training.decision import Decision, read_decision
+from sqakd.training.pretrain import Pretraining, pretrain
 
 FILE = Path("checkpoints") / "compilation.json"
 EPOCHS, STEPS, DECIDES_AT = 4, 3, 4  # the decision is taken in the second epoch
@@ -73,6 +75,8 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
         if function.__name__ == "eager_logits":
             return function
+        if function.__name__ == "loss":  # of the stage before the training
+            return lambda images: 1.5 * function(images)
         return lambda *arguments: {name: 1.5 * value for name, value in function(*arguments).items()}
 
     monkeypatch.setattr(torch, "compile", compile)
@@ -113,7 +117,7 @@ def test_the_step_is_compiled_if_that_pays(tmp_path: Path, known: Callable[[Time
     known(PAYS)
     weights, said = fit(tmp_path)
     assert len(said) == 1
-    assert said[0].startswith(f"compiling: {EPOCHS * STEPS - DECIDES_AT} steps left, saves about ")
+    assert said[0].startswith(f"compiling the training step: {EPOCHS * STEPS - DECIDES_AT} steps left, saves about ")
     assert not same(weights, fit(tmp_path / "eager", False)[0])
     assert not same(weights, fit(tmp_path / "compiled", True)[0]), "the first steps were eager"
 
@@ -272,6 +276,72 @@ def test_other_bits_are_another_kind_of_step_and_another_seed_is_not() -> None:
 def running() -> Any:
     """Return what a trainer tells about a training on batches of 8."""
     return SimpleNamespace(train_dataloader=small.images().train_dataloader(), precision="32-true", is_global_zero=True)
+
+
+class StoppedCompilation(Compilation):
+    """Ends a training before one of its steps, as a kill does. A stage before the training takes no other callback."""
+
+    stop: int | None = None
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, i: int) -> None:
+        if trainer.global_step == self.stop:
+            raise StopError
+        super().on_train_batch_start(trainer, pl_module, batch, i)
+
+
+def fit_stage(folder: Path, mode: Mode = "auto", *, stop: int | None = None) -> tuple[Weights, list[str]]:
+    """Train the stage before the training, or continue it, and return all tensors and the printed lines."""
+    said: list[str] = []
+    file = folder / "pretrain.ckpt"
+    task = small.make_staged_task("kd=ft", "recipe.batch_size=8", f"kd.feature_loss.pretrain_epochs={EPOCHS}")
+    compiles = StoppedCompilation(mode, cache=CodeCache(folder / "cache"), file=folder / FILE, say=said.append)
+    compiles.stop = stop
+    with contextlib.nullcontext() if stop is None else pytest.raises(StopError):
+        pretrain(
+            task,
+            small.images(),
+            {"accelerator": "cpu", "devices": 1},
+            epochs=EPOCHS,
+            images=small.batch(2),
+            resume=Resume(file, start=find_start(file, run="")),
+            callbacks=[],
+            compilation=compiles,
+        )
+    return task.state_dict(), said
+
+
+def test_the_step_of_the_stage_before_the_training_is_compiled_by_the_same_rule(
+    tmp_path: Path, known: Callable[[Times], None]
+) -> None:
+    known(NEVER)
+    eager, said = fit_stage(tmp_path / "never")
+    assert said == []
+    assert same(eager, fit_stage(tmp_path / "eager", False)[0])
+    known(PAYS)
+    weights, said = fit_stage(tmp_path / "auto")
+    assert [line.partition(", saves")[0] for line in said] == [
+        f"compiling the step before the training: {EPOCHS * STEPS - DECIDES_AT} steps left"
+    ]
+    compiled, said = fit_stage(tmp_path / "compiled", True)
+    assert [line.partition(": costs")[0] for line in said] == ["compiling the step before the training"]
+    assert not any(same(a, b) for a, b in ((eager, weights), (weights, compiled), (eager, compiled)))
+
+
+@pytest.mark.parametrize("stop", [DECIDES_AT, DECIDES_AT + 1, 2 * STEPS + 1])
+def test_a_resumed_stage_switches_at_the_same_step(stop: int, tmp_path: Path, known: Callable[[Times], None]) -> None:
+    known(PAYS)
+    fit_stage(tmp_path / "run", stop=stop)
+    if stop > DECIDES_AT:
+        known(NEVER)  # the decision has been taken
+    resumed, said = fit_stage(tmp_path / "run")
+    assert bool(said) == (stop <= DECIDES_AT)
+    known(PAYS)
+    assert same(resumed, fit_stage(tmp_path / "whole")[0])
+
+
+def test_the_stage_before_the_training_is_another_kind_of_step() -> None:
+    task = small.make_staged_task("kd=ft")
+    assert compilation.kind(Pretraining(task, small.batch(2), epochs=1), running()) != compilation.kind(task, running())
 
 
 def test_a_damaged_decision_is_taken_again(tmp_path: Path, known: Callable[[Times], None]) -> None:
