@@ -25,6 +25,7 @@ from sqakd.app.errors import FULL_ERROR, ONE_LINE
 from sqakd.app.quoting import parsed, quoted
 from sqakd.app.resolvers import home
 from sqakd.app.suggestions import either, suggestion
+from sqakd.errors import SqakdError
 from sqakd.files import ENVIRONMENT
 from sqakd.interrupts import ignore_interrupts
 from sqakd.terminal import printable
@@ -146,6 +147,8 @@ def refusal(error: Exception, arguments: Sequence[str], config_folder: Path) -> 
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={name}: no such option{suggestion(name, _options(config_folder / group))}"
+    if own := _of_a_resolver(error):
+        return str(own)
     cause = error.__cause__
     if isinstance(error, ConfigCompositionException) and isinstance(cause, ConfigAttributeError | ConfigKeyError):
         key = str(cause.full_key)
@@ -154,6 +157,13 @@ def refusal(error: Exception, arguments: Sequence[str], config_folder: Path) -> 
         return f"{_typed(key, arguments)}: no such key{suggestion(last, known)}"
     text = " ".join(str(error).split()) or type(error).__name__
     return text.partition(" Check that it's in your config search path")[0].removesuffix(".")
+
+
+def _of_a_resolver(error: BaseException | None) -> SqakdError | None:
+    """Return the error of this project's own resolver that OmegaConf has wrapped, if there is one."""
+    while error is not None and not isinstance(error, SqakdError):
+        error = error.__context__
+    return error
 
 
 def _options(group: Path) -> list[str]:

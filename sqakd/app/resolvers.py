@@ -27,6 +27,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sqakd.app.help import help_text
+from sqakd.errors import SqakdError
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.names import bits_name
 from sqakd.runs.spec import TARGET
@@ -42,7 +43,15 @@ def cell(config: Mapping[str, Any]) -> str:
 
     Args:
         config: the composed configuration; the choices are taken from Hydra.
+
+    Raises:
+        SqakdError: if no run is composed, but the folder of a sweep.
     """
+    if not HydraConfig.initialized():
+        raise SqakdError(
+            "the folder of a sweep, which is paths.runs unless hydra.sweep.dir is given, cannot have the name of a run"
+            " (${cell}, ${name}); each run has a folder of its own below paths.runs"
+        )
     choices = HydraConfig.get().runtime.choices
     quantizer = choices["quantizer"] + typed("quantizer/rounding", "+") + start_name(config.get("quantizer"))
     parts = [choices["dataset"], str(config["model"]["name"]), quantizer, bits_name(config), choices["kd"]]

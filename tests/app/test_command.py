@@ -78,6 +78,7 @@ def test_the_home_folder_is_expanded(key: str, monkeypatch: pytest.MonkeyPatch) 
         (["+dataset=digits"], "+dataset=digits: omit the plus sign"),
         (["experiment=null"], "experiment=null: expected best_w1a1 or best_w2a2"),
         (["paths.runs=''"], "paths.runs='': expected a path"),
+        (["paths.runs=runs/${cell}", "seed=0,1", "-m"], "the folder of a sweep, which is paths.runs unless "),
         (["+trainer.max_steps=3"], "trainer.max_steps=3: expected no such key, because the recipe sets the length; "),
         (["+plus.x=1"], "plus.x=1: expected the values of an add-on; choose add-ons with plus=[NAME]"),
         (["--config-name=foo"], "Cannot find primary config 'foo'"),
