@@ -167,9 +167,8 @@ def write_results(
         record = replace(record, weights_sha256=sha256(folder.weights))
         folder.finish(record)
         # The training's own checkpoint has long replaced them.
-        for file in (previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining)):
-            file.unlink(missing_ok=True)
-        for file in (folder.compilation, folder.pretraining_compilation):
+        old = [previous(folder.checkpoint), folder.pretraining, previous(folder.pretraining)]
+        for file in (*old, folder.compilation, folder.pretraining_compilation):
             file.unlink(missing_ok=True)
     trainer.strategy.barrier()
     return record

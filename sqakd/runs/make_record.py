@@ -56,7 +56,7 @@ def make_record(
         stage_epochs: epochs of the recipe that a stage before the training took; they have no row.
         initial: scores before the training, e.g. {"top1": 0.85}; None if they were not measured. Without a training
             they are the scores of the run.
-        compiled_from: the step from which on steps were compiled code; None if none was.
+        compiled_from: the step of the training from which on steps were compiled code; None if none was.
         layer_bits: bits of weight and input of each quantized layer, if single layers have bits of their own.
         average_bits: of weights and of inputs, if they were chosen for each layer.
     """

@@ -144,7 +144,8 @@ class Record:
         device: name of the device.
         devices: how many devices trained together.
         threads: of torch on the processor.
-        compiled_from: the step from which on steps were compiled code, from 0; None if none was, and in older records.
+        compiled_from: the step of the training from which on steps were compiled code, from 0; None if none was, and in
+            older records. A stage before the training is not meant.
         finished: time of day, ISO 8601, UTC.
         command: the command that trains the run again.
         drop_from_float: the float run's last top-1 minus the run's own.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -40,8 +40,8 @@ class CompiledStep:
         size: number of images of a batch that is worth compiling; None: all.
         on_failure: called once with the reason if the function cannot be compiled, which then stays eager; None: the
             error is raised.
-        keeps_masks: whether masks may be kept for the backward pass instead of being computed again. On a CPU without
-            AVX-512, loops that write or read masks are slow.
+        keeps_masks: whether masks may be kept for the backward pass. False: on a CPU they are computed again, because
+            loops that write or read them are slow, at least without AVX-512.
 
     Attributes:
         seconds: of the first compiled call; 0 before.
@@ -60,15 +60,16 @@ class CompiledStep:
         self.compiled: Callable[..., Any] | None = None
         self.failed = False
         self.seconds, self.cold = 0.0, False
-        # A sweep trains many networks in one process; torch would stop compiling after eight different ones.
-        torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-        # Otherwise torch compiles the backward pass in the middle of the first one, where no way back is left.
-        torch._functorch.config.force_non_lazy_backward_lowering = True
+        self.recomputing = torch._functorch.config.patch(aggressive_recomputation=True)
 
     def __call__(self, images: Tensor, *others: Any) -> Any:
         if self.failed or self.size not in (None, len(images)):
             return self.eager(images, *others)
         if self.compiled is None:
+            # A sweep trains many networks in one process; torch would stop compiling after eight different ones.
+            torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+            # Otherwise torch compiles the backward pass in the middle of the first one, where no way back is left.
+            torch._functorch.config.force_non_lazy_backward_lowering = True
             # One process may train several runs whose batches differ. Code for batches of any size would be slower.
             options = READS if images.device.type == "cpu" else None
             self.compiled = torch.compile(self.eager, dynamic=False, options=options)
@@ -81,11 +82,9 @@ class CompiledStep:
 
     def _call(self, *arguments: Any) -> Any:
         assert self.compiled is not None
-        settings: AbstractContextManager[None] = nullcontext()
-        if not self.keeps_masks and arguments[0].device.type == "cpu":
-            settings = torch._functorch.config.patch(aggressive_recomputation=True)  # read where a graph is compiled
+        recomputes = not self.keeps_masks and arguments[0].device.type == "cpu"
         try:
-            with settings:
+            with self.recomputing if recomputes else nullcontext():  # read where a graph is compiled
                 return self.compiled(*arguments)
         except TorchDynamoException as error:
             if self.on_failure is None:

@@ -125,7 +125,7 @@ class Pretraining(pl.LightningModule):
         self.trained = self._reached(asked, images)
         self._freeze_but(self.trained)
         self.__dict__["computed_loss"] = self.loss
-        if task.compiled:
+        if task.compiles_at_once:
             self.compile_losses(size=None)
 
     def _freeze_but(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -148,8 +148,10 @@ class Pretraining(pl.LightningModule):
 
     def compile_losses(self, *, size: int | None, on_failure: Callable[[str], None] | None = None) -> CompiledStep:
         """Compute the loss of batches of one size by compiled code from now on; see `CompiledStep`."""
-        # Ranges are not trained here, and then torch would keep the masks of all clipped values.
-        step = CompiledStep(self.loss, size=size, on_failure=on_failure, keeps_masks=False)
+        ranges = {id(parameter) for parameter in split_parameters(self.task.student)[1]}
+        # Where no range is trained, torch would keep the masks of all clipped values.
+        keeps = any(id(parameter) in ranges for parameter in self.trained)
+        step = CompiledStep(self.loss, size=size, on_failure=on_failure, keeps_masks=keeps)
         self.__dict__["computed_loss"] = step
         return step
 

@@ -86,7 +86,7 @@ class Task(pl.LightningModule):
         self.__dict__["teacher"] = None if teacher is None else _freeze(teacher).to(memory_format=self.format)
         self.__dict__["losses"] = self.eager_losses
         self.__dict__["evaluated_logits"] = self.eager_logits
-        self.compiled = compile
+        self.compiles_at_once = compile
         if compile:
             self.compile_losses(size=None)
         self.features: tuple[Features, Features] | None = None

@@ -22,6 +22,7 @@ from sqakd.runs.checkpoint import save_weights
 from sqakd.runs.folder import RunFolder
 from sqakd.runs.record import Record
 from sqakd.training.callbacks import compilation
+from sqakd.training.code_cache import VARIABLE
 from sqakd.training.payback import Payback
 from sqakd.training.pretrain import Pretraining
 from sqakd.training.task import Task
@@ -132,6 +133,7 @@ def test_the_recorded_time_includes_the_stage(tmp_path: Path, monkeypatch: pytes
 def test_a_run_compiles_both_stages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv(VARIABLE, "elsewhere")  # restored after the test
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(compilation, "WARM_UP", 1)
     monkeypatch.setattr(compilation, "DECIDES_AT", 4)

@@ -352,8 +352,15 @@ def test_both_stages_are_compiled_if_that_is_asked_for(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch, "compile", compiles)
     words = QUICK | {"epochs": 4, "trainer": CPU | {"compile": True}}
+    before = settings()
     sqakd.distill(library_parts.network(), library_parts.batches(), layers=LAYERS, **words)
     assert compiled == ["loss", "eager_losses"]
+    assert settings() == before
+
+
+def settings() -> tuple[object, ...]:
+    """Return torch's settings that a compiled training changes."""
+    return torch._dynamo.config.recompile_limit, torch._functorch.config.force_non_lazy_backward_lowering
 
 
 @pytest.mark.parametrize("key", ["compile", "channels_last"])

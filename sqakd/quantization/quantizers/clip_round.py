@@ -70,7 +70,7 @@ class _ClipRound(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, origin, density, delta = ctx.saved_tensors
-        trains = any(ctx.needs_input_grad[1:3])  # not in a stage before the training, where ranges stay as they are
+        trains = any(ctx.needs_input_grad[1:3])  # not where ranges are frozen
         gradient = _gradient_in_pieces if splits(x, density) else _gradient
         dx, total, moment = gradient(x, grads[0], origin, density, ctx.reach, delta, trains)
         d_origin = None if total is None else -total * density

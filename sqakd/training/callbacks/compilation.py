@@ -20,6 +20,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from torch import nn
 from tqdm import tqdm
 
 from sqakd.dataset.loader import Loader
@@ -58,6 +59,7 @@ class Compilation(Checkpoint):
         self.step_name = ""
         self.evaluates = False  # whether evaluations run compiled code
         self.kind, self.is_first = "", True
+        self.restored = False
         self.started = 0.0
         self.measured = 0  # steps since the start or since the compilation
 
@@ -65,6 +67,7 @@ class Compilation(Checkpoint):
         return {"decision": None if self.decision is None else asdict(self.decision), "eager": self.eager}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.restored = True
         if self.mode == "auto":
             self.eager, found = state_dict["eager"], state_dict["decision"]
             self.decision = None if found is None else Decision(**found)
@@ -73,6 +76,8 @@ class Compilation(Checkpoint):
         if self.decision is None:
             self.decision = trainer.strategy.broadcast(read_decision(self.file))
         assert isinstance(pl_module, Task | Pretraining)
+        if isinstance(pl_module, Pretraining) and trainer.global_step and not self.restored:
+            self.decision = Decision(False, 0)  # an earlier version, which never compiled this stage, has begun it
         self.kind, self.is_first = kind(pl_module, trainer), trainer.is_global_zero
 
     def on_train_batch_start(
@@ -142,12 +147,11 @@ class Compilation(Checkpoint):
             self._say(f"compiling the {module.step_name}: {estimate}")
 
     def _estimate(self, trainer: pl.Trainer, module: Task | Pretraining, position: int) -> Payback:
-        task = task_of(module)
         return payback(
             self.cache.times(self.kind),
             eager=self.eager,
             steps=max_epochs(trainer) * int(trainer.num_training_batches) - position,
-            networks=[task.student] + ([task.teacher] if task.teacher is not None else []),
+            networks=networks_of(module),
             graphs=_graphs(trainer),
         )
 
@@ -176,7 +180,7 @@ class Compilation(Checkpoint):
         if self.is_first:
             with contextlib.suppress(SqakdError):
                 write_decision(self.file, self.decision)
-        self._say(f"the {self.step_name} cannot be compiled; the run continues with eager steps: {reason}")
+        self._say(f"the {self.step_name} cannot be compiled and stays eager: {reason}")
 
     def _remember(self) -> None:
         """Store what was measured for later runs of the same kind."""
@@ -196,6 +200,12 @@ def task_of(module: Task | Pretraining) -> Task:
     return module.task if isinstance(module, Pretraining) else module
 
 
+def networks_of(module: Task | Pretraining) -> list[nn.Module]:
+    """Return the networks that run in a step."""
+    task, runs_student = task_of(module), not isinstance(module, Pretraining) or module.trains_student
+    return ([task.student] if runs_student else []) + ([] if task.teacher is None else [task.teacher])
+
+
 def kind(module: Task | Pretraining, trainer: pl.Trainer) -> str:
     """Return a digest of what the compiled code and its speed depend on."""
     task = task_of(module)
@@ -205,7 +215,8 @@ def kind(module: Task | Pretraining, trainer: pl.Trainer) -> str:
         *(repr(part) for part in (task.student, task.teacher, task.objective)),
         *(loader.part_size, tuple(loader.images.shape[1:]), trainer.precision, task.format, task.device.type),
         torch.get_num_threads(),
-        *([module.step_name] if module is not task else []),  # another graph of the same networks
+        # Another graph of the same networks, with a gradient for these parameters.
+        *([module.step_name, len(module.trained)] if isinstance(module, Pretraining) else []),
     )
     return hashlib.sha256("\n".join(map(str, facts)).encode()).hexdigest()[:16]
 

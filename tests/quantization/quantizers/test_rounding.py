@@ -148,19 +148,26 @@ class Passes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(
-    ("delta", "origin", "wanted"),
-    [(None, None, 4), (0.0, None, 4), (0.0, 0.1, 6), (0.3, 0.1, 10)],
-    ids=["straight-through", "before the curvature", "with an origin", "scaled by the error"],
+    ("delta", "origin", "frozen", "wanted"),
+    [
+        (None, None, False, 4),
+        (None, None, True, 3),
+        (0.0, None, False, 4),
+        (0.0, 0.1, False, 6),
+        (0.0, 0.1, True, 4),
+        (0.3, 0.1, False, 10),
+    ],
 )
 def test_a_gradient_in_pieces_takes_few_passes(
-    delta: float | None, origin: float | None, wanted: int, monkeypatch: pytest.MonkeyPatch
+    delta: float | None, origin: float | None, frozen: bool, wanted: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Frozen ranges, as in a stage before the training, need no sums."""
     monkeypatch.setattr(pieces, "PIECE", 50)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     x = torch.linspace(-1, 2, 300).reshape(2, 3, 5, 10).requires_grad_()
-    start = None if origin is None else torch.tensor(origin, requires_grad=True)
+    start = None if origin is None else torch.tensor(origin, requires_grad=not frozen)
     scaling = None if delta is None else torch.tensor(delta)
-    codes = clip_round(x, start, torch.tensor(3.0, requires_grad=True), 0, 3, "value", scaling)
+    codes = clip_round(x, start, torch.tensor(3.0, requires_grad=not frozen), 0, 3, "value", scaling)
     g = torch.ones_like(codes)
     with Passes(50) as passes:
         codes.backward(g)  # type: ignore[no-untyped-call]

@@ -30,6 +30,7 @@ from sqakd.training.code_cache import VARIABLE, CodeCache, Times
 from sqakd.training.compiled_step import CompiledStep
 from sqakd.training.decision import Decision, read_decision
 from sqakd.training.pretrain import Pretraining, pretrain
+from sqakd.training.task import Task
 
 FILE = Path("checkpoints") / "compilation.json"
 EPOCHS, STEPS, DECIDES_AT = 4, 3, 4  # the decision is taken in the second epoch
@@ -230,7 +231,7 @@ def test_a_failed_compilation_is_reported_and_the_training_continues_eagerly(
     known(PAYS)
     weights, said = fit(tmp_path)
     assert same(weights, fit(tmp_path / "eager", False)[0])
-    assert said[1:] == ["the training step cannot be compiled; the run continues with eager steps: no C++ compiler"]
+    assert said[1:] == ["the training step cannot be compiled and stays eager: no C++ compiler"]
     assert json.loads((tmp_path / FILE).read_text()) == {"compile": False, "step": DECIDES_AT, "evaluation": False}
     with pytest.raises(SqakdError, match="the training step cannot be compiled: no C") as caught:
         fit(tmp_path / "true", True)
@@ -279,7 +280,7 @@ def running() -> Any:
 
 
 class StoppedCompilation(Compilation):
-    """Ends a training before one of its steps, as a kill does. A stage before the training takes no other callback."""
+    """Ends a training before one of its steps, as a kill does; a stage before the training takes no `StopAt`."""
 
     stop: int | None = None
 
@@ -339,9 +340,49 @@ def test_a_resumed_stage_switches_at_the_same_step(stop: int, tmp_path: Path, kn
     assert same(resumed, fit_stage(tmp_path / "whole")[0])
 
 
-def test_the_stage_before_the_training_is_another_kind_of_step() -> None:
+@pytest.mark.parametrize(("mode", "times"), [("auto", PAYS), (True, NEVER)])
+def test_a_stage_that_an_earlier_version_began_stays_eager(
+    mode: Mode, times: Times, tmp_path: Path, known: Callable[[Times], None]
+) -> None:
+    fit_stage(tmp_path / "run", False, stop=2 * STEPS + 1)
+    content = torch.load(tmp_path / "run" / "pretrain.ckpt", weights_only=True)
+    content["callbacks"] = {key: state for key, state in content["callbacks"].items() if "Compilation" not in key}
+    torch.save(content, tmp_path / "run" / "pretrain.ckpt")
+    known(times)
+    resumed, said = fit_stage(tmp_path / "run", mode)
+    assert said == []
+    assert same(resumed, fit_stage(tmp_path / "eager", False)[0])
+
+
+def test_a_stage_that_cannot_be_compiled_stays_eager_or_is_refused(
+    tmp_path: Path, known: Callable[[Times], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Any:
+        raise Unsupported("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: fails)
+    known(PAYS)
+    weights, said = fit_stage(tmp_path)
+    assert same(weights, fit_stage(tmp_path / "eager", False)[0])
+    assert said[1:] == ["the step before the training cannot be compiled and stays eager: no C++ compiler"]
+    with pytest.raises(SqakdError, match="the step before the training cannot be compiled: no C"):
+        fit_stage(tmp_path / "true", True)
+
+
+def test_a_stage_is_another_kind_of_step_also_with_other_trained_parameters() -> None:
+    task = small.make_staged_task("kd=fsp")
+    ranges = small.make_staged_task("kd=fsp", "kd.feature_loss.quantizers=true")
+    modules: list[Task | Pretraining] = [task]
+    modules += [Pretraining(each, small.batch(2), epochs=1) for each in (task, ranges)]
+    assert len({compilation.kind(module, running()) for module in modules}) == 3
+
+
+def test_a_network_that_does_not_run_in_the_stage_is_not_compiled() -> None:
     task = small.make_staged_task("kd=ft")
-    assert compilation.kind(Pretraining(task, small.batch(2), epochs=1), running()) != compilation.kind(task, running())
+    assert compilation.networks_of(task) == [task.student, task.teacher]
+    assert compilation.networks_of(Pretraining(task, small.batch(2), epochs=1)) == [task.teacher]
+    task = small.make_staged_task("kd=fsp")
+    assert compilation.networks_of(Pretraining(task, small.batch(2), epochs=1)) == [task.student, task.teacher]
 
 
 def test_a_damaged_decision_is_taken_again(tmp_path: Path, known: Callable[[Times], None]) -> None:
