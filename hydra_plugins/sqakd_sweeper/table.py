@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
 
 
 class TableSweeper(BasicSweeper):
@@ -42,6 +43,12 @@ class TableSweeper(BasicSweeper):
         except TableError as error:
             raise SystemExit(f"error: {error}") from error
         return super().sweep(arguments)
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose each run once to find mistakes early; the plan of a table does that itself."""
+        assert self.config is not None
+        if not OmegaConf.select(self.config, "plan"):
+            super().validate_batch_is_legal(batch)
 
     def split_arguments(self, overrides: Any, max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override]
         """Return the cells as one batch, where the basic sweeper would combine all overrides."""

@@ -14,6 +14,7 @@ import pytest
 import table_sizes
 import yaml
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from table_sizes import TABLES, Cell, cells
 
 from sqakd.app.compose import changes, compose_spec
@@ -490,6 +491,19 @@ def test_a_plan_trains_nothing(tmp_path: Path) -> None:
     ]
     assert "3 runs: 3 train; 3 of unknown length (plan=measure" in done.stdout
     assert list(runs.iterdir()) == []
+
+
+@pytest.mark.parametrize(("plan", "composed"), [(None, 1), (True, 0), ("measure", 0)])
+def test_a_plan_composes_the_runs_of_a_table_once(plan: object, composed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    # Not at the top of this file: Hydra executes its plugins again, which gives new classes.
+    from hydra_plugins.sqakd_sweeper.table import TableSweeper
+
+    monkeypatch.setattr(TableSweeper.__base__, "validate_batch_is_legal", lambda _, batch: calls.append(batch))
+    sweeper = TableSweeper(rows=[], params={})
+    sweeper.config = OmegaConf.create({"plan": plan})
+    sweeper.validate_batch_is_legal([["bits=1"]])
+    assert len(calls) == composed
 
 
 def test_a_table_without_such_a_row_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -328,6 +328,11 @@ def test_the_step_of_the_stage_before_the_training_is_compiled_by_the_same_rule(
     assert not any(same(a, b) for a, b in ((eager, weights), (weights, compiled), (eager, compiled)))
 
 
+def test_a_stage_that_is_compiled_at_once_is_also_after_a_resume(tmp_path: Path) -> None:
+    fit_stage(tmp_path / "run", True, stop=2 * STEPS + 1)
+    assert same(fit_stage(tmp_path / "run", True)[0], fit_stage(tmp_path / "whole", True)[0])
+
+
 @pytest.mark.parametrize("stop", [DECIDES_AT, DECIDES_AT + 1, 2 * STEPS + 1])
 def test_a_resumed_stage_switches_at_the_same_step(stop: int, tmp_path: Path, known: Callable[[Times], None]) -> None:
     known(PAYS)
