@@ -41,7 +41,7 @@ class CompiledStep:
         on_failure: called once with the reason if the function cannot be compiled, which then stays eager; None: the
             error is raised.
         keeps_masks: whether masks may be kept for the backward pass. False: on a CPU they are computed again, because
-            loops that write or read them are slow, at least without AVX-512.
+            loops that write or read them are slow (measured with AVX2, see benchmarks/README.md).
 
     Attributes:
         seconds: of the first compiled call; 0 before.

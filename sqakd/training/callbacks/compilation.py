@@ -1,10 +1,10 @@
 """Compilation of the training step and of the evaluation: at once, never, or when the rest makes up for it.
 
-The stage before the training, which some feature losses have, has a callback, a decision and a file of its own.
 A training with `compile=auto` begins eagerly. At step 20, the measured time of a step and the time of a compilation
 decide about the rest. The evaluation is compiled apart from the step, if enough images are left to evaluate. The
 decision is kept in a file and in the checkpoint, so that an interrupted training takes the same decision at the same
-step, and ends in the same bits.
+step, and ends in the same bits. The stage before the training, which some feature losses have, has a callback, a
+decision and a file of its own.
 """
 
 from __future__ import annotations
